@@ -1,0 +1,138 @@
+//! What a person reads when a command is done.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use plm_fleet::{FastaIndex, RecordCounts, RunReport, VerifyReport};
+
+use crate::words::{count, duration, number};
+
+pub(crate) const DEMONSTRATION_MODEL: &str = "note: no --model was given, so this uses plm-tiny, \
+    a small demonstration model; its embeddings are for trying things out, not for science";
+
+pub(crate) fn run(report: &RunReport, out: &Path) -> String {
+    let mut text = String::new();
+    let seconds = &report.seconds;
+    // Writing to a String does not fail.
+    let _ = match &report.embeddings_path {
+        Some(path) => writeln!(
+            text,
+            "{} embedded with {} in {}\n  embeddings  {}",
+            count(report.sequences(), "protein"),
+            report.model,
+            duration(seconds.total),
+            path.display()
+        ),
+        None => {
+            let part = &report.parts[0];
+            writeln!(
+                text,
+                "part {} of {} is done in {}: {} embedded with {}\n  next        once all parts \
+                 are done: plm-fleet aggregate {}",
+                part.number,
+                part.count,
+                duration(seconds.total),
+                count(
+                    part.ranks
+                        .workers
+                        .iter()
+                        .map(|worker| worker.sequences)
+                        .sum(),
+                    "protein"
+                ),
+                report.model,
+                out.display()
+            )
+        }
+    };
+    let _ = writeln!(text, "  records     {}", outcomes(&report.records));
+    let _ = writeln!(text, "  ledger      {}", out.join("ledger.tsv").display());
+    let _ = writeln!(
+        text,
+        "  speed       {} tokens at {} tokens/s",
+        number(report.tokens()),
+        number(report.tokens_per_second() as u64)
+    );
+    for part in &report.parts {
+        let label = if part.count == 1 {
+            "ranks     ".to_owned()
+        } else {
+            format!("part {:<5}", format!("{}/{}", part.number, part.count))
+        };
+        let _ = writeln!(
+            text,
+            "  {label}  {} on {}, tokens per rank within {:.1}% of the mean",
+            part.ranks.workers.len(),
+            part.devices,
+            part.ranks.balance().max_deviation_percent()
+        );
+    }
+    let _ = write!(
+        text,
+        "  time        index {}, model and plan {}, ranks {}, merge and verify {}",
+        duration(seconds.index),
+        duration(seconds.plan),
+        duration(seconds.ranks),
+        duration(seconds.aggregate)
+    );
+    for failure in &report.failed_ranks {
+        let _ = write!(text, "\nwarning: {failure}; the other ranks did its work");
+    }
+    if report.records.failed > 0 {
+        let _ = write!(
+            text,
+            "\nwarning: {} failed; {} says which and why",
+            count(report.records.failed, "record"),
+            out.join("ledger.tsv").display()
+        );
+    }
+    text
+}
+
+pub(crate) fn index(index: &FastaIndex, out: &Path) -> String {
+    let skipped = index
+        .records()
+        .filter(|record| record.skipped.is_some())
+        .count() as u64;
+    let kept = || index.records().filter(|record| record.skipped.is_none());
+    let residues: u64 = kept().map(|record| u64::from(record.residue_count)).sum();
+    let longest = kept().map(|record| record.residue_count).max().unwrap_or(0);
+    let substituted: u64 = kept().map(|record| u64::from(record.substitutions)).sum();
+    format!(
+        "{} in {} indexed\n  index       {}\n  residues    {}, the longest record has {}\n  \
+         replaced    {} by X\n  left out    {}",
+        count(index.len(), "record"),
+        count(index.inputs().len() as u64, "file"),
+        out.join("index.plm").display(),
+        number(residues),
+        number(longest.into()),
+        count(substituted, "letter"),
+        count(skipped, "record"),
+    )
+}
+
+pub(crate) fn verified(report: &VerifyReport, out: &Path) -> String {
+    format!(
+        "{} is whole: {} vectors of {} read and checked\n  records     {}",
+        out.display(),
+        number(report.rows),
+        report.hidden_size,
+        outcomes(&report.records)
+    )
+}
+
+/// Only the outcomes that occur.
+pub(crate) fn outcomes(records: &RecordCounts) -> String {
+    let words: Vec<String> = [
+        (records.embedded, "embedded"),
+        (records.truncated, "truncated"),
+        (records.windowed, "windowed"),
+        (records.skipped, "skipped"),
+        (records.failed, "failed"),
+    ]
+    .into_iter()
+    .filter(|(records, _)| *records > 0)
+    .map(|(records, outcome)| format!("{} {outcome}", number(records)))
+    .collect();
+    words.join(", ")
+}

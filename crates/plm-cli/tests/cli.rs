@@ -1,0 +1,366 @@
+//! What a person meets: results, refusals, exit codes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use assert_cmd::Command;
+use tempfile::TempDir;
+
+/// A scratch directory with a FASTA file in it.
+struct Desk {
+    scratch: TempDir,
+}
+
+impl Desk {
+    fn with(fasta: impl AsRef<[u8]>) -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        fs::write(scratch.path().join("in.fasta"), fasta).unwrap();
+        Self { scratch }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    /// Runs `plm-fleet` with these words; file names are relative to the desk.
+    fn run(&self, words: &str) -> Said {
+        let output = Command::cargo_bin("plm-fleet")
+            .unwrap()
+            .current_dir(self.scratch.path())
+            .args(words.split_whitespace())
+            .output()
+            .unwrap();
+        Said::from(output)
+    }
+}
+
+struct Said {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+impl Said {
+    /// Refused with one sentence that holds all these words, and nothing left behind.
+    #[track_caller]
+    fn refuses(&self, code: i32, words: &[&str], out: &Path) {
+        assert_eq!(self.code, Some(code), "{}{}", self.stdout, self.stderr);
+        let error: Vec<&str> = self
+            .stderr
+            .lines()
+            .filter(|line| line.starts_with("error: "))
+            .collect();
+        assert_eq!(error.len(), 1, "not one sentence: {}", self.stderr);
+        for word in words {
+            assert!(error[0].contains(word), "no {word:?} in: {}", error[0]);
+        }
+        for name in ["embeddings.h5", "ledger.tsv", "run.json"] {
+            assert!(!out.join(name).exists(), "{name} was left behind");
+        }
+    }
+}
+
+const TWO: &str = ">one first protein\nMKTAYIAKQR\nQISFVKSHFS\n>two\nMKV\n";
+
+#[test]
+fn embed_writes_everything_and_sums_it_up() {
+    let desk = Desk::with(TWO);
+    let said = desk.run("embed in.fasta --out out --devices cpu:2");
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert!(
+        said.stdout.contains("2 proteins embedded with plm-tiny"),
+        "{}",
+        said.stdout
+    );
+    assert!(
+        said.stderr.contains("demonstration model"),
+        "{}",
+        said.stderr
+    );
+    let ledger = fs::read_to_string(desk.path("out/ledger.tsv")).unwrap();
+    let rows: Vec<&str> = ledger.lines().skip(1).collect();
+    assert!(
+        rows[0].starts_with("0\tone\tembedded\t20\t0\tin.fasta\t1\t0\t"),
+        "{ledger}"
+    );
+    assert!(
+        rows[1].starts_with("1\ttwo\tembedded\t3\t0\tin.fasta\t4\t41\t"),
+        "{ledger}"
+    );
+    for name in [
+        "index.plm",
+        "fingerprint.json",
+        "run.json",
+        "embeddings.h5",
+        "logs/rank_00000.log",
+        "logs/rank_00001.log",
+        "logs/metrics.jsonl",
+    ] {
+        assert!(desk.path("out").join(name).exists(), "{name} is missing");
+    }
+    let verified = desk.run("verify out");
+    assert_eq!(verified.code, Some(0), "{}", verified.stderr);
+    assert!(
+        verified.stdout.contains("2 vectors of 128"),
+        "{}",
+        verified.stdout
+    );
+}
+
+#[test]
+fn a_finished_run_is_left_as_it_is() {
+    let desk = Desk::with(TWO);
+    desk.run("embed in.fasta --out out");
+    let before = fs::metadata(desk.path("out/embeddings.h5"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    let again = desk.run("embed in.fasta --out out --devices cpu:3 --max-batch-tokens 2048");
+    assert_eq!(again.code, Some(0), "{}", again.stderr);
+    let after = fs::metadata(desk.path("out/embeddings.h5"))
+        .unwrap()
+        .modified()
+        .unwrap();
+    assert_eq!(before, after);
+}
+
+#[test]
+fn parts_make_the_bytes_that_one_run_makes() {
+    let fasta: String = (1..40)
+        .map(|i| format!(">p{i}\n{}\n", "MKTAYIAK".repeat(i)))
+        .collect();
+    let desk = Desk::with(fasta);
+    let settings = "--max-batch-tokens 512 --max-residues 400";
+    desk.run(&format!("embed in.fasta --out whole {settings}"));
+    for part in ["3/3", "1/3"] {
+        let said = desk.run(&format!(
+            "embed in.fasta --out out --shard {part} {settings}"
+        ));
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+    }
+    let early = desk.run("aggregate out");
+    early.refuses(1, &["1 of 3 parts", ": 2;"], &desk.path("out"));
+    // The last part in a directory of its own, as on a node without a shared disk.
+    desk.run(&format!(
+        "embed in.fasta --out elsewhere --shard 2/3 {settings}"
+    ));
+    let said = desk.run("aggregate out elsewhere");
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let whole = fs::read(desk.path("whole/embeddings.h5")).unwrap();
+    assert!(whole == fs::read(desk.path("out/embeddings.h5")).unwrap());
+    let again = desk.run("aggregate out elsewhere");
+    assert_eq!(again.code, Some(0), "{}", again.stderr);
+    assert_eq!(desk.run("verify out").code, Some(0));
+}
+
+#[test]
+fn a_flipped_bit_is_found_by_verify() {
+    let desk = Desk::with(TWO);
+    desk.run("embed in.fasta --out out");
+    let path = desk.path("out/embeddings.h5");
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() - 200;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let said = desk.run("verify out");
+    assert_eq!(said.code, Some(1), "{}", said.stdout);
+    assert!(said.stderr.contains("embeddings.h5"), "{}", said.stderr);
+}
+
+#[test]
+fn another_run_is_not_mixed_into_a_directory() {
+    let desk = Desk::with(TWO);
+    desk.run("embed in.fasta --out out");
+    let before = fs::read(desk.path("out/embeddings.h5")).unwrap();
+    let said = desk.run("embed in.fasta --out out --dtype bf16");
+    assert_eq!(said.code, Some(3), "{}", said.stdout);
+    assert!(
+        said.stderr.contains("belongs to another run"),
+        "{}",
+        said.stderr
+    );
+    assert!(
+        said.stderr
+            .contains("dtype is \"f32\" there and \"bf16\" here"),
+        "{}",
+        said.stderr
+    );
+    assert_eq!(before, fs::read(desk.path("out/embeddings.h5")).unwrap());
+}
+
+#[test]
+fn policies_leave_records_out_and_the_ledger_says_why() {
+    let desk = Desk::with(">a\nMKV\n>bad\nMK1V\n>empty\n>a\nMKVV\n>long\nMKVMKVMKV\n");
+    let said = desk.run(
+        "embed in.fasta --out out --on-invalid skip --on-empty skip --on-duplicate rename \
+         --on-long skip --max-residues 8",
+    );
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let ledger = fs::read_to_string(desk.path("out/ledger.tsv")).unwrap();
+    let outcomes: Vec<(&str, &str)> = ledger
+        .lines()
+        .skip(1)
+        .map(|line| {
+            let fields: Vec<&str> = line.split('\t').collect();
+            (fields[1], fields[2])
+        })
+        .collect();
+    assert_eq!(
+        outcomes,
+        [
+            ("a", "embedded"),
+            ("bad", "skipped"),
+            ("empty", "skipped"),
+            ("a_2", "embedded"),
+            ("long", "skipped")
+        ]
+    );
+}
+
+#[test]
+fn bad_input_is_refused_before_anything_is_computed() {
+    for (fasta, words) in [
+        ("", &["in.fasta", "empty"][..]),
+        ("hello\n", &["in.fasta", "line 1", "FASTA"]),
+        (
+            ">a\nMKV\n>b\n>c\nMK\n",
+            &["in.fasta", "\"b\"", "line 3", "byte 7"],
+        ),
+        (
+            ">a\nMK*V\n",
+            &["in.fasta", "\"a\"", "line 2", "byte 5", "*"],
+        ),
+        (
+            ">a\nMKV\nMK7\n",
+            &["in.fasta", "\"a\"", "line 3", "byte 9", "7"],
+        ),
+        (
+            ">a\nMKV\n>a\nMK\n",
+            &["in.fasta", "\"a\"", "line 3", "line 1"],
+        ),
+    ] {
+        let desk = Desk::with(fasta);
+        let said = desk.run("embed in.fasta --out out");
+        said.refuses(3, words, &desk.path("out"));
+    }
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let desk = Desk::with(TWO);
+    desk.run("embed none.fasta --out out")
+        .refuses(3, &["none.fasta"], &desk.path("out"));
+}
+
+#[test]
+fn a_very_long_protein_is_truncated_or_refused_as_asked() {
+    let desk = Desk::with(format!(">titin\n{}\n", "MKVLAG".repeat(40_000 / 6)));
+    desk.run("embed in.fasta --out refused --on-long fail")
+        .refuses(3, &["titin", "39996", "1022"], &desk.path("refused"));
+    let said = desk.run("embed in.fasta --out out");
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let ledger = fs::read_to_string(desk.path("out/ledger.tsv")).unwrap();
+    assert!(ledger.contains("titin\ttruncated\t39996"), "{ledger}");
+}
+
+#[test]
+fn a_bad_model_directory_is_refused() {
+    let desk = Desk::with(TWO);
+    desk.run("embed in.fasta --out out --model nowhere")
+        .refuses(3, &["nowhere"], &desk.path("out"));
+    fs::create_dir(desk.path("half")).unwrap();
+    fs::write(desk.path("half/config.json"), "{}").unwrap();
+    desk.run("embed in.fasta --out out --model half").refuses(
+        3,
+        &["half", "config.json"],
+        &desk.path("out"),
+    );
+}
+
+#[test]
+fn an_output_directory_that_is_a_file_is_refused() {
+    let desk = Desk::with(TWO);
+    let said = desk.run("embed in.fasta --out in.fasta");
+    assert_eq!(said.code, Some(1));
+    assert!(said.stderr.contains("in.fasta"), "{}", said.stderr);
+    assert_eq!(fs::read_to_string(desk.path("in.fasta")).unwrap(), TWO);
+}
+
+#[test]
+fn cuda_is_refused_plainly_by_a_build_without_it() {
+    let desk = Desk::with(TWO);
+    desk.run("embed in.fasta --out out --devices cuda:0")
+        .refuses(3, &["cuda:0", "--devices cpu"], &desk.path("out"));
+}
+
+#[test]
+fn words_that_make_no_sense_end_with_the_usage_code() {
+    let desk = Desk::with(TWO);
+    for words in [
+        "",
+        "embed",
+        "embed in.fasta",
+        "embed in.fasta --out out --devices gpu",
+        "embed in.fasta --out out --dtype f64",
+        "embed in.fasta --out out --shard 0/2",
+        "frobnicate",
+    ] {
+        assert_eq!(desk.run(words).code, Some(2), "{words:?}");
+    }
+}
+
+#[test]
+fn standard_input_is_read_as_a_file_is() {
+    let desk = Desk::with(TWO);
+    desk.run("embed in.fasta --out from_file");
+    let output = Command::cargo_bin("plm-fleet")
+        .unwrap()
+        .current_dir(desk.scratch.path())
+        .args(["embed", "-", "--out", "from_stdin"])
+        .write_stdin(TWO)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let ids = |out: &str| -> Vec<String> {
+        let ledger = fs::read_to_string(desk.path(out).join("ledger.tsv")).unwrap();
+        ledger
+            .lines()
+            .map(|line| line.split('\t').nth(1).unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(ids("from_file"), ids("from_stdin"));
+}
+
+#[test]
+fn index_and_info_say_what_there_is() {
+    let desk = Desk::with(TWO);
+    let said = desk.run("index in.fasta --out out");
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert!(
+        said.stdout.contains("2 records in 1 file"),
+        "{}",
+        said.stdout
+    );
+    assert!(desk.path("out/index.plm").exists());
+    let said = desk.run("info");
+    assert_eq!(said.code, Some(0));
+    assert!(said.stdout.contains("plm-tiny"), "{}", said.stdout);
+    desk.run("embed in.fasta --out out");
+    for path in ["out", "out/embeddings.h5", "out/index.plm"] {
+        let said = desk.run(&format!("info {path}"));
+        assert_eq!(said.code, Some(0), "{path}: {}", said.stderr);
+        assert!(said.stdout.contains('2'), "{path}: {}", said.stdout);
+    }
+    assert_eq!(desk.run("info in.fasta").code, Some(1));
+}

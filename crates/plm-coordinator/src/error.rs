@@ -1,0 +1,151 @@
+//! What can go wrong, by what a caller can do about it.
+
+use plm_core::RowId;
+
+use crate::CoordinatorReport;
+
+/// An error of planning or of a run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting that must be at least 1.
+    #[error("{setting} is zero: set it to at least 1")]
+    ZeroSetting {
+        /// Its name.
+        setting: &'static str,
+    },
+
+    /// Batches that attention kernels could not index.
+    #[error(
+        "max_batch_tokens {max_batch_tokens} is over {}, the most that a packed batch can count: lower it",
+        i32::MAX
+    )]
+    BatchTooLarge {
+        /// The limit that was asked for.
+        max_batch_tokens: u32,
+    },
+
+    /// Sequences that would fit no batch.
+    #[error(
+        "a sequence of max_residues {max_residues} takes {needed_tokens} tokens with BOS and EOS, over max_batch_tokens {max_batch_tokens}: raise the one or lower the other"
+    )]
+    BatchTooSmall {
+        /// The limit of a batch.
+        max_batch_tokens: u32,
+        /// The limit of a sequence.
+        max_residues: u32,
+        /// What the longest sequence takes.
+        needed_tokens: u32,
+    },
+
+    /// Windows that would never reach the end of a sequence.
+    #[error(
+        "windows of max_residues {max_residues} that share overlap_residues {overlap_residues} never advance: lower the overlap"
+    )]
+    OverlapTooLarge {
+        /// What neighbouring windows would share.
+        overlap_residues: u32,
+        /// The residues of a window.
+        max_residues: u32,
+    },
+
+    /// A record over `max_residues` under [`LongSequences::Fail`](crate::LongSequences::Fail).
+    #[error(
+        "{id:?} ({row}) has {residue_count} residues, over max_residues {max_residues}, and {others} more records are too long: truncate, window or skip long sequences"
+    )]
+    SequenceTooLong {
+        /// The first such record.
+        row: RowId,
+        /// Its name.
+        id: String,
+        /// Its residues.
+        residue_count: u32,
+        /// The limit.
+        max_residues: u32,
+        /// How many more records are over it.
+        others: u64,
+    },
+
+    /// A part that is not one of its parts.
+    #[error("there is no part {index} of {count}: parts count from 0")]
+    NoSuchPart {
+        /// The part.
+        index: u32,
+        /// How many there are.
+        count: u32,
+    },
+
+    /// A plan that was made for another source or another model.
+    #[error("the plan was made for {planned} {what}, and there are {actual}: plan again")]
+    PlanMismatch {
+        /// What differs.
+        what: &'static str,
+        /// What the plan was made for.
+        planned: u64,
+        /// What the run was given.
+        actual: u64,
+    },
+
+    /// No rank was left to do the rest. What is durable stays.
+    #[error(
+        "all ranks failed, with {missing_batches} batches ({missing_rows} rows) not durable{}",
+        first_failure(report)
+    )]
+    AllRanksFailed {
+        /// The batches that are not durable.
+        missing_batches: u64,
+        /// Their rows.
+        missing_rows: u64,
+        /// Who did what, with the failure of every rank.
+        report: Box<CoordinatorReport>,
+    },
+
+    /// A writer hung with batches in its hands. They may be durable or not, and were left alone
+    /// because writing them again could have stored them twice. All others are durable.
+    #[error(
+        "{missing_batches} batches ({missing_rows} rows) are in a writer that hung: see what is durable and run again for the rest{}",
+        first_failure(report)
+    )]
+    InDoubt {
+        /// The batches that may or may not be durable.
+        missing_batches: u64,
+        /// Their rows.
+        missing_rows: u64,
+        /// Who did what.
+        report: Box<CoordinatorReport>,
+    },
+
+    /// The run was told to stop. What is durable stays.
+    #[error(
+        "stopped on request, with {missing_batches} batches ({missing_rows} rows) not durable: run again to finish"
+    )]
+    Stopped {
+        /// The batches that are not durable.
+        missing_batches: u64,
+        /// Their rows.
+        missing_rows: u64,
+        /// Who did what.
+        report: Box<CoordinatorReport>,
+    },
+}
+
+impl Error {
+    /// What was done all the same, if the run had begun.
+    pub fn report(&self) -> Option<&CoordinatorReport> {
+        match self {
+            Self::AllRanksFailed { report, .. }
+            | Self::InDoubt { report, .. }
+            | Self::Stopped { report, .. } => Some(report),
+            _ => None,
+        }
+    }
+}
+
+/// The first rank's failure as the end of a sentence.
+fn first_failure(report: &CoordinatorReport) -> String {
+    report
+        .failures()
+        .next()
+        .map(|failure| format!("; {failure}"))
+        .unwrap_or_default()
+}

@@ -1,0 +1,152 @@
+//! From the encoder's vectors to one vector per record.
+
+use std::iter::Peekable;
+
+use plm_core::{EmbeddedBatch, EmbeddedRow, PackedBatch, PooledBatch, RowId, Segment};
+
+use crate::FailedRow;
+
+/// Gives each row its vector: the encoder's own, or the mean of its windows'. A row whose vector
+/// is not finite is left out, and comes back as failed.
+///
+/// `parts` are the packed batches of one planned batch, in order; the segments of a row follow each
+/// other, in the order of `rows`.
+pub(super) fn assemble(
+    mut parts: Vec<(PackedBatch, PooledBatch)>,
+    rows: Vec<EmbeddedRow>,
+    hidden_size: usize,
+) -> (EmbeddedBatch, Vec<FailedRow>) {
+    // Nearly every batch is whole as it came: its vectors are moved, not copied.
+    if let [(packed, pooled)] = &*parts
+        && packed.num_sequences() == rows.len()
+        && pooled.values().iter().all(|value| value.is_finite())
+        && let Some((_, vectors)) = parts.pop()
+    {
+        return (EmbeddedBatch { rows, vectors }, Vec::new());
+    }
+
+    let mut pieces = parts
+        .iter()
+        .flat_map(|(packed, pooled)| packed.segments().iter().zip(pooled.vectors()))
+        .peekable();
+    let mut values = Vec::with_capacity(rows.len() * hidden_size);
+    let mut failed = Vec::new();
+    let mut embedded = Vec::with_capacity(rows.len());
+    for row in rows {
+        let vector = combine(row.row, &mut pieces);
+        match vector.iter().position(|value| !value.is_finite()) {
+            None => {
+                values.extend(vector);
+                embedded.push(row);
+            }
+            Some(dimension) => failed.push(FailedRow {
+                row: row.row,
+                reason: format!(
+                    "the model gave {} in dimension {dimension} of its vector",
+                    vector[dimension]
+                ),
+                id: row.id,
+            }),
+        }
+    }
+    let vectors = PooledBatch::new(embedded.len(), hidden_size, values)
+        .expect("every vector kept has hidden_size values: the encoder's shape was checked");
+    let rows = embedded;
+    (EmbeddedBatch { rows, vectors }, failed)
+}
+
+/// The vector of a row from its pieces: a single one as it is, bit for bit; several by their mean,
+/// weighted by residue counts, added in order in f64 and rounded once.
+fn combine<'a>(
+    row: RowId,
+    pieces: &mut Peekable<impl Iterator<Item = (&'a Segment, &'a [f32])>>,
+) -> Vec<f32> {
+    let mut next = || pieces.next_if(|(segment, _)| segment.row == row);
+    let (first, vector) = next().expect("every row of a batch was packed");
+    let Some(second) = next() else {
+        return vector.to_vec();
+    };
+    let mut sum = vec![0.0_f64; vector.len()];
+    let mut total_residues = 0.0;
+    let rest = std::iter::from_fn(next);
+    for (segment, vector) in [(first, vector), second].into_iter().chain(rest) {
+        let residues = f64::from(segment.residue_count);
+        total_residues += residues;
+        for (sum, &value) in sum.iter_mut().zip(vector) {
+            *sum += residues * f64::from(value);
+        }
+    }
+    sum.into_iter()
+        .map(|sum| (sum / total_residues) as f32)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use plm_core::{Outcome, Packer};
+    use plm_testkit::fake_tokens;
+
+    use super::*;
+
+    fn part(sequences: &[(u64, usize)], values: &[f32]) -> (PackedBatch, PooledBatch) {
+        let tokens = fake_tokens();
+        let mut packer = Packer::new(&tokens, 1_000);
+        for &(row, residues) in sequences {
+            packer.push(RowId(row), &vec![b'A'; residues]).unwrap();
+        }
+        let vectors = PooledBatch::new(sequences.len(), 2, values.to_vec()).unwrap();
+        (packer.finish(), vectors)
+    }
+
+    fn row(row: u64) -> EmbeddedRow {
+        EmbeddedRow {
+            row: RowId(row),
+            id: format!("seq{row}"),
+            residue_count: 1,
+            outcome: Outcome::Embedded,
+        }
+    }
+
+    #[test]
+    fn windows_are_weighted_by_their_residues_across_packed_batches() {
+        let parts = vec![
+            part(&[(4, 3), (4, 3)], &[1.0, 2.0, 5.0, 0.5]),
+            part(&[(4, 2)], &[-2.0, 8.0]),
+        ];
+        let (batch, failed) = assemble(parts, vec![row(4)], 2);
+        // (3 * 1 + 3 * 5 - 2 * 2) / 8 and (3 * 2 + 3 * 0.5 + 2 * 8) / 8.
+        assert_eq!(batch.vectors.values(), [1.75, 2.9375]);
+        assert!(failed.is_empty());
+    }
+
+    #[test]
+    fn a_record_in_one_piece_keeps_its_bits_beside_a_windowed_one() {
+        let odd = [-0.0, f32::MIN_POSITIVE / 2.0];
+        let parts = vec![part(
+            &[(1, 3), (1, 3), (2, 7)],
+            &[1.0, 1.0, 2.0, 2.0, odd[0], odd[1]],
+        )];
+        let (batch, _) = assemble(parts, vec![row(1), row(2)], 2);
+        let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&batch.vectors.values()[2..]), bits(&odd));
+    }
+
+    #[test]
+    fn a_row_that_is_not_finite_is_left_out_alone() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let parts = vec![part(
+                &[(1, 1), (2, 1), (3, 1)],
+                &[1.0, 1.5, 2.0, bad, 3.0, 3.5],
+            )];
+            let (batch, failed) = assemble(parts, vec![row(1), row(2), row(3)], 2);
+            assert_eq!(batch.rows, [row(1), row(3)]);
+            assert_eq!(batch.vectors.values(), [1.0, 1.5, 3.0, 3.5]);
+            assert_eq!((failed[0].row, &*failed[0].id), (RowId(2), "seq2"));
+            assert!(
+                failed[0].reason.contains("dimension 1"),
+                "{}",
+                failed[0].reason
+            );
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Channels between the threads of a lane that open up when the lane is fenced.
+//!
+//! A neighbour that hangs neither sends nor hangs up. So every wait on a channel is also a wait for
+//! the fence, and the threads beside one that hangs end by themselves.
+
+use std::convert::Infallible;
+use std::sync::{Mutex, PoisonError};
+
+use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
+
+/// Open until it is closed. Nothing is ever sent through its channel: that the sender is dropped is
+/// the message, and any number of threads can wait for it.
+pub(super) struct Fence {
+    keeper: Mutex<Option<Sender<Infallible>>>,
+    closed: Receiver<Infallible>,
+}
+
+impl Fence {
+    pub(super) fn new() -> Self {
+        let (keeper, closed) = bounded(0);
+        Self {
+            keeper: Mutex::new(Some(keeper)),
+            closed,
+        }
+    }
+
+    pub(super) fn close(&self) {
+        *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// The next message; `None` once the fence is closed, or nobody is left to send one.
+    pub(super) fn receive<T>(&self, inbox: &Receiver<T>) -> Option<T> {
+        select_biased! {
+            recv(self.closed) -> _ => None,
+            recv(inbox) -> message => message.ok(),
+        }
+    }
+
+    /// Sends a message. False once the fence is closed, or nobody is left to receive it.
+    #[must_use]
+    pub(super) fn send<T>(&self, outbox: &Sender<T>, message: T) -> bool {
+        select_biased! {
+            recv(self.closed) -> _ => false,
+            send(outbox, message) -> sent => sent.is_ok(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Duration;
+
+    use plm_testkit::within;
+
+    use super::*;
+
+    #[test]
+    fn a_closed_fence_wakes_those_who_wait_on_either_side() {
+        within(Duration::from_secs(10), || {
+            let fence = Fence::new();
+            let (full, inbox) = bounded(1);
+            assert!(fence.send(&full, 1));
+            let (_quiet, empty) = bounded::<i32>(1);
+            thread::scope(|scope| {
+                let sending = scope.spawn(|| fence.send(&full, 2));
+                let receiving = scope.spawn(|| fence.receive(&empty));
+                thread::sleep(Duration::from_millis(5));
+                fence.close();
+                assert!(!sending.join().unwrap());
+                assert_eq!(receiving.join().unwrap(), None);
+            });
+            assert_eq!(fence.receive(&inbox), None, "the fence comes first");
+        });
+    }
+}

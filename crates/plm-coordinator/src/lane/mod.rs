@@ -1,0 +1,246 @@
+//! One rank's three threads: produce, encode, write.
+//!
+//! The producer reads and packs, the device thread loads the encoder and runs it, the writer puts
+//! vectors into the rank's shard. Bounded channels join them, so that the device never waits for
+//! disk as long as there is room in between, and memory stays bounded when it has to.
+//!
+//! Each port's product lives and dies on the thread that made it. The threads own what they use
+//! (`Arc`s, not borrows), because a port that hangs can't be interrupted: its thread is left behind,
+//! and the run returns without it.
+
+mod assemble;
+mod encode;
+mod link;
+mod produce;
+mod watch;
+mod write;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, bounded};
+use plm_core::{
+    BatchIndex, BoxError, EmbeddedRow, EmbeddingSink, EncoderLoader, PackedBatch, PooledBatch,
+    Rank, SequenceSource,
+};
+
+use self::link::Fence;
+pub(crate) use self::watch::Watch;
+use crate::queue::WorkQueue;
+use crate::report::Tally;
+use crate::{BatchPlan, FailedRow, LaneConfig, Observer, RankFailure, RunEvent, Stage, StopToken};
+
+/// What all lanes of a run share.
+pub(crate) struct Job {
+    pub(crate) source: Arc<dyn SequenceSource>,
+    pub(crate) loader: Arc<dyn EncoderLoader>,
+    pub(crate) sink: Arc<dyn EmbeddingSink>,
+    pub(crate) plan: Arc<BatchPlan>,
+    pub(crate) queue: WorkQueue,
+    pub(crate) config: LaneConfig,
+    pub(crate) observer: Arc<dyn Observer>,
+    pub(crate) stop: StopToken,
+}
+
+/// What the three threads of a rank share with each other and with the supervisor.
+pub(crate) struct Lane {
+    pub(crate) rank: Rank,
+    pub(crate) job: Arc<Job>,
+    /// `[3]` by [`Role`]: what each thread is waiting for.
+    watches: [Watch; 3],
+    fence: Fence,
+    failure: OnceLock<RankFailure>,
+    tally: Mutex<Tally>,
+}
+
+/// Which of a rank's threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Produce,
+    Encode,
+    Write,
+}
+
+/// A thread of a lane.
+pub(crate) struct LaneThread {
+    pub(crate) lane: Arc<Lane>,
+    pub(crate) role: Role,
+    pub(crate) handle: JoinHandle<()>,
+}
+
+/// From the producer to the device thread.
+enum ToEncode {
+    Packed(Packed),
+    /// Nothing follows for now: what has been encoded should become durable.
+    Flush,
+}
+
+/// One packed batch of a planned batch.
+struct Packed {
+    batch: BatchIndex,
+    /// Empty if no record of the batch could be read.
+    packed: PackedBatch,
+    /// With the last packed batch of the planned one.
+    end: Option<BatchEnd>,
+}
+
+/// What a planned batch holds, now that all of it has been read.
+struct BatchEnd {
+    rows: Vec<EmbeddedRow>,
+    failed: Vec<FailedRow>,
+}
+
+/// From the device thread to the writer.
+enum ToWrite {
+    Encoded {
+        packed: Packed,
+        vectors: PooledBatch,
+        encode: Duration,
+    },
+    Flush,
+}
+
+impl Job {
+    /// Tells the observer, whose panics are its own: no rank and no batch is lost to them.
+    pub(crate) fn emit(&self, event: &RunEvent<'_>) {
+        if catch_unwind(AssertUnwindSafe(|| self.observer.event(event))).is_err() {
+            tracing::error!(?event, "the observer panicked");
+        }
+    }
+}
+
+impl Lane {
+    fn new(rank: Rank, job: Arc<Job>) -> Self {
+        Self {
+            rank,
+            job,
+            watches: Default::default(),
+            fence: Fence::new(),
+            failure: OnceLock::new(),
+            tally: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn watch(&self, role: Role) -> &Watch {
+        &self.watches[role as usize]
+    }
+
+    /// The first thing that went wrong.
+    pub(crate) fn failure(&self) -> Option<&RankFailure> {
+        self.failure.get()
+    }
+
+    /// What has been counted so far. Not to be held across a call of a port.
+    pub(crate) fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the rank out of the run. Only the first failure counts: the others follow from it.
+    pub(crate) fn fail(&self, failure: RankFailure) {
+        let is_first = self.failure.set(failure).is_ok();
+        self.job.queue.fence(self.rank);
+        self.fence.close();
+        if is_first && let Some(failure) = self.failure() {
+            tracing::warn!(
+                rank = self.rank.0,
+                stage = %failure.stage,
+                "{failure}; its unfinished batches go to the other ranks"
+            );
+            self.job.emit(&RunEvent::RankFailed { failure });
+        }
+    }
+
+    /// Runs `body`, whose error or panic is the rank's failure.
+    ///
+    /// Nothing broken is seen after a panic: what `body` owns is gone with it, and the locks of what
+    /// it shares are never held while a port is called.
+    fn guard<T>(&self, stage: Stage, body: impl FnOnce() -> Result<T, BoxError>) -> Option<T> {
+        let failure = match catch_unwind(AssertUnwindSafe(body)) {
+            Ok(Ok(value)) => return Some(value),
+            Ok(Err(error)) => RankFailure::error(self.rank, stage, &error),
+            Err(payload) => RankFailure::panic(self.rank, stage, &*payload),
+        };
+        self.fail(failure);
+        None
+    }
+}
+
+/// Starts the threads of a rank; each sends its rank and role to `ended` when it is over.
+pub(crate) fn spawn(
+    rank: Rank,
+    job: &Arc<Job>,
+    ended: &Sender<(Rank, Role)>,
+) -> (Arc<Lane>, Vec<LaneThread>) {
+    let lane = Arc::new(Lane::new(rank, Arc::clone(job)));
+    let queue_batches = job.config.queue_batches();
+    let (to_encode, encode_inbox) = bounded(queue_batches);
+    let (to_write, write_inbox) = bounded(queue_batches);
+    let (loaded, wait_loaded) = bounded(1);
+
+    let start = |role: Role, body: Box<dyn FnOnce(&Lane) + Send>| {
+        let ended = Ended(ended.clone(), (rank, role));
+        let thread_lane = Arc::clone(&lane);
+        let builder = thread::Builder::new().name(format!("{rank} {}", role.name()));
+        let handle = builder.spawn(move || {
+            let _ended = ended;
+            body(&thread_lane);
+        });
+        match handle {
+            Ok(handle) => Some(LaneThread {
+                lane: Arc::clone(&lane),
+                role,
+                handle,
+            }),
+            Err(error) => {
+                lane.fail(RankFailure::error(rank, role.first_stage(), &error.into()));
+                None
+            }
+        }
+    };
+    let threads = [
+        start(
+            Role::Produce,
+            Box::new(move |lane| produce::run(lane, &wait_loaded, &to_encode)),
+        ),
+        start(
+            Role::Encode,
+            Box::new(move |lane| encode::run(lane, &loaded, &encode_inbox, &to_write)),
+        ),
+        start(
+            Role::Write,
+            Box::new(move |lane| write::run(lane, &write_inbox)),
+        ),
+    ];
+    let threads = threads.into_iter().flatten().collect();
+    (lane, threads)
+}
+
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Produce => "produce",
+            Self::Encode => "encode",
+            Self::Write => "write",
+        }
+    }
+
+    fn first_stage(self) -> Stage {
+        match self {
+            Self::Produce => Stage::Read,
+            Self::Encode => Stage::Load,
+            Self::Write => Stage::Write,
+        }
+    }
+}
+
+/// Says that a thread is over, however it ends.
+struct Ended(Sender<(Rank, Role)>, (Rank, Role));
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // The supervisor is gone if it has left this thread behind.
+        let _ = self.0.send(self.1);
+    }
+}

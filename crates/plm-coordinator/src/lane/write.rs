@@ -1,0 +1,189 @@
+//! The writer thread: the only one that touches the rank's shard.
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use plm_core::{
+    BatchIndex, BoxError, EmbeddedBatch, PackedBatch, PooledBatch, ShardWriter, Written,
+};
+
+use super::assemble::assemble;
+use super::{BatchEnd, Lane, Packed, Role, ToWrite};
+use crate::{FailedRow, RunEvent, Stage};
+
+/// Writes what the device thread sends, flushes, and gives back what did not become durable.
+pub(super) fn run(lane: &Lane, inbox: &Receiver<ToWrite>) {
+    if let Some(mut writer) = lane.guard(Stage::Write, || Writer::open(lane)) {
+        lane.guard(Stage::Write, || writer.write_all(inbox));
+        lane.guard(Stage::Write, || {
+            let limit = Some(lane.job.config.load_timeout());
+            let _dropping = lane.watch(Role::Write).begin(Stage::Write, limit);
+            drop(writer);
+            Ok(())
+        });
+    }
+    // Only now that the shard writer is gone: nothing it held can become durable any more, and
+    // others may do it again (see `queue`). A shard writer that panics must, like one that fails,
+    // leave nothing of it behind.
+    lane.job.queue.release(lane.rank);
+}
+
+struct Writer<'a> {
+    lane: &'a Lane,
+    shard: Box<dyn ShardWriter + 'a>,
+    current: Current,
+    /// What the shard has taken and not yet made durable.
+    in_sink: Vec<Unsettled>,
+}
+
+/// The planned batch that is coming in.
+#[derive(Default)]
+struct Current {
+    parts: Vec<(PackedBatch, PooledBatch)>,
+    encode: Duration,
+}
+
+/// What is to be counted once a batch is durable.
+struct Unsettled {
+    batch: BatchIndex,
+    sequences: u64,
+    tokens: u64,
+    failed: Vec<FailedRow>,
+}
+
+impl<'a> Writer<'a> {
+    fn open(lane: &'a Lane) -> Result<Self, BoxError> {
+        let limit = Some(lane.job.config.load_timeout());
+        let _opening = lane.watch(Role::Write).begin(Stage::Write, limit);
+        Ok(Self {
+            lane,
+            shard: lane.job.sink.open_shard(lane.rank)?,
+            current: Current::default(),
+            in_sink: Vec::new(),
+        })
+    }
+
+    fn write_all(&mut self, inbox: &Receiver<ToWrite>) -> Result<(), BoxError> {
+        while let Some(message) = self.lane.fence.receive(inbox) {
+            match message {
+                ToWrite::Flush => self.flush()?,
+                ToWrite::Encoded {
+                    packed: Packed { batch, packed, end },
+                    vectors,
+                    encode,
+                } => {
+                    self.current.encode += encode;
+                    self.current.parts.push((packed, vectors));
+                    if let Some(end) = end
+                        && !self.write(batch, end)?
+                    {
+                        break;
+                    }
+                }
+            }
+        }
+        // The lane is done, stopped or fenced. What the sink has already taken is good all the same.
+        self.flush()
+    }
+
+    /// Writes the batch that has come in. False if the rank is fenced and must write no more.
+    fn write(&mut self, batch: BatchIndex, end: BatchEnd) -> Result<bool, BoxError> {
+        let Lane { rank, job, .. } = self.lane;
+        let Current { parts, encode } = std::mem::take(&mut self.current);
+        let tokens = parts
+            .iter()
+            .map(|(packed, _)| packed.total_tokens() as u64)
+            .sum();
+        let (embedded, not_finite) = assemble(parts, end.rows, job.loader.spec().hidden_size);
+        if !job.queue.begin_write(*rank, batch) {
+            return Ok(false);
+        }
+        let sequences = embedded.rows.len() as u64;
+        let mut failed = end.failed;
+        failed.extend(not_finite);
+        self.in_sink.push(Unsettled {
+            batch,
+            sequences,
+            tokens,
+            failed,
+        });
+        let writing = Instant::now();
+        let written = self.write_rows(embedded)?;
+        let write = writing.elapsed();
+        self.lane.tally().write += write;
+        tracing::debug!(
+            rank = rank.0,
+            batch = batch.0,
+            sequences,
+            tokens,
+            "batch written"
+        );
+        job.emit(&RunEvent::BatchWritten {
+            rank: *rank,
+            batch,
+            sequences,
+            tokens,
+            encode_seconds: encode.as_secs_f64(),
+            write_seconds: write.as_secs_f64(),
+        });
+        if written == Written::Durable {
+            self.settle();
+        }
+        Ok(true)
+    }
+
+    fn write_rows(&mut self, embedded: EmbeddedBatch) -> Result<Written, BoxError> {
+        if embedded.rows.is_empty() {
+            // All rows failed. The next flush settles it: sinks are never asked to write nothing.
+            return Ok(Written::Buffered);
+        }
+        let limit = self.lane.job.config.batch_timeout();
+        let _writing = self.lane.watch(Role::Write).begin(Stage::Write, limit);
+        self.shard.write(embedded)
+    }
+
+    fn flush(&mut self) -> Result<(), BoxError> {
+        if self.in_sink.is_empty() {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let limit = self.lane.job.config.batch_timeout();
+        let flushing = self.lane.watch(Role::Write).begin(Stage::Write, limit);
+        self.shard.flush()?;
+        drop(flushing);
+        self.lane.tally().write += started.elapsed();
+        self.settle();
+        Ok(())
+    }
+
+    /// Everything the shard has taken is durable.
+    fn settle(&mut self) {
+        let Lane { rank, job, .. } = self.lane;
+        job.queue.durable(*rank);
+        for Unsettled {
+            batch,
+            sequences,
+            tokens,
+            failed,
+        } in self.in_sink.drain(..)
+        {
+            for row in &failed {
+                tracing::warn!(row = row.row.0, id = row.id, "no vector: {}", row.reason);
+                job.emit(&RunEvent::RowFailed { rank: *rank, row });
+            }
+            job.emit(&RunEvent::BatchDurable {
+                rank: *rank,
+                batch,
+                sequences,
+                tokens,
+            });
+            let taken_over = job.queue.planned_rank(batch) != *rank;
+            let mut tally = self.lane.tally();
+            tally.batches += 1;
+            tally.batches_taken_over += u64::from(taken_over);
+            tally.sequences += sequences;
+            tally.tokens += tokens;
+            tally.failed_rows.extend(failed);
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The plan itself.
+
+use plm_core::{BatchIndex, Rank, RecordInfo, RowId, SequenceSource, Stride, TokenMap, WorldSize};
+
+use super::best_fit::{Fitted, Item, best_fit_decreasing};
+use super::windows::Windows;
+use super::{LongSequences, Part, PlanConfig, PlannedOutcome, SkipReason};
+use crate::{Balance, Error};
+
+/// Which rows go into which batch.
+///
+/// Eight bytes a row and a few a batch: six million rows are 50 MB.
+///
+/// ```
+/// use plm_coordinator::{BatchPlan, PlanConfig};
+/// use plm_core::BatchIndex;
+/// use plm_testkit::{MemorySource, fake_tokens};
+///
+/// let source = MemorySource::new([("a", "MK"), ("b", "MKVLA"), ("c", "G")]);
+/// let config = PlanConfig::builder().max_residues(6).max_batch_tokens(10).build()?;
+/// let plan = BatchPlan::new(&source, &fake_tokens(), &config)?;
+///
+/// let rows: Vec<u64> = plan.rows(BatchIndex(0)).iter().map(|row| row.0).collect();
+/// assert_eq!(rows, [1, 2]); // 5 + 2 and 1 + 2 tokens fill the batch
+/// assert_eq!(plan.num_batches(), 2);
+/// # Ok::<(), plm_coordinator::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct BatchPlan {
+    config: PlanConfig,
+    special_tokens: u32,
+    source_len: u64,
+    fitted: Fitted,
+}
+
+impl BatchPlan {
+    /// Plans all records of a source that are to be embedded, for a model of these tokens.
+    ///
+    /// # Errors
+    /// [`Error::SequenceTooLong`] if a record has more than `max_residues` residues under
+    /// [`LongSequences::Fail`].
+    pub fn new(
+        source: &dyn SequenceSource,
+        tokens: &TokenMap,
+        config: &PlanConfig,
+    ) -> Result<Self, Error> {
+        let special_tokens = tokens.special_tokens();
+        let mut items = Vec::new();
+        let mut first_too_long = None;
+        let mut too_long_rows = 0;
+        for row in (0..source.len()).map(RowId) {
+            let record = source.record(row);
+            match config.outcome(&record) {
+                PlannedOutcome::Skipped(SkipReason::TooLong { .. }) => {
+                    first_too_long.get_or_insert(row);
+                    too_long_rows += 1;
+                }
+                PlannedOutcome::Skipped(_) => {}
+                _ => items.push(Item {
+                    tokens: config
+                        .windows(record.residue_count)
+                        .total_tokens(special_tokens),
+                    row,
+                }),
+            }
+        }
+        if config.long_sequences() == LongSequences::Fail
+            && let Some(row) = first_too_long
+        {
+            let record = source.record(row);
+            return Err(Error::SequenceTooLong {
+                row,
+                id: record.id.to_owned(),
+                residue_count: record.residue_count,
+                max_residues: config.max_residues(),
+                others: too_long_rows - 1,
+            });
+        }
+        Ok(Self {
+            fitted: best_fit_decreasing(items, u64::from(config.max_batch_tokens())),
+            config: config.clone(),
+            special_tokens,
+            source_len: source.len(),
+        })
+    }
+
+    /// The same batches less the rows in `done`, in increasing order, which an earlier run over
+    /// `source` has made durable. A batch of which nothing is left is no rank's.
+    ///
+    /// # Panics
+    /// If `source` is not the one that the plan was made for.
+    #[must_use]
+    pub fn without(&self, done: &[RowId], source: &dyn SequenceSource) -> Self {
+        let mut fitted = Fitted::default();
+        for batch in (0..self.num_batches()).map(BatchIndex) {
+            let mut tokens = 0;
+            for &row in self.rows(batch) {
+                if done.binary_search(&row).is_err() {
+                    let residue_count = source.record(row).residue_count;
+                    tokens += self
+                        .windows(residue_count)
+                        .total_tokens(self.special_tokens);
+                    fitted.rows.push(row);
+                }
+            }
+            fitted.ends.push(fitted.rows.len());
+            fitted.tokens.push(tokens);
+        }
+        Self {
+            fitted,
+            ..self.clone()
+        }
+    }
+
+    /// The configuration it was made with.
+    pub fn config(&self) -> &PlanConfig {
+        &self.config
+    }
+
+    /// The special tokens of each sequence that it was made with.
+    pub fn special_tokens(&self) -> u32 {
+        self.special_tokens
+    }
+
+    /// The records of the source that it was made for, planned or not.
+    pub fn source_len(&self) -> u64 {
+        self.source_len
+    }
+
+    /// The number of batches.
+    pub fn num_batches(&self) -> u64 {
+        self.fitted.ends.len() as u64
+    }
+
+    /// The number of rows in all batches.
+    pub fn num_rows(&self) -> u64 {
+        self.fitted.rows.len() as u64
+    }
+
+    /// The tokens of all batches, special tokens included.
+    pub fn total_tokens(&self) -> u64 {
+        self.fitted.tokens.iter().sum()
+    }
+
+    /// The rows of a batch, longest first.
+    ///
+    /// # Panics
+    /// If there is no such batch.
+    pub fn rows(&self, batch: BatchIndex) -> &[RowId] {
+        let position = batch.0 as usize;
+        let start = position
+            .checked_sub(1)
+            .map_or(0, |before| self.fitted.ends[before]);
+        &self.fitted.rows[start..self.fitted.ends[position]]
+    }
+
+    /// The tokens of a batch, special tokens included. Over `max_batch_tokens` for a record whose
+    /// windows don't fit together: it goes through the model in several packed batches.
+    ///
+    /// # Panics
+    /// If there is no such batch.
+    pub fn tokens(&self, batch: BatchIndex) -> u64 {
+        self.fitted.tokens[batch.0 as usize]
+    }
+
+    /// How full the batches are, in `0.0..=1.0`: their tokens over the room of as few packed batches
+    /// as could hold each. 1 for an empty plan.
+    pub fn fill(&self) -> f64 {
+        let limit = u64::from(self.config.max_batch_tokens());
+        let batch_tokens = self.fitted.tokens.iter();
+        let packed_batches: u64 = batch_tokens.map(|tokens| tokens.div_ceil(limit)).sum();
+        if packed_batches == 0 {
+            return 1.0;
+        }
+        self.total_tokens() as f64 / (packed_batches * limit) as f64
+    }
+
+    /// What becomes of a record of the source if all goes well.
+    pub fn outcome(&self, record: &RecordInfo<'_>) -> PlannedOutcome {
+        self.config.outcome(record)
+    }
+
+    /// The batches of a part.
+    pub fn part_batches(&self, part: Part) -> impl Iterator<Item = BatchIndex> {
+        self.rank_batches(part, Rank(0), WorldSize::ONE)
+    }
+
+    /// The batches of a part that are meant for a rank: those of the part, by stride.
+    ///
+    /// # Panics
+    /// If `rank` is not one of `world`'s ranks.
+    pub fn rank_batches(
+        &self,
+        part: Part,
+        rank: Rank,
+        world: WorldSize,
+    ) -> impl Iterator<Item = BatchIndex> {
+        let num_batches = part.num_batches(self.num_batches());
+        Stride::new(rank, world, num_batches)
+            .map(move |position| part.batch(position))
+            .filter(|&batch| !self.rows(batch).is_empty())
+    }
+
+    /// How evenly the tokens of a part are meant to be spread over a world.
+    pub fn balance(&self, part: Part, world: WorldSize) -> Balance {
+        let rank_tokens = |rank| {
+            self.rank_batches(part, rank, world)
+                .map(|batch| self.tokens(batch))
+                .sum()
+        };
+        Balance::new(world.ranks().map(rank_tokens).collect())
+    }
+
+    /// The stretches of a planned record that go through the model one by one.
+    pub(crate) fn windows(&self, residue_count: u32) -> Windows {
+        self.config.windows(residue_count)
+    }
+}

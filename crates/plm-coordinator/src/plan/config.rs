@@ -1,0 +1,292 @@
+//! What a plan may put into a batch, and what becomes of sequences that are too long.
+
+use plm_core::RecordInfo;
+use serde::{Deserialize, Serialize};
+
+use super::windows::Windows;
+use super::{PlannedOutcome, SkipReason};
+use crate::Error;
+
+/// What becomes of a record with more residues than `max_residues`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LongSequences {
+    /// Its N-terminal `max_residues` residues are embedded.
+    #[default]
+    Truncate,
+    /// It is embedded in windows of `max_residues` residues, each `max_residues - overlap_residues`
+    /// after the one before. The last window ends with the sequence and may be shorter, so that
+    /// without overlap every residue counts once. The vector is the mean of the windows' vectors,
+    /// weighted by their residue counts.
+    Window {
+        /// How many residues neighbouring windows share.
+        overlap_residues: u32,
+    },
+    /// It is left out.
+    Skip,
+    /// No plan is made.
+    Fail,
+}
+
+/// How batches are planned. Made by [`PlanConfig::builder`], which checks it.
+///
+/// ```
+/// use plm_coordinator::{LongSequences, PlanConfig};
+///
+/// let config = PlanConfig::builder()
+///     .max_batch_tokens(8_192)
+///     .long_sequences(LongSequences::Window { overlap_residues: 128 })
+///     .build()?;
+/// assert_eq!(config.max_residues(), 1_022);
+/// # Ok::<(), plm_coordinator::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "PlanConfigBuilder")]
+pub struct PlanConfig {
+    max_batch_tokens: u32,
+    max_residues: u32,
+    long_sequences: LongSequences,
+}
+
+/// Builds a [`PlanConfig`].
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PlanConfigBuilder {
+    max_batch_tokens: u32,
+    max_residues: u32,
+    long_sequences: LongSequences,
+}
+
+impl PlanConfig {
+    /// The special tokens that are counted with `max_residues` when a configuration is checked,
+    /// before any model is known: BOS and EOS, the most that a [`TokenMap`](plm_core::TokenMap) has.
+    const MAX_SPECIAL_TOKENS: u32 = 2;
+
+    /// A builder with the defaults: batches of 16,384 tokens, windows of 1,022 residues, longer
+    /// sequences truncated.
+    pub fn builder() -> PlanConfigBuilder {
+        PlanConfigBuilder::default()
+    }
+
+    /// The most tokens in a packed batch, special tokens included.
+    pub fn max_batch_tokens(&self) -> u32 {
+        self.max_batch_tokens
+    }
+
+    /// The most residues that go through the model as one sequence.
+    pub fn max_residues(&self) -> u32 {
+        self.max_residues
+    }
+
+    /// What becomes of records with more residues.
+    pub fn long_sequences(&self) -> LongSequences {
+        self.long_sequences
+    }
+
+    /// What a plan of this configuration does with a record.
+    pub fn outcome(&self, record: &RecordInfo<'_>) -> PlannedOutcome {
+        if record.skipped {
+            return PlannedOutcome::Skipped(SkipReason::BySource);
+        }
+        if record.residue_count == 0 {
+            return PlannedOutcome::Skipped(SkipReason::NoResidues);
+        }
+        if record.residue_count <= self.max_residues {
+            return PlannedOutcome::Embedded;
+        }
+        match self.long_sequences {
+            LongSequences::Truncate => PlannedOutcome::Truncated,
+            LongSequences::Window { .. } => PlannedOutcome::Windowed,
+            LongSequences::Skip | LongSequences::Fail => {
+                PlannedOutcome::Skipped(SkipReason::TooLong {
+                    residue_count: record.residue_count,
+                    max_residues: self.max_residues,
+                })
+            }
+        }
+    }
+
+    /// The stretches of a record of so many residues that go through the model one by one.
+    pub(super) fn windows(&self, residue_count: u32) -> Windows {
+        match self.long_sequences {
+            LongSequences::Window { overlap_residues } => {
+                Windows::new(residue_count, self.max_residues, overlap_residues)
+            }
+            _ => Windows::new(residue_count.min(self.max_residues), self.max_residues, 0),
+        }
+    }
+}
+
+impl Default for PlanConfig {
+    fn default() -> Self {
+        let PlanConfigBuilder {
+            max_batch_tokens,
+            max_residues,
+            long_sequences,
+        } = PlanConfigBuilder::default();
+        Self {
+            max_batch_tokens,
+            max_residues,
+            long_sequences,
+        }
+    }
+}
+
+impl Default for PlanConfigBuilder {
+    fn default() -> Self {
+        Self {
+            max_batch_tokens: 16_384,
+            max_residues: 1_022,
+            long_sequences: LongSequences::default(),
+        }
+    }
+}
+
+impl PlanConfigBuilder {
+    /// The most tokens in a packed batch, special tokens included.
+    pub fn max_batch_tokens(mut self, tokens: u32) -> Self {
+        self.max_batch_tokens = tokens;
+        self
+    }
+
+    /// The most residues that go through the model as one sequence.
+    pub fn max_residues(mut self, residues: u32) -> Self {
+        self.max_residues = residues;
+        self
+    }
+
+    /// What becomes of records with more residues.
+    pub fn long_sequences(mut self, long_sequences: LongSequences) -> Self {
+        self.long_sequences = long_sequences;
+        self
+    }
+
+    /// The configuration, checked.
+    ///
+    /// # Errors
+    /// If a limit is zero, if a sequence of `max_residues` with BOS and EOS is over
+    /// `max_batch_tokens`, if that is over what a packed batch can count, or if windows overlap so
+    /// much that they never advance.
+    pub fn build(self) -> Result<PlanConfig, Error> {
+        let Self {
+            max_batch_tokens,
+            max_residues,
+            long_sequences,
+        } = self;
+        for (setting, value) in [
+            ("max_batch_tokens", max_batch_tokens),
+            ("max_residues", max_residues),
+        ] {
+            if value == 0 {
+                return Err(Error::ZeroSetting { setting });
+            }
+        }
+        if i32::try_from(max_batch_tokens).is_err() {
+            return Err(Error::BatchTooLarge { max_batch_tokens });
+        }
+        let needed_tokens = max_residues.saturating_add(PlanConfig::MAX_SPECIAL_TOKENS);
+        if needed_tokens > max_batch_tokens {
+            return Err(Error::BatchTooSmall {
+                max_batch_tokens,
+                max_residues,
+                needed_tokens,
+            });
+        }
+        if let LongSequences::Window { overlap_residues } = long_sequences
+            && overlap_residues >= max_residues
+        {
+            return Err(Error::OverlapTooLarge {
+                overlap_residues,
+                max_residues,
+            });
+        }
+        Ok(PlanConfig {
+            max_batch_tokens,
+            max_residues,
+            long_sequences,
+        })
+    }
+}
+
+impl TryFrom<PlanConfigBuilder> for PlanConfig {
+    type Error = Error;
+
+    fn try_from(builder: PlanConfigBuilder) -> Result<Self, Error> {
+        builder.build()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(
+            PlanConfig::builder().build().unwrap(),
+            PlanConfig::default()
+        );
+    }
+
+    #[test]
+    fn a_sequence_may_fill_a_batch_and_no_more() {
+        let config = PlanConfig::builder().max_batch_tokens(100);
+        assert!(config.clone().max_residues(98).build().is_ok());
+        assert!(matches!(
+            config.max_residues(99).build(),
+            Err(Error::BatchTooSmall {
+                needed_tokens: 101,
+                ..
+            })
+        ));
+        assert!(matches!(
+            PlanConfig::builder().max_residues(u32::MAX).build(),
+            Err(Error::BatchTooSmall { .. })
+        ));
+    }
+
+    #[test]
+    fn what_can_never_work_is_refused() {
+        let builder = PlanConfig::builder();
+        assert!(matches!(
+            builder.clone().max_batch_tokens(0).build(),
+            Err(Error::ZeroSetting {
+                setting: "max_batch_tokens"
+            })
+        ));
+        assert!(matches!(
+            builder.clone().max_residues(0).build(),
+            Err(Error::ZeroSetting {
+                setting: "max_residues"
+            })
+        ));
+        assert!(matches!(
+            builder.clone().max_batch_tokens(1 << 31).build(),
+            Err(Error::BatchTooLarge { .. })
+        ));
+        let overlap = |overlap_residues| LongSequences::Window { overlap_residues };
+        assert!(
+            builder
+                .clone()
+                .long_sequences(overlap(1_021))
+                .build()
+                .is_ok()
+        );
+        assert!(matches!(
+            builder.long_sequences(overlap(1_022)).build(),
+            Err(Error::OverlapTooLarge { .. })
+        ));
+    }
+
+    #[test]
+    fn a_configuration_read_back_is_checked_again() {
+        let config = PlanConfig::builder().max_residues(50).build().unwrap();
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<PlanConfig>(&json).unwrap(), config);
+        let error = serde_json::from_str::<PlanConfig>(r#"{"max_residues": 0}"#).unwrap_err();
+        assert!(
+            error.to_string().contains("max_residues is zero"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,129 @@
+//! Why a rank is out.
+
+use std::any::Any;
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+use plm_core::{BoxError, Rank};
+use serde::{Deserialize, Serialize};
+
+use super::ids;
+
+/// What a rank was doing when it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Loading its encoder.
+    Load,
+    /// Reading and packing sequences.
+    Read,
+    /// Encoding a batch.
+    Encode,
+    /// Opening its shard, writing or flushing.
+    Write,
+}
+
+/// The way in which a rank failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// A port raised an error.
+    Error,
+    /// A port panicked.
+    Panic,
+    /// A port did not return in time, and its thread was left behind.
+    Hung,
+}
+
+/// The first thing that went wrong in a rank.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RankFailure {
+    /// The rank.
+    #[serde(with = "ids::RankNumber")]
+    pub rank: Rank,
+    /// What it was doing.
+    pub stage: Stage,
+    /// How it failed.
+    pub kind: FailureKind,
+    /// The error's or the panic's message.
+    pub message: String,
+    /// The error's sources, outermost first.
+    pub causes: Vec<String>,
+}
+
+impl RankFailure {
+    pub(crate) fn error(rank: Rank, stage: Stage, error: &BoxError) -> Self {
+        Self {
+            rank,
+            stage,
+            kind: FailureKind::Error,
+            message: error.to_string(),
+            causes: causes(error).collect(),
+        }
+    }
+
+    pub(crate) fn panic(rank: Rank, stage: Stage, payload: &(dyn Any + Send)) -> Self {
+        let message = payload
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("a panic without a message");
+        Self {
+            rank,
+            stage,
+            kind: FailureKind::Panic,
+            message: message.to_owned(),
+            causes: Vec::new(),
+        }
+    }
+
+    pub(crate) fn hung(rank: Rank, stage: Stage, limit: Duration) -> Self {
+        Self {
+            rank,
+            stage,
+            kind: FailureKind::Hung,
+            message: format!("no answer within {limit:?}"),
+            causes: Vec::new(),
+        }
+    }
+}
+
+/// What the sources of an error say, outermost first.
+fn causes(error: &BoxError) -> impl Iterator<Item = String> {
+    std::iter::successors(error.source(), |&cause| cause.source()).map(<dyn StdError>::to_string)
+}
+
+/// An error with all its sources in one line.
+pub(crate) fn with_causes(error: &BoxError) -> String {
+    causes(error).fold(error.to_string(), |text, cause| text + ": " + &cause)
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Load => "load",
+            Self::Read => "read",
+            Self::Encode => "encode",
+            Self::Write => "write",
+        })
+    }
+}
+
+impl fmt::Display for RankFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verb = match self.kind {
+            FailureKind::Error => "failed",
+            FailureKind::Panic => "panicked",
+            FailureKind::Hung => "hung",
+        };
+        write!(
+            f,
+            "{} {verb} at stage {}: {}",
+            self.rank, self.stage, self.message
+        )?;
+        self.causes
+            .iter()
+            .try_for_each(|cause| write!(f, ": {cause}"))
+    }
+}

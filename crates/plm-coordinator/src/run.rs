@@ -1,0 +1,207 @@
+//! The verb: from a plan to vectors in a sink.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use plm_core::{EmbeddingSink, EncoderLoader, Rank, SequenceSource, WorldSize};
+
+use crate::lane::{Job, Lane};
+use crate::queue::{Missing, WorkQueue};
+use crate::report::Tally;
+use crate::supervise::supervise;
+use crate::{
+    BatchPlan, CoordinatorReport, Error, LaneConfig, NoObserver, Observer, Part, RunEvent,
+    StopToken, WorkerReport,
+};
+
+/// What a run does, and with how many ranks.
+#[derive(Clone)]
+pub struct RunOptions {
+    /// The batches, planned from the same source and for the same model.
+    pub plan: Arc<BatchPlan>,
+    /// How many ranks work on them.
+    pub world: WorldSize,
+    /// Which of them this run is for.
+    pub part: Part,
+    /// How each rank works.
+    pub lanes: LaneConfig,
+    /// Is told what happens.
+    pub observer: Arc<dyn Observer>,
+    /// Ends the run early.
+    pub stop: StopToken,
+}
+
+impl RunOptions {
+    /// All of a plan, by `world` ranks, with nobody watching.
+    pub fn new(plan: Arc<BatchPlan>, world: WorldSize) -> Self {
+        Self {
+            plan,
+            world,
+            part: Part::WHOLE,
+            lanes: LaneConfig::default(),
+            observer: Arc::new(NoObserver),
+            stop: StopToken::new(),
+        }
+    }
+}
+
+impl fmt::Debug for RunOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunOptions")
+            .field("plan", &self.plan.config())
+            .field("world", &self.world)
+            .field("part", &self.part)
+            .field("lanes", &self.lanes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Embeds every planned record of a part, on all ranks of a world, and returns when all of them
+/// are durable.
+///
+/// Ranks take the batches of their stride of the plan, then those of slower ranks. A rank that
+/// fails, panics or hangs is taken out, and the others do what it leaves; the report names it. A
+/// record that can't be read, or has no finite vector, costs nothing but itself: it is in
+/// [`CoordinatorReport::failed_rows`]. Nothing is stored twice.
+///
+/// # Errors
+/// [`Error::AllRanksFailed`] and [`Error::InDoubt`] if not everything could be made durable,
+/// [`Error::Stopped`] if that was asked for, all three with the report of what was done;
+/// [`Error::PlanMismatch`] if the plan was made for another source or model.
+///
+/// # Examples
+/// ```
+/// use std::sync::Arc;
+/// use plm_coordinator::{BatchPlan, PlanConfig, RunOptions, run};
+/// use plm_core::{EncoderLoader, WorldSize};
+/// use plm_testkit::{FakeLoader, MemorySink, MemorySource, fake_vector};
+///
+/// let source = Arc::new(MemorySource::new([("a", "MKV"), ("b", "MK")]));
+/// let loader = Arc::new(FakeLoader::new(8));
+/// let sink = MemorySink::new(16);
+/// let plan = BatchPlan::new(&*source, &loader.spec().tokens, &PlanConfig::default())?;
+///
+/// let options = RunOptions::new(Arc::new(plan), WorldSize::new(2)?);
+/// let report = run(source, loader, Arc::new(sink.clone()), options)?;
+/// assert!(report.failed_ranks().is_empty());
+/// assert_eq!(sink.durable()[1].row.id, "b");
+/// assert_eq!(sink.durable()[1].vector, fake_vector(b"MK", 8));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn run(
+    source: Arc<dyn SequenceSource>,
+    loader: Arc<dyn EncoderLoader>,
+    sink: Arc<dyn EmbeddingSink>,
+    options: RunOptions,
+) -> Result<CoordinatorReport, Error> {
+    let started = Instant::now();
+    let RunOptions {
+        plan,
+        world,
+        part,
+        lanes: config,
+        observer,
+        stop,
+    } = options;
+    let special_tokens = loader.spec().tokens.special_tokens();
+    for (what, planned, actual) in [
+        ("records", plan.source_len(), source.len()),
+        (
+            "special tokens per sequence",
+            u64::from(plan.special_tokens()),
+            u64::from(special_tokens),
+        ),
+    ] {
+        if planned != actual {
+            return Err(Error::PlanMismatch {
+                what,
+                planned,
+                actual,
+            });
+        }
+    }
+    let job = Arc::new(Job {
+        queue: WorkQueue::new(Arc::clone(&plan), part, world, stop.clone()),
+        source,
+        loader,
+        sink,
+        plan,
+        config,
+        observer,
+        stop,
+    });
+    let missing = job.queue.missing();
+    let part_tokens = job
+        .plan
+        .part_batches(part)
+        .map(|batch| job.plan.tokens(batch));
+    job.emit(&RunEvent::Started {
+        ranks: world.get(),
+        batches: missing.batches,
+        sequences: missing.rows,
+        tokens: part_tokens.sum(),
+    });
+    // No encoder is loaded for nothing: a part of a small plan may be empty.
+    let lanes = if missing.batches == 0 {
+        Vec::new()
+    } else {
+        supervise(&job, world)
+    };
+    conclude(&job, world, part, (&lanes, started.elapsed()))
+}
+
+fn conclude(
+    job: &Job,
+    world: WorldSize,
+    part: Part,
+    (lanes, wall): (&[Arc<Lane>], Duration),
+) -> Result<CoordinatorReport, Error> {
+    let worker = |rank: Rank| -> WorkerReport {
+        let planned = job.plan.rank_batches(part, rank, world);
+        let planned_tokens = planned.map(|batch| job.plan.tokens(batch)).sum();
+        match lanes.get(rank.0 as usize) {
+            Some(lane) => lane.tally().report(rank, planned_tokens, lane.failure()),
+            None => Tally::default().report(rank, planned_tokens, None),
+        }
+    };
+    let mut failed_rows: Vec<_> = lanes
+        .iter()
+        .flat_map(|lane| lane.tally().failed_rows.clone())
+        .collect();
+    failed_rows.sort_unstable_by_key(|failed| failed.row);
+    let report = CoordinatorReport {
+        workers: world.ranks().map(worker).collect(),
+        failed_rows,
+        wall_seconds: wall.as_secs_f64(),
+    };
+
+    let Missing {
+        batches: missing_batches,
+        rows: missing_rows,
+    } = job.queue.missing();
+    if missing_batches == 0 {
+        return Ok(report);
+    }
+    let all_failed = lanes.iter().all(|lane| lane.failure().is_some());
+    let report = Box::new(report);
+    Err(if job.stop.is_stopped() {
+        Error::Stopped {
+            missing_batches,
+            missing_rows,
+            report,
+        }
+    } else if all_failed {
+        Error::AllRanksFailed {
+            missing_batches,
+            missing_rows,
+            report,
+        }
+    } else {
+        Error::InDoubt {
+            missing_batches,
+            missing_rows,
+            report,
+        }
+    })
+}

@@ -1,0 +1,68 @@
+//! Starts the lanes, and sees to it that a run ends though threads may not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::unbounded;
+use plm_core::{Rank, WorldSize};
+
+use crate::RankFailure;
+use crate::lane::{Job, Lane, LaneThread, Role, Watch, spawn};
+
+/// How often to look for calls that have begun since the last look.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Runs every rank of a world until each of its threads is over or is left behind.
+pub(crate) fn supervise(job: &Arc<Job>, world: WorldSize) -> Vec<Arc<Lane>> {
+    let (ended_here, ended) = unbounded();
+    let mut lanes = Vec::new();
+    let mut running = Vec::new();
+    for rank in world.ranks() {
+        let (lane, threads) = spawn(rank, job, &ended_here);
+        lanes.push(lane);
+        running.extend(threads);
+    }
+    while !running.is_empty() {
+        let left = running
+            .iter()
+            .filter_map(|thread| watch(thread).time_left());
+        let pause = left.fold(TICK, Duration::min);
+        if let Ok(over) = ended.recv_timeout(pause) {
+            join(&mut running, over);
+        }
+        running.retain(|thread| !has_hung(thread));
+    }
+    lanes
+}
+
+fn watch(thread: &LaneThread) -> &Watch {
+    thread.lane.watch(thread.role)
+}
+
+fn join(running: &mut Vec<LaneThread>, (rank, role): (Rank, Role)) {
+    // It is not there if it was left behind and has come back.
+    let position = running
+        .iter()
+        .position(|thread| thread.lane.rank == rank && thread.role == role);
+    if let Some(position) = position {
+        let thread = running.swap_remove(position);
+        thread
+            .handle
+            .join()
+            .expect("a lane's threads catch the panics of what they call");
+    }
+}
+
+/// Whether a thread is in a call for too long. Its rank is then out; the thread itself can't be
+/// ended and is left behind.
+fn has_hung(thread: &LaneThread) -> bool {
+    let Some((stage, limit)) = watch(thread).overdue() else {
+        return false;
+    };
+    let LaneThread { lane, role, .. } = thread;
+    lane.fail(RankFailure::hung(lane.rank, stage, limit));
+    if *role == Role::Write {
+        lane.job.queue.abandon(lane.rank);
+    }
+    true
+}

@@ -1,0 +1,268 @@
+//! Runs in which no rank fails.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use plm_coordinator::{
+    BatchPlan, CoordinatorReport, Error, Observer, Part, PlanConfig, RunEvent, RunOptions,
+    WorkerOutcome, run,
+};
+use plm_core::{EncoderLoader, Rank, RowId, WorldSize};
+use plm_testkit::{EncoderFault, FakeLoader, MemorySink, MemorySource, within};
+
+use crate::support::{Case, HIDDEN_SIZE, WATCHDOG, undisturbed};
+
+#[test]
+fn world_size_does_not_change_the_answer() {
+    for count in [1, 2, 7, 40] {
+        for world in [1, 2, 3, 8] {
+            let case = Case::of(count).world(world);
+            let expected = undisturbed(&case);
+            assert_eq!(expected.len(), count);
+            let finished = case.run();
+            assert!(finished.report().failed_ranks().is_empty());
+            assert_eq!(
+                finished.check(),
+                expected,
+                "{count} sequences, {world} ranks"
+            );
+        }
+    }
+}
+
+#[test]
+fn ranks_without_work_are_normal() {
+    let finished = Case::of(1).world(6).run();
+    finished.check();
+    let workers = &finished.report().workers;
+    assert_eq!(workers.len(), 6);
+    assert!(
+        workers
+            .iter()
+            .all(|worker| worker.outcome == WorkerOutcome::Completed)
+    );
+    assert_eq!(workers.iter().map(|worker| worker.batches).sum::<u64>(), 1);
+}
+
+#[test]
+fn nothing_is_loaded_for_a_plan_without_rows() {
+    let source = MemorySource::new([("a", "MKV"), ("b", "GG")])
+        .skip(RowId(0))
+        .skip(RowId(1));
+    for source in [source, MemorySource::default()] {
+        let finished = Case::with(source).world(2).run();
+        assert_eq!(finished.report().workers.len(), 2);
+        assert!(finished.seen.loaded.is_empty());
+        assert_eq!(finished.report().balance().max_deviation_percent(), 0.0);
+    }
+}
+
+#[test]
+fn segments_larger_than_the_run_are_flushed_at_its_end() {
+    let mut case = Case::of(20).world(3);
+    case.sink = MemorySink::new(1_000);
+    let expected = undisturbed(&case);
+    assert_eq!(case.run().check(), expected);
+}
+
+#[test]
+fn a_slow_rank_has_its_work_taken_over() {
+    let mut case = Case::of(120).world(2);
+    let slow = EncoderFault::Slow {
+        each: Duration::from_millis(20),
+    };
+    case.loader = case.loader.fault(Rank(0), slow);
+    let finished = case.run();
+    finished.check();
+    let [slow, fast] = &*finished.report().workers else {
+        panic!("two ranks make two reports");
+    };
+    assert!(fast.batches_taken_over > 0);
+    assert_eq!(fast.batches_taken_over, finished.seen.taken_over as u64);
+    assert!(
+        fast.tokens > slow.tokens,
+        "{} and {}",
+        fast.tokens,
+        slow.tokens
+    );
+    let balance = finished.report().balance();
+    assert_eq!(balance.tokens_per_rank(), [slow.tokens, fast.tokens]);
+    let planned = finished.report().planned_balance();
+    assert!(planned.max_deviation_percent() < balance.max_deviation_percent());
+    assert_eq!(slow.tokens + fast.tokens, finished.plan.total_tokens());
+}
+
+#[test]
+fn a_rank_that_is_still_loading_holds_no_work() {
+    let mut case = Case::of(40).world(2);
+    case.loader = case.loader.fault(Rank(1), EncoderFault::HangLoad);
+    let (gate, sink) = (case.loader.gate(), case.sink.clone());
+    let watching = std::thread::spawn(move || {
+        let started = std::time::Instant::now();
+        while sink.durable().len() < 40 && started.elapsed() < WATCHDOG / 4 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let durable = sink.durable().len();
+        gate.open();
+        durable
+    });
+    case.run().check();
+    assert_eq!(
+        watching.join().unwrap(),
+        40,
+        "all was done before rank 1 had loaded"
+    );
+}
+
+#[test]
+fn parts_run_apart_store_what_the_whole_stores() {
+    let expected = undisturbed(&Case::of(50));
+    let mut together = std::collections::BTreeMap::new();
+    for index in 0..3 {
+        let mut case = Case::of(50).world(2);
+        case.part = Part::new(index, 3).unwrap();
+        for (id, vector) in case.run().check() {
+            assert_eq!(
+                together.insert(id, vector),
+                None,
+                "two parts stored one row"
+            );
+        }
+    }
+    assert_eq!(together, expected);
+}
+
+#[test]
+fn rows_that_are_done_are_not_done_again() {
+    // Of the first batches nothing is left, of the others something.
+    let mut case = Case::of(50).world(3);
+    let expected = undisturbed(&case);
+    let tokens = &case.loader.spec().tokens;
+    let plan = BatchPlan::new(&case.source, tokens, &case.plan).unwrap();
+    let first = plan.part_batches(Part::WHOLE).take(5);
+    case.done = first.flat_map(|batch| plan.rows(batch).to_vec()).collect();
+    case.done.extend((0..50).step_by(7).map(RowId));
+    case.done.sort_unstable();
+    case.done.dedup();
+    let done: Vec<String> = case
+        .done
+        .iter()
+        .map(|row| format!("seq{}", row.0))
+        .collect();
+    let rest = case.run().check();
+    assert!(done.iter().all(|id| !rest.contains_key(id)));
+    assert_eq!(rest.len() + done.len(), 50);
+    assert!(
+        rest.iter()
+            .all(|(id, vector)| expected.get(id) == Some(vector))
+    );
+}
+
+#[test]
+fn a_stopped_run_keeps_what_it_has_encoded_and_counts_the_rest() {
+    let mut case = Case::of(400).world(2);
+    case.sink = MemorySink::new(1_000);
+    case.stops_after = Some(3);
+    let finished = case.run();
+    let durable = finished.check();
+    assert!(matches!(finished.result, Err(Error::Stopped { .. })));
+    assert!(
+        finished.seen.durable_batches.len() >= 3,
+        "what was written is flushed"
+    );
+    assert!(durable.len() < 400);
+    assert!(finished.any_report().failed_ranks().is_empty());
+}
+
+#[test]
+fn a_run_stopped_before_it_begins_stores_nothing() {
+    let case = Case::of(30).world(2);
+    case.stop.stop();
+    let finished = case.run();
+    assert!(finished.check().is_empty());
+    assert!(matches!(
+        finished.result,
+        Err(Error::Stopped {
+            missing_rows: 30,
+            ..
+        })
+    ));
+}
+
+#[test]
+fn a_stop_ends_ranks_that_wait_for_others() {
+    // Rank 1 has nothing left while rank 0 hangs, and no timeout ends that: only the stop does.
+    let mut case = Case::of(8).world(2);
+    case.loader = case
+        .loader
+        .fault(Rank(0), EncoderFault::HangEncode { at: 0 });
+    let (gate, stop) = (case.loader.gate(), case.stop.clone());
+    let stopper = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(30));
+        stop.stop();
+        gate.open();
+    });
+    case.run().check();
+    stopper.join().unwrap();
+}
+
+#[test]
+fn a_plan_for_another_input_is_refused() {
+    let loader = Arc::new(FakeLoader::new(HIDDEN_SIZE));
+    let planned = MemorySource::new([("a", "MKV")]);
+    let plan = BatchPlan::new(&planned, &loader.spec().tokens, &PlanConfig::default()).unwrap();
+    let other = Arc::new(MemorySource::new([("a", "MKV"), ("b", "G")]));
+    let options = RunOptions::new(Arc::new(plan), WorldSize::ONE);
+    let error = run(other, loader, Arc::new(MemorySink::new(1)), options).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::PlanMismatch {
+                what: "records",
+                planned: 1,
+                actual: 2
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_report_reads_back_as_it_was_written() {
+    let mut case = Case::of(12).world(2);
+    case.source = case.source.unreadable(RowId(4));
+    case.loader = case.loader.fault(Rank(1), EncoderFault::FailLoad);
+    let finished = case.run();
+    let json = serde_json::to_string(finished.report()).unwrap();
+    let back: CoordinatorReport = serde_json::from_str(&json).unwrap();
+    assert_eq!(&back, finished.report());
+    assert!(
+        json.contains(r#""failed":{"rank":1,"stage":"load","kind":"error""#),
+        "{json}"
+    );
+}
+
+#[test]
+fn an_observer_that_panics_costs_nothing() {
+    struct Panicking;
+    impl Observer for Panicking {
+        fn event(&self, _event: &RunEvent<'_>) {
+            panic!("the observer panicked on cue");
+        }
+    }
+    let durable = within(WATCHDOG, || {
+        let case = Case::of(20);
+        let loader = case
+            .loader
+            .fault(Rank(0), EncoderFault::FailEncode { at: 1 });
+        let plan = BatchPlan::new(&case.source, &loader.spec().tokens, &case.plan).unwrap();
+        let options = RunOptions {
+            observer: Arc::new(Panicking),
+            ..RunOptions::new(Arc::new(plan), WorldSize::new(2).unwrap())
+        };
+        let sink = Arc::new(case.sink.clone());
+        run(Arc::new(case.source), Arc::new(loader), sink, options).unwrap();
+        case.sink.durable()
+    });
+    assert_eq!(durable.len(), 20);
+}

@@ -1,0 +1,192 @@
+//! Random worlds, inputs and faults: whatever happens, nothing is lost, doubled or misnamed.
+
+use std::time::Duration;
+
+use plm_coordinator::{LaneConfig, LongSequences, PlanConfig};
+use plm_core::{Rank, RowId};
+use plm_testkit::{EncoderFault, Gate, MemorySink, MemorySource, SinkFault};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+use crate::support::{Case, undisturbed};
+
+fn encoder_fault() -> BoxedStrategy<EncoderFault> {
+    let at = 0..6_usize;
+    prop_oneof![
+        Just(EncoderFault::FailLoad),
+        Just(EncoderFault::PanicLoad),
+        at.clone().prop_map(|at| EncoderFault::FailEncode { at }),
+        at.clone().prop_map(|at| EncoderFault::PanicEncode { at }),
+        at.clone().prop_map(|at| EncoderFault::TooFewVectors { at }),
+        at.prop_map(|at| EncoderFault::WrongHiddenSize { at }),
+        Just(EncoderFault::Slow {
+            each: Duration::from_millis(1)
+        }),
+    ]
+    .boxed()
+}
+
+fn sink_fault() -> BoxedStrategy<SinkFault> {
+    let at = 0..6_usize;
+    prop_oneof![
+        Just(SinkFault::FailOpen),
+        at.clone().prop_map(|at| SinkFault::FailWrite { at }),
+        at.clone().prop_map(|at| SinkFault::PanicWrite { at }),
+        at.prop_map(|at| SinkFault::FailFlush { at }),
+    ]
+    .boxed()
+}
+
+fn encoder_fault_or_hang() -> BoxedStrategy<EncoderFault> {
+    prop_oneof![
+        encoder_fault(),
+        Just(EncoderFault::HangLoad),
+        (0..6_usize).prop_map(|at| EncoderFault::HangEncode { at }),
+    ]
+    .boxed()
+}
+
+fn sink_fault_or_hang() -> BoxedStrategy<SinkFault> {
+    prop_oneof![
+        sink_fault(),
+        (0..6_usize).prop_map(|at| SinkFault::HangWrite { at }),
+    ]
+    .boxed()
+}
+
+#[derive(Debug)]
+struct Scenario {
+    residue_counts: Vec<u32>,
+    unreadable: Option<u64>,
+    max_batch_tokens: u32,
+    overlap_residues: Option<u32>,
+    segment_batches: usize,
+    queue_batches: usize,
+    /// One of each for every rank.
+    encoder_faults: Vec<Option<EncoderFault>>,
+    sink_faults: Vec<Option<SinkFault>>,
+}
+
+fn scenario(
+    encoder_fault: BoxedStrategy<EncoderFault>,
+    sink_fault: BoxedStrategy<SinkFault>,
+) -> impl Strategy<Value = Scenario> {
+    (1..5_usize).prop_flat_map(move |world| {
+        (
+            vec(1..40_u32, 0..60),
+            option::weighted(0.3, 0..60_u64),
+            14..80_u32,
+            option::of(0..12_u32),
+            1..6_usize,
+            1..4_usize,
+            vec(option::weighted(0.5, encoder_fault.clone()), world),
+            vec(option::weighted(0.3, sink_fault.clone()), world),
+        )
+            .prop_map(
+                |(
+                    residue_counts,
+                    unreadable,
+                    max_batch_tokens,
+                    overlap_residues,
+                    segment_batches,
+                    queue_batches,
+                    encoder_faults,
+                    sink_faults,
+                )| Scenario {
+                    residue_counts,
+                    unreadable,
+                    max_batch_tokens,
+                    overlap_residues,
+                    segment_batches,
+                    queue_batches,
+                    encoder_faults,
+                    sink_faults,
+                },
+            )
+    })
+}
+
+fn case(scenario: &Scenario) -> Case {
+    // Long enough that nothing that works is taken for hung on a busy machine.
+    let timeout = Duration::from_millis(250);
+    let mut case = Case::with(MemorySource::random(1, &scenario.residue_counts))
+        .world(scenario.encoder_faults.len() as u32);
+    case.plan = PlanConfig::builder()
+        .max_residues(12)
+        .max_batch_tokens(scenario.max_batch_tokens)
+        .long_sequences(match scenario.overlap_residues {
+            Some(overlap_residues) => LongSequences::Window {
+                overlap_residues: overlap_residues.min(11),
+            },
+            None => LongSequences::Truncate,
+        })
+        .build()
+        .unwrap();
+    case.lanes = LaneConfig::builder()
+        .queue_batches(scenario.queue_batches)
+        .load_timeout(timeout)
+        .batch_timeout(Some(timeout))
+        .build()
+        .unwrap();
+    case.sink = MemorySink::new(scenario.segment_batches);
+    for (rank, (encoder, sink)) in (0..)
+        .map(Rank)
+        .zip(scenario.encoder_faults.iter().zip(&scenario.sink_faults))
+    {
+        if let Some(fault) = *encoder {
+            case.loader = case.loader.fault(rank, fault);
+        }
+        if let Some(fault) = *sink {
+            case.sink = case.sink.fault(rank, fault);
+        }
+    }
+    case
+}
+
+fn check(scenario: &Scenario) {
+    let mut case = case(scenario);
+    let mut expected = undisturbed(&case);
+    if let Some(row) = scenario.unreadable {
+        case.source = case.source.unreadable(RowId(row));
+        expected.remove(&format!("seq{row}"));
+    }
+    let gates = [case.loader.gate(), case.sink.gate()];
+    let finished = case.run();
+    let durable = finished.check();
+    for (id, vector) in &durable {
+        assert_eq!(Some(vector), expected.get(id), "{id}");
+    }
+    if finished.result.is_ok() {
+        assert_eq!(durable.len(), expected.len());
+    }
+
+    // What hung comes back: it may complete what was in doubt, but doubles nothing.
+    gates.iter().for_each(Gate::open);
+    std::thread::sleep(Duration::from_millis(1));
+    let stored = finished.sink.durable();
+    assert!(stored.is_sorted_by(|one, other| one.row.row < other.row.row));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_fails_nothing_is_lost_doubled_or_misnamed(
+        scenario in scenario(encoder_fault(), sink_fault()),
+    ) {
+        check(&scenario);
+    }
+}
+
+proptest! {
+    // Few, since each waits for its timeouts.
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_hangs_nothing_is_lost_doubled_or_misnamed(
+        scenario in scenario(encoder_fault_or_hang(), sink_fault_or_hang()),
+    ) {
+        check(&scenario);
+    }
+}

@@ -1,0 +1,106 @@
+//! Sequences that are longer than a model may see.
+
+use plm_coordinator::{LongSequences, PlanConfig};
+use plm_core::{Outcome, RowId};
+use plm_testkit::{MemorySource, fake_vector, random_residues};
+
+use crate::support::{Case, HIDDEN_SIZE};
+
+fn case(long_sequences: LongSequences, world: u32) -> Case {
+    // 26 residues are four windows of at most 10: with their special tokens more than one batch.
+    let residue_counts = [7, 26, 10, 11, 3, 25, 1];
+    let source = MemorySource::random(5, &residue_counts);
+    let mut case = Case::with(source).world(world);
+    case.plan = PlanConfig::builder()
+        .max_residues(10)
+        .max_batch_tokens(26)
+        .long_sequences(long_sequences)
+        .build()
+        .unwrap();
+    case
+}
+
+/// The mean by hand: sum of weight times value over sum of weights, in f64, for windows given here.
+fn mean(residues: &[u8], windows: &[std::ops::Range<usize>]) -> Vec<f32> {
+    let vectors: Vec<Vec<f32>> = windows
+        .iter()
+        .map(|window| fake_vector(&residues[window.clone()], HIDDEN_SIZE))
+        .collect();
+    (0..HIDDEN_SIZE)
+        .map(|dimension| {
+            let mut sum = 0.0_f64;
+            let mut weights = 0.0_f64;
+            for (vector, window) in vectors.iter().zip(windows) {
+                sum += window.len() as f64 * f64::from(vector[dimension]);
+                weights += window.len() as f64;
+            }
+            (sum / weights) as f32
+        })
+        .collect()
+}
+
+#[test]
+fn windows_are_combined_by_their_residue_weighted_mean() {
+    for world in [1, 3] {
+        let overlap = LongSequences::Window {
+            overlap_residues: 3,
+        };
+        let finished = case(overlap, world).run();
+        finished.check();
+        let stored = finished.sink.durable();
+        let residues = |row| finished.source.residues(RowId(row));
+        assert_eq!(
+            stored[1].vector,
+            mean(residues(1), &[0..10, 7..17, 14..24, 21..26])
+        );
+        assert_eq!(stored[3].vector, mean(residues(3), &[0..10, 7..11]));
+        assert_eq!(
+            stored[5].vector,
+            mean(residues(5), &[0..10, 7..17, 14..24, 21..25])
+        );
+        assert_eq!(stored[1].row.outcome, Outcome::Windowed);
+        assert_eq!(stored[1].row.residue_count, 26);
+    }
+}
+
+#[test]
+fn truncation_keeps_the_n_terminus() {
+    let finished = case(LongSequences::Truncate, 2).run();
+    finished.check();
+    let stored = &finished.sink.durable()[1];
+    let residues = finished.source.residues(RowId(1));
+    assert_eq!(stored.vector, fake_vector(&residues[..10], HIDDEN_SIZE));
+    assert_eq!(stored.row.outcome, Outcome::Truncated);
+    assert_eq!(stored.row.residue_count, 26);
+}
+
+#[test]
+fn one_window_that_is_not_finite_fails_its_record_alone() {
+    let mut case = case(
+        LongSequences::Window {
+            overlap_residues: 3,
+        },
+        1,
+    );
+    case.loader = case.loader.nan_for(&case.source.residues(RowId(1))[14..24]);
+    let finished = case.run();
+    assert_eq!(finished.check().len(), 6);
+    assert_eq!(finished.report().failed_rows[0].row, RowId(1));
+}
+
+#[test]
+fn a_long_record_that_cannot_be_read_leaves_nothing_behind() {
+    let mut case = case(
+        LongSequences::Window {
+            overlap_residues: 0,
+        },
+        2,
+    );
+    // The letter without a token is in the third window.
+    let mut residues = random_residues(9, 26);
+    residues[22] = b'J';
+    case.source = MemorySource::new([("long", residues), ("short", b"MKV".to_vec())]);
+    let finished = case.run();
+    assert_eq!(finished.check().into_keys().collect::<Vec<_>>(), ["short"]);
+    assert_eq!(finished.report().failed_rows[0].id, "long");
+}

@@ -1,0 +1,190 @@
+//! Files that are whole or not there.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The ending of every temporary name, so that leftovers of a killed run are recognisable.
+pub const TEMPORARY_SUFFIX: &str = ".tmp";
+
+/// A file under a temporary name, beside the name it is meant for.
+///
+/// [`commit`](Self::commit) makes its content durable and moves it to the final name in one step,
+/// over whatever was there; dropped before that, it is removed. So a reader of the final name
+/// sees the whole file or none, whatever happens to the writer or to the machine.
+///
+/// ```
+/// use std::io::Write;
+///
+/// use plm_core::DurableFile;
+/// # let directory = std::env::temp_dir().join(format!("plm-core-doc-{}", std::process::id()));
+/// # std::fs::create_dir_all(&directory)?;
+/// let path = directory.join("whole.txt");
+///
+/// let mut file = DurableFile::create(&path)?;
+/// file.write_all(b"all of it")?;
+/// assert!(!path.exists());
+/// file.commit()?;
+/// assert_eq!(std::fs::read(&path)?, b"all of it");
+/// # std::fs::remove_dir_all(&directory)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct DurableFile {
+    file: File,
+    temporary: PathBuf,
+    path: PathBuf,
+    committed: bool,
+}
+
+impl DurableFile {
+    // Not the crate tempfile: what it makes only its owner may read, and results are for sharing.
+    /// A new file, open for reading and writing, that is to become `path`.
+    ///
+    /// # Errors
+    /// If it can't be made in `path`'s directory.
+    pub fn create(path: impl Into<PathBuf>) -> io::Result<Self> {
+        let path = path.into();
+        let mut attempt = 0_u32;
+        let (file, temporary) = loop {
+            // The process's number tells people whose file it is; a killed process may have left
+            // one of the same name, and another machine may use the same number.
+            let mut name = OsString::from(".");
+            name.push(path.file_name().unwrap_or_default());
+            name.push(format!(
+                ".{}-{attempt}{TEMPORARY_SUFFIX}",
+                std::process::id()
+            ));
+            let temporary = path.with_file_name(name);
+            let created = File::options()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(&temporary);
+            match created {
+                Ok(file) => break (file, temporary),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => attempt += 1,
+                Err(error) => return Err(error),
+            }
+        };
+        Ok(Self {
+            file,
+            temporary,
+            path,
+            committed: false,
+        })
+    }
+
+    /// Makes a file of `bytes` under `path` in one go.
+    ///
+    /// # Errors
+    /// If it can't be made, written, synced or renamed; `path` is then as it was.
+    pub fn write(path: impl Into<PathBuf>, bytes: &[u8]) -> io::Result<()> {
+        let mut file = Self::create(path)?;
+        io::Write::write_all(&mut file, bytes)?;
+        file.commit()
+    }
+
+    /// The file to write to.
+    pub fn file(&mut self) -> &mut File {
+        &mut self.file
+    }
+
+    /// The temporary name, for a library that wants to open the file by itself.
+    pub fn temporary_path(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// Syncs the content, renames the file to its final name and syncs the directory.
+    ///
+    /// # Errors
+    /// If any of it fails. The final name is then as it was, unless the directory's own sync
+    /// failed: the new file is then under its final name, though a power cut might undo that.
+    pub fn commit(self) -> io::Result<()> {
+        let path = self.path.clone();
+        self.commit_as(path)
+    }
+
+    /// As [`commit`](Self::commit), under a name in the same directory that was not known before
+    /// the content was, such as its digest.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    pub fn commit_as(mut self, path: impl Into<PathBuf>) -> io::Result<()> {
+        self.path = path.into();
+        self.file.sync_all()?;
+        fs::rename(&self.temporary, &self.path)?;
+        self.committed = true;
+        sync_directory(self.path.parent().unwrap_or(Path::new("")))
+    }
+}
+
+impl io::Write for DurableFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for DurableFile {
+    fn drop(&mut self) {
+        if !self.committed {
+            // Nothing is lost if this fails: no one reads a temporary name.
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+/// Makes the names in a directory durable.
+///
+/// # Errors
+/// If the directory can't be opened or synced.
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
+    let directory = if directory.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        directory
+    };
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory(name: &str) -> PathBuf {
+        let directory =
+            std::env::temp_dir().join(format!("plm-core-{name}-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        directory
+    }
+
+    #[test]
+    fn a_file_that_is_not_committed_leaves_no_trace() {
+        let directory = directory("dropped");
+        let path = directory.join("file");
+        fs::write(&path, "before").unwrap();
+        let mut file = DurableFile::create(&path).unwrap();
+        io::Write::write_all(&mut file, b"after").unwrap();
+        drop(file);
+        assert_eq!(fs::read(&path).unwrap(), b"before");
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn leftovers_of_a_killed_process_are_no_obstacle() {
+        let directory = directory("leftover");
+        let path = directory.join("file");
+        let leftover = DurableFile::create(&path).unwrap();
+        DurableFile::write(&path, b"whole").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+        assert!(leftover.temporary_path().exists());
+        drop(leftover);
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}

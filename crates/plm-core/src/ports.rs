@@ -1,0 +1,151 @@
+//! Where the crates meet: sequences come in by one port, encoders by another, vectors leave by a
+//! third.
+//!
+//! Each port is a factory and a product. Factories are shared between threads behind an `Arc`
+//! (not borrowed: a rank that hangs must be left behind, and a borrow would make everyone wait for
+//! it). What a factory makes stays on the thread that made it, since a tensor that one thread
+//! wrote on a device has no ordering towards another thread's stream.
+
+use crate::{Dtype, Outcome, PackedBatch, PooledBatch, Rank, RowId, TokenMap};
+
+/// Any error that an implementation of a port may raise.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Random access to the records of the input.
+pub trait SequenceSource: Send + Sync {
+    /// How many records the input has, skipped ones included.
+    fn len(&self) -> u64;
+
+    /// Whether the input has no records.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What is known of a record without reading it.
+    ///
+    /// # Panics
+    /// If `row` is not below [`len`](Self::len).
+    fn record(&self, row: RowId) -> RecordInfo<'_>;
+
+    /// A reader for the calling thread.
+    ///
+    /// # Errors
+    /// If the input can't be opened.
+    fn open(&self) -> Result<Box<dyn SequenceReader + '_>, BoxError>;
+}
+
+/// What an index knows of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordInfo<'a> {
+    /// Its name in the output: unique among the records that are not skipped.
+    pub id: &'a str,
+    /// Its residues, as [`SequenceReader::read`] gives them.
+    pub residue_count: u32,
+    /// Whether a policy leaves it out.
+    pub skipped: bool,
+}
+
+/// Reads residues. Stays on the thread that opened it.
+pub trait SequenceReader {
+    /// Replaces `residues` by the residues of a record: upper-case letters, `.` and `-` only,
+    /// exactly [`RecordInfo::residue_count`] of them.
+    ///
+    /// # Errors
+    /// If the record can't be read, or is not what was indexed.
+    fn read(&mut self, row: RowId, residues: &mut Vec<u8>) -> Result<(), BoxError>;
+}
+
+/// What a run must know of a model, and what a reader of its vectors must know to trust them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncoderSpec {
+    /// The model's name.
+    pub model: String,
+    /// A digest of the weights' content, as `algorithm:hex`.
+    pub weights_digest: String,
+    /// The length of an embedding.
+    pub hidden_size: usize,
+    /// The layer whose output is pooled; the number of layers means after the final layer norm.
+    pub layer: usize,
+    /// The number format the model computes in.
+    pub dtype: Dtype,
+    /// Its alphabet.
+    pub tokens: TokenMap,
+}
+
+/// Makes the encoder of each rank.
+pub trait EncoderLoader: Send + Sync {
+    /// What its encoders are.
+    fn spec(&self) -> &EncoderSpec;
+
+    /// The encoder of `rank`, made on the calling thread, to be used and dropped there.
+    ///
+    /// # Errors
+    /// If the device is not there or the weights can't be loaded.
+    fn load(&self, rank: Rank) -> Result<Box<dyn Encoder + '_>, BoxError>;
+}
+
+/// A model on a device. Stays on the thread that loaded it.
+pub trait Encoder {
+    /// One vector per sequence of the batch. A sequence's vector depends on its tokens and on
+    /// nothing else, bit for bit: not on its neighbours in the batch, nor on the rank.
+    ///
+    /// # Errors
+    /// If the device fails or runs out of memory; the rank is then done for.
+    fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError>;
+}
+
+/// A record on its way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmbeddedRow {
+    /// Which record it is.
+    pub row: RowId,
+    /// Its name in the output.
+    pub id: String,
+    /// Its residues, also those that a truncation left out.
+    pub residue_count: u32,
+    /// How it was embedded.
+    pub outcome: Outcome,
+}
+
+/// Vectors and whose they are: they travel together until they are in a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EmbeddedBatch {
+    /// `[n]` whose vectors.
+    pub rows: Vec<EmbeddedRow>,
+    /// `[n, hidden_size]` vectors.
+    pub vectors: PooledBatch,
+}
+
+/// Takes the vectors of a run.
+pub trait EmbeddingSink: Send + Sync {
+    /// The writer of `rank`, for the calling thread.
+    ///
+    /// # Errors
+    /// If the output can't be opened.
+    fn open_shard(&self, rank: Rank) -> Result<Box<dyn ShardWriter + '_>, BoxError>;
+}
+
+/// Whether what a writer has taken would survive a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// Some of it is in memory only: a failure now loses it, and it must be computed again.
+    Buffered,
+    /// All of it is durable.
+    Durable,
+}
+
+/// Writes the vectors of one rank. Stays on the thread that opened it. Dropped, it leaves what is
+/// durable and forgets the rest.
+pub trait ShardWriter {
+    /// Takes a batch.
+    ///
+    /// # Errors
+    /// If it can't be written; everything since the last [`Written::Durable`] is then lost.
+    fn write(&mut self, batch: EmbeddedBatch) -> Result<Written, BoxError>;
+
+    /// Makes everything taken so far durable.
+    ///
+    /// # Errors
+    /// If it can't be written; everything since the last [`Written::Durable`] is then lost.
+    fn flush(&mut self) -> Result<(), BoxError>;
+}

@@ -1,0 +1,255 @@
+//! A model's files: what is in them, checked against what the model needs.
+
+mod digest;
+mod names;
+mod random;
+mod source;
+mod stored;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use serde::Deserialize;
+
+use crate::alphabet::VOCABULARY;
+use crate::precision::Precision;
+use crate::{Config, Error, ModelShape};
+use source::Source;
+use stored::StoredTensor;
+
+/// An ESM-2 on disk or in the program: its configuration, and where each of its tensors lies.
+///
+/// Opening one reads headers only and checks everything that can be checked without the weights:
+/// that the configuration is one this crate implements, and that exactly the tensors it calls for are
+/// there, in the right shapes.
+#[derive(Clone, Debug)]
+pub struct Checkpoint {
+    name: String,
+    config: Config,
+    /// By the names of [`names`].
+    tensors: BTreeMap<String, StoredTensor>,
+    /// What errors name when no one file is to blame.
+    path: PathBuf,
+}
+
+impl Checkpoint {
+    /// Opens a folder in Hugging Face's layout: `config.json`, and `model.safetensors` or the shards
+    /// that `model.safetensors.index.json` lists. The model is named after the folder.
+    ///
+    /// Both the layout of `EsmForMaskedLM` (keys with `esm.` in front) and of `EsmModel` (without) are
+    /// read, and what only other software needs is passed over.
+    ///
+    /// # Errors
+    /// [`Error`] with the file, and the field or tensor, that is not as it must be.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
+        let dir = dir.as_ref();
+        let config_path = dir.join("config.json");
+        let config = Config::from_json(&read(&config_path)?, &config_path)?;
+        check_vocabulary(&dir.join("vocab.txt"))?;
+
+        let mut tensors = Vec::new();
+        for path in weight_files(dir)? {
+            tensors.extend(stored::list(&Arc::new(Source::file(path)?))?);
+        }
+        let name = dir.canonicalize().ok().and_then(|dir| {
+            let name = dir.file_name()?.to_string_lossy();
+            Some(name.into_owned())
+        });
+        Self::new(
+            name.unwrap_or_else(|| dir.display().to_string()),
+            config,
+            tensors,
+            dir,
+        )
+    }
+
+    /// The demonstration model that is part of this crate: a real ESM-2 of 6 layers and hidden size 128,
+    /// trained on 20,000 proteins for some minutes. It runs everything; it is no substitute for the
+    /// released weights.
+    pub fn plm_tiny() -> Self {
+        const CONFIG: &[u8] = include_bytes!("../../models/plm-tiny/config.json");
+        const WEIGHTS: &[u8] = include_bytes!("../../models/plm-tiny/model.safetensors");
+        let dir = Path::new("plm-tiny");
+        let config = Config::from_json(CONFIG, &dir.join("config.json"));
+        let source = Arc::new(Source::bytes(dir.join("model.safetensors"), WEIGHTS));
+        config
+            .and_then(|config| {
+                Self::new("plm-tiny".to_owned(), config, stored::list(&source)?, dir)
+            })
+            .expect("the model inside the program is a valid checkpoint: a test opens it")
+    }
+
+    /// Random weights in the shape of a model, the same for the same seed: for benchmarks and tests
+    /// where what is computed does not matter. Takes the model's size in memory.
+    pub fn random(shape: &ModelShape, seed: u64) -> Self {
+        let config = Config::of_shape(shape);
+        let name = format!("{}-random-{seed}", shape.name);
+        let tensors = random::tensors(&config, seed);
+        let path = PathBuf::from(&name);
+        Self {
+            name,
+            config,
+            tensors,
+            path,
+        }
+    }
+
+    fn new(
+        name: String,
+        config: Config,
+        found: Vec<(String, StoredTensor)>,
+        path: &Path,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            tensors: names::check(found, &config, path)?,
+            name,
+            config,
+            path: path.to_owned(),
+        })
+    }
+
+    /// The model's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The model's architecture.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Whether there is a masked-language-model head, which logits need.
+    pub fn has_lm_head(&self) -> bool {
+        self.tensors.contains_key(names::LM_HEAD_PROBE)
+    }
+
+    /// A digest of everything that an embedding depends on, as `blake3:` and 64 hexadecimal digits.
+    ///
+    /// It covers the tensors (names, formats, shapes, bytes) in the order of their names, and
+    /// the numbers in the configuration that they do not imply. How they are spread over files,
+    /// whether their keys begin with `esm.`, and whatever the model does not use make no difference.
+    /// Reads all weights, on the threads of the current rayon pool.
+    ///
+    /// # Errors
+    /// [`Error::Read`] if a weights file can't be read.
+    pub fn weights_digest(&self) -> Result<String, Error> {
+        digest::of(&self.config, &self.tensors)
+    }
+
+    /// The weights on `device`, as f32 rounded to `precision`.
+    pub(crate) fn weights<'a>(&'a self, device: &'a Device, precision: Precision) -> Weights<'a> {
+        Weights {
+            checkpoint: self,
+            device,
+            precision,
+        }
+    }
+}
+
+/// A checkpoint's tensors on their way to a device.
+pub(crate) struct Weights<'a> {
+    checkpoint: &'a Checkpoint,
+    device: &'a Device,
+    precision: Precision,
+}
+
+impl Weights<'_> {
+    /// The tensor of this name, with no `esm.` in front.
+    pub(crate) fn tensor(&self, name: &str) -> Result<Tensor, Error> {
+        let stored = self
+            .checkpoint
+            .tensors
+            .get(name)
+            .ok_or_else(|| Error::MissingTensor {
+                path: self.checkpoint.path.clone(),
+                name: name.to_owned(),
+            })?;
+        let values = stored.to_f32()?;
+        let tensor = Tensor::from_vec(values, stored.shape(), self.device)?;
+        Ok(self.precision.round(tensor)?)
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    fs::read(path).map_err(|source| Error::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Refuses a vocabulary file with other tokens. Many checkpoints have none, which is fine.
+fn check_vocabulary(path: &Path) -> Result<(), Error> {
+    let vocabulary = match fs::read_to_string(path) {
+        Ok(vocabulary) => vocabulary,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => {
+            return Err(Error::Read {
+                path: path.to_owned(),
+                source,
+            });
+        }
+    };
+    if vocabulary.split_whitespace().eq(VOCABULARY) {
+        return Ok(());
+    }
+    Err(Error::ForeignVocabulary {
+        path: path.to_owned(),
+    })
+}
+
+/// The safetensors files of a folder.
+fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let single = dir.join("model.safetensors");
+    if single.exists() {
+        return Ok(vec![single]);
+    }
+    let index = dir.join("model.safetensors.index.json");
+    if index.exists() {
+        return shards(dir, &index);
+    }
+    let is_pickle = |path: &PathBuf| {
+        path.extension()
+            .is_some_and(|extension| extension == "bin" || extension == "pt")
+    };
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    match entries.map(|entry| entry.path()).find(is_pickle) {
+        Some(path) => Err(Error::ConvertToSafetensors { path }),
+        None => Err(Error::NoWeights {
+            dir: dir.to_owned(),
+        }),
+    }
+}
+
+/// The files that an index lists, each once.
+fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, Error> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let Index { weight_map } =
+        serde_json::from_slice(&read(index)?).map_err(|source| Error::Json {
+            path: index.to_owned(),
+            source,
+        })?;
+    let mut names: Vec<String> = weight_map.into_values().collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+        .into_iter()
+        .map(|name| {
+            // An index comes from elsewhere: it must not lead out of its folder.
+            if Path::new(&name).file_name() == Some(name.as_ref()) {
+                Ok(dir.join(name))
+            } else {
+                Err(Error::ShardName {
+                    path: index.to_owned(),
+                    shard: name,
+                })
+            }
+        })
+        .collect()
+}

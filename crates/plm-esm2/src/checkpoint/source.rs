@@ -1,0 +1,108 @@
+//! Bytes of a weights file, wherever they are.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use crate::Error;
+
+/// A weights file, on disk or in memory.
+///
+/// A file is opened once: who replaces it meanwhile can't mix two models' weights.
+#[derive(Debug)]
+pub(super) struct Source {
+    path: PathBuf,
+    len: u64,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Disk(File),
+    Memory(Cow<'static, [u8]>),
+}
+
+impl Source {
+    pub(super) fn file(path: PathBuf) -> Result<Self, Error> {
+        let open = || -> io::Result<(File, u64)> {
+            let file = File::open(&path)?;
+            let len = file.metadata()?.len();
+            Ok((file, len))
+        };
+        match open() {
+            Ok((file, len)) => Ok(Self {
+                path,
+                len,
+                content: Content::Disk(file),
+            }),
+            Err(source) => Err(Error::Read { path, source }),
+        }
+    }
+
+    /// Bytes in memory that errors call `path`.
+    pub(super) fn bytes(path: PathBuf, bytes: impl Into<Cow<'static, [u8]>>) -> Self {
+        let bytes = bytes.into();
+        Self {
+            path,
+            len: bytes.len() as u64,
+            content: Content::Memory(bytes),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// `len` bytes from `start` on.
+    pub(super) fn read(&self, start: u64, len: u64) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::new();
+        self.for_each_piece(start, len, |piece| bytes.extend_from_slice(piece))?;
+        Ok(bytes)
+    }
+
+    /// Calls `f` with `len` bytes from `start` on, in order, in pieces.
+    pub(super) fn for_each_piece(
+        &self,
+        start: u64,
+        len: u64,
+        f: impl FnMut(&[u8]),
+    ) -> Result<(), Error> {
+        self.try_for_each_piece(start, len, f)
+            .map_err(|source| Error::Read {
+                path: self.path.clone(),
+                source,
+            })
+    }
+
+    fn try_for_each_piece(&self, start: u64, len: u64, mut f: impl FnMut(&[u8])) -> io::Result<()> {
+        /// A multiple of every number format's size.
+        const PIECE: u64 = 1 << 20;
+
+        let file = match &self.content {
+            Content::Memory(bytes) => {
+                let bytes = bytes
+                    .get(start as usize..(start + len) as usize)
+                    .ok_or(io::ErrorKind::UnexpectedEof)?;
+                bytes.chunks(PIECE as usize).for_each(f);
+                return Ok(());
+            }
+            Content::Disk(file) => file,
+        };
+        let mut piece = vec![0; len.min(PIECE) as usize];
+        let mut done = 0;
+        while done < len {
+            let piece = &mut piece[..(len - done).min(PIECE) as usize];
+            // By position, so that threads can read different tensors at once.
+            file.read_exact_at(piece, start + done)?;
+            f(piece);
+            done += piece.len() as u64;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,130 @@
+//! Tensors in safetensors files.
+
+use std::sync::Arc;
+
+use safetensors::tensor::Metadata;
+use safetensors::{Dtype, SafeTensorError};
+
+use super::source::Source;
+use crate::Error;
+
+/// A safetensors file begins with the length of its JSON header.
+const LENGTH_BYTES: u64 = 8;
+/// The format's own limit on that header.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// Where a tensor lies, and as what.
+#[derive(Clone, Debug)]
+pub(super) struct StoredTensor {
+    source: Arc<Source>,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    start: u64,
+    len: u64,
+}
+
+/// All tensors of a file, under the names they have there.
+///
+/// Reads the header only, and trusts nothing in it: its length is held against the file's before it is
+/// read, tensors must lie one behind the other (which `Metadata` sees to), and the file must end where
+/// the last one does.
+pub(super) fn list(source: &Arc<Source>) -> Result<Vec<(String, StoredTensor)>, Error> {
+    let format = |error| Error::Format {
+        path: source.path().to_owned(),
+        source: error,
+    };
+    if source.len() < LENGTH_BYTES {
+        return Err(format(SafeTensorError::HeaderTooSmall));
+    }
+    let length = u64::from_le_bytes(
+        source
+            .read(0, LENGTH_BYTES)?
+            .try_into()
+            .expect("as many bytes as were asked for"),
+    );
+    if length > MAX_HEADER_BYTES {
+        return Err(format(SafeTensorError::HeaderTooLarge));
+    }
+    if length > source.len() - LENGTH_BYTES {
+        return Err(format(SafeTensorError::InvalidHeaderLength));
+    }
+    let header = source.read(LENGTH_BYTES, length)?;
+    let metadata: Metadata = serde_json::from_slice(&header)
+        .map_err(|error| format(SafeTensorError::InvalidHeaderDeserialization(error)))?;
+
+    let data_start = LENGTH_BYTES + length;
+    let expected = data_start.saturating_add(metadata.data_len() as u64);
+    if source.len() != expected {
+        return Err(Error::FileLength {
+            path: source.path().to_owned(),
+            found: source.len(),
+            expected,
+        });
+    }
+    let stored = metadata.tensors().into_iter().map(|(name, info)| {
+        let (start, end) = info.data_offsets;
+        let tensor = StoredTensor {
+            source: source.clone(),
+            dtype: info.dtype,
+            shape: info.shape.clone(),
+            start: data_start + start as u64,
+            len: (end - start) as u64,
+        };
+        (name, tensor)
+    });
+    Ok(stored.collect())
+}
+
+impl StoredTensor {
+    /// The whole of `source` as one f32 tensor.
+    pub(super) fn whole(source: Source, shape: Vec<usize>) -> Self {
+        Self {
+            len: source.len(),
+            source: Arc::new(source),
+            dtype: Dtype::F32,
+            shape,
+            start: 0,
+        }
+    }
+
+    pub(super) fn source(&self) -> &Source {
+        &self.source
+    }
+
+    pub(super) fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    pub(super) fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Calls `f` with the tensor's bytes, in order, in pieces.
+    pub(super) fn for_each_piece(&self, f: impl FnMut(&[u8])) -> Result<(), Error> {
+        self.source.for_each_piece(self.start, self.len, f)
+    }
+
+    /// Whether [`to_f32`](Self::to_f32) can widen it.
+    pub(super) fn is_readable(&self) -> bool {
+        matches!(self.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16)
+    }
+
+    /// Its values, widened if they are stored in 16 bits.
+    pub(super) fn to_f32(&self) -> Result<Vec<f32>, Error> {
+        let mut values = Vec::with_capacity(self.shape.iter().product());
+        self.for_each_piece(|bytes| match self.dtype {
+            Dtype::F16 => {
+                values.extend(words(bytes).map(|word| half::f16::from_le_bytes(word).to_f32()))
+            }
+            Dtype::BF16 => {
+                values.extend(words(bytes).map(|word| half::bf16::from_le_bytes(word).to_f32()))
+            }
+            _ => values.extend(words(bytes).map(f32::from_le_bytes)),
+        })?;
+        Ok(values)
+    }
+}
+
+fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
+    bytes.as_chunks::<N>().0.iter().copied()
+}

@@ -1,0 +1,169 @@
+//! `config.json`, as transformers writes it for ESM-2.
+
+use std::fmt::Display;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::alphabet::{EOS, MASK, PAD, VOCABULARY};
+use crate::{Error, ModelShape};
+
+/// An ESM-2's architecture.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Transformer layers.
+    pub num_layers: usize,
+    /// The length of a hidden state and so of an embedding.
+    pub hidden_size: usize,
+    /// Attention heads.
+    pub num_heads: usize,
+    /// The width of the feed-forward block.
+    pub ffn_size: usize,
+    /// What layer normalisation adds to the variance.
+    pub layer_norm_eps: f32,
+    /// Whether embeddings are rescaled for token dropout; so with all released models.
+    pub token_dropout: bool,
+}
+
+impl Config {
+    /// The configuration of a model of this shape, as ESM-2 was released.
+    pub fn of_shape(shape: &ModelShape) -> Self {
+        Self {
+            num_layers: shape.num_layers,
+            hidden_size: shape.hidden_size,
+            num_heads: shape.num_heads,
+            ffn_size: shape.ffn_size,
+            layer_norm_eps: 1e-5,
+            token_dropout: true,
+        }
+    }
+
+    /// The length of one attention head's share of a hidden state.
+    pub fn head_dim(&self) -> usize {
+        self.hidden_size / self.num_heads
+    }
+
+    /// Reads `json`; errors name `path`.
+    ///
+    /// # Errors
+    /// [`Error::Json`] if a field is missing or of another type, [`Error::Unsupported`] if one has a
+    /// value that this crate does not implement.
+    pub fn from_json(json: &[u8], path: &Path) -> Result<Self, Error> {
+        let file: File = serde_json::from_slice(json).map_err(|source| Error::Json {
+            path: path.to_owned(),
+            source,
+        })?;
+        file.check(path)?;
+        Ok(Self {
+            num_layers: file.num_hidden_layers,
+            hidden_size: file.hidden_size,
+            num_heads: file.num_attention_heads,
+            ffn_size: file.intermediate_size,
+            layer_norm_eps: file.layer_norm_eps,
+            token_dropout: file.token_dropout,
+        })
+    }
+}
+
+/// The fields that say what is computed. Those without a default are required although transformers
+/// has one for them: its defaults (absolute positions, an epsilon of 1e-12) are not ESM-2's.
+#[derive(Deserialize)]
+struct File {
+    model_type: String,
+    vocab_size: usize,
+    hidden_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    intermediate_size: usize,
+    layer_norm_eps: f32,
+    position_embedding_type: String,
+    token_dropout: bool,
+    mask_token_id: Option<u32>,
+    pad_token_id: Option<u32>,
+    eos_token_id: Option<u32>,
+    emb_layer_norm_before: Option<bool>,
+    is_folding_model: Option<bool>,
+    is_decoder: Option<bool>,
+    add_cross_attention: Option<bool>,
+    tie_word_embeddings: Option<bool>,
+    rope_theta: Option<f64>,
+    hidden_act: Option<String>,
+}
+
+impl File {
+    fn check(&self, path: &Path) -> Result<(), Error> {
+        let must_be = |field, found: &dyn Display, fits: bool, supported: &dyn Display| {
+            if fits {
+                return Ok(());
+            }
+            Err(Error::Unsupported {
+                path: path.to_owned(),
+                field,
+                found: found.to_string(),
+                supported: supported.to_string(),
+            })
+        };
+        let equals = |field, found: &str, supported: &str| {
+            must_be(field, &found, found == supported, &supported)
+        };
+        let flag = |field, found: Option<bool>, supported: bool| {
+            let found = found.unwrap_or(supported);
+            must_be(field, &found, found == supported, &supported)
+        };
+        let token = |field, found: Option<u32>, supported: u32| {
+            let found = found.unwrap_or(supported);
+            must_be(field, &found, found == supported, &supported)
+        };
+        let positive = |field, found: usize| must_be(field, &found, found > 0, &"at least 1");
+
+        equals("model_type", &self.model_type, "esm")?;
+        equals(
+            "position_embedding_type",
+            &self.position_embedding_type,
+            "rotary",
+        )?;
+        equals(
+            "hidden_act",
+            self.hidden_act.as_deref().unwrap_or("gelu"),
+            "gelu",
+        )?;
+        flag("emb_layer_norm_before", self.emb_layer_norm_before, false)?;
+        flag("is_folding_model", self.is_folding_model, false)?;
+        flag("is_decoder", self.is_decoder, false)?;
+        flag("add_cross_attention", self.add_cross_attention, false)?;
+        flag("tie_word_embeddings", self.tie_word_embeddings, true)?;
+        token("mask_token_id", self.mask_token_id, MASK)?;
+        token("pad_token_id", self.pad_token_id, PAD)?;
+        token("eos_token_id", self.eos_token_id, EOS)?;
+        let rope_theta = self.rope_theta.unwrap_or(10_000.0);
+        must_be("rope_theta", &rope_theta, rope_theta == 10_000.0, &"10000")?;
+        let vocabulary = VOCABULARY.len();
+        must_be(
+            "vocab_size",
+            &self.vocab_size,
+            self.vocab_size == vocabulary,
+            &vocabulary,
+        )?;
+        positive("num_hidden_layers", self.num_hidden_layers)?;
+        positive("num_attention_heads", self.num_attention_heads)?;
+        positive("hidden_size", self.hidden_size)?;
+        positive("intermediate_size", self.intermediate_size)?;
+        let eps = self.layer_norm_eps;
+        must_be(
+            "layer_norm_eps",
+            &eps,
+            eps.is_finite() && eps > 0.0,
+            &"a positive number",
+        )?;
+        must_be(
+            "hidden_size",
+            &self.hidden_size,
+            self.hidden_size
+                .is_multiple_of(4 * self.num_attention_heads),
+            &format_args!(
+                "a multiple of 4 * num_attention_heads = 4 * {}",
+                self.num_attention_heads
+            ),
+        )
+    }
+}

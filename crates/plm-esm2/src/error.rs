@@ -1,0 +1,158 @@
+//! What can go wrong between a checkpoint's files and a vector.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a model could not be read or run.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file of the checkpoint can't be read.
+    #[error("{path} can't be read")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A JSON file of the checkpoint is not JSON, or lacks a field or has it of another type.
+    #[error("{path} is not what transformers writes: {source}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The configuration asks for something that this crate would compute wrongly.
+    #[error("{path} has {field} = {found}; only {supported} is supported")]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// The configuration's field.
+        field: &'static str,
+        /// Its value.
+        found: String,
+        /// What it may be.
+        supported: String,
+    },
+    /// The checkpoint's tokens are not ESM-2's.
+    #[error("{path} lists other tokens than ESM-2's 33: this is the checkpoint of another model")]
+    ForeignVocabulary {
+        /// The vocabulary file.
+        path: PathBuf,
+    },
+    /// A folder holds no weights at all.
+    #[error("{dir} holds neither model.safetensors nor model.safetensors.index.json")]
+    NoWeights {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A folder holds weights in PyTorch's pickle format only.
+    #[error(
+        "{path} is a pickle, which is not read: convert it to safetensors, for example with \
+         `model.save_pretrained(folder, safe_serialization=True)` of transformers"
+    )]
+    ConvertToSafetensors {
+        /// The pickle.
+        path: PathBuf,
+    },
+    /// A weights file breaks the safetensors format.
+    #[error("{path} is no valid safetensors file: {source}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: safetensors::SafeTensorError,
+    },
+    /// A weights file is shorter or longer than its header says.
+    #[error(
+        "{path} has {found} bytes where its header says {expected}: it is damaged, fetch it again"
+    )]
+    FileLength {
+        /// The file.
+        path: PathBuf,
+        /// The bytes it has.
+        found: u64,
+        /// The bytes it should have.
+        expected: u64,
+    },
+    /// The index names a shard that is no plain file name.
+    #[error("{path} names the shard {shard:?}, which is no file beside it")]
+    ShardName {
+        /// The index.
+        path: PathBuf,
+        /// The name.
+        shard: String,
+    },
+    /// A tensor that the model needs is not there.
+    #[error("{path} lacks the tensor {name}")]
+    MissingTensor {
+        /// The file, or the folder of a sharded checkpoint.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// A tensor has another shape than the configuration says.
+    #[error("{path} has the tensor {name} as {found:?} where config.json makes it {expected:?}")]
+    TensorShape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape it should have.
+        expected: Vec<usize>,
+    },
+    /// A tensor's numbers are in a format that weights are not read from.
+    #[error("{path} has the tensor {name} in {found}; weights are read from F32, F16 and BF16")]
+    TensorDtype {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Its format.
+        found: String,
+    },
+    /// A tensor that no ESM-2 of this configuration has.
+    #[error("{path} has the tensor {name}, which ESM-2 with this config.json has no use for")]
+    UnexpectedTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// One tensor is given twice, under two of its names or in two shards.
+    #[error("{path} has the tensor {name} a second time")]
+    DuplicateTensor {
+        /// The file with the second one.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// Logits were asked of a checkpoint without a language-model head.
+    #[error("{model} has no lm_head tensors, so it gives no logits")]
+    NoLanguageModelHead {
+        /// The model.
+        model: String,
+    },
+    /// A layer was asked for that the model does not have.
+    #[error("layer {layer} was asked for and {model} has layers 0 to {num_layers}")]
+    NoSuchLayer {
+        /// The model.
+        model: String,
+        /// The layer asked for.
+        layer: usize,
+        /// The model's last layer.
+        num_layers: usize,
+    },
+    /// The threads of a lane can't be started.
+    #[error("the threads of a CPU lane can't be started")]
+    Threads(#[source] rayon::ThreadPoolBuildError),
+    /// A tensor operation failed.
+    #[error("a tensor operation failed: {0}")]
+    Tensor(#[from] candle_core::Error),
+}

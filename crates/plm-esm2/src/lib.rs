@@ -1,0 +1,50 @@
+//! ESM-2 (Lin et al. 2023, doi:10.1126/science.ade2574) in candle: alphabet, configuration, weights and a
+//! packed forward pass.
+//!
+//! [`Checkpoint`] reads a model in Hugging Face's layout and refuses whatever it would compute wrongly.
+//! [`Esm2`] runs it over packed batches, and [`Esm2Loader`] makes it the encoder of each rank of a run.
+//! A sequence's result depends on its residues, the checkpoint and the number format, bit for bit, and
+//! on nothing else: not on its neighbours, the batch size or the number of threads.
+//!
+//! This crate must not know what a FASTA file is, how batches are scheduled, or where vectors go.
+//!
+//! ```
+//! use plm_core::{Dtype, Packer, RowId};
+//! use plm_esm2::{Checkpoint, Esm2, Outputs, token_map};
+//!
+//! let checkpoint = Checkpoint::plm_tiny();
+//! let model = Esm2::new(&checkpoint, Dtype::F32)?;
+//!
+//! let tokens = token_map();
+//! let mut packer = Packer::new(&tokens, 64);
+//! packer.push(RowId(0), b"MKTAYIAKQR")?;
+//! packer.push(RowId(1), b"GSHM")?;
+//!
+//! let last_layer = checkpoint.config().num_layers;
+//! let outputs = model.forward(&packer.finish(), &Outputs::mean_of(last_layer))?;
+//! let vectors: Vec<&[f32]> = outputs.means[0].vectors().collect();
+//! assert_eq!((vectors.len(), vectors[0].len()), (2, 128));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod alphabet;
+mod checkpoint;
+mod config;
+mod error;
+mod layer;
+mod lm_head;
+mod loader;
+mod micro_batch;
+mod model;
+mod outputs;
+mod precision;
+mod shapes;
+
+pub use alphabet::{VOCABULARY, token_map};
+pub use checkpoint::Checkpoint;
+pub use config::Config;
+pub use error::Error;
+pub use loader::{CpuOptions, Esm2Loader};
+pub use model::Esm2;
+pub use outputs::{ModelOutputs, Outputs};
+pub use shapes::{ModelShape, RELEASED};

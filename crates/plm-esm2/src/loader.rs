@@ -1,0 +1,158 @@
+//! ESM-2 as the encoder of each rank of a run.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+use std::thread::available_parallelism;
+
+use plm_core::{
+    BoxError, Dtype, Encoder, EncoderLoader, EncoderSpec, PackedBatch, PooledBatch, Rank,
+};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::{Checkpoint, Error, Esm2, Outputs, token_map};
+
+/// How ranks share a machine's processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuOptions {
+    /// Ranks that run beside each other.
+    pub lanes: NonZeroUsize,
+    /// Threads of all ranks together; each gets an even share, and at least one.
+    pub total_threads: NonZeroUsize,
+}
+
+impl CpuOptions {
+    /// `lanes` ranks on all processors this process may use.
+    pub fn all_cores(lanes: NonZeroUsize) -> Self {
+        Self {
+            lanes,
+            total_threads: available_parallelism().unwrap_or(NonZeroUsize::MIN),
+        }
+    }
+
+    /// The threads of one rank. Where they do not divide evenly, the first ranks have one more.
+    fn threads_of(&self, rank: Rank) -> usize {
+        let (threads, lanes) = (self.total_threads.get(), self.lanes.get());
+        let has_one_more = (rank.0 as usize) < threads % lanes;
+        (threads / lanes + usize::from(has_one_more)).max(1)
+    }
+}
+
+/// Makes mean-pooling ESM-2 encoders that run on the CPU. All of them share one copy of the weights.
+#[derive(Debug)]
+pub struct Esm2Loader {
+    checkpoint: Checkpoint,
+    options: CpuOptions,
+    spec: EncoderSpec,
+    /// Set by the first rank that loads.
+    model: Mutex<Option<Arc<Esm2>>>,
+}
+
+impl Esm2Loader {
+    /// Encoders that pool the last layer, after the final layer norm, and compute in `dtype` (see
+    /// [`Esm2::new`]). Reads all weights once, for their digest.
+    ///
+    /// # Errors
+    /// If the weights can't be read.
+    pub fn new(checkpoint: Checkpoint, options: CpuOptions, dtype: Dtype) -> Result<Self, Error> {
+        let spec = EncoderSpec {
+            model: checkpoint.name().to_owned(),
+            weights_digest: checkpoint.weights_digest()?,
+            hidden_size: checkpoint.config().hidden_size,
+            layer: checkpoint.config().num_layers,
+            dtype,
+            tokens: token_map(),
+        };
+        Ok(Self {
+            checkpoint,
+            options,
+            spec,
+            model: Mutex::new(None),
+        })
+    }
+
+    /// Pools another layer: 0 is the embedding, the number of layers is after the final layer norm.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`] if the model does not have it.
+    pub fn with_layer(mut self, layer: usize) -> Result<Self, Error> {
+        let num_layers = self.checkpoint.config().num_layers;
+        if layer > num_layers {
+            return Err(Error::NoSuchLayer {
+                model: self.spec.model,
+                layer,
+                num_layers,
+            });
+        }
+        self.spec.layer = layer;
+        Ok(self)
+    }
+
+    fn model(&self) -> Result<Arc<Esm2>, Error> {
+        let mut model = self
+            .model
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(model) = &*model {
+            return Ok(model.clone());
+        }
+        let loaded = Arc::new(Esm2::new(&self.checkpoint, self.spec.dtype)?);
+        Ok(model.insert(loaded).clone())
+    }
+}
+
+impl EncoderLoader for Esm2Loader {
+    fn spec(&self) -> &EncoderSpec {
+        &self.spec
+    }
+
+    fn load(&self, rank: Rank) -> Result<Box<dyn Encoder + '_>, BoxError> {
+        let num_threads = self.options.threads_of(rank);
+        let threads = ThreadPoolBuilder::new()
+            .num_threads(num_threads)
+            .thread_name(move |thread| format!("{rank} encode {thread}"))
+            .build()
+            .map_err(Error::Threads)?;
+        let model = self.model()?;
+        tracing::debug!(%rank, num_threads, model = self.spec.model, "encoder loaded");
+        Ok(Box::new(Esm2Encoder {
+            model,
+            threads,
+            outputs: Outputs::mean_of(self.spec.layer),
+        }))
+    }
+}
+
+struct Esm2Encoder {
+    model: Arc<Esm2>,
+    threads: ThreadPool,
+    outputs: Outputs,
+}
+
+impl Encoder for Esm2Encoder {
+    fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError> {
+        let mut outputs = self
+            .threads
+            .install(|| self.model.forward(batch, &self.outputs))?;
+        Ok(outputs.means.swap_remove(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_share_all_threads_and_have_one_at_least() {
+        let threads = |lanes, total_threads| -> Vec<usize> {
+            let options = CpuOptions {
+                lanes: NonZeroUsize::new(lanes).unwrap(),
+                total_threads: NonZeroUsize::new(total_threads).unwrap(),
+            };
+            let ranks = (0..lanes as u32).map(Rank);
+            ranks.map(|rank| options.threads_of(rank)).collect()
+        };
+        assert_eq!(threads(1, 7), [7]);
+        assert_eq!(threads(3, 8), [3, 3, 2]);
+        assert_eq!(threads(4, 2), [1, 1, 1, 1]);
+    }
+}

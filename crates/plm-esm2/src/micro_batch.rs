@@ -1,0 +1,115 @@
+//! A batch in pieces that a processor's cache can hold.
+
+use candle_core::{Device, Result, Tensor};
+use plm_core::PackedBatch;
+use plm_kernels::CuSeqlens;
+
+use crate::alphabet::PAD;
+
+/// Tokens in a piece. The activations of a few hundred tokens stay in the L2 and L3 caches from
+/// one operation to the next, and matrix products of this height run at full speed.
+const MICRO_BATCH_TOKENS: usize = 384;
+
+/// The fewest rows that matrix products are given.
+///
+/// Below it, the gemm crate sums in another order: products of up to 256 numbers and products with one
+/// row have kernels of their own, and where neither side is over 64 the common dimension is cut
+/// elsewhere. A row's bits would then depend on how many rows stand beside it.
+const MIN_ROWS: usize = 65;
+
+/// Whole sequences of a batch, with a sequence of padding behind them if they are few tokens.
+pub(crate) struct MicroBatch {
+    /// `[rows]`, padding included.
+    pub(crate) token_ids: Tensor,
+    /// All sequences, padding included.
+    pub(crate) padded: CuSeqlens,
+    /// The sequences of the batch.
+    pub(crate) sequences: CuSeqlens,
+}
+
+impl MicroBatch {
+    /// Cuts `batch` at sequence boundaries. A sequence that is over the size is a piece of its own.
+    pub(crate) fn split(batch: &PackedBatch, device: &Device) -> Result<Vec<Self>> {
+        let ends = batch.cu_seqlens();
+        let mut pieces = Vec::new();
+        let mut first = 0;
+        while first < batch.num_sequences() {
+            let limit = ends[first] as usize + MICRO_BATCH_TOKENS;
+            let fitting = ends[first + 2..].partition_point(|&end| end as usize <= limit);
+            let last = first + 1 + fitting;
+            pieces.push(Self::new(
+                &batch.token_ids()[ends[first] as usize..ends[last] as usize],
+                &ends[first..=last],
+                device,
+            )?);
+            first = last;
+        }
+        Ok(pieces)
+    }
+
+    fn new(token_ids: &[u32], ends: &[u32], device: &Device) -> Result<Self> {
+        let offsets: Vec<u32> = ends.iter().map(|end| end - ends[0]).collect();
+        let mut token_ids = token_ids.to_vec();
+        let mut padded = offsets.clone();
+        if token_ids.len() < MIN_ROWS {
+            token_ids.resize(MIN_ROWS, PAD);
+            padded.push(MIN_ROWS as u32);
+        }
+        Ok(Self {
+            token_ids: Tensor::new(token_ids, device)?,
+            padded: CuSeqlens::new(padded)?,
+            sequences: CuSeqlens::new(offsets)?,
+        })
+    }
+
+    /// The rows of `x` that belong to the batch.
+    pub(crate) fn without_padding(&self, x: &Tensor) -> Result<Tensor> {
+        x.narrow(0, 0, self.sequences.total_tokens())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plm_core::{Packer, RowId};
+
+    use super::*;
+    use crate::token_map;
+
+    fn split(residue_counts: &[usize]) -> Vec<MicroBatch> {
+        let tokens = token_map();
+        let mut packer = Packer::new(&tokens, 1 << 20);
+        for &residue_count in residue_counts {
+            packer.push(RowId(0), &b"A".repeat(residue_count)).unwrap();
+        }
+        MicroBatch::split(&packer.finish(), &Device::Cpu).unwrap()
+    }
+
+    fn tokens_of_each(pieces: &[MicroBatch]) -> Vec<(usize, usize)> {
+        let tokens =
+            |piece: &MicroBatch| (piece.sequences.total_tokens(), piece.token_ids.elem_count());
+        pieces.iter().map(tokens).collect()
+    }
+
+    #[test]
+    fn pieces_are_filled_in_order_and_none_is_too_small() {
+        assert_eq!(tokens_of_each(&split(&[])), []);
+        assert_eq!(tokens_of_each(&split(&[1])), [(3, 65)]);
+        assert_eq!(
+            tokens_of_each(&split(&[190, 190, 1])),
+            [(384, 384), (3, 65)]
+        );
+        assert_eq!(
+            tokens_of_each(&split(&[62, 5000, 63, 1])),
+            [(64, 65), (5002, 5002), (68, 68)]
+        );
+    }
+
+    #[test]
+    fn padding_is_a_sequence_of_its_own() {
+        let piece = split(&[3]).remove(0);
+        assert_eq!(piece.sequences, CuSeqlens::new(vec![0, 5]).unwrap());
+        assert_eq!(piece.padded, CuSeqlens::new(vec![0, 5, 65]).unwrap());
+        let token_ids = piece.token_ids.to_vec1::<u32>().unwrap();
+        assert_eq!(token_ids[..7], [0, 5, 5, 5, 2, 1, 1]);
+    }
+}

@@ -1,0 +1,258 @@
+//! The forward pass.
+
+use std::sync::Mutex;
+
+use candle_core::{Device, Result as TensorResult, Tensor};
+use plm_core::{Dtype, PackedBatch, PooledBatch};
+use plm_kernels::{LayerNorm, Rotary, TokenDropout, VarlenAttention, embed_tokens, segment_mean};
+use rayon::prelude::*;
+
+use crate::alphabet::MASK;
+use crate::layer::Layer;
+use crate::lm_head::LmHead;
+use crate::micro_batch::MicroBatch;
+use crate::precision::Precision;
+use crate::{Checkpoint, Config, Error, ModelOutputs, Outputs};
+
+/// An ESM-2 in memory.
+#[derive(Debug)]
+pub struct Esm2 {
+    name: String,
+    config: Config,
+    precision: Precision,
+    device: Device,
+    embeddings: Tensor,
+    first_norm: LayerNorm,
+    layers: Vec<Layer>,
+    lm_head: Option<LmHead>,
+    /// Grown to the longest sequence met so far.
+    rotary: Mutex<Rotary>,
+}
+
+impl Esm2 {
+    /// Loads a checkpoint to compute in `dtype` on the CPU, where the 16-bit formats give the numerics
+    /// of such a model (weights and every tensor between two operations are rounded) and no speed.
+    ///
+    /// # Errors
+    /// If a weight can't be read.
+    pub fn new(checkpoint: &Checkpoint, dtype: Dtype) -> Result<Self, Error> {
+        let device = Device::Cpu;
+        let config = checkpoint.config().clone();
+        let precision = Precision::new(dtype);
+        let weights = checkpoint.weights(&device, precision);
+        let first_norm = LayerNorm::new(
+            &weights.tensor("encoder.layer.0.attention.LayerNorm.weight")?,
+            &weights.tensor("encoder.layer.0.attention.LayerNorm.bias")?,
+            config.layer_norm_eps,
+        )?;
+        let layers = (0..config.num_layers)
+            .map(|index| {
+                let next_norm = if index + 1 < config.num_layers {
+                    format!("encoder.layer.{}.attention.LayerNorm", index + 1)
+                } else {
+                    "encoder.emb_layer_norm_after".to_owned()
+                };
+                Layer::new(&weights, &config, index, &next_norm)
+            })
+            .collect::<Result<_, _>>()?;
+        let lm_head = checkpoint
+            .has_lm_head()
+            .then(|| LmHead::new(&weights, &config))
+            .transpose()?;
+        Ok(Self {
+            name: checkpoint.name().to_owned(),
+            precision,
+            embeddings: weights.tensor("embeddings.word_embeddings.weight")?,
+            first_norm,
+            layers,
+            lm_head,
+            rotary: Mutex::new(Rotary::new(config.head_dim(), 1024, &device)?),
+            device,
+            config,
+        })
+    }
+
+    /// The model's architecture.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Runs the model over a batch on the threads of the current rayon pool.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchLayer`] and [`Error::NoLanguageModelHead`] if the model does not have what is
+    /// asked for; [`Error::Tensor`] if memory runs out.
+    pub fn forward(&self, batch: &PackedBatch, outputs: &Outputs) -> Result<ModelOutputs, Error> {
+        self.check(outputs)?;
+        let rotary = self.rotary(batch.max_sequence_tokens())?;
+        let pieces = MicroBatch::split(batch, &self.device)?
+            .into_par_iter()
+            .with_max_len(1)
+            .map(|piece| self.forward_piece(&piece, &rotary, outputs))
+            .collect::<TensorResult<Vec<_>>>()?;
+        Ok(self.join(&pieces, batch.num_sequences(), outputs))
+    }
+
+    fn check(&self, outputs: &Outputs) -> Result<(), Error> {
+        let num_layers = self.config.num_layers;
+        if let Some(&layer) = outputs
+            .mean_layers
+            .iter()
+            .find(|&&layer| layer > num_layers)
+        {
+            return Err(Error::NoSuchLayer {
+                model: self.name.clone(),
+                layer,
+                num_layers,
+            });
+        }
+        if outputs.logits && self.lm_head.is_none() {
+            return Err(Error::NoLanguageModelHead {
+                model: self.name.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// A table for sequences of up to `positions` tokens.
+    fn rotary(&self, positions: usize) -> TensorResult<Rotary> {
+        let mut rotary = self
+            .rotary
+            .lock()
+            .expect("no thread panics while it holds the table");
+        if rotary.positions() < positions {
+            let grown = positions.next_power_of_two();
+            *rotary = Rotary::new(self.config.head_dim(), grown, &self.device)?;
+        }
+        Ok(rotary.clone())
+    }
+
+    fn forward_piece(
+        &self,
+        piece: &MicroBatch,
+        rotary: &Rotary,
+        outputs: &Outputs,
+    ) -> TensorResult<PieceOutputs> {
+        let round = |tensor| self.precision.round(tensor);
+        let token_dropout = self.config.token_dropout.then_some(TokenDropout {
+            mask_token_id: MASK,
+        });
+        let attention = VarlenAttention {
+            cu_seqlens: &piece.padded,
+            rotary,
+            num_heads: self.config.num_heads,
+        };
+        let mut means = vec![Vec::new(); outputs.mean_layers.len()];
+        let mut take_mean = |layer: usize, hidden: &Tensor| -> TensorResult<()> {
+            for (mean, &wanted) in means.iter_mut().zip(&outputs.mean_layers) {
+                if wanted == layer {
+                    let hidden = piece.without_padding(hidden)?;
+                    *mean = to_values(&segment_mean(&hidden, &piece.sequences)?)?;
+                }
+            }
+            Ok(())
+        };
+
+        let mut x = round(embed_tokens(
+            &self.embeddings,
+            &piece.token_ids,
+            &piece.padded,
+            token_dropout,
+        )?)?;
+        take_mean(0, &x)?;
+        let mut normalised = round(self.first_norm.forward(&x)?)?;
+        let depth = self.depth(outputs);
+        for (layer, number) in self.layers[..depth].iter().zip(1..) {
+            (x, normalised) = layer.forward(&x, &normalised, &attention, round)?;
+            let is_last = number == self.config.num_layers;
+            take_mean(number, if is_last { &normalised } else { &x })?;
+        }
+
+        let last = piece.without_padding(&normalised)?;
+        Ok(PieceOutputs {
+            means,
+            bos: outputs
+                .bos
+                .then(|| bos_rows(&last, piece))
+                .transpose()?
+                .unwrap_or_default(),
+            tokens: outputs
+                .tokens
+                .then(|| to_values(&last))
+                .transpose()?
+                .unwrap_or_default(),
+            logits: self.logits(&normalised, piece, outputs)?,
+        })
+    }
+
+    /// How many layers have to run.
+    fn depth(&self, outputs: &Outputs) -> usize {
+        if outputs.needs_last_layer() {
+            return self.config.num_layers;
+        }
+        outputs.mean_layers.iter().copied().max().unwrap_or(0)
+    }
+
+    fn logits(
+        &self,
+        normalised: &Tensor,
+        piece: &MicroBatch,
+        outputs: &Outputs,
+    ) -> TensorResult<Vec<f32>> {
+        match &self.lm_head {
+            Some(lm_head) if outputs.logits => {
+                let logits = lm_head.forward(normalised, |tensor| self.precision.round(tensor))?;
+                to_values(&piece.without_padding(&logits)?)
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn join(
+        &self,
+        pieces: &[PieceOutputs],
+        num_sequences: usize,
+        outputs: &Outputs,
+    ) -> ModelOutputs {
+        let hidden_size = self.config.hidden_size;
+        let concatenated = |values_of: &dyn Fn(&PieceOutputs) -> &[f32]| -> Vec<f32> {
+            pieces.iter().flat_map(values_of).copied().collect()
+        };
+        let pooled = |values: Vec<f32>| {
+            PooledBatch::new(num_sequences, hidden_size, values)
+                .expect("every sequence is in one piece and gives one vector")
+        };
+        ModelOutputs {
+            means: (0..outputs.mean_layers.len())
+                .map(|i| pooled(concatenated(&|piece| &piece.means[i])))
+                .collect(),
+            bos: outputs
+                .bos
+                .then(|| pooled(concatenated(&|piece| &piece.bos))),
+            tokens: outputs.tokens.then(|| concatenated(&|piece| &piece.tokens)),
+            logits: outputs.logits.then(|| concatenated(&|piece| &piece.logits)),
+        }
+    }
+}
+
+/// What one piece of a batch gave; empty where nothing was asked for.
+struct PieceOutputs {
+    /// For each layer asked for, `[num_sequences, hidden_size]`.
+    means: Vec<Vec<f32>>,
+    bos: Vec<f32>,
+    tokens: Vec<f32>,
+    logits: Vec<f32>,
+}
+
+fn to_values(tensor: &Tensor) -> TensorResult<Vec<f32>> {
+    tensor.flatten_all()?.to_vec1()
+}
+
+/// The first row of each sequence, one after the other.
+fn bos_rows(last: &Tensor, piece: &MicroBatch) -> TensorResult<Vec<f32>> {
+    let mut rows = Vec::new();
+    for sequence in piece.sequences.ranges() {
+        rows.extend(last.get(sequence.start)?.to_vec1::<f32>()?);
+    }
+    Ok(rows)
+}

@@ -1,0 +1,41 @@
+//! The sizes that ESM-2 was released in.
+
+/// What distinguishes one ESM-2 from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelShape {
+    /// The model's name on the Hugging Face hub, under `facebook/`.
+    pub name: &'static str,
+    /// Transformer layers.
+    pub num_layers: usize,
+    /// The length of a hidden state and so of an embedding.
+    pub hidden_size: usize,
+    /// Attention heads; `head_dim = hidden_size / num_heads`.
+    pub num_heads: usize,
+    /// The width of the feed-forward block.
+    pub ffn_size: usize,
+}
+
+/// The released models, from the smallest up (Lin et al. 2023, supplementary table S1).
+pub const RELEASED: [ModelShape; 6] = [
+    released("esm2_t6_8M_UR50D", 6, 320, 20),
+    released("esm2_t12_35M_UR50D", 12, 480, 20),
+    released("esm2_t30_150M_UR50D", 30, 640, 20),
+    released("esm2_t33_650M_UR50D", 33, 1280, 20),
+    released("esm2_t36_3B_UR50D", 36, 2560, 40),
+    released("esm2_t48_15B_UR50D", 48, 5120, 40),
+];
+
+const fn released(
+    name: &'static str,
+    num_layers: usize,
+    hidden_size: usize,
+    num_heads: usize,
+) -> ModelShape {
+    ModelShape {
+        name,
+        num_layers,
+        hidden_size,
+        num_heads,
+        ffn_size: 4 * hidden_size,
+    }
+}

@@ -1,0 +1,181 @@
+//! A sequence's vector is the same, to the last bit, whatever is beside it and however it is computed.
+
+use std::path::Path;
+
+use plm_core::{Dtype, EncoderLoader, PackedBatch, Packer, Rank, RowId};
+use plm_esm2::{
+    Checkpoint, CpuOptions, Esm2, Esm2Loader, ModelOutputs, Outputs, RELEASED, token_map,
+};
+use rayon::ThreadPoolBuilder;
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % limit as u64) as usize
+    }
+
+    fn protein(&mut self, residue_count: usize) -> Vec<u8> {
+        let letters = b"LAGVSERTIDPKQNFYMHWCXBUZO.-";
+        let residue = |_| letters[self.below(letters.len())];
+        (0..residue_count).map(residue).collect()
+    }
+
+    fn shuffle<T>(&mut self, items: &mut [T]) {
+        for i in (1..items.len()).rev() {
+            items.swap(i, self.below(i + 1));
+        }
+    }
+}
+
+fn pack<'a>(proteins: impl IntoIterator<Item = &'a Vec<u8>>) -> PackedBatch {
+    let tokens = token_map();
+    let mut packer = Packer::new(&tokens, 1 << 20);
+    for protein in proteins {
+        packer.push(RowId(0), protein).unwrap();
+    }
+    packer.finish()
+}
+
+/// All that a model gives for one sequence of a batch, as bits.
+fn bits(outputs: &ModelOutputs, batch: &PackedBatch, position: usize) -> Vec<u32> {
+    let ends = &batch.cu_seqlens()[position..];
+    let tokens = ends[0] as usize..ends[1] as usize;
+    let mut bits = Vec::new();
+    for mean in outputs.means.iter().chain(&outputs.bos) {
+        let hidden = mean.hidden_size();
+        bits.extend(&mean.values()[position * hidden..][..hidden]);
+        let rows = outputs.tokens.as_ref().unwrap();
+        bits.extend(&rows[tokens.start * hidden..tokens.end * hidden]);
+    }
+    if let Some(logits) = &outputs.logits {
+        bits.extend(&logits[tokens.start * 33..tokens.end * 33]);
+    }
+    bits.into_iter().map(f32::to_bits).collect()
+}
+
+/// Compares every protein alone on one thread with the same protein in shuffled batches on several.
+fn assert_invariant(checkpoint: &Checkpoint, residue_counts: &[usize], rounds: usize) {
+    let model = Esm2::new(checkpoint, Dtype::F32).unwrap();
+    let num_layers = checkpoint.config().num_layers;
+    let outputs = Outputs {
+        mean_layers: vec![num_layers, 1],
+        bos: true,
+        tokens: true,
+        logits: checkpoint.has_lm_head(),
+    };
+    let mut random = Random(1);
+    let proteins: Vec<Vec<u8>> = residue_counts.iter().map(|&n| random.protein(n)).collect();
+    let pool = |threads| {
+        ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap()
+    };
+    let alone: Vec<Vec<u32>> = pool(1).install(|| {
+        let alone = proteins.iter().map(|protein| {
+            let batch = pack([protein]);
+            bits(&model.forward(&batch, &outputs).unwrap(), &batch, 0)
+        });
+        alone.collect()
+    });
+    for round in 0..rounds {
+        let mut order: Vec<usize> = (0..proteins.len()).collect();
+        random.shuffle(&mut order);
+        // Some neighbours missing, some twice.
+        order.truncate(1 + random.below(proteins.len()));
+        order.push(order[0]);
+        let batch = pack(order.iter().map(|&protein| &proteins[protein]));
+        let together = pool(1 + round % 3).install(|| model.forward(&batch, &outputs).unwrap());
+        for (position, &protein) in order.iter().enumerate() {
+            assert!(
+                bits(&together, &batch, position) == alone[protein],
+                "{}: {} residues at {position} of {} in round {round}",
+                checkpoint.name(),
+                residue_counts[protein],
+                order.len()
+            );
+        }
+    }
+}
+
+/// Single residues, both sides of every block size, and longer than a piece of a batch.
+const RESIDUE_COUNTS: [usize; 24] = [
+    1, 1, 2, 3, 5, 9, 14, 15, 17, 30, 48, 61, 62, 63, 64, 90, 127, 131, 166, 200, 255, 382, 511,
+    700,
+];
+
+#[test]
+fn neighbours_order_and_threads_do_not_change_a_bit() {
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens");
+    assert_invariant(&Checkpoint::plm_tiny(), &RESIDUE_COUNTS, 8);
+    for name in ["hd16", "hd24", "hd32", "hd64", "hd128"] {
+        assert_invariant(
+            &Checkpoint::open(goldens.join(name)).unwrap(),
+            &RESIDUE_COUNTS,
+            8,
+        );
+    }
+}
+
+#[test]
+fn neighbours_do_not_change_a_bit_of_the_8m_shape() {
+    let checkpoint = Checkpoint::random(&RELEASED[0], 7);
+    assert_invariant(&checkpoint, &[1, 2, 7, 49, 62, 63, 100, 166, 420], 4);
+}
+
+/// The language-model head's decoder has 33 outputs and, from 650M on, over 512 inputs: the shape for which
+/// a product's order depends on its rows soonest.
+#[test]
+fn neighbours_do_not_change_a_bit_of_wide_models() {
+    let shape = plm_esm2::ModelShape {
+        name: "one layer of 650M",
+        num_layers: 1,
+        ..RELEASED[3]
+    };
+    assert_invariant(&Checkpoint::random(&shape, 7), &[1, 20, 62, 63, 90], 4);
+}
+
+#[test]
+fn ranks_agree_with_the_model_and_each_other() {
+    let lanes = 3.try_into().unwrap();
+    let options = CpuOptions {
+        lanes,
+        total_threads: 4.try_into().unwrap(),
+    };
+    let checkpoint = Checkpoint::plm_tiny();
+    let model = Esm2::new(&checkpoint, Dtype::F32).unwrap();
+    let mut random = Random(3);
+    let proteins = [40, 1, 400, 7].map(|residue_count| random.protein(residue_count));
+    let batch = pack(&proteins);
+    for layer in [6, 2] {
+        let loader = Esm2Loader::new(checkpoint.clone(), options, Dtype::F32).unwrap();
+        let loader = loader.with_layer(layer).unwrap();
+        assert_eq!(
+            (loader.spec().layer, loader.spec().hidden_size),
+            (layer, 128)
+        );
+        let expected = model.forward(&batch, &Outputs::mean_of(layer)).unwrap();
+        for rank in 0..3 {
+            let pooled = loader.load(Rank(rank)).unwrap().encode(&batch).unwrap();
+            assert_eq!(pooled, expected.means[0]);
+        }
+    }
+    let loader = Esm2Loader::new(checkpoint, options, Dtype::F32).unwrap();
+    assert!(matches!(
+        loader.with_layer(7),
+        Err(plm_esm2::Error::NoSuchLayer { layer: 7, .. })
+    ));
+}
+
+#[test]
+fn an_empty_batch_gives_nothing() {
+    let model = Esm2::new(&Checkpoint::plm_tiny(), Dtype::F32).unwrap();
+    let outputs = model.forward(&pack([]), &Outputs::mean_of(6)).unwrap();
+    assert_eq!(outputs.means[0].vectors().len(), 0);
+}

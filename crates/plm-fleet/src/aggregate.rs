@@ -1,0 +1,192 @@
+//! Parts become a finished run: one file, one ledger, one report.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use plm_coordinator::{FailedRow, Part, PlanConfig};
+use plm_core::RowId;
+use plm_index::FastaIndex;
+use plm_shards::{Aggregation, Expectation};
+
+use crate::Error;
+use crate::claim::Claim;
+use crate::layout::Layout;
+use crate::ledger::Ledger;
+use crate::report::{PartReport, RunReport, StageSeconds, read_json};
+
+/// Merges the parts of a run into `embeddings.h5` and `ledger.tsv` in `out_dir`, once all are
+/// there: the same bytes as one run makes. A run that is merged already is left as it is.
+///
+/// Parts that were not run into `out_dir` itself are looked for in `part_dirs`, the output
+/// directories that they were run into.
+///
+/// # Errors
+/// [`Error::NoParts`] if there is none, [`Error::MissingParts`] with the numbers of those that
+/// are not done, [`Error::OtherRun`] if they are not all of one run; else as the merge itself.
+pub fn aggregate_parts(
+    out_dir: impl AsRef<Path>,
+    part_dirs: &[PathBuf],
+) -> Result<RunReport, Error> {
+    let started = Instant::now();
+    let layout = Layout::new(out_dir.as_ref());
+    let mut claimed: Vec<Layout> = Vec::new();
+    for root in std::iter::once(layout.clone()).chain(part_dirs.iter().map(Layout::new)) {
+        if root.claim().exists() {
+            claimed.push(root);
+        } else if root.root() != layout.root() {
+            return Err(Error::NoParts {
+                path: root.root().to_owned(),
+            });
+        }
+    }
+    let Some(first) = claimed.first() else {
+        return Err(Error::NoParts {
+            path: layout.root().to_owned(),
+        });
+    };
+    let claim = Claim::read(first)?;
+    for other in &claimed[1..] {
+        claim.check_against(&Claim::read(other)?, &other.claim())?;
+    }
+
+    let count = claim.parts.as_ref().map_or(1, |plan| plan.count);
+    let mut done = Vec::new();
+    let mut missing = Vec::new();
+    for index in 0..count {
+        let part = Part::new(index, count)?;
+        match claimed.iter().find(|root| root.part_report(part).exists()) {
+            Some(root) => done.push((root, part)),
+            None => missing.push(index + 1),
+        }
+    }
+    if !missing.is_empty() {
+        return Err(Error::MissingParts {
+            path: layout.root().to_owned(),
+            count,
+            missing,
+        });
+    }
+    if layout.claim().exists()
+        && let Some(report) = finished(&layout)?
+    {
+        return Ok(report);
+    }
+
+    let index = FastaIndex::load(&first.index())?;
+    claim.check_index(&index, &first.index())?;
+    if first.root() != layout.root() {
+        // So that OUT can be verified by itself.
+        fs::create_dir_all(layout.root()).map_err(Error::io(layout.root()))?;
+        index.save(&layout.index())?;
+        claim.stake(&layout)?;
+    }
+    let parts = done
+        .iter()
+        .map(|(root, part)| read_json(&root.part_report(*part)))
+        .collect::<Result<Vec<PartReport>, Error>>()?;
+    let shard_directories: Vec<PathBuf> =
+        done.iter().map(|(root, part)| root.shards(*part)).collect();
+    let seconds = StageSeconds {
+        ranks: parts
+            .iter()
+            .map(|part| part.ranks.wall_seconds)
+            .fold(0.0, f64::max),
+        ..StageSeconds::default()
+    };
+    Finish {
+        layout: &layout,
+        index: &index,
+        claim: &claim,
+        shard_directories: &shard_directories,
+    }
+    .finish(parts, seconds, started)
+}
+
+/// The report of a run that is finished, if it is.
+pub(crate) fn finished(layout: &Layout) -> Result<Option<RunReport>, Error> {
+    let all_there = [layout.embeddings(), layout.ledger(), layout.run_report()]
+        .iter()
+        .all(|path| path.exists());
+    all_there
+        .then(|| RunReport::read(&layout.run_report()))
+        .transpose()
+}
+
+/// The last step of a run, whose ranks are all done.
+pub(crate) struct Finish<'a> {
+    pub(crate) layout: &'a Layout,
+    pub(crate) index: &'a FastaIndex,
+    pub(crate) claim: &'a Claim,
+    pub(crate) shard_directories: &'a [PathBuf],
+}
+
+impl Finish<'_> {
+    /// Merges, then writes the ledger and, as the last thing, the report.
+    pub(crate) fn finish(
+        &self,
+        parts: Vec<PartReport>,
+        mut seconds: StageSeconds,
+        started: Instant,
+    ) -> Result<RunReport, Error> {
+        let merging = Instant::now();
+        let fingerprint = &self.claim.fingerprint;
+        let plan = fingerprint.plan_config()?;
+        let failed_rows: Vec<FailedRow> = parts
+            .iter()
+            .flat_map(|part| part.ranks.failed_rows.iter().cloned())
+            .collect();
+        let format = fingerprint.run_format()?;
+        let embeddings = self.layout.embeddings();
+        plm_shards::aggregate(&Aggregation {
+            shard_directories: self.shard_directories,
+            expected: Expectation {
+                source: self.index,
+                without_vector: &without_vector(self.index, &plan, &failed_rows),
+                format: &format,
+            },
+            provenance: &fingerprint.provenance(self.index)?,
+            output: &embeddings,
+        })?;
+        let ledger = Ledger::new(self.index, &plan, &failed_rows);
+        ledger.write(&self.layout.ledger())?;
+        seconds.aggregate = merging.elapsed().as_secs_f64();
+        seconds.total = started.elapsed().as_secs_f64();
+        let report = RunReport {
+            version: crate::VERSION.to_owned(),
+            embeddings_path: Some(embeddings),
+            model: fingerprint.model.clone(),
+            records: ledger.counts(),
+            failed_ranks: parts
+                .iter()
+                .flat_map(|part| part.ranks.failures().cloned())
+                .collect(),
+            failed_rows,
+            parts,
+            seconds,
+        };
+        report.write(&self.layout.run_report())?;
+        remove_unpacked_inputs(self.layout);
+        Ok(report)
+    }
+}
+
+/// The rows that no segment should have.
+pub(crate) fn without_vector(
+    index: &FastaIndex,
+    plan: &PlanConfig,
+    failed_rows: &[FailedRow],
+) -> Vec<RowId> {
+    Ledger::new(index, plan, failed_rows)
+        .outcomes()
+        .filter(|(_, outcome)| !outcome.has_vector())
+        .map(|(row, _)| row)
+        .collect()
+}
+
+/// What was unpacked of compressed inputs is of no use once the run is finished.
+pub(crate) fn remove_unpacked_inputs(layout: &Layout) {
+    if let Err(error) = fs::remove_dir_all(layout.inputs()) {
+        tracing::debug!(%error, "the unpacked inputs stay");
+    }
+}

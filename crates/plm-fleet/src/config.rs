@@ -1,0 +1,76 @@
+//! What a run does.
+
+use std::fmt;
+use std::sync::Arc;
+
+use plm_coordinator::{LaneConfig, NoObserver, Observer, Part, PlanConfig, StopToken};
+use plm_core::Dtype;
+use plm_index::IndexConfig;
+use plm_shards::SegmentConfig;
+
+use crate::Devices;
+
+/// What a run does with its input, on which devices, and how. Each crate's own settings are
+/// checked where they are built.
+///
+/// ```
+/// use plm_fleet::{Devices, IndexConfig, BadRecordPolicy, RunConfig};
+///
+/// let config = RunConfig {
+///     devices: "cpu:2".parse()?,
+///     index: IndexConfig { on_invalid: BadRecordPolicy::Skip, ..IndexConfig::default() },
+///     ..RunConfig::default()
+/// };
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct RunConfig {
+    /// What computes; each device is a rank.
+    pub devices: Devices,
+    /// The model's number format.
+    pub dtype: Dtype,
+    /// What becomes of records that can't be embedded as they are.
+    pub index: IndexConfig,
+    /// Batch size, the model's window, and what becomes of sequences that are longer.
+    pub plan: PlanConfig,
+    /// Queues and deadlines of the ranks.
+    pub lanes: LaneConfig,
+    /// Bounds of a segment, and the number format of the stored embeddings.
+    pub segments: SegmentConfig,
+    /// Which part of the work this run does, if others do the rest.
+    pub part: Part,
+    /// Is told of the run's progress, from the ranks' own threads.
+    pub observer: Arc<dyn Observer>,
+    /// Ends the run early when asked to.
+    pub stop: StopToken,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Self {
+            devices: Devices::default(),
+            dtype: Dtype::default(),
+            index: IndexConfig::default(),
+            plan: PlanConfig::default(),
+            lanes: LaneConfig::default(),
+            segments: SegmentConfig::default(),
+            part: Part::WHOLE,
+            observer: Arc::new(NoObserver),
+            stop: StopToken::default(),
+        }
+    }
+}
+
+impl fmt::Debug for RunConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunConfig")
+            .field("devices", &self.devices)
+            .field("dtype", &self.dtype)
+            .field("index", &self.index)
+            .field("plan", &self.plan)
+            .field("lanes", &self.lanes)
+            .field("segments", &self.segments)
+            .field("part", &self.part)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,150 @@
+//! What can go wrong with a run.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::Devices;
+
+/// Why a run did not do all that it should. Nothing stands half-written under a final name.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// CUDA devices were asked for.
+    #[error(
+        "--devices {devices}: this version of plm-fleet computes on the CPU only; use --devices \
+         cpu, or cpu:N for N ranks"
+    )]
+    CudaNotBuilt {
+        /// What was asked for.
+        devices: Devices,
+    },
+    /// The input was refused.
+    #[error(transparent)]
+    Index(#[from] plm_index::Error),
+    /// The model was refused.
+    #[error(transparent)]
+    Model(#[from] plm_esm2::Error),
+    /// A sequence or a setting was refused, or the ranks could not finish.
+    #[error(transparent)]
+    Coordinator(#[from] plm_coordinator::Error),
+    /// The output could not be written, merged or verified.
+    #[error(transparent)]
+    Shards(#[from] plm_shards::Error),
+    /// The policies left nothing of the input.
+    #[error(
+        "none of the {records} records is to be embedded: all are left out by the policies \
+         chosen; see --on-invalid, --on-empty, --on-duplicate and --on-long"
+    )]
+    NothingToEmbed {
+        /// How many records the input has.
+        records: u64,
+    },
+    /// The output directory holds the results of another input, model or setting.
+    #[error(
+        "{} belongs to another run: {differences}; choose another --out, or remove that directory \
+         if its results are not needed",
+        path.display()
+    )]
+    OtherRun {
+        /// The file that says so.
+        path: PathBuf,
+        /// What differs, as `setting: there, here`.
+        differences: String,
+    },
+    /// Parts that an aggregation needs are not there.
+    #[error(
+        "{}: {} of {count} parts are not done: {}; run `plm-fleet embed ... --shard i/{count}` for \
+         each, then aggregate again",
+        path.display(),
+        missing.len(),
+        list(missing)
+    )]
+    MissingParts {
+        /// The output directory.
+        path: PathBuf,
+        /// How many parts there should be.
+        count: u32,
+        /// Which are missing, from one.
+        missing: Vec<u32>,
+    },
+    /// There is no part at all to aggregate.
+    #[error(
+        "{} holds no part of a run: `plm-fleet embed ... --shard i/N --out` makes one",
+        path.display()
+    )]
+    NoParts {
+        /// The output directory.
+        path: PathBuf,
+    },
+    /// The directory's fingerprint names a number format that this version does not know.
+    #[error("fingerprint.json names the number format {word:?}, which this version does not know")]
+    UnknownDtype {
+        /// What it says.
+        word: String,
+    },
+    /// A directory that should hold a finished run does not.
+    #[error(
+        "{} is not there, so the run is not finished: `plm-fleet embed` with the same arguments, \
+         or `plm-fleet aggregate` for parts, finishes it",
+        path.display()
+    )]
+    NotFinished {
+        /// The file that is missing.
+        path: PathBuf,
+    },
+    /// A report of an earlier run can't be read.
+    #[error("{} is not a report of this version of plm-fleet: remove it and run again", path.display())]
+    DamagedReport {
+        /// The report.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The ledger does not tell of every record once.
+    #[error("{}, line {line}: {problem}; run again to have it written anew", path.display())]
+    Ledger {
+        /// The ledger.
+        path: PathBuf,
+        /// The line, from one.
+        line: u64,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A file of the output directory can't be read or written.
+    #[error("can't read or write {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Whether the input, the model or a setting was refused before anything was computed.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::CudaNotBuilt { .. }
+            | Self::Index(_)
+            | Self::Model(_)
+            | Self::NothingToEmbed { .. }
+            | Self::OtherRun { .. } => true,
+            // One without a report was raised before any rank was started.
+            Self::Coordinator(error) => error.report().is_none(),
+            _ => false,
+        }
+    }
+
+    /// For `map_err`: an I/O error and the path it is about.
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}
+
+fn list(parts: &[u32]) -> String {
+    let parts: Vec<String> = parts.iter().map(u32::to_string).collect();
+    parts.join(", ")
+}

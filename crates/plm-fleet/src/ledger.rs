@@ -1,0 +1,163 @@
+//! The ledger: every input record, exactly one outcome, and why.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
+use std::path::Path;
+
+use plm_coordinator::{FailedRow, PlanConfig, PlannedOutcome, SkipReason};
+use plm_core::{DurableFile, Outcome, RowId, SequenceSource};
+use plm_index::{FastaIndex, IndexedRecord};
+
+use crate::{Error, RecordCounts};
+
+const HEADER: &str = "row\tid\toutcome\tresidues\tsubstituted\tfile\tline\tbyte_offset\tdetail";
+
+/// What became of every record of a finished run.
+pub(crate) struct Ledger<'a> {
+    index: &'a FastaIndex,
+    plan: &'a PlanConfig,
+    failed: HashMap<RowId, &'a str>,
+}
+
+impl<'a> Ledger<'a> {
+    pub(crate) fn new(
+        index: &'a FastaIndex,
+        plan: &'a PlanConfig,
+        failed_rows: &'a [FailedRow],
+    ) -> Self {
+        Self {
+            index,
+            plan,
+            failed: failed_rows
+                .iter()
+                .map(|failed| (failed.row, failed.reason.as_str()))
+                .collect(),
+        }
+    }
+
+    /// The outcome of a record, and why if that is not plain.
+    fn outcome(&self, record: &IndexedRecord<'_>) -> (Outcome, Cow<'a, str>) {
+        if let Some(reason) = self.failed.get(&record.row) {
+            return (Outcome::Failed, Cow::Borrowed(reason));
+        }
+        let info = SequenceSource::record(self.index, record.row);
+        let planned = self.plan.outcome(&info);
+        let max_residues = self.plan.max_residues();
+        let detail = match planned {
+            PlannedOutcome::Embedded => match record.renamed_from {
+                Some(original) => format!("duplicate of {original}, renamed").into(),
+                None => "".into(),
+            },
+            PlannedOutcome::Truncated => format!("first {max_residues} residues").into(),
+            PlannedOutcome::Windowed => format!("windows of {max_residues} residues").into(),
+            PlannedOutcome::Skipped(SkipReason::BySource) => record
+                .skipped
+                .map_or("".into(), |reason| reason.name().into()),
+            PlannedOutcome::Skipped(reason) => reason.to_string().into(),
+        };
+        (planned.outcome(), detail)
+    }
+
+    /// Every row's outcome, in order.
+    pub(crate) fn outcomes(&self) -> impl Iterator<Item = (RowId, Outcome)> {
+        self.index
+            .records()
+            .map(|record| (record.row, self.outcome(&record).0))
+    }
+
+    pub(crate) fn counts(&self) -> RecordCounts {
+        let mut counts = RecordCounts::default();
+        self.outcomes()
+            .for_each(|(_, outcome)| counts.count(outcome));
+        counts
+    }
+
+    pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
+        let write = || -> io::Result<()> {
+            let mut file = DurableFile::create(path)?;
+            let mut out = BufWriter::new(file.file());
+            writeln!(out, "{HEADER}")?;
+            for record in self.index.records() {
+                let (outcome, detail) = self.outcome(&record);
+                writeln!(
+                    out,
+                    "{}\t{}\t{outcome}\t{}\t{}\t{}\t{}\t{}\t{}",
+                    record.row.0,
+                    record.id,
+                    record.residue_count,
+                    record.substitutions,
+                    field(&record.file.name),
+                    record.line,
+                    record.byte_offset,
+                    field(&detail),
+                )?;
+            }
+            out.flush()?;
+            drop(out);
+            file.commit()
+        };
+        write().map_err(Error::io(path))
+    }
+}
+
+/// Text that keeps to its column. (An id is one word and needs none of this.)
+fn field(text: &str) -> Cow<'_, str> {
+    if text.contains(['\t', '\n', '\r']) {
+        text.replace(['\t', '\n', '\r'], " ").into()
+    } else {
+        text.into()
+    }
+}
+
+/// Reads a ledger back: the outcome of every row, each of which must be there once, in order and
+/// under the id that the index has for it.
+pub(crate) fn read(path: &Path, index: &FastaIndex) -> Result<Vec<Outcome>, Error> {
+    let file = BufReader::new(File::open(path).map_err(Error::io(path))?);
+    let mut outcomes = Vec::new();
+    for (number, text) in (1..).zip(file.lines()) {
+        let text = text.map_err(Error::io(path))?;
+        let problem = |problem: String| Error::Ledger {
+            path: path.to_owned(),
+            line: number,
+            problem,
+        };
+        if number == 1 {
+            if text != HEADER {
+                return Err(problem(format!("the header is not {HEADER:?}")));
+            }
+            continue;
+        }
+        let row = RowId(outcomes.len() as u64);
+        if row.0 >= index.len() {
+            return Err(problem(format!(
+                "the index has {} records and the ledger more",
+                index.len()
+            )));
+        }
+        let id = index.record(row).id;
+        let mut fields = text.split('\t');
+        if fields.next() != Some(&row.0.to_string()) || fields.next() != Some(id) {
+            return Err(problem(format!("it should be that of {row}, {id:?}")));
+        }
+        let outcome = fields.next().unwrap_or_default();
+        let outcome = Outcome::ALL
+            .into_iter()
+            .find(|known| known.name() == outcome)
+            .ok_or_else(|| problem(format!("{outcome:?} is no outcome")))?;
+        outcomes.push(outcome);
+    }
+    if (outcomes.len() as u64) < index.len() {
+        return Err(Error::Ledger {
+            path: path.to_owned(),
+            line: outcomes.len() as u64 + 2,
+            problem: format!(
+                "the index has {} records and the ledger only {}",
+                index.len(),
+                outcomes.len()
+            ),
+        });
+    }
+    Ok(outcomes)
+}

@@ -1,0 +1,66 @@
+//! Protein FASTA files to ESM-2 embeddings in one HDF5 file, on every device of a machine.
+//!
+//! The verb is [`run_multi_gpu_inference`]. It indexes the input, plans packed batches, runs one
+//! rank per device, merges what they wrote into `embeddings.h5` in the order of the input, and
+//! verifies it. [`aggregate_parts`] merges a run that was spread over several processes,
+//! [`verify_run`] reads a finished one again, and [`EmbeddingsFile`] reads its vectors.
+//!
+//! ```
+//! use plm_fleet::{EmbeddingsFile, Model, RunConfig, run_multi_gpu_inference};
+//! # let scratch = tempfile::tempdir()?;
+//! # let (fasta, out) = (scratch.path().join("in.fasta"), scratch.path().join("out"));
+//! # std::fs::write(&fasta, ">insulin_b\nFVNQHLCGSHLVEALYLVCGERGFFYTPKT\n>insulin_a\nGIVEQCCTSICSLYQLENYCN\n")?;
+//!
+//! let report = run_multi_gpu_inference([fasta], &Model::PlmTiny, out, &RunConfig::default())?;
+//! let file = EmbeddingsFile::open(report.embeddings_path.expect("not a part"))?;
+//! assert_eq!(file.ids()?, ["insulin_b", "insulin_a"]);
+//! assert_eq!(file.read_rows(0..2)?.dim(), (2, 128));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Crates
+//!
+//! This crate joins the others and knows neither how anything is computed nor how it is stored:
+//! [`index`] finds records in FASTA files, [`esm2`] is the model, [`coordinator`] plans and runs
+//! the ranks, [`shards`] writes and merges HDF5. They meet at the ports of [`core`]. Each may be
+//! used by itself.
+
+mod aggregate;
+mod claim;
+mod config;
+mod devices;
+mod error;
+mod fingerprint;
+mod layout;
+mod ledger;
+mod logs;
+mod model;
+mod report;
+mod run;
+mod verify;
+
+pub use plm_coordinator as coordinator;
+pub use plm_core as core;
+pub use plm_esm2 as esm2;
+pub use plm_index as index;
+pub use plm_shards as shards;
+
+pub use plm_coordinator::{
+    FailedRow, LaneConfig, LongSequences, NoObserver, Observer, Part, PlanConfig, RankFailure,
+    RunEvent, StopToken, WorkerReport,
+};
+pub use plm_core::{Dtype, Outcome};
+pub use plm_index::{BadRecordPolicy, DuplicatePolicy, FastaIndex, IndexConfig, Input};
+pub use plm_shards::{EmbeddingsFile, SegmentConfig};
+
+pub use aggregate::aggregate_parts;
+pub use config::RunConfig;
+pub use devices::{Devices, ParseDevicesError};
+pub use error::Error;
+pub use model::Model;
+pub use report::{PartReport, RecordCounts, RunReport, StageSeconds};
+pub use run::{build_index, run_multi_gpu_inference};
+pub use verify::{VerifyReport, verify_run};
+
+/// The version of plm-fleet: that of all its crates.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

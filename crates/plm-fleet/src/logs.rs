@@ -1,0 +1,129 @@
+//! A log for people per rank, and metrics for programs.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use plm_coordinator::{Observer, RunEvent};
+use plm_core::{Rank, WorldSize};
+
+use crate::Error;
+
+/// Writes what happens to `rank_NNNNN.log` and `metrics.jsonl`, and passes it on.
+///
+/// A log that can't be written is no reason to lose a run: the first error is reported as an
+/// event, and the run goes on.
+pub(crate) struct Logs {
+    started: Instant,
+    ranks: Vec<Mutex<BufWriter<File>>>,
+    metrics: Mutex<BufWriter<File>>,
+    next: Arc<dyn Observer>,
+}
+
+impl Logs {
+    pub(crate) fn create(
+        directory: &Path,
+        world: WorldSize,
+        next: Arc<dyn Observer>,
+    ) -> Result<Self, Error> {
+        fs::create_dir_all(directory).map_err(Error::io(directory))?;
+        let open = |name: &str| {
+            let path = directory.join(name);
+            // Appended to, since a run that goes on after a crash should not lose what led to it.
+            File::options()
+                .create(true)
+                .append(true)
+                .open(&path)
+                .map(|file| Mutex::new(BufWriter::new(file)))
+                .map_err(Error::io(path))
+        };
+        Ok(Self {
+            started: Instant::now(),
+            ranks: world
+                .ranks()
+                .map(|rank| open(&format!("rank_{:05}.log", rank.0)))
+                .collect::<Result<_, _>>()?,
+            metrics: open("metrics.jsonl")?,
+            next,
+        })
+    }
+
+    fn log(&self, rank: Rank, text: &str, metric: serde_json::Value) -> io::Result<()> {
+        let seconds = self.started.elapsed().as_secs_f64();
+        let line = |file: &Mutex<BufWriter<File>>, text: &str| {
+            let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+            writeln!(file, "{text}")?;
+            // Whoever looks at a log looks while the run goes on.
+            file.flush()
+        };
+        if let Some(file) = self.ranks.get(rank.0 as usize) {
+            line(file, &format!("{seconds:10.3} s  {text}"))?;
+        }
+        let mut metric = metric;
+        metric["seconds"] = seconds.into();
+        metric["rank"] = rank.0.into();
+        line(&self.metrics, &metric.to_string())
+    }
+
+    fn record(&self, event: &RunEvent<'_>) -> io::Result<()> {
+        match *event {
+            RunEvent::RankLoaded { rank, seconds } => self.log(
+                rank,
+                &format!("loaded in {seconds:.3} s"),
+                serde_json::json!({"event": "loaded", "load_seconds": seconds}),
+            ),
+            RunEvent::BatchTakenOver { rank, from, batch } => self.log(
+                rank,
+                &format!("takes over {batch} from {from}"),
+                serde_json::json!({"event": "taken_over", "batch": batch.0, "from_rank": from.0}),
+            ),
+            RunEvent::BatchWritten {
+                rank,
+                batch,
+                sequences,
+                tokens,
+                encode_seconds,
+                write_seconds,
+            } => self.log(
+                rank,
+                &format!(
+                    "{batch}: {sequences} sequences, {tokens} tokens, encoded in \
+                     {encode_seconds:.3} s ({:.0} tokens/s), written in {write_seconds:.3} s",
+                    tokens as f64 / encode_seconds.max(1e-9)
+                ),
+                serde_json::json!({
+                    "event": "written", "batch": batch.0, "sequences": sequences, "tokens": tokens,
+                    "encode_seconds": encode_seconds, "write_seconds": write_seconds,
+                }),
+            ),
+            RunEvent::BatchDurable { rank, batch, .. } => self.log(
+                rank,
+                &format!("{batch} is durable"),
+                serde_json::json!({"event": "durable", "batch": batch.0}),
+            ),
+            RunEvent::RowFailed { rank, row } => self.log(
+                rank,
+                &format!("{:?} ({}) failed: {}", row.id, row.row, row.reason),
+                serde_json::json!({"event": "row_failed", "row": row.row.0, "id": row.id, "reason": row.reason}),
+            ),
+            RunEvent::RankFailed { failure } => self.log(
+                failure.rank,
+                &failure.to_string(),
+                serde_json::json!({"event": "rank_failed", "stage": failure.stage, "kind": failure.kind, "message": failure.message}),
+            ),
+            // An event of a newer coordinator that this log has no words for.
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Observer for Logs {
+    fn event(&self, event: &RunEvent<'_>) {
+        if let Err(error) = self.record(event) {
+            tracing::warn!(%error, "the logs of this run are incomplete");
+        }
+        self.next.event(event);
+    }
+}

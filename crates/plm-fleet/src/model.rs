@@ -1,0 +1,87 @@
+//! Which model a run uses.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use plm_core::{Dtype, EncoderLoader};
+use plm_esm2::{Checkpoint, CpuOptions, Esm2Loader};
+
+use crate::{Devices, Error};
+
+/// The model of a run.
+#[derive(Clone, Default)]
+pub enum Model {
+    /// The demonstration model inside this library: six layers, trained on 20,000 proteins. It
+    /// lets everything run with no network and no GPU, and is no substitute for ESM-2's weights.
+    #[default]
+    PlmTiny,
+    /// A directory with an ESM-2 checkpoint in Hugging Face's layout.
+    Checkpoint(PathBuf),
+    /// Anything else that turns packed batches into vectors. It is asked for one encoder per rank
+    /// and decides by itself which device that is; the dtype of the run is then the loader's.
+    Loader(Arc<dyn EncoderLoader>),
+}
+
+impl Model {
+    /// What "plm-tiny" stands for on a command line.
+    const PLM_TINY: &str = "plm-tiny";
+
+    /// The loader of every rank's encoder.
+    pub(crate) fn loader(
+        &self,
+        devices: &Devices,
+        dtype: Dtype,
+    ) -> Result<Arc<dyn EncoderLoader>, Error> {
+        let checkpoint = match self {
+            Self::Loader(loader) => return Ok(Arc::clone(loader)),
+            Self::PlmTiny => Checkpoint::plm_tiny(),
+            Self::Checkpoint(directory) => Checkpoint::open(directory)?,
+        };
+        let lanes = NonZeroUsize::try_from(devices.world_size()?.get() as usize)
+            .expect("a world has at least one rank");
+        Ok(Arc::new(Esm2Loader::new(
+            checkpoint,
+            CpuOptions::all_cores(lanes),
+            dtype,
+        )?))
+    }
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Loader(loader) => f.debug_tuple("Loader").field(loader.spec()).finish(),
+            _ => fmt::Display::fmt(self, f),
+        }
+    }
+}
+
+impl fmt::Display for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PlmTiny => f.write_str(Self::PLM_TINY),
+            Self::Checkpoint(directory) => directory.display().fmt(f),
+            Self::Loader(loader) => f.write_str(&loader.spec().model),
+        }
+    }
+}
+
+impl FromStr for Model {
+    type Err = std::convert::Infallible;
+
+    fn from_str(words: &str) -> Result<Self, Self::Err> {
+        Ok(match words {
+            Self::PLM_TINY => Self::PlmTiny,
+            directory => Self::Checkpoint(directory.into()),
+        })
+    }
+}
+
+impl From<Arc<dyn EncoderLoader>> for Model {
+    fn from(loader: Arc<dyn EncoderLoader>) -> Self {
+        Self::Loader(loader)
+    }
+}

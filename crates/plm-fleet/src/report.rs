@@ -1,0 +1,167 @@
+//! What a run did: the value that the verb returns, and what `run.json` holds.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use plm_coordinator::{CoordinatorReport, FailedRow, RankFailure, WorkerReport};
+use plm_core::{DurableFile, Outcome};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::layout::Layout;
+
+/// What a run did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RunReport {
+    /// The version of plm-fleet.
+    pub version: String,
+    /// The finished file; `None` after a part of a larger world, which is yet to be aggregated.
+    pub embeddings_path: Option<PathBuf>,
+    /// The model's name.
+    pub model: String,
+    /// What became of the input's records. After a part: of the part's own, and of those that the
+    /// policies leave out.
+    pub records: RecordCounts,
+    /// Every rank that failed and why; the others did its work.
+    pub failed_ranks: Vec<RankFailure>,
+    /// Every record that should have a vector and has none, and why.
+    pub failed_rows: Vec<FailedRow>,
+    /// Who did what, part by part; a run that is all of its world has one part.
+    pub parts: Vec<PartReport>,
+    /// Where the time went.
+    pub seconds: StageSeconds,
+}
+
+/// What one part of a run did: all of it, unless it was spread over several processes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct PartReport {
+    /// Which part, from one.
+    pub number: u32,
+    /// Of how many.
+    pub count: u32,
+    /// The devices, as they were asked for.
+    pub devices: String,
+    /// What each rank did.
+    pub ranks: CoordinatorReport,
+}
+
+/// How many records had which outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RecordCounts {
+    /// Embedded whole.
+    pub embedded: u64,
+    /// Embedded up to the model's window.
+    pub truncated: u64,
+    /// Embedded in windows.
+    pub windowed: u64,
+    /// Left out by a policy.
+    pub skipped: u64,
+    /// Failed.
+    pub failed: u64,
+}
+
+/// Where the time of a run went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct StageSeconds {
+    /// Indexing, or checking an index that was there.
+    pub index: f64,
+    /// Opening the model and planning.
+    pub plan: f64,
+    /// The ranks: load, read, encode, write.
+    pub ranks: f64,
+    /// Merging and verifying.
+    pub aggregate: f64,
+    /// All of it.
+    pub total: f64,
+}
+
+impl RunReport {
+    /// Every rank of every part.
+    pub fn workers(&self) -> impl Iterator<Item = &WorkerReport> {
+        self.parts.iter().flat_map(|part| &part.ranks.workers)
+    }
+
+    /// How many sequences have a vector.
+    pub fn sequences(&self) -> u64 {
+        let RecordCounts {
+            embedded,
+            truncated,
+            windowed,
+            ..
+        } = self.records;
+        embedded + truncated + windowed
+    }
+
+    /// How many tokens went through the model, special tokens included.
+    pub fn tokens(&self) -> u64 {
+        self.workers().map(|worker| worker.tokens).sum()
+    }
+
+    /// Tokens per second of the ranks' wall time, all ranks of a part together; 0 if none ran.
+    pub fn tokens_per_second(&self) -> f64 {
+        let rate = |part: &PartReport| {
+            let tokens: u64 = part.ranks.workers.iter().map(|worker| worker.tokens).sum();
+            if tokens == 0 {
+                0.0
+            } else {
+                tokens as f64 / part.ranks.wall_seconds
+            }
+        };
+        self.parts.iter().map(rate).sum()
+    }
+
+    /// The report of the finished run in an output directory.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if there is none, [`Error::DamagedReport`] if it can't be read.
+    pub fn of_run(out_dir: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::read(&Layout::new(out_dir.as_ref()).run_report())
+    }
+
+    pub(crate) fn read(path: &Path) -> Result<Self, Error> {
+        read_json(path)
+    }
+
+    pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
+        write_json(path, self)
+    }
+}
+
+impl RecordCounts {
+    pub(crate) fn count(&mut self, outcome: Outcome) {
+        *match outcome {
+            Outcome::Embedded => &mut self.embedded,
+            Outcome::Truncated => &mut self.truncated,
+            Outcome::Windowed => &mut self.windowed,
+            Outcome::Skipped => &mut self.skipped,
+            Outcome::Failed => &mut self.failed,
+        } += 1;
+    }
+
+    /// All records.
+    pub fn total(&self) -> u64 {
+        self.embedded + self.truncated + self.windowed + self.skipped + self.failed
+    }
+}
+
+/// Reads a report of an earlier run.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    let bytes = fs::read(path).map_err(Error::io(path))?;
+    serde_json::from_slice(&bytes).map_err(|source| Error::DamagedReport {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Writes a report, whole or not at all.
+pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
+    let mut json =
+        serde_json::to_vec_pretty(value).expect("reports hold nothing that JSON cannot say");
+    json.push(b'\n');
+    DurableFile::write(path, &json).map_err(Error::io(path))
+}

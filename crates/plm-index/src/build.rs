@@ -1,0 +1,208 @@
+//! Scanned records to an index, under its policies.
+
+use std::fs::File;
+
+use crate::index::{Entry, Records};
+use crate::rename::rename_repeats;
+use crate::residues::residues_hash;
+use crate::scan::{ScannedRecord, scan};
+use crate::seen::SeenIds;
+use crate::stage::Staged;
+use crate::{
+    BadRecordPolicy, DuplicatePolicy, Error, FastaIndex, IndexConfig, InputFile, Place, Problem,
+    ProblemKind, Problems, SkipReason,
+};
+
+/// Indexes all of `staged`.
+pub(crate) fn build(staged: Vec<Staged>, config: &IndexConfig) -> Result<FastaIndex, Error> {
+    let mut builder = Builder::new(config);
+    let mut inputs = Vec::with_capacity(staged.len());
+    for input in staged {
+        let (name, path) = match &input {
+            Staged::InPlace { name, path } => (name, path),
+            Staged::Spooled(input) => (&input.name, &input.path),
+        };
+        let text = File::open(path).map_err(|source| Error::Read {
+            file: name.clone(),
+            source,
+        })?;
+        builder.names.push(name.clone());
+        let (text_bytes, text_digest) = scan(name, text, |record| builder.add(&record))?;
+        inputs.push(match input {
+            Staged::InPlace { name, path } => InputFile {
+                name,
+                path,
+                bytes: text_bytes,
+                digest: text_digest,
+                text_bytes,
+                text_digest,
+            },
+            Staged::Spooled(input) if input.text_digest == text_digest => input,
+            Staged::Spooled(input) => return Err(Error::ChangedMeanwhile { path: input.path }),
+        });
+    }
+    let records = builder.finish()?;
+    tracing::info!(
+        records = records.entries.len(),
+        inputs = inputs.len(),
+        "indexed"
+    );
+    Ok(FastaIndex {
+        config: *config,
+        inputs,
+        records,
+    })
+}
+
+/// Takes the records of all inputs, one by one.
+struct Builder<'a> {
+    config: &'a IndexConfig,
+    /// Of the inputs so far; the last is the one that is being read.
+    names: Vec<String>,
+    records: Records,
+    seen: SeenIds,
+    /// Rows that are to be renamed.
+    repeats: Vec<u32>,
+    skipped: Problems,
+    problems: Problems,
+}
+
+impl<'a> Builder<'a> {
+    fn new(config: &'a IndexConfig) -> Self {
+        Self {
+            config,
+            names: Vec::new(),
+            records: Records::default(),
+            seen: SeenIds::default(),
+            repeats: Vec::new(),
+            skipped: Problems::default(),
+            problems: Problems::default(),
+        }
+    }
+
+    /// Takes the next record of the last input.
+    fn add(&mut self, record: &ScannedRecord<'_>) -> Result<(), Error> {
+        let row = u32::try_from(self.records.entries.len()).map_err(|_| Error::TooManyRecords)?;
+        let defect = defect_of(record);
+        self.push(record, defect.as_ref().map(ProblemKind::skip_reason));
+        // Skipped records too, so that nothing is renamed to the id of one.
+        let earlier = self.seen.claim(&self.records, row);
+        match (defect, earlier) {
+            (Some(kind), _) => {
+                let policy = match kind {
+                    ProblemKind::Empty => self.config.on_empty,
+                    _ => self.config.on_invalid,
+                };
+                let problem = self.problem(record, kind);
+                match policy {
+                    BadRecordPolicy::Fail => self.problems.push(problem),
+                    BadRecordPolicy::Skip => self.skipped.push(problem),
+                }
+            }
+            (None, Some(earlier)) => self.add_duplicate(record, row, earlier),
+            (None, None) => {}
+        }
+        Ok(())
+    }
+
+    /// Notes the record; one with a defect as skipped, which is what it is if there is an index.
+    fn push(&mut self, record: &ScannedRecord<'_>, skipped: Option<SkipReason>) {
+        let residues = record.residues;
+        let (letters, substitutions) = match residues.invalid() {
+            Some(_) => (&[][..], 0),
+            None => (residues.letters(), residues.substitutions()),
+        };
+        self.records
+            .ids
+            .push_str(&String::from_utf8_lossy(record.id));
+        self.records.entries.push(Entry {
+            byte_offset: record.byte_offset,
+            sequence_offset: record.sequence_offset,
+            line: record.line,
+            residues_hash: residues_hash(letters),
+            id_end: self.records.ids.len() as u64,
+            residue_count: u32::try_from(letters.len())
+                .expect("the parser refuses more residues than 32 bits count"),
+            substitutions,
+            file: u32::try_from(self.names.len() - 1)
+                .expect("earlier inputs have a record each, and rows fit 32 bits"),
+            skipped,
+            renamed: false,
+        });
+    }
+
+    fn add_duplicate(&mut self, record: &ScannedRecord<'_>, row: u32, earlier: u32) {
+        if self.config.on_duplicate == DuplicatePolicy::Rename {
+            self.repeats.push(row);
+            return;
+        }
+        let first = &self.records.entries[earlier as usize];
+        let first = Place {
+            file: self.names[first.file as usize].clone(),
+            line: first.line,
+            byte_offset: first.byte_offset,
+        };
+        let problem = self.problem(record, ProblemKind::Duplicate { first });
+        if self.config.on_duplicate == DuplicatePolicy::Fail {
+            self.problems.push(problem);
+        } else {
+            self.records.entries[row as usize].skipped = Some(SkipReason::Duplicate);
+            self.skipped.push(problem);
+        }
+    }
+
+    fn problem(&self, record: &ScannedRecord<'_>, kind: ProblemKind) -> Problem {
+        let (line, byte_offset) = match kind {
+            ProblemKind::InvalidLetter { .. } => record.odd_place,
+            _ => (record.line, record.byte_offset),
+        };
+        Problem {
+            record: String::from_utf8_lossy(record.id).into_owned(),
+            place: Place {
+                file: self.names.last().cloned().unwrap_or_default(),
+                line,
+                byte_offset,
+            },
+            kind,
+        }
+    }
+
+    fn finish(mut self) -> Result<Records, Error> {
+        if self.problems.total() > 0 {
+            return Err(Error::Problems(Box::new(self.problems)));
+        }
+        for problem in self.skipped.first() {
+            tracing::warn!("skipped: {problem}");
+        }
+        if self.skipped.total() > 0 {
+            tracing::warn!(records = self.skipped.total(), "records were skipped");
+        }
+        if !self.repeats.is_empty() {
+            rename_repeats(&mut self.records, self.seen, &self.repeats);
+            tracing::warn!(records = self.repeats.len(), "records were renamed");
+        }
+        self.records.entries.shrink_to_fit();
+        self.records.ids.shrink_to_fit();
+        Ok(self.records)
+    }
+}
+
+/// What is wrong with a record on its own, the worst first.
+fn defect_of(record: &ScannedRecord<'_>) -> Option<ProblemKind> {
+    if record.id.is_empty() {
+        Some(ProblemKind::NoName)
+    } else if std::str::from_utf8(record.id).is_err() {
+        Some(ProblemKind::IdNotUtf8)
+    } else if let Some(odd) = record.residues.invalid() {
+        Some(ProblemKind::InvalidLetter {
+            byte: odd.byte,
+            position: odd.position,
+        })
+    } else {
+        record
+            .residues
+            .letters()
+            .is_empty()
+            .then_some(ProblemKind::Empty)
+    }
+}

@@ -1,0 +1,307 @@
+//! The `index.plm` file.
+//!
+//! All numbers are unsigned, little-endian and not aligned. Offsets are in bytes from zero.
+//!
+//! | offset | bytes | what |
+//! |---|---|---|
+//! | 0 | 8 | the magic bytes `PLMINDEX` |
+//! | 8 | 4 | format version: 1 |
+//! | 12 | 4 | `H`, the size of the header |
+//! | 16 | 8 | `N`, how many records there are |
+//! | 24 | 8 | `I`, the size of all ids |
+//! | 32 | `H` | the header: UTF-8 JSON, see below |
+//! | 32 + `H` | 54 `N` | the records in the order of the input, see below |
+//! | 32 + `H` + 54 `N` | `I` | the ids of all records, one after the other, in UTF-8 |
+//! | 32 + `H` + 54 `N` + `I` | 32 | the BLAKE3 digest of everything before it; here the file ends |
+//!
+//! A record:
+//!
+//! | offset | bytes | what |
+//! |---|---|---|
+//! | 0 | 8 | the offset of its `>` in the uncompressed text of its input |
+//! | 8 | 8 | the offset of the byte after its definition line |
+//! | 16 | 8 | the line of its `>`, from one |
+//! | 24 | 8 | the 64-bit XXH3 (seed 0) of its residues, upper-cased and substituted |
+//! | 32 | 8 | where its id ends among the ids; it starts where the one before it ends |
+//! | 40 | 4 | how many residues it has; 0 if it was skipped as empty or for an invalid letter |
+//! | 44 | 4 | how many of its letters were substituted |
+//! | 48 | 4 | its input, as a position in the header's list |
+//! | 52 | 1 | 0, or why it was skipped: 1 invalid letter, 2 no residues, 3 no name, 4 the id is not UTF-8, 5 duplicate id |
+//! | 53 | 1 | 1 if its id is the input's with `_` and a number appended, else 0 |
+//!
+//! A record's sequence lines end where the next record of the same input starts, or with the text.
+//! The records of an input follow each other, and inputs follow in the order of the list.
+//!
+//! The header holds the policies and the inputs:
+//!
+//! ```json
+//! {
+//!   "config": { "on_invalid": "fail", "on_empty": "skip", "on_duplicate": "rename" },
+//!   "inputs": [
+//!     {
+//!       "name": "proteins.fasta.gz",
+//!       "path": "/data/out/spool/<digest>-<text digest>.fasta",
+//!       "bytes": 1048576,
+//!       "digest": "blake3:<64 hex digits>, of the input as it is",
+//!       "text_bytes": 3145728,
+//!       "text_digest": "blake3:<64 hex digits>, of the uncompressed text"
+//!     }
+//!   ]
+//! }
+//! ```
+
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::Path;
+
+use plm_core::{DurableFile, RowId};
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Hashing;
+use crate::index::{Entry, Records};
+use crate::{Error, FastaIndex, IndexConfig, InputFile, SkipReason};
+
+const MAGIC: [u8; 8] = *b"PLMINDEX";
+const VERSION: u32 = 1;
+const PREAMBLE_BYTES: u64 = 32;
+const RECORD_BYTES: u64 = 54;
+const DIGEST_BYTES: u64 = 32;
+const BUFFER_BYTES: usize = 1 << 18;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    config: IndexConfig,
+    inputs: Vec<InputFile>,
+}
+
+impl FastaIndex {
+    /// Writes the index to `path`, whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::SaveIndex`] if it can't be written.
+    pub fn save(&self, path: &Path) -> Result<(), Error> {
+        self.write(path).map_err(|source| Error::SaveIndex {
+            path: path.to_path_buf(),
+            source,
+        })
+    }
+
+    fn write(&self, path: &Path) -> io::Result<()> {
+        let header = serde_json::to_vec(&Header {
+            config: self.config,
+            inputs: self.inputs.clone(),
+        })?;
+        let header_bytes = u32::try_from(header.len()).map_err(io::Error::other)?;
+        let file = DurableFile::create(path)?;
+        let mut body = BufWriter::with_capacity(BUFFER_BYTES, Hashing::new(file));
+        body.write_all(&MAGIC)?;
+        body.write_all(&VERSION.to_le_bytes())?;
+        body.write_all(&header_bytes.to_le_bytes())?;
+        body.write_all(&self.len().to_le_bytes())?;
+        body.write_all(&(self.records.ids.len() as u64).to_le_bytes())?;
+        body.write_all(&header)?;
+        for entry in &self.records.entries {
+            write_entry(entry, &mut body)?;
+        }
+        body.write_all(self.records.ids.as_bytes())?;
+        let body = body.into_inner().map_err(io::IntoInnerError::into_error)?;
+        let digest = body.digest();
+        let mut file = body.into_inner();
+        file.write_all(digest.as_bytes())?;
+        file.commit()
+    }
+
+    /// Reads the index at `path`, all of which is checked.
+    ///
+    /// # Errors
+    /// [`Error::ReadIndex`] if it can't be read; [`Error::NotAnIndex`], [`Error::IndexVersion`] or
+    /// [`Error::DamagedIndex`] if it is not what [`save`](Self::save) wrote.
+    pub fn load(path: &Path) -> Result<Self, Error> {
+        read(path).map_err(|failure| {
+            let path = path.to_path_buf();
+            match failure {
+                Failure::Read(source) => Error::ReadIndex { path, source },
+                Failure::NotAnIndex => Error::NotAnIndex { path },
+                Failure::Version(found) => Error::IndexVersion {
+                    path,
+                    found,
+                    expected: VERSION,
+                },
+                Failure::Damaged(what) => Error::DamagedIndex { path, what },
+            }
+        })
+    }
+}
+
+/// Why an index can't be loaded.
+enum Failure {
+    Read(io::Error),
+    NotAnIndex,
+    Version(u32),
+    Damaged(&'static str),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof => Self::Damaged("it is cut short"),
+            _ => Self::Read(error),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<FastaIndex, Failure> {
+    let mut file = File::open(path).map_err(Failure::Read)?;
+    let file_bytes = file.metadata()?.len();
+    let body_bytes = file_bytes.saturating_sub(DIGEST_BYTES);
+    let mut body = BufReader::with_capacity(
+        BUFFER_BYTES,
+        Hashing::new(Read::take(&mut file, body_bytes)),
+    );
+
+    if file_bytes < MAGIC.len() as u64 || read_array(&mut body)? != MAGIC {
+        return Err(Failure::NotAnIndex);
+    }
+    let version = u32::from_le_bytes(read_array(&mut body)?);
+    if version != VERSION {
+        return Err(Failure::Version(version));
+    }
+    let header_bytes = u32::from_le_bytes(read_array(&mut body)?);
+    let record_count = u64::from_le_bytes(read_array(&mut body)?);
+    let id_bytes = u64::from_le_bytes(read_array(&mut body)?);
+    // Nothing is allocated before the sizes are known to be the file's: none can exceed it.
+    let expected_bytes = record_count
+        .checked_mul(RECORD_BYTES)
+        .and_then(|bytes| bytes.checked_add(PREAMBLE_BYTES + u64::from(header_bytes)))
+        .and_then(|bytes| bytes.checked_add(id_bytes));
+    if expected_bytes != Some(body_bytes) {
+        return Err(Failure::Damaged("its sizes do not add up"));
+    }
+
+    let header = read_bytes(&mut body, u64::from(header_bytes))?;
+    let mut entries = Vec::with_capacity(record_count as usize);
+    for _ in 0..record_count {
+        entries.push(read_entry(&read_array(&mut body)?)?);
+    }
+    let ids = read_bytes(&mut body, id_bytes)?;
+    let digest = body.into_inner().digest();
+    if read_array(&mut file)? != *digest.as_bytes() {
+        return Err(Failure::Damaged("its digest is another"));
+    }
+
+    let header: Header =
+        serde_json::from_slice(&header).map_err(|_| Failure::Damaged("its header is no JSON"))?;
+    let ids = String::from_utf8(ids).map_err(|_| Failure::Damaged("its ids are not UTF-8"))?;
+    let index = FastaIndex {
+        config: header.config,
+        inputs: header.inputs,
+        records: Records { entries, ids },
+    };
+    validate(&index).map_err(Failure::Damaged)?;
+    Ok(index)
+}
+
+/// Checks what reading records relies on, for a file that is whole may still be wrong.
+fn validate(index: &FastaIndex) -> Result<(), &'static str> {
+    let Records { entries, ids } = &index.records;
+    let mut id_start = 0;
+    let mut previous: Option<&Entry> = None;
+    for (row, entry) in entries.iter().enumerate() {
+        if entry.file as usize >= index.inputs.len()
+            || previous.is_some_and(|previous| entry.file < previous.file)
+        {
+            return Err("a record is in no input");
+        }
+        let id = usize::try_from(entry.id_end)
+            .ok()
+            .and_then(|id_end| ids.get(id_start..id_end))
+            .ok_or("an id is out of bounds")?;
+        id_start += id.len();
+        if entry.renamed && !id.contains('_') {
+            return Err("a renamed record has no number");
+        }
+        let end_offset = index.end_offset(RowId(row as u64));
+        if entry.byte_offset >= entry.sequence_offset || entry.sequence_offset > end_offset {
+            return Err("a record is out of bounds");
+        }
+        if u64::from(entry.residue_count) > end_offset - entry.sequence_offset
+            || entry.substitutions > entry.residue_count
+            || (entry.residue_count == 0 && entry.skipped.is_none())
+        {
+            return Err("a residue count can't be");
+        }
+        previous = Some(entry);
+    }
+    if id_start != ids.len() {
+        return Err("an id belongs to no record");
+    }
+    Ok(())
+}
+
+fn write_entry(entry: &Entry, writer: &mut impl Write) -> io::Result<()> {
+    writer.write_all(&entry.byte_offset.to_le_bytes())?;
+    writer.write_all(&entry.sequence_offset.to_le_bytes())?;
+    writer.write_all(&entry.line.to_le_bytes())?;
+    writer.write_all(&entry.residues_hash.to_le_bytes())?;
+    writer.write_all(&entry.id_end.to_le_bytes())?;
+    writer.write_all(&entry.residue_count.to_le_bytes())?;
+    writer.write_all(&entry.substitutions.to_le_bytes())?;
+    writer.write_all(&entry.file.to_le_bytes())?;
+    writer.write_all(&[skip_code(entry.skipped), u8::from(entry.renamed)])
+}
+
+fn read_entry(bytes: &[u8; RECORD_BYTES as usize]) -> Result<Entry, Failure> {
+    let mut rest = &bytes[..];
+    let rest = &mut rest;
+    Ok(Entry {
+        byte_offset: u64::from_le_bytes(read_array(rest)?),
+        sequence_offset: u64::from_le_bytes(read_array(rest)?),
+        line: u64::from_le_bytes(read_array(rest)?),
+        residues_hash: u64::from_le_bytes(read_array(rest)?),
+        id_end: u64::from_le_bytes(read_array(rest)?),
+        residue_count: u32::from_le_bytes(read_array(rest)?),
+        substitutions: u32::from_le_bytes(read_array(rest)?),
+        file: u32::from_le_bytes(read_array(rest)?),
+        skipped: skip_reason(u8::from_le_bytes(read_array(rest)?))?,
+        renamed: match read_array(rest)? {
+            [0] => false,
+            [1] => true,
+            _ => return Err(Failure::Damaged("a record's flag is unknown")),
+        },
+    })
+}
+
+fn skip_code(skipped: Option<SkipReason>) -> u8 {
+    match skipped {
+        None => 0,
+        Some(SkipReason::InvalidLetter) => 1,
+        Some(SkipReason::Empty) => 2,
+        Some(SkipReason::NoName) => 3,
+        Some(SkipReason::IdNotUtf8) => 4,
+        Some(SkipReason::Duplicate) => 5,
+    }
+}
+
+fn skip_reason(code: u8) -> Result<Option<SkipReason>, Failure> {
+    if code == 0 {
+        return Ok(None);
+    }
+    SkipReason::ALL
+        .into_iter()
+        .find(|reason| skip_code(Some(*reason)) == code)
+        .map(Some)
+        .ok_or(Failure::Damaged("a record's skip reason is unknown"))
+}
+
+fn read_array<const N: usize>(reader: &mut impl Read) -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    reader.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn read_bytes(reader: &mut impl Read, count: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; count as usize];
+    reader.read_exact(&mut bytes)?;
+    Ok(bytes)
+}

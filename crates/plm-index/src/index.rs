@@ -1,0 +1,241 @@
+//! The index: what is known of every record.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+
+use plm_core::{BoxError, RecordInfo, RowId, SequenceReader, SequenceSource};
+
+use crate::stage::stage;
+use crate::{Error, IndexConfig, Input, InputFile, ResidueReader, build};
+
+/// An index of all records of some FASTA inputs, in their order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FastaIndex {
+    pub(crate) config: IndexConfig,
+    pub(crate) inputs: Vec<InputFile>,
+    pub(crate) records: Records,
+}
+
+impl FastaIndex {
+    /// Indexes `inputs` in one pass.
+    ///
+    /// Inputs that can't be seeked (gzip, bgzip, pipes, standard input) are decompressed once into
+    /// a file in `spool_dir`, from which records are read later. It is named by the digests of the
+    /// input and of its text; one that is there and whole is used as it is. Files of plain text
+    /// are read where they are.
+    ///
+    /// # Errors
+    /// [`Error::Problems`] if records are wrong that `config` does not let pass, after all inputs
+    /// have been read; others if an input can't be read or is no FASTA.
+    pub fn build(inputs: &[Input], spool_dir: &Path, config: &IndexConfig) -> Result<Self, Error> {
+        build::build(stage(inputs, spool_dir, &mut io::stdin())?, config)
+    }
+
+    /// The inputs, in their order.
+    pub fn inputs(&self) -> &[InputFile] {
+        &self.inputs
+    }
+
+    /// The policies it was built under.
+    pub fn config(&self) -> IndexConfig {
+        self.config
+    }
+
+    /// How many records there are, skipped ones included.
+    pub fn len(&self) -> u64 {
+        self.records.entries.len() as u64
+    }
+
+    /// Whether there are no records; an index that was built has some.
+    pub fn is_empty(&self) -> bool {
+        self.records.entries.is_empty()
+    }
+
+    /// What is known of a record.
+    ///
+    /// # Panics
+    /// If `row` is not below [`len`](Self::len).
+    pub fn record(&self, row: RowId) -> IndexedRecord<'_> {
+        let entry = self.entry(row);
+        let id = self.records.id(row.0 as usize);
+        IndexedRecord {
+            row,
+            id,
+            renamed_from: entry
+                .renamed
+                .then(|| id.rsplit_once('_').map_or(id, |(original, _)| original)),
+            file: &self.inputs[entry.file as usize],
+            line: entry.line,
+            byte_offset: entry.byte_offset,
+            sequence_offset: entry.sequence_offset,
+            residue_count: entry.residue_count,
+            substitutions: entry.substitutions,
+            skipped: entry.skipped,
+        }
+    }
+
+    /// All records, in the order of the input.
+    pub fn records(&self) -> impl ExactSizeIterator<Item = IndexedRecord<'_>> {
+        (0..self.records.entries.len()).map(|position| self.record(RowId(position as u64)))
+    }
+
+    /// A reader of residues for the calling thread.
+    pub fn reader(&self) -> ResidueReader<'_> {
+        ResidueReader::new(self)
+    }
+
+    pub(crate) fn entry(&self, row: RowId) -> &Entry {
+        let position = usize::try_from(row.0).expect("rows of an index are counted in a usize");
+        &self.records.entries[position]
+    }
+
+    /// The byte after the last one of a record: where the next one starts, or its file ends.
+    pub(crate) fn end_offset(&self, row: RowId) -> u64 {
+        let file = self.entry(row).file;
+        match self.records.entries.get(row.0 as usize + 1) {
+            Some(next) if next.file == file => next.byte_offset,
+            _ => self.inputs[file as usize].text_bytes,
+        }
+    }
+}
+
+impl SequenceSource for FastaIndex {
+    fn len(&self) -> u64 {
+        self.len()
+    }
+
+    fn record(&self, row: RowId) -> RecordInfo<'_> {
+        let record = self.record(row);
+        RecordInfo {
+            id: record.id,
+            residue_count: record.residue_count,
+            skipped: record.skipped.is_some(),
+        }
+    }
+
+    fn open(&self) -> Result<Box<dyn SequenceReader + '_>, BoxError> {
+        Ok(Box::new(self.reader()))
+    }
+}
+
+/// What an index knows of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IndexedRecord<'a> {
+    /// Its position in the input.
+    pub row: RowId,
+    /// Its name in the output: unique among the records that are not skipped.
+    pub id: &'a str,
+    /// Its id in the input, if that was taken.
+    pub renamed_from: Option<&'a str>,
+    /// The input that it is in.
+    pub file: &'a InputFile,
+    /// The line of its `>` in the uncompressed text, from one.
+    pub line: u64,
+    /// The byte of its `>` in the uncompressed text, from zero.
+    pub byte_offset: u64,
+    /// The byte after its definition line.
+    pub sequence_offset: u64,
+    /// Its residues; zero if it was skipped as empty or for an invalid letter.
+    pub residue_count: u32,
+    /// How many of its letters became `X`.
+    pub substitutions: u32,
+    /// Why it is left out, if it is.
+    pub skipped: Option<SkipReason>,
+}
+
+/// Why a record is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SkipReason {
+    /// A byte of its sequence is no residue.
+    InvalidLetter,
+    /// It has no residues.
+    Empty,
+    /// No word stands after its `>`.
+    NoName,
+    /// Its id is not UTF-8.
+    IdNotUtf8,
+    /// An earlier record has its id.
+    Duplicate,
+}
+
+impl SkipReason {
+    /// All reasons.
+    pub const ALL: [Self; 5] = [
+        Self::InvalidLetter,
+        Self::Empty,
+        Self::NoName,
+        Self::IdNotUtf8,
+        Self::Duplicate,
+    ];
+
+    /// The words for this reason in the ledger.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InvalidLetter => "invalid letter",
+            Self::Empty => "no residues",
+            Self::NoName => "no name",
+            Self::IdNotUtf8 => "id is not UTF-8",
+            Self::Duplicate => "duplicate id",
+        }
+    }
+
+    /// Its position in [`Self::ALL`].
+    pub(crate) fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl fmt::Display for SkipReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// All records in the order of the input: their numbers, and their ids in one string.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Records {
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) ids: String,
+}
+
+/// The numbers of one record. There are millions: 56 bytes each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) byte_offset: u64,
+    pub(crate) sequence_offset: u64,
+    pub(crate) line: u64,
+    /// Of the residues as they are read; of none if there are none.
+    pub(crate) residues_hash: u64,
+    /// Where the id ends in [`Records::ids`]; it starts where the one before it ends.
+    pub(crate) id_end: u64,
+    pub(crate) residue_count: u32,
+    pub(crate) substitutions: u32,
+    pub(crate) file: u32,
+    pub(crate) skipped: Option<SkipReason>,
+    /// Whether the id is the input's with `_<number>` appended.
+    pub(crate) renamed: bool,
+}
+
+impl Records {
+    pub(crate) fn id(&self, position: usize) -> &str {
+        let start = match position {
+            0 => 0,
+            _ => self.entries[position - 1].id_end,
+        };
+        // Ends were offsets into `ids`, a usize, when they were noted.
+        &self.ids[start as usize..self.entries[position].id_end as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_costs_less_than_60_bytes() {
+        assert!(size_of::<Entry>() <= 60, "{}", size_of::<Entry>());
+    }
+}

@@ -1,0 +1,110 @@
+//! What is to be indexed, and what is known of it afterwards.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, Error};
+
+/// A FASTA input: plain, gzip or bgzip, as its first bytes say.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// A file, or anything else with a path that can be read once, such as a pipe.
+    Path(PathBuf),
+    /// The standard input of the process; written `-`.
+    Stdin,
+}
+
+impl From<&PathBuf> for Input {
+    fn from(path: &PathBuf) -> Self {
+        path.clone().into()
+    }
+}
+
+impl From<String> for Input {
+    fn from(path: String) -> Self {
+        PathBuf::from(path).into()
+    }
+}
+
+impl From<PathBuf> for Input {
+    fn from(path: PathBuf) -> Self {
+        if path.as_os_str() == "-" {
+            Self::Stdin
+        } else {
+            Self::Path(path)
+        }
+    }
+}
+
+impl From<&Path> for Input {
+    fn from(path: &Path) -> Self {
+        path.to_path_buf().into()
+    }
+}
+
+impl From<&str> for Input {
+    fn from(path: &str) -> Self {
+        PathBuf::from(path).into()
+    }
+}
+
+/// An input of an index.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct InputFile {
+    /// The path as it was given, or `standard input`.
+    pub name: String,
+    /// The absolute path of the uncompressed text: the input itself, or its spool file.
+    pub path: PathBuf,
+    /// The size of the input, compressed if it came so.
+    pub bytes: u64,
+    /// The digest of the input's bytes, which is what `b3sum FILE` prints.
+    pub digest: Digest,
+    /// The size of the uncompressed text, which byte offsets count in.
+    pub text_bytes: u64,
+    /// The digest of the uncompressed text.
+    pub text_digest: Digest,
+}
+
+/// The name of standard input in messages and in [`InputFile::name`].
+pub(crate) const STDIN_NAME: &str = "standard input";
+
+/// Refuses inputs of which one is there twice: every record of it would be a duplicate.
+pub(crate) fn refuse_repeats(inputs: &[Input]) -> Result<(), Error> {
+    if inputs.is_empty() {
+        return Err(Error::NoInputs);
+    }
+    let mut has_stdin = false;
+    let mut earlier = hashbrown::HashMap::new();
+    for input in inputs {
+        match input {
+            Input::Stdin if has_stdin => return Err(Error::StdinTwice),
+            Input::Stdin => has_stdin = true,
+            Input::Path(path) => {
+                // What has no real path (a pipe, a missing file) is told apart by its name.
+                let real = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+                if let Some(first) = earlier.insert(real, path) {
+                    return Err(Error::InputTwice {
+                        path: path.clone(),
+                        first: first.clone(),
+                    });
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dash_is_standard_input() {
+        assert_eq!(Input::from("-"), Input::Stdin);
+        assert_eq!(Input::from("./-"), Input::Path("./-".into()));
+    }
+}

@@ -1,0 +1,79 @@
+//! FASTA files to an index of every record, and residues by random access.
+//!
+//! One streaming pass over all inputs finds, before any device time is spent, everything that can
+//! be wrong with them: duplicate ids, empty records, letters that are no residue, each with file,
+//! line and byte offset. What it keeps is small (56 bytes a record, and the ids), so that millions
+//! of records can be sorted by length and read back in any order; a hash of every record's
+//! residues makes sure that what is read back is what was indexed.
+//!
+//! This crate must not know what a model, a batch or a device is: it hands out letters, through
+//! [`plm_core::SequenceSource`].
+//!
+//! * Inputs are plain, gzip or bgzip files, pipes, or standard input; their content decides, not
+//!   their name. What can't be seeked is decompressed once into a [spool file](FastaIndex::build).
+//! * [`FastaIndex::save`] leaves an `index.plm` ([its layout](crate::format)), and
+//!   [`FastaIndex::load_or_build`] takes it up again if the inputs' *content* is still the same.
+//! * [`IndexConfig`] says which records may be skipped or renamed instead of failing.
+//!
+//! # What counts as FASTA
+//!
+//! `noodles_fasta` parses; these are its rules, and where they are stretched, the reason:
+//!
+//! * A record starts at a `>` in the first column. Its id is the first word after it, also if
+//!   blanks stand in between (`> id`): noodles calls such a record nameless, but the files exist
+//!   and there is no other way to read them.
+//! * Lines may have any length and end in `\n` or `\r\n`; lines without a byte mean nothing
+//!   anywhere; the last line needs no end. A `\r` at the start of a line counts as an empty line.
+//! * Everything else on a sequence line is a letter, see [`plm_core::classify_letter`]: blanks and
+//!   tabs too, which are no residues and make the record invalid. One `*` that ends the record is
+//!   dropped.
+//!
+//! ```
+//! use plm_core::RowId;
+//! use plm_index::{FastaIndex, IndexConfig, Input};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let fasta = folder.path().join("proteins.fasta");
+//! std::fs::write(&fasta, ">sp|P01308|INS_HUMAN Insulin\nmalwmrllpl\nLALLALWGPD*\n>short\nGJ\n")?;
+//!
+//! let inputs = [Input::from(fasta)];
+//! let index = FastaIndex::build(&inputs, folder.path(), &IndexConfig::default())?;
+//! let insulin = index.record(RowId(0));
+//! assert_eq!((insulin.id, insulin.residue_count), ("sp|P01308|INS_HUMAN", 20));
+//!
+//! let mut reader = index.reader();
+//! let mut residues = Vec::new();
+//! reader.read(RowId(1), &mut residues)?;
+//! assert_eq!(residues, b"GX");
+//! assert_eq!(index.record(RowId(1)).substitutions, 1);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod build;
+mod digest;
+mod error;
+pub mod format;
+mod fresh;
+mod gzip;
+mod index;
+mod input;
+mod parse;
+mod policy;
+mod problem;
+mod reader;
+mod rename;
+mod residues;
+mod scan;
+mod seen;
+mod spool;
+mod stage;
+mod text;
+
+pub use digest::{Digest, ParseDigestError};
+pub use error::Error;
+pub use fresh::Freshness;
+pub use index::{FastaIndex, IndexedRecord, SkipReason};
+pub use input::{Input, InputFile};
+pub use policy::{BadRecordPolicy, DuplicatePolicy, IndexConfig, ParsePolicyError};
+pub use problem::{Place, Problem, ProblemKind, Problems};
+pub use reader::ResidueReader;

@@ -1,0 +1,92 @@
+//! The two steps of `noodles_fasta`'s reader that indexing and random access share.
+
+use std::io::{self, BufRead};
+
+use noodles_fasta as fasta;
+
+use crate::residues::Residues;
+
+/// What a reader of an index can count: `residue_count` is 32 bits wide.
+const MAX_RESIDUES: usize = u32::MAX as usize;
+
+/// Reads a definition line, at whose `>` the reader stands, and gives the record's id; it is empty
+/// if there is none.
+pub(crate) fn read_id<R: BufRead>(
+    reader: &mut fasta::io::Reader<R>,
+    definition: &mut fasta::record::Definition,
+) -> io::Result<()> {
+    let starts_with_name = reader
+        .get_mut()
+        .fill_buf()?
+        .get(1)
+        .is_some_and(|byte| !byte.is_ascii_whitespace());
+    if starts_with_name {
+        reader.read_definition(definition)?;
+        return Ok(());
+    }
+    // What noodles refuses: the id comes after blanks, or not at all.
+    let mut line = Vec::new();
+    reader.get_mut().read_until(b'\n', &mut line)?;
+    let id = line[1..]
+        .split(u8::is_ascii_whitespace)
+        .find(|word| !word.is_empty())
+        .unwrap_or_default();
+    *definition = fasta::record::Definition::new(id, None);
+    Ok(())
+}
+
+/// Reads sequence lines up to the next record or the end. `on_odd` is told where the first byte is
+/// that is no residue: the reader, which stands at the start of a line, and the byte's index in it.
+pub(crate) fn read_residues<R: BufRead>(
+    reader: &mut fasta::io::Reader<R>,
+    residues: &mut Residues,
+    mut on_odd: impl FnMut(&mut R, usize),
+) -> io::Result<()> {
+    residues.clear();
+    loop {
+        let mut lines = reader.sequence_reader();
+        let line = lines.fill_buf()?;
+        let line_bytes = line.len();
+        if line_bytes == 0 {
+            return Ok(());
+        }
+        if let Some(index) = residues.push(line) {
+            on_odd(reader.get_mut(), index);
+        }
+        reader.sequence_reader().consume(line_bytes);
+        if residues.letters().len() > MAX_RESIDUES {
+            return Err(io::Error::other(format!(
+                "a record has more than {MAX_RESIDUES} residues"
+            )));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id_of(line: &str) -> Vec<u8> {
+        let mut reader = fasta::io::Reader::new(line.as_bytes());
+        let mut definition = fasta::record::Definition::default();
+        read_id(&mut reader, &mut definition).unwrap();
+        assert!(reader.get_ref().is_empty(), "the whole line is read");
+        definition.name().to_vec()
+    }
+
+    #[test]
+    fn an_id_is_the_first_word_of_its_line() {
+        for line in [
+            ">id",
+            ">id\n",
+            ">id\r\n",
+            ">id two\tmore\n",
+            "> \t id two\n",
+        ] {
+            assert_eq!(id_of(line), b"id", "{line:?}");
+        }
+        for line in [">", ">\n", ">\r\n", "> \t\n"] {
+            assert_eq!(id_of(line), b"", "{line:?}");
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Which ids there are, and which record has each.
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::index::Records;
+
+/// The first record of every id. Ids themselves stay in [`Records`], where they are compared.
+#[derive(Default)]
+pub(crate) struct SeenIds {
+    owners: HashTable<Owner>,
+}
+
+struct Owner {
+    /// Kept so that growing the table looks at no id: that would be a cache miss for each.
+    hash: u32,
+    row: u32,
+}
+
+impl Owner {
+    /// All bits of the hash, where the table looks at the upper and at the lower ones.
+    fn spread(hash: u32) -> u64 {
+        u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+impl SeenIds {
+    /// Lets `row`, a record of `records`, claim its id, and gives the earlier record that has it.
+    /// A record that is skipped makes room for one that is not.
+    pub(crate) fn claim(&mut self, records: &Records, row: u32) -> Option<u32> {
+        let id = records.id(row as usize);
+        let hash = xxh3_64(id.as_bytes()) as u32;
+        let entry = self.owners.entry(
+            Owner::spread(hash),
+            |owner| owner.hash == hash && records.id(owner.row as usize) == id,
+            |owner| Owner::spread(owner.hash),
+        );
+        match entry {
+            Entry::Vacant(vacant) => {
+                vacant.insert(Owner { hash, row });
+                None
+            }
+            Entry::Occupied(mut occupied) => {
+                let owner = occupied.get_mut();
+                let is_skipped = |row: u32| records.entries[row as usize].skipped.is_some();
+                if is_skipped(owner.row) && !is_skipped(row) {
+                    owner.row = row;
+                    return None;
+                }
+                Some(owner.row)
+            }
+        }
+    }
+
+    /// Whether a record has `id`.
+    pub(crate) fn contains(&self, records: &Records, id: &str) -> bool {
+        let hash = xxh3_64(id.as_bytes()) as u32;
+        self.owners
+            .find(Owner::spread(hash), |owner| {
+                owner.hash == hash && records.id(owner.row as usize) == id
+            })
+            .is_some()
+    }
+}

@@ -1,0 +1,120 @@
+//! The uncompressed text of inputs that can't be seeked, put aside in files.
+//!
+//! A spool file is called `<input digest>-<text digest>.fasta`: its name says which input it
+//! belongs to, and what its content must be. It is durable before it has its name, and its content
+//! is checked before it is used again.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use plm_core::DurableFile;
+
+use crate::digest::{Hashing, digest_file};
+use crate::gzip::{self, Compression, Decompressor};
+use crate::{Digest, Error, InputFile};
+
+/// The folder of the spool files.
+pub(crate) struct Spool {
+    folder: PathBuf,
+}
+
+impl Spool {
+    const BUFFER_BYTES: usize = 1 << 18;
+
+    pub(crate) fn new(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_path_buf(),
+        }
+    }
+
+    /// The input `name` of this content, if its whole text is here already.
+    pub(crate) fn find(&self, name: &str, bytes: u64, digest: Digest) -> Option<InputFile> {
+        let prefix = format!("{}-", digest.hex());
+        for entry in fs::read_dir(&self.folder).ok()?.flatten() {
+            let file_name = entry.file_name();
+            let Some(text_digest) = file_name
+                .to_str()
+                .and_then(|name| name.strip_prefix(&prefix)?.strip_suffix(".fasta"))
+                .and_then(Digest::from_hex)
+            else {
+                continue;
+            };
+            let path = self.folder.join(&file_name);
+            match digest_file(&path) {
+                Ok((text_bytes, found)) if found == text_digest => {
+                    return Some(InputFile {
+                        name: name.to_owned(),
+                        path,
+                        bytes,
+                        digest,
+                        text_bytes,
+                        text_digest,
+                    });
+                }
+                _ => {
+                    tracing::warn!(path = %path.display(), "the spool file is damaged: it is written anew")
+                }
+            }
+        }
+        None
+    }
+
+    /// Reads `stream` to its end and puts its text aside.
+    pub(crate) fn write(&self, name: &str, mut stream: impl Read) -> Result<InputFile, Error> {
+        let read_error = |source| Error::Read {
+            file: name.to_owned(),
+            source,
+        };
+        let spool_error = |source| Error::Spool {
+            file: name.to_owned(),
+            folder: self.folder.clone(),
+            source,
+        };
+
+        let mut head = Vec::new();
+        let head_bytes = gzip::HEAD_BYTES as u64;
+        stream
+            .by_ref()
+            .take(head_bytes)
+            .read_to_end(&mut head)
+            .map_err(read_error)?;
+        let compression = Compression::of(&head);
+        let mut text = Decompressor::new(compression, head.as_slice().chain(stream));
+
+        fs::create_dir_all(&self.folder).map_err(spool_error)?;
+        let file = DurableFile::create(self.folder.join("text")).map_err(spool_error)?;
+        let mut file = Hashing::new(file);
+        let mut buffer = vec![0; Self::BUFFER_BYTES];
+        loop {
+            let count = match text.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(source) if compression != Compression::None && gzip::is_damage(&source) => {
+                    return Err(Error::DamagedGzip {
+                        file: name.to_owned(),
+                        source,
+                    });
+                }
+                Err(error) => return Err(read_error(error)),
+            };
+            file.write_all(&buffer[..count]).map_err(spool_error)?;
+        }
+
+        let raw = text.into_raw();
+        let (text_bytes, text_digest) = (file.byte_count(), file.digest());
+        let file_name = format!("{}-{}.fasta", raw.digest().hex(), text_digest.hex());
+        let path = self.folder.join(file_name);
+        file.into_inner().commit_as(&path).map_err(spool_error)?;
+        tracing::info!(input = name, path = %path.display(), text_bytes, "put the text aside");
+        Ok(InputFile {
+            name: name.to_owned(),
+            path,
+            bytes: raw.byte_count(),
+            digest: raw.digest(),
+            text_bytes,
+            text_digest,
+        })
+    }
+}

@@ -1,0 +1,138 @@
+//! Inputs that can't be seeked.
+
+use std::fs;
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use plm_index::{Error, IndexConfig};
+
+use crate::{Workspace, read_all};
+
+fn text() -> String {
+    (0..3000)
+        .map(|row| format!(">r{row}\n{}\n", "MKVLAWGD".repeat(1 + row % 9)))
+        .collect()
+}
+
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn bgzip(text: &[u8]) -> Vec<u8> {
+    let mut writer = noodles_bgzf::io::Writer::new(Vec::new());
+    writer.write_all(text).unwrap();
+    writer.finish().unwrap()
+}
+
+/// Two members, cut in the middle of a record.
+fn two_members(text: &[u8]) -> Vec<u8> {
+    let (head, tail) = text.split_at(text.len() / 2);
+    [gzip(head), gzip(tail)].concat()
+}
+
+#[test]
+fn compression_changes_no_residue_and_no_offset() {
+    let workspace = Workspace::new();
+    let config = IndexConfig::default();
+    let text = text();
+    let plain = workspace.write("plain", &text);
+    let plain = workspace.build(&[&plain], &config).unwrap();
+    for compress in [gzip, two_members, bgzip] {
+        let compressed = compress(text.as_bytes());
+        // The name says otherwise: only the content counts.
+        let path = workspace.write("compressed.fasta", &compressed);
+        let index = workspace.build(&[&path], &config).unwrap();
+        assert_eq!(read_all(&index), read_all(&plain));
+        for (record, expected) in index.records().zip(plain.records()) {
+            assert_eq!(record.byte_offset, expected.byte_offset);
+            assert_eq!(record.line, expected.line);
+        }
+        let input = &index.inputs()[0];
+        assert_eq!(input.bytes, compressed.len() as u64);
+        assert_eq!(input.digest.hex(), blake3::hash(&compressed).to_string());
+        assert_eq!(input.text_bytes, text.len() as u64);
+        assert_eq!(input.text_digest, plain.inputs()[0].digest);
+    }
+}
+
+#[test]
+fn a_whole_spool_file_is_used_again_and_a_damaged_one_is_not() {
+    let workspace = Workspace::new();
+    let config = IndexConfig::default();
+    let path = workspace.write("input.gz", gzip(text().as_bytes()));
+    let index = workspace.build(&[&path], &config).unwrap();
+    let spooled = &index.inputs()[0].path;
+    let written = fs::metadata(spooled).unwrap().modified().unwrap();
+    let again = workspace.build(&[&path], &config).unwrap();
+    assert_eq!(again, index);
+    assert_eq!(fs::metadata(spooled).unwrap().modified().unwrap(), written);
+
+    fs::write(spooled, &text()[..5000]).unwrap();
+    let mended = workspace.build(&[&path], &config).unwrap();
+    assert_eq!(mended, index);
+    assert_eq!(fs::read_to_string(spooled).unwrap(), text());
+}
+
+#[test]
+fn a_cut_gzip_is_an_error_wherever_it_is_cut() {
+    let text = b">a\nMKVL\n>b\nGGWD\n";
+    let workspace = Workspace::new();
+    for (compressed, member_end) in [
+        (two_members(text), gzip(&text[..text.len() / 2]).len()),
+        (bgzip(text), usize::MAX),
+    ] {
+        for length in 3..compressed.len() {
+            let path = workspace.write("cut.gz", &compressed[..length]);
+            let result = workspace.build(&[&path], &IndexConfig::default());
+            if length == member_end {
+                // A whole gzip file of half the text: nothing in it tells that there was more.
+                result.unwrap();
+                continue;
+            }
+            match result {
+                Err(Error::DamagedGzip { file, .. }) => assert!(file.ends_with("cut.gz")),
+                other => panic!("cut at {length}: {other:?}"),
+            }
+        }
+    }
+    let left: Vec<_> = fs::read_dir(workspace.spool()).unwrap().flatten().collect();
+    assert!(
+        left.iter().all(|entry| !entry.path().ends_with(".tmp")) && left.len() == 1,
+        "only the whole half has a spool file: {left:?}"
+    );
+}
+
+#[test]
+fn a_flipped_byte_of_a_gzip_is_an_error() {
+    let workspace = Workspace::new();
+    let mut compressed = gzip(text().as_bytes());
+    let middle = compressed.len() / 2;
+    compressed[middle] ^= 0x10;
+    let path = workspace.write("flipped.gz", compressed);
+    let error = workspace
+        .build(&[&path], &IndexConfig::default())
+        .unwrap_err();
+    assert!(matches!(error, Error::DamagedGzip { .. }), "{error:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_is_read_once() {
+    let workspace = Workspace::new();
+    let pipe = workspace.path("pipe");
+    let made = std::process::Command::new("mkfifo")
+        .arg(&pipe)
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let writer = std::thread::spawn({
+        let pipe = pipe.clone();
+        move || fs::write(pipe, bgzip(b">a\nMK\n>b\nGG")).unwrap()
+    });
+    let index = workspace.build(&[&pipe], &IndexConfig::default()).unwrap();
+    writer.join().unwrap();
+    assert_eq!(read_all(&index), crate::pairs(&[("a", "MK"), ("b", "GG")]));
+}

@@ -1,0 +1,175 @@
+//! Records that a policy lets pass.
+
+use plm_core::{RowId, SequenceSource};
+use plm_index::{
+    BadRecordPolicy, DuplicatePolicy, Error, FastaIndex, IndexConfig, Input, SkipReason,
+};
+use proptest::prelude::*;
+use std::collections::HashSet;
+
+use crate::Workspace;
+
+const SKIP_ALL: IndexConfig = IndexConfig {
+    on_invalid: BadRecordPolicy::Skip,
+    on_empty: BadRecordPolicy::Skip,
+    on_duplicate: DuplicatePolicy::Skip,
+};
+
+const RENAME: IndexConfig = IndexConfig {
+    on_duplicate: DuplicatePolicy::Rename,
+    ..SKIP_ALL
+};
+
+fn index(workspace: &Workspace, text: impl AsRef<[u8]>, config: &IndexConfig) -> FastaIndex {
+    let inputs = [Input::from(workspace.write("input", text))];
+    FastaIndex::build(&inputs, &workspace.spool(), config).unwrap()
+}
+
+fn ids(index: &FastaIndex) -> Vec<&str> {
+    index.records().map(|record| record.id).collect()
+}
+
+#[test]
+fn skipped_records_stay_with_their_reason() {
+    let workspace = Workspace::new();
+    let text = b">a\nAC\n>bad\nA1JC\n>\nDE\n>e\n>f\xff\nGH\n>a\nIK\n>last\nLM\n";
+    let index = index(&workspace, text, &SKIP_ALL);
+    let skipped: Vec<_> = index
+        .records()
+        .map(|record| (record.id, record.residue_count, record.skipped))
+        .collect();
+    assert_eq!(
+        skipped,
+        [
+            ("a", 2, None),
+            ("bad", 0, Some(SkipReason::InvalidLetter)),
+            ("", 2, Some(SkipReason::NoName)),
+            ("e", 0, Some(SkipReason::Empty)),
+            ("f\u{fffd}", 2, Some(SkipReason::IdNotUtf8)),
+            ("a", 2, Some(SkipReason::Duplicate)),
+            ("last", 2, None),
+        ]
+    );
+    assert!(SequenceSource::record(&index, RowId(5)).skipped);
+
+    let mut residues = Vec::new();
+    let mut reader = index.reader();
+    reader.read(RowId(5), &mut residues).unwrap();
+    assert_eq!(residues, b"IK");
+    match reader.read(RowId(1), &mut residues) {
+        Err(Error::NoSequence { record, reason }) => {
+            assert_eq!(
+                (record.as_str(), reason),
+                ("bad", SkipReason::InvalidLetter)
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_skipped_record_takes_no_id_from_a_good_one() {
+    let workspace = Workspace::new();
+    let index = index(&workspace, ">a\n>a\nAC\n>a\nDE\n", &SKIP_ALL);
+    let skipped: Vec<_> = index.records().map(|record| record.skipped).collect();
+    assert_eq!(
+        skipped,
+        [Some(SkipReason::Empty), None, Some(SkipReason::Duplicate)]
+    );
+}
+
+#[test]
+fn one_policy_lets_nothing_else_pass() {
+    let workspace = Workspace::new();
+    let inputs = [Input::from(
+        workspace.write("input", ">a\n>b\nA1\n>c\nAC\n>c\nAC"),
+    )];
+    for (config, left) in [
+        (
+            IndexConfig {
+                on_invalid: BadRecordPolicy::Skip,
+                ..Default::default()
+            },
+            2,
+        ),
+        (
+            IndexConfig {
+                on_empty: BadRecordPolicy::Skip,
+                ..Default::default()
+            },
+            2,
+        ),
+        (
+            IndexConfig {
+                on_duplicate: DuplicatePolicy::Skip,
+                ..Default::default()
+            },
+            2,
+        ),
+        (
+            IndexConfig {
+                on_duplicate: DuplicatePolicy::Fail,
+                ..SKIP_ALL
+            },
+            1,
+        ),
+        (IndexConfig::default(), 3),
+    ] {
+        match FastaIndex::build(&inputs, &workspace.spool(), &config) {
+            Err(Error::Problems(problems)) => assert_eq!(problems.total(), left, "{config:?}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn repeats_get_the_next_number_that_no_record_has() {
+    let workspace = Workspace::new();
+    let text = ">a\nA\n>a\nC\n>a\nD\n>a_2\nE\n>a_2\nF\n>b\nG\n>a\nH\n>a_5\n";
+    let index = index(&workspace, text, &RENAME);
+    assert_eq!(
+        ids(&index),
+        ["a", "a_3", "a_4", "a_2", "a_2_2", "b", "a_6", "a_5"]
+    );
+    let originals: Vec<_> = index.records().map(|record| record.renamed_from).collect();
+    assert_eq!(
+        originals,
+        [
+            None,
+            Some("a"),
+            Some("a"),
+            None,
+            Some("a_2"),
+            None,
+            Some("a"),
+            None
+        ]
+    );
+    let mut residues = Vec::new();
+    index.reader().read(RowId(2), &mut residues).unwrap();
+    assert_eq!(residues, b"D");
+}
+
+proptest! {
+    #[test]
+    fn renaming_leaves_no_two_ids_the_same(
+        input_ids in prop::collection::vec("[ab](_[234]){0,2}", 1..60)
+    ) {
+        let workspace = Workspace::new();
+        let text: String = input_ids.iter().map(|id| format!(">{id}\nMK\n")).collect();
+        let index = index(&workspace, text, &RENAME);
+        let distinct: HashSet<&str> = ids(&index).into_iter().collect();
+        prop_assert_eq!(distinct.len(), input_ids.len());
+
+        let given: HashSet<&str> = input_ids.iter().map(String::as_str).collect();
+        let mut kept = HashSet::new();
+        for (record, input_id) in index.records().zip(&input_ids) {
+            if kept.insert(input_id) {
+                prop_assert_eq!((record.id, record.renamed_from), (input_id.as_str(), None));
+            } else {
+                prop_assert_eq!(record.renamed_from, Some(input_id.as_str()));
+                prop_assert!(!given.contains(record.id));
+            }
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! What is wrong with an input is found at indexing, with its exact place.
+
+use std::path::Path;
+
+use plm_index::{
+    Error, FastaIndex, IndexConfig, Input, Place, Problem, ProblemKind, Problems, SkipReason,
+};
+
+use crate::{Workspace, index_of};
+
+fn problems_of(content: impl AsRef<[u8]>) -> Problems {
+    match index_of(content) {
+        Err(Error::Problems(problems)) => *problems,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// What is wrong, with its record, line and byte offset.
+fn only_problem(content: impl AsRef<[u8]>) -> (ProblemKind, String, u64, u64) {
+    let problems = problems_of(content);
+    assert_eq!(problems.total(), 1, "{problems}");
+    let Problem {
+        record,
+        place,
+        kind,
+        ..
+    } = problems.first()[0].clone();
+    assert!(place.file.ends_with("input"));
+    (kind, record, place.line, place.byte_offset)
+}
+
+#[test]
+fn an_invalid_letter_is_named_with_its_place_in_file_and_sequence() {
+    for (text, byte, position, line, byte_offset) in [
+        (&b">a\nAC\n>b\nDE\n*F\n"[..], b'*', 2, 5, 12),
+        (b">a\nAC\n>b\nDE\nF*\nG", b'*', 3, 5, 13),
+        (b">a\nAC\n>b\nDEF**\n", b'*', 3, 4, 12),
+        (b">a\r\nAC\r\n>b\r\n\r\nDE7F\r\n", b'7', 2, 5, 16),
+        (b">a\nAC\n>b\nD E\n", b' ', 1, 4, 10),
+        (b">a\nAC\n>b\nDE\t\n", b'\t', 2, 4, 11),
+        (b">a\nAC\n>b\nD>E\n", b'>', 1, 4, 10),
+        (b">a\nAC\n>b\nD\rE\n", b'\r', 1, 4, 10),
+        (b">a\nAC\n>b\nDE\r\r\n", b'\r', 2, 4, 11),
+        (">a\nAC\n>b\nD\u{e9}\n".as_bytes(), 0xc3, 1, 4, 10),
+        (b">a\nAC\n>b\n  \nDE", b' ', 0, 4, 9),
+    ] {
+        assert_eq!(text[byte_offset as usize], byte, "the expectation itself");
+        let expected = ProblemKind::InvalidLetter { byte, position };
+        assert_eq!(
+            only_problem(text),
+            (expected, "b".to_owned(), line, byte_offset),
+            "{:?}",
+            String::from_utf8_lossy(text)
+        );
+    }
+}
+
+#[test]
+fn an_invalid_letter_past_any_buffer_has_its_exact_place() {
+    let mut text = String::from(">a\n");
+    for _ in 0..20_000 {
+        text += &"ACDEFGHIKL".repeat(6);
+        text += "\n";
+    }
+    text += "ACD1";
+    let (kind, _, line, byte_offset) = only_problem(&text);
+    let position = 20_000 * 60 + 3;
+    assert_eq!(
+        kind,
+        ProblemKind::InvalidLetter {
+            byte: b'1',
+            position
+        }
+    );
+    assert_eq!((line, byte_offset), (20_002, text.len() as u64 - 1));
+}
+
+#[test]
+fn records_without_residues_are_found_wherever_they_stand() {
+    for (text, record, line, byte_offset) in [
+        (">a\n>b\nAC\n", "a", 1, 0),
+        (">b\nAC\n>a\n", "a", 3, 6),
+        (">b\nAC\n>a", "a", 3, 6),
+        (">b\nAC\n>a\n\r\n\n>c\nAC", "a", 3, 6),
+        (">b\nAC\n>a\n*\n", "a", 3, 6),
+    ] {
+        let expected = (ProblemKind::Empty, record.to_owned(), line, byte_offset);
+        assert_eq!(only_problem(text), expected, "{text:?}");
+    }
+}
+
+#[test]
+fn records_without_a_usable_name_are_found() {
+    let no_name = (ProblemKind::NoName, String::new(), 3, 6);
+    assert_eq!(only_problem(">a\nAC\n>\nDE\n"), no_name);
+    assert_eq!(only_problem(">a\nAC\n> \t\r\nDE\n"), no_name);
+    let not_utf8 = (ProblemKind::IdNotUtf8, "b\u{fffd}".to_owned(), 3, 6);
+    assert_eq!(only_problem(b">a\nAC\n>b\xff\nDE\n"), not_utf8);
+}
+
+#[test]
+fn a_duplicate_names_both_places_over_all_files() {
+    let workspace = Workspace::new();
+    let first = workspace.write("first", "\n>a\nAC\n>b\nDE\n");
+    let second = workspace.write("second", ">c\nFG\n>b other\nHI\n");
+    let error = workspace
+        .build(&[&first, &second], &IndexConfig::default())
+        .unwrap_err();
+    let message = error.to_string();
+    let Error::Problems(problems) = error else {
+        panic!("{error:?}")
+    };
+    let name = |path: &Path| path.to_str().unwrap().to_owned();
+    let [problem] = problems.first() else {
+        panic!("{problems}")
+    };
+    assert_eq!(problem.record, "b");
+    let place = Place {
+        file: name(&second),
+        line: 3,
+        byte_offset: 6,
+    };
+    assert_eq!(problem.place, place);
+    let first = Place {
+        file: name(&first),
+        line: 4,
+        byte_offset: 7,
+    };
+    assert!(message.contains(&place.to_string()) && message.contains(&first.to_string()));
+    assert_eq!(problem.kind, ProblemKind::Duplicate { first });
+}
+
+#[test]
+fn all_problems_are_counted_and_the_first_are_kept() {
+    let mut text = String::from(">empty\n");
+    for row in 0..50 {
+        text += &format!(">bad{row}\nAC1\n>good{row}\nAC\n>good0\nAC\n");
+    }
+    let problems = problems_of(text);
+    assert_eq!(problems.count(SkipReason::Empty), 1);
+    assert_eq!(problems.count(SkipReason::InvalidLetter), 50);
+    assert_eq!(problems.count(SkipReason::Duplicate), 50);
+    assert_eq!(problems.total(), 101);
+    assert_eq!(problems.first().len(), Problems::MAX_KEPT);
+    let message = problems.to_string();
+    assert!(
+        message.contains("record \"empty\" has no residues"),
+        "{message}"
+    );
+    assert!(message.contains("100 more problems"), "{message}");
+    assert!(message.contains("invalid letter: 50"), "{message}");
+}
+
+#[test]
+fn what_is_no_fasta_is_said_with_line_and_byte() {
+    for (text, line, byte_offset, found) in [
+        (&b"@read1\nACGT\n+\n"[..], 1, 0, b'@'),
+        (b"\n\r\nid,sequence\n", 3, 3, b'i'),
+        (b"  >a\nAC\n", 1, 0, b' '),
+        (b"\x89PNG", 1, 0, 0x89),
+    ] {
+        match index_of(text) {
+            Err(Error::NotFasta {
+                line: l,
+                byte_offset: b,
+                found: f,
+                ..
+            }) => {
+                assert_eq!((l, b, f), (line, byte_offset, found));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn inputs_without_records_are_errors() {
+    assert!(matches!(index_of(""), Err(Error::EmptyInput { .. })));
+    assert!(matches!(index_of("\n\r\n\n"), Err(Error::NoRecords { .. })));
+}
+
+#[test]
+fn paths_that_are_no_files_are_errors() {
+    let workspace = Workspace::new();
+    let config = IndexConfig::default();
+    let build = |path: &Path| workspace.build(&[path], &config).unwrap_err();
+    let missing = workspace.path("missing.fasta");
+    assert!(matches!(build(&missing), Error::NotFound { path } if path == missing));
+    let folder = workspace.path("");
+    assert!(matches!(build(&folder), Error::IsDirectory { path } if path == folder));
+    let none = FastaIndex::build(&[], &workspace.spool(), &config);
+    assert!(matches!(none, Err(Error::NoInputs)));
+}
+
+#[test]
+fn no_input_may_be_given_twice() {
+    let workspace = Workspace::new();
+    let config = IndexConfig::default();
+    let path = workspace.write("input", ">a\nAC\n");
+    let detour = path.parent().unwrap().join(".").join("input");
+    let error = workspace.build(&[&path, &detour], &config).unwrap_err();
+    assert!(matches!(error, Error::InputTwice { .. }), "{error:?}");
+    let stdin = [Input::Stdin, Input::Stdin];
+    let error = FastaIndex::build(&stdin, &workspace.spool(), &config).unwrap_err();
+    assert!(matches!(error, Error::StdinTwice), "{error:?}");
+}

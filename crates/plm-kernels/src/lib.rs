@@ -1,0 +1,42 @@
+//! The fused operations of a protein language model's forward pass.
+//!
+//! A transformer layer is four matrix products with a little arithmetic between them. Done one
+//! step at a time, that arithmetic costs a pass over memory for each step; here each stretch
+//! between two products is one operation and one pass. Sequences are packed one after the other
+//! with no padding ([`CuSeqlens`] says where they begin and end).
+//!
+//! | op | what it fuses |
+//! |---|---|
+//! | [`embed_tokens`] | lookup, token-dropout rescale |
+//! | [`LayerNorm`], [`ResidualLayerNorm`] | bias, residual addition, normalisation |
+//! | [`VarlenAttention`] | bias, query scale, rotary positions, softmax attention |
+//! | [`bias_gelu_inplace`] | bias, exact GELU |
+//! | [`segment_mean`] | mean over each sequence's residues |
+//!
+//! Each op is a candle custom op on f32 tensors, so that an implementation for another device
+//! can stand beside its `cpu_fwd`. All arithmetic is f32 in an order that is fixed per row or per
+//! sequence: what an op computes for one sequence does not depend, to the last bit, on the
+//! sequences packed beside it or on the number of threads.
+//!
+//! The ops fail as candle's own do, with [`candle_core::Error`]: on a tensor of another shape,
+//! format or device than they ask for.
+//!
+//! This crate must not know what a model's layers are called, nor where weights come from.
+
+mod attention;
+mod bias_gelu;
+mod cpu;
+mod cu_seqlens;
+mod embed_tokens;
+mod layer_norm;
+mod math;
+mod rotary;
+mod segment_mean;
+
+pub use attention::VarlenAttention;
+pub use bias_gelu::bias_gelu_inplace;
+pub use cu_seqlens::CuSeqlens;
+pub use embed_tokens::{TokenDropout, embed_tokens};
+pub use layer_norm::{LayerNorm, ResidualLayerNorm};
+pub use rotary::Rotary;
+pub use segment_mean::segment_mean;

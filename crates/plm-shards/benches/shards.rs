@@ -1,0 +1,148 @@
+//! How fast vectors become segments, segments one file, and how fast that is verified.
+//!
+//! 100,000 vectors of 1,280 `f32` (ESM-2 650M), shuffled as a plan by length leaves them, on the
+//! disk of the temporary directory.
+#![allow(missing_docs, reason = "criterion's macros make public functions")]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use plm_core::{
+    BoxError, Dtype, EmbeddedBatch, EmbeddedRow, EmbeddingSink, Outcome, PooledBatch, Rank,
+    RecordInfo, RowId, SequenceReader, SequenceSource,
+};
+use plm_shards::{
+    Aggregation, Expectation, Provenance, SegmentConfig, SegmentSink, aggregate, verify,
+};
+
+const ROWS: u64 = 100_000;
+const HIDDEN_SIZE: usize = 1280;
+const BATCH_ROWS: usize = 256;
+
+struct Input(Vec<String>);
+
+impl SequenceSource for Input {
+    fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn record(&self, row: RowId) -> RecordInfo<'_> {
+        RecordInfo {
+            id: &self.0[row.0 as usize],
+            residue_count: 50,
+            skipped: false,
+        }
+    }
+
+    fn open(&self) -> Result<Box<dyn SequenceReader + '_>, BoxError> {
+        Err("this input has no residues".into())
+    }
+}
+
+fn batches(input: &Input) -> impl Iterator<Item = EmbeddedBatch> {
+    // A step without a common divisor goes through all rows, none beside its neighbour.
+    let rows: Vec<RowId> = (0..ROWS).map(|n| RowId(n * 61_803 % ROWS)).collect();
+    (0..rows.len()).step_by(BATCH_ROWS).map(move |start| {
+        let rows = &rows[start..(start + BATCH_ROWS).min(rows.len())];
+        let values = (0..rows.len() * HIDDEN_SIZE).map(|value| (start + value) as f32 * 1e-3);
+        EmbeddedBatch {
+            rows: rows
+                .iter()
+                .map(|&row| EmbeddedRow {
+                    row,
+                    id: input.record(row).id.to_owned(),
+                    residue_count: 50,
+                    outcome: Outcome::Embedded,
+                })
+                .collect(),
+            vectors: PooledBatch::new(rows.len(), HIDDEN_SIZE, values.collect())
+                .expect("as many values as that"),
+        }
+    })
+}
+
+fn write_segments(sink: &SegmentSink, batches: impl IntoIterator<Item = EmbeddedBatch>) {
+    let mut writer = sink.open_shard(Rank(0)).expect("the directory can be made");
+    for batch in batches {
+        writer.write(batch).expect("the disk has room");
+    }
+    writer.flush().expect("the disk has room");
+}
+
+fn sink(directory: &Path) -> SegmentSink {
+    SegmentSink::new(directory, "run", HIDDEN_SIZE, SegmentConfig::default())
+}
+
+fn provenance() -> Provenance {
+    Provenance {
+        model: "esm2_t33_650M_UR50D".to_owned(),
+        weights_digest: String::new(),
+        layer: 33,
+        pooling: "mean over residues".to_owned(),
+        special_tokens: "excluded".to_owned(),
+        model_dtype: Dtype::Bf16,
+        program: "bench".to_owned(),
+        program_version: String::new(),
+        inputs: vec![],
+    }
+}
+
+fn shards(criterion: &mut Criterion) {
+    let input = Input((0..ROWS).map(|row| format!("sp|P{row:06}|NAME")).collect());
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let shard_directories: Vec<PathBuf> = vec![directory.path().join("shards")];
+    let output = directory.path().join("embeddings.h5");
+    let sink_of_merge = sink(&shard_directories[0]);
+    write_segments(&sink_of_merge, batches(&input));
+    let expected = Expectation {
+        source: &input,
+        without_vector: &[],
+        format: sink_of_merge.format(),
+    };
+    let merge = || {
+        aggregate(&Aggregation {
+            shard_directories: &shard_directories,
+            expected,
+            provenance: &provenance(),
+            output: &output,
+        })
+        .expect("the segments are whole")
+    };
+
+    let mut group = criterion.benchmark_group("shards");
+    group
+        .sample_size(10)
+        .measurement_time(Duration::from_secs(20))
+        .throughput(Throughput::Bytes(ROWS * HIDDEN_SIZE as u64 * 4));
+    group.bench_function("write segments", |bencher| {
+        bencher.iter_batched(
+            || {
+                let directory = tempfile::tempdir().expect("a temporary directory");
+                (directory, batches(&input).collect::<Vec<_>>())
+            },
+            |(directory, batches)| {
+                write_segments(&sink(directory.path()), batches);
+                directory
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    group.bench_function("aggregate", |bencher| {
+        bencher.iter_batched(
+            || drop(std::fs::remove_file(&output)),
+            |()| merge(),
+            BatchSize::PerIteration,
+        );
+    });
+    if !output.exists() {
+        merge();
+    }
+    group.bench_function("verify", |bencher| {
+        bencher.iter(|| verify(&output, Some(expected)).expect("the file is whole"));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, shards);
+criterion_main!(benches);

@@ -1,0 +1,156 @@
+//! Many segments become one `embeddings.h5`, in the order of the input.
+//!
+//! First all that is known of the rows but their vectors is read, so that what is missing, twice or
+//! foreign is found in seconds ([`inventory`]). Then the file is laid out with its space reserved
+//! ([`skeleton`]), each vector is put at its place, one segment at a time ([`place`]), and the
+//! whole is read back before it gets its name.
+
+mod inventory;
+mod place;
+mod skeleton;
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use plm_core::DurableFile;
+
+use crate::error::At;
+use crate::expect::{Expectation, ExpectedRows};
+use crate::verify::{read_all, verify};
+use crate::{EmbeddingsFile, Error, Provenance, image, layout, seal, shards};
+use inventory::Inventory;
+use place::Placer;
+use skeleton::Skeleton;
+
+/// What to merge, and what it must amount to.
+#[derive(Clone, Copy)]
+pub struct Aggregation<'a> {
+    /// The directories that [`SegmentSink`](crate::SegmentSink)s were given: those of all parts of
+    /// the world.
+    pub shard_directories: &'a [PathBuf],
+    /// The rows that must be there, each once.
+    pub expected: Expectation<'a>,
+    /// Where the vectors come from.
+    pub provenance: &'a Provenance,
+    /// The file to make.
+    pub output: &'a Path,
+}
+
+/// A merged and verified file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AggregateReport {
+    /// Its rows.
+    pub rows: usize,
+    /// The segments that it was made of; 0 if it was there already.
+    pub segments: usize,
+    /// The digest of its content.
+    pub content_digest: String,
+    /// Whether it was there already, whole, so that nothing was done but verify it.
+    pub already_complete: bool,
+}
+
+/// Makes `embeddings.h5` of the segments of a run. Its bytes depend on the rows alone, however many
+/// ranks and segments they came from. Takes about 9 bytes of memory a row, and one segment.
+///
+/// # Errors
+/// [`Error::MissingRows`], [`Error::DuplicateRows`], [`Error::UnexpectedRows`],
+/// [`Error::WrongRecord`] if the segments are not exactly the expected rows;
+/// [`Error::DamagedSegment`], [`Error::OtherRun`] if one is not to be used; [`Error::Io`] if the
+/// disk has no room; [`Error::OutputExists`] if there is a file that is not the one to be made.
+/// No file is then made, and none is touched.
+pub fn aggregate(request: &Aggregation<'_>) -> Result<AggregateReport, Error> {
+    let Aggregation {
+        expected, output, ..
+    } = request;
+    if output.try_exists().at("look for it", *output)? {
+        return already_complete(expected, output);
+    }
+    let started = Instant::now();
+    let expected_rows = ExpectedRows::new(expected);
+    let inventory = Inventory::take(request.shard_directories, expected, &expected_rows)?;
+    sweep_leftovers(output)?;
+    let mut file = DurableFile::create(*output).at("make a file here", *output)?;
+    let skeleton = Skeleton {
+        expected,
+        expected_rows: &expected_rows,
+        status: &inventory.status,
+        provenance: request.provenance,
+    };
+    let vectors_offset = skeleton.lay_out(&mut file)?;
+    let temporary_path = file.temporary_path().to_owned();
+    let placer = Placer {
+        file: file.file(),
+        path: &temporary_path,
+        offset: vectors_offset,
+        format: expected.format,
+        expected_rows: &expected_rows,
+    };
+    let mut scratch = vec![];
+    for segment in &inventory.segments {
+        placer.place(segment, &mut scratch)?;
+    }
+    let content_digest = complete(file.file(), &temporary_path, expected)?;
+    file.commit().at("make it durable", *output)?;
+    tracing::info!(
+        path = %output.display(),
+        rows = expected_rows.count(),
+        segments = inventory.segments.len(),
+        seconds = started.elapsed().as_secs_f64(),
+        "segments merged"
+    );
+    Ok(AggregateReport {
+        rows: expected_rows.count(),
+        segments: inventory.segments.len(),
+        content_digest,
+        already_complete: false,
+    })
+}
+
+fn already_complete(expected: &Expectation<'_>, output: &Path) -> Result<AggregateReport, Error> {
+    let report = verify(output, Some(*expected)).map_err(|source| Error::OutputExists {
+        path: output.to_owned(),
+        source: Box::new(source),
+    })?;
+    Ok(AggregateReport {
+        rows: report.rows,
+        segments: 0,
+        content_digest: report.content_digest,
+        already_complete: true,
+    })
+}
+
+/// A killed aggregation leaves a file as large as the result: without this, trying again might
+/// find no room.
+fn sweep_leftovers(output: &Path) -> Result<(), Error> {
+    let directory = match output.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => directory,
+        _ => Path::new("."),
+    };
+    let name = output.file_name().unwrap_or_default().to_string_lossy();
+    shards::sweep_temporaries(directory, &format!("{name}."))
+}
+
+/// Reads back what is in the file, writes down its digests and seals it.
+fn complete(file: &File, path: &Path, expected: &Expectation<'_>) -> Result<String, Error> {
+    let written = EmbeddingsFile::open(path)?;
+    let digests = read_all(&written, Some(expected))?;
+    let content_digest = digests.of_file(&written);
+    let vectors = written.vectors();
+    // The library refuses to write to a file that it also has open for reading.
+    drop(written);
+    image::fill_in(path, |file| {
+        for (name, digest) in digests.datasets() {
+            let dataset = file.dataset(name)?;
+            layout::fill_digest(&dataset, layout::DIGEST, digest)?;
+        }
+        layout::fill_digest(file, layout::CONTENT_DIGEST, &content_digest)
+    })
+    .at("write the digests", path)?;
+    let content_bytes = file.metadata().at("read its size", path)?.len();
+    seal::seal(file, content_bytes, &vectors)
+        .and_then(|seal| file.write_all_at(&seal, content_bytes))
+        .at("seal it", path)?;
+    Ok(content_digest)
+}

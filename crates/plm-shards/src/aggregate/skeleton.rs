@@ -1,0 +1,166 @@
+//! The file without its vectors, with room for them.
+//!
+//! libhdf5 may crash when a disk fills up under it, so the whole file's space is reserved before
+//! the library opens it. A reservation does not survive the library's own way to make a file, which
+//! empties it: so an empty HDF5 file is written first, as an image, then grown to its full size,
+//! then filled in. The library cuts off what it did not need.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
+use hdf5::types::VarLenUnicode;
+use plm_core::{DurableFile, Outcome};
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::{Errno, retry_on_intr};
+
+use crate::error::At;
+use crate::expect::{Expectation, ExpectedRows};
+use crate::provenance::{FORMAT, FORMAT_VERSION};
+use crate::{Error, Provenance, image, layout, seal};
+
+/// Rows whose ids are in memory at a time. The layout of the ids' heap depends on it.
+const SLICE_ROWS: usize = 8192;
+
+/// All of the file but its vectors.
+pub(super) struct Skeleton<'a> {
+    pub(super) expected: &'a Expectation<'a>,
+    pub(super) expected_rows: &'a ExpectedRows,
+    /// `[n]` codes of outcomes.
+    pub(super) status: &'a [u8],
+    pub(super) provenance: &'a Provenance,
+}
+
+impl Skeleton<'_> {
+    /// Makes the file whole but for its vectors, and says at which byte these start.
+    pub(super) fn lay_out(&self, file: &mut DurableFile) -> Result<u64, Error> {
+        let path = file.temporary_path().to_owned();
+        let empty = image::compose(|_| Ok(())).at("compose an empty file", &path)?;
+        file.file().write_all(&empty).at("write to it", &path)?;
+        let most_bytes = self.most_bytes();
+        reserve(file.file(), empty.len() as u64..most_bytes)
+            .at("reserve the space that the embeddings need", &path)?;
+        let offset = image::fill_in(&path, |file| self.fill(file)).at("lay it out", &path)?;
+
+        debug_assert!(
+            file.file()
+                .metadata()
+                .is_ok_and(|found| found.len() <= most_bytes),
+            "the library needed more space than was reserved"
+        );
+        Ok(offset)
+    }
+
+    fn fill(&self, file: &hdf5::File) -> hdf5::Result<u64> {
+        let rows = self.status.len();
+        let format = self.expected.format;
+        layout::set_text(file, layout::FORMAT, FORMAT)?;
+        layout::set_value(file, layout::FORMAT_VERSION, &FORMAT_VERSION)?;
+        layout::set_text(file, layout::RUN_DIGEST, &format.run_digest)?;
+        layout::set_text(file, "dtype", format.dtype().name())?;
+        self.provenance.store(&file)?;
+        layout::create_digest(file, layout::CONTENT_DIGEST)?;
+
+        let ids = layout::create_column::<VarLenUnicode>(file, layout::SEQUENCE_IDS, rows)?;
+        let lengths = layout::create_column::<u32>(file, layout::LENGTHS, rows)?;
+        let status = layout::create_column::<u8>(file, layout::STATUS, rows)?;
+        let names = Outcome::ALL
+            .map(|outcome| layout::to_stored_text(outcome.name()))
+            .into_iter()
+            .collect::<hdf5::Result<Vec<_>>>()?;
+        status
+            .new_attr_builder()
+            .with_data(&names)
+            .create("outcomes")?;
+        if rows > 0 {
+            status.write(self.status)?;
+        }
+        let mut records = self
+            .expected_rows
+            .iter()
+            .map(|row| self.expected.source.record(row));
+        for start in (0..rows).step_by(SLICE_ROWS) {
+            let slice = start..(start + SLICE_ROWS).min(rows);
+            let mut slice_ids = Vec::with_capacity(slice.len());
+            let mut slice_lengths = Vec::with_capacity(slice.len());
+            for record in records.by_ref().take(slice.len()) {
+                slice_ids.push(layout::to_stored_text(record.id)?);
+                slice_lengths.push(record.residue_count);
+            }
+            ids.write_slice(&slice_ids, slice.clone())?;
+            lengths.write_slice(&slice_lengths, slice)?;
+        }
+
+        let vectors = layout::create_vectors(file, rows, format)?;
+        for dataset in [&ids, &lengths, &status, &vectors] {
+            layout::create_digest(dataset, layout::DIGEST)?;
+        }
+        match vectors.offset() {
+            Some(offset) => Ok(offset),
+            None if rows == 0 => Ok(0),
+            None => Err("no place was given to the vectors".into()),
+        }
+    }
+
+    /// More bytes than the file can have.
+    fn most_bytes(&self) -> u64 {
+        /// Headers, tables and the texts of this crate: a few KiB.
+        const STRUCTURE: usize = 64 << 10;
+        /// A text's length, its place in the heap and in the column.
+        const TEXT: usize = 64;
+        let texts: usize = self
+            .expected_rows
+            .iter()
+            .map(|row| self.expected.source.record(row).id.len() + TEXT)
+            .sum();
+        let columns = self.status.len() * (size_of::<u32>() + size_of::<u8>());
+        let vectors = self.status.len() * self.expected.format.row_bytes();
+        let attributes = self.provenance.text_bytes() + self.expected.format.run_digest.len();
+        // The heap's blocks may be half empty, if a text that is next to none in size comes after
+        // one that fills half of a block.
+        (seal::SEAL_BYTES + vectors + columns + 2 * (texts + attributes) + STRUCTURE) as u64
+    }
+}
+
+/// Gives the file disk space up to the end of the range. What is before the range stays as it is.
+fn reserve(file: &File, range: Range<u64>) -> io::Result<()> {
+    match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, range.end)) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(file, range),
+        reserved => Ok(reserved?),
+    }
+}
+
+/// The way to take space on a file system that can't reserve it.
+fn write_zeros(file: &File, range: Range<u64>) -> io::Result<()> {
+    let zeros = vec![0; 1 << 20];
+    let mut start = range.start;
+    while start < range.end {
+        let bytes = (range.end - start).min(zeros.len() as u64);
+        file.write_all_at(&zeros[..bytes as usize], start)?;
+        start += bytes;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn space_that_is_not_there_is_an_ordinary_error() {
+        let file = tempfile::tempfile().unwrap();
+        assert!(reserve(&file, 0..u64::MAX / 4).is_err());
+    }
+
+    #[test]
+    fn zeros_take_the_space_and_leave_what_is_there() {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(b"empty image", 0).unwrap();
+        write_zeros(&file, 11..(2 << 20) + 5).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), (2 << 20) + 5);
+        let mut start = [0; 13];
+        file.read_exact_at(&mut start, 0).unwrap();
+        assert_eq!(&start, b"empty image\0\0");
+    }
+}

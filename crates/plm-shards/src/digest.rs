@@ -1,0 +1,54 @@
+//! The digests of datasets and files, as the crate's documentation defines them.
+
+use blake3::{Hash, Hasher};
+
+/// The digest of one dataset, fed piece by piece.
+#[derive(Clone, Default)]
+pub(crate) struct DatasetHasher(Hasher);
+
+impl DatasetHasher {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    pub(crate) fn text(&mut self, text: &str) {
+        self.0.update(&(text.len() as u64).to_le_bytes());
+        self.0.update(text.as_bytes());
+    }
+
+    pub(crate) fn numbers_u32(&mut self, numbers: &[u32]) {
+        for number in numbers {
+            self.0.update(&number.to_le_bytes());
+        }
+    }
+
+    pub(crate) fn numbers_u64(&mut self, numbers: &[u64]) {
+        for number in numbers {
+            self.0.update(&number.to_le_bytes());
+        }
+    }
+
+    pub(crate) fn finish(&self) -> String {
+        to_text(self.0.finalize())
+    }
+}
+
+/// The digest of some bytes.
+pub(crate) fn of_bytes(bytes: &[u8]) -> String {
+    to_text(blake3::hash(bytes))
+}
+
+/// The digest of a file with this header and these `(name, digest)` datasets.
+pub(crate) fn of_content(header: &str, datasets: &[(&str, &str)]) -> String {
+    let mut hasher = DatasetHasher::default();
+    hasher.text(header);
+    for (name, digest) in datasets {
+        hasher.text(name);
+        hasher.text(digest);
+    }
+    hasher.finish()
+}
+
+fn to_text(hash: Hash) -> String {
+    format!("blake3:{}", hash.to_hex())
+}

@@ -1,0 +1,162 @@
+//! How one number of an embedding is stored.
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use hdf5::Datatype;
+use plm_core::Dtype;
+
+// Vectors are placed and read as raw bytes, past HDF5's conversions.
+const _: () = assert!(
+    cfg!(target_endian = "little"),
+    "embeddings are stored little-endian"
+);
+
+/// The number formats that embeddings can be stored in: those that numpy knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Element {
+    F32,
+    F16,
+}
+
+impl Element {
+    pub(crate) fn from_dtype(dtype: Dtype) -> Option<Self> {
+        match dtype {
+            Dtype::F32 => Some(Self::F32),
+            Dtype::F16 => Some(Self::F16),
+            Dtype::Bf16 => None,
+        }
+    }
+
+    pub(crate) fn dtype(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::F32,
+            Self::F16 => Dtype::F16,
+        }
+    }
+
+    pub(crate) fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+        }
+    }
+
+    pub(crate) fn datatype(self) -> hdf5::Result<Datatype> {
+        match self {
+            Self::F32 => Datatype::from_type::<f32>(),
+            Self::F16 => Datatype::from_type::<f16>(),
+        }
+    }
+
+    /// Appends the bytes of a vector. `f16` rounds to nearest, ties to even.
+    pub(crate) fn encode(self, vector: &[f32], bytes: &mut Vec<u8>) {
+        let start = bytes.len();
+        bytes.resize(start + vector.len() * self.bytes(), 0);
+        let stored = &mut bytes[start..];
+        match self {
+            Self::F32 => {
+                for (stored, value) in stored.chunks_exact_mut(4).zip(vector) {
+                    stored.copy_from_slice(&value.to_le_bytes());
+                }
+            }
+            Self::F16 => {
+                let mut rounded = vec![f16::ZERO; vector.len()];
+                rounded.convert_from_f32_slice(vector);
+                for (stored, value) in stored.chunks_exact_mut(2).zip(&rounded) {
+                    stored.copy_from_slice(&value.to_le_bytes());
+                }
+            }
+        }
+    }
+
+    /// The values of stored bytes.
+    ///
+    /// # Panics
+    /// If the bytes are no whole number of values.
+    pub(crate) fn decode(self, bytes: &[u8]) -> Vec<f32> {
+        match self {
+            Self::F32 => {
+                let (values, rest) = bytes.as_chunks::<4>();
+                assert!(rest.is_empty(), "rows are whole");
+                values
+                    .iter()
+                    .map(|&bytes| f32::from_le_bytes(bytes))
+                    .collect()
+            }
+            Self::F16 => {
+                let (values, rest) = bytes.as_chunks::<2>();
+                assert!(rest.is_empty(), "rows are whole");
+                values
+                    .iter()
+                    .map(|&bytes| f16::from_le_bytes(bytes).to_f32())
+                    .collect()
+            }
+        }
+    }
+
+    /// The position of the first stored value that is NaN or infinite.
+    pub(crate) fn first_not_finite(self, bytes: &[u8]) -> Option<usize> {
+        // Both formats mark such values by an exponent of all ones. The first pass has no early
+        // exit, so that it is vectorised; almost always it is the only one.
+        match self {
+            Self::F32 => {
+                let not_finite =
+                    |bytes: &[u8; 4]| u32::from_le_bytes(*bytes) & 0x7f80_0000 == 0x7f80_0000;
+                let values = bytes.as_chunks::<4>().0;
+                let any = values
+                    .iter()
+                    .fold(false, |any, value| any | not_finite(value));
+                any.then(|| values.iter().position(not_finite)).flatten()
+            }
+            Self::F16 => {
+                let not_finite = |bytes: &[u8; 2]| u16::from_le_bytes(*bytes) & 0x7c00 == 0x7c00;
+                let values = bytes.as_chunks::<2>().0;
+                let any = values
+                    .iter()
+                    .fold(false, |any, value| any | not_finite(value));
+                any.then(|| values.iter().position(not_finite)).flatten()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_come_back_as_they_were_rounded() {
+        let vector = [0.0, -1.5, 1.0e-7, 65504.0, std::f32::consts::PI];
+        for element in [Element::F32, Element::F16] {
+            let mut bytes = vec![];
+            element.encode(&vector, &mut bytes);
+            let expected: Vec<f32> = match element {
+                Element::F32 => vector.to_vec(),
+                Element::F16 => vector.iter().map(|&v| f16::from_f32(v).to_f32()).collect(),
+            };
+            assert_eq!(element.decode(&bytes), expected);
+        }
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_found() {
+        for element in [Element::F32, Element::F16] {
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut bytes = vec![];
+                element.encode(&[f32::MIN_POSITIVE, -0.0, bad, bad], &mut bytes);
+                assert_eq!(element.first_not_finite(&bytes), Some(2));
+                assert_eq!(
+                    element.first_not_finite(&bytes[..2 * element.bytes()]),
+                    None
+                );
+            }
+        }
+        let mut bytes = vec![];
+        Element::F16.encode(&[65504.0, 65520.0], &mut bytes);
+        assert_eq!(
+            Element::F16.first_not_finite(&bytes),
+            Some(1),
+            "f16 overflows"
+        );
+    }
+}

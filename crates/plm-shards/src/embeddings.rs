@@ -1,0 +1,312 @@
+//! Reading `embeddings.h5`.
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use hdf5::Dataset;
+use hdf5::types::VarLenUnicode;
+use ndarray::Array2;
+use plm_core::Outcome;
+
+use crate::config::RunFormat;
+use crate::error::At;
+use crate::layout::{self, Vectors};
+use crate::provenance::{FORMAT, FORMAT_VERSION};
+use crate::{Error, Provenance, image};
+
+/// An `embeddings.h5`, open for reading any of its rows.
+///
+/// Opening takes the file at its word, as every reader of HDF5 does; [`verify`](crate::verify) does
+/// not.
+///
+/// ```no_run
+/// use plm_shards::EmbeddingsFile;
+///
+/// let file = EmbeddingsFile::open("out/embeddings.h5")?;
+/// println!("{} x {} of {}", file.rows(), file.hidden_size(), file.provenance().model);
+/// let first = file.read_rows(0..10)?;
+/// let ids = file.read_ids(0..10)?;
+/// println!("{} starts with {}", ids[0], first[[0, 0]]);
+/// # Ok::<(), plm_shards::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct EmbeddingsFile {
+    path: PathBuf,
+    /// Vectors are read past HDF5, which has one lock for all threads.
+    file: File,
+    format: RunFormat,
+    provenance: Provenance,
+    rows: usize,
+    vectors_offset: u64,
+    content_digest: String,
+    ids: Dataset,
+    lengths: Dataset,
+    status: Dataset,
+}
+
+impl EmbeddingsFile {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it can't be read, [`Error::BadEmbeddings`] if it is no whole embeddings
+    /// file.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
+        let path = path.into();
+        let file = File::open(&path).at("open it", &path)?;
+        let file_bytes = file.metadata().at("open it", &path)?.len();
+        let h5 = image::portable_file().open(&path);
+        let read = h5.and_then(|h5| Stored::read(&h5, file_bytes));
+        let stored = read.map_err(|error| Error::BadEmbeddings {
+            path: path.clone(),
+            dataset: "",
+            reason: error.to_string(),
+        })?;
+        let Stored {
+            run_digest,
+            provenance,
+            vectors,
+            content_digest,
+            ids,
+            lengths,
+            status,
+        } = stored;
+        Ok(Self {
+            path,
+            file,
+            format: RunFormat {
+                run_digest,
+                hidden_size: vectors.hidden_size,
+                element: vectors.element,
+            },
+            provenance,
+            rows: vectors.rows,
+            vectors_offset: vectors.offset,
+            content_digest,
+            ids,
+            lengths,
+            status,
+        })
+    }
+
+    /// The file's path, as it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How many rows it has.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The length of an embedding.
+    pub fn hidden_size(&self) -> usize {
+        self.format.hidden_size
+    }
+
+    /// The run it is of, and how its vectors are stored.
+    pub fn format(&self) -> &RunFormat {
+        &self.format
+    }
+
+    /// Where its vectors come from.
+    pub fn provenance(&self) -> &Provenance {
+        &self.provenance
+    }
+
+    /// The digest of its content, as the file has it: `blake3:` and 64 hexadecimal digits.
+    pub fn content_digest(&self) -> &str {
+        &self.content_digest
+    }
+
+    /// `[rows]` names, in the input's order.
+    ///
+    /// # Errors
+    /// As [`read_ids`](Self::read_ids).
+    pub fn ids(&self) -> Result<Vec<String>, Error> {
+        self.read_ids(0..self.rows)
+    }
+
+    /// `[rows]` residues of each sequence, in the input's order.
+    ///
+    /// # Errors
+    /// As [`read_lengths`](Self::read_lengths).
+    pub fn lengths(&self) -> Result<Vec<u32>, Error> {
+        self.read_lengths(0..self.rows)
+    }
+
+    /// The names of some rows.
+    ///
+    /// # Errors
+    /// [`Error::Hdf5`] if they can't be read, [`Error::BadEmbeddings`] if one is not UTF-8.
+    ///
+    /// # Panics
+    /// If the range goes past the last row.
+    pub fn read_ids(&self, rows: Range<usize>) -> Result<Vec<String>, Error> {
+        let first = rows.start;
+        let ids = self.read_column::<VarLenUnicode>(&self.ids, rows)?;
+        let checked = ids.iter().enumerate().map(|(place, id)| {
+            let id = layout::from_stored_text(id).map_err(|_| {
+                self.bad(
+                    layout::SEQUENCE_IDS,
+                    format!("row {} is not UTF-8", first + place),
+                )
+            })?;
+            Ok(id.to_owned())
+        });
+        checked.collect()
+    }
+
+    /// The residues of some rows' sequences, also those that a truncation left out.
+    ///
+    /// # Errors
+    /// [`Error::Hdf5`] if they can't be read.
+    ///
+    /// # Panics
+    /// If the range goes past the last row.
+    pub fn read_lengths(&self, rows: Range<usize>) -> Result<Vec<u32>, Error> {
+        self.read_column(&self.lengths, rows)
+    }
+
+    /// How some rows were embedded.
+    ///
+    /// # Errors
+    /// [`Error::Hdf5`] if that can't be read, [`Error::BadEmbeddings`] if a code stands for no
+    /// outcome with a vector.
+    ///
+    /// # Panics
+    /// If the range goes past the last row.
+    pub fn read_outcomes(&self, rows: Range<usize>) -> Result<Vec<Outcome>, Error> {
+        let first = rows.start;
+        let codes = self.read_column::<u8>(&self.status, rows)?;
+        let checked = codes.iter().enumerate().map(|(place, &code)| {
+            Outcome::from_code(code)
+                .filter(|outcome| outcome.has_vector())
+                .ok_or_else(|| {
+                    let row = first + place;
+                    self.bad(
+                        layout::STATUS,
+                        format!("row {row} has {code}, no outcome with a vector"),
+                    )
+                })
+        });
+        checked.collect()
+    }
+
+    /// `[n, hidden_size]` the vectors of some rows.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if they can't be read.
+    ///
+    /// # Panics
+    /// If the range goes past the last row.
+    pub fn read_rows(&self, rows: Range<usize>) -> Result<Array2<f32>, Error> {
+        let shape = (rows.len(), self.hidden_size());
+        let mut bytes = vec![];
+        self.read_stored(rows, &mut bytes)?;
+        let values = self.format.element.decode(&bytes);
+        Ok(Array2::from_shape_vec(shape, values).expect("read_stored reads whole rows"))
+    }
+
+    /// Replaces `bytes` by the stored bytes of some rows.
+    pub(crate) fn read_stored(&self, rows: Range<usize>, bytes: &mut Vec<u8>) -> Result<(), Error> {
+        self.assert_has(&rows);
+        let row_bytes = self.format.row_bytes();
+        bytes.resize(rows.len() * row_bytes, 0);
+        let offset = self.vectors_offset + (rows.start * row_bytes) as u64;
+        self.file
+            .read_exact_at(bytes, offset)
+            .at("read /embeddings", &self.path)
+    }
+
+    /// The digest of a dataset, as the file has it.
+    pub(crate) fn dataset_digest(&self, name: &str) -> Result<String, Error> {
+        let location = match name {
+            layout::SEQUENCE_IDS => Ok(self.ids.clone()),
+            layout::LENGTHS => Ok(self.lengths.clone()),
+            layout::STATUS => Ok(self.status.clone()),
+            _ => self.ids.file().and_then(|file| file.dataset(name)),
+        };
+        location
+            .and_then(|dataset| layout::get_digest(&dataset, layout::DIGEST))
+            .at("read a dataset's digest", &self.path)
+    }
+
+    /// The bytes of the file that are vectors.
+    pub(crate) fn vectors(&self) -> Range<u64> {
+        let bytes = (self.rows * self.format.row_bytes()) as u64;
+        self.vectors_offset..self.vectors_offset + bytes
+    }
+
+    pub(crate) fn bad(&self, dataset: &'static str, reason: String) -> Error {
+        Error::BadEmbeddings {
+            path: self.path.clone(),
+            dataset,
+            reason,
+        }
+    }
+
+    fn read_column<T: hdf5::H5Type>(
+        &self,
+        column: &Dataset,
+        rows: Range<usize>,
+    ) -> Result<Vec<T>, Error> {
+        self.assert_has(&rows);
+        let values = column
+            .read_slice_1d::<T, _>(rows)
+            .at("read a column", &self.path)?;
+        Ok(values.into_raw_vec_and_offset().0)
+    }
+
+    fn assert_has(&self, rows: &Range<usize>) {
+        assert!(
+            rows.start <= rows.end && rows.end <= self.rows,
+            "rows {rows:?} of a file with {} rows",
+            self.rows
+        );
+    }
+}
+
+/// All that HDF5 has to say of the file before its rows are read.
+struct Stored {
+    run_digest: String,
+    provenance: Provenance,
+    vectors: Vectors,
+    content_digest: String,
+    ids: Dataset,
+    lengths: Dataset,
+    status: Dataset,
+}
+
+impl Stored {
+    fn read(file: &hdf5::File, file_bytes: u64) -> hdf5::Result<Self> {
+        let format = layout::get_text(file, layout::FORMAT)?;
+        let version = layout::get_value::<u32>(file, layout::FORMAT_VERSION)?;
+        if (&*format, version) != (FORMAT, FORMAT_VERSION) {
+            return Err(format!("it is a {format:?}, version {version}").into());
+        }
+        let vectors = Vectors::locate(file, file_bytes)?;
+        Ok(Self {
+            run_digest: layout::get_text(file, layout::RUN_DIGEST)?,
+            provenance: Provenance::load(file)?,
+            content_digest: layout::get_digest(file, layout::CONTENT_DIGEST)?,
+            ids: whole_column::<VarLenUnicode>(file, layout::SEQUENCE_IDS, vectors.rows)?,
+            lengths: whole_column::<u32>(file, layout::LENGTHS, vectors.rows)?,
+            status: whole_column::<u8>(file, layout::STATUS, vectors.rows)?,
+            vectors,
+        })
+    }
+}
+
+fn whole_column<T: hdf5::H5Type>(
+    file: &hdf5::File,
+    name: &str,
+    rows: usize,
+) -> hdf5::Result<Dataset> {
+    let (dataset, found) = layout::open_column::<T>(file, name)?;
+    if found != rows {
+        return Err(format!("/{name} has {found} values for {rows} vectors").into());
+    }
+    Ok(dataset)
+}

@@ -1,0 +1,116 @@
+//! What the files of a run must hold.
+
+use std::path::Path;
+
+use plm_core::{RowId, SequenceSource};
+
+use crate::Error;
+use crate::config::RunFormat;
+
+/// The input of a run, and what is known not to have come of it.
+#[derive(Clone, Copy)]
+pub struct Expectation<'a> {
+    /// The input: its ids and lengths, in its order.
+    pub source: &'a dyn SequenceSource,
+    /// Rows without a vector, such as failed ones, in any order. Those that the source calls
+    /// skipped need not be among them.
+    pub without_vector: &'a [RowId],
+    /// What the run's files say of themselves.
+    pub format: &'a RunFormat,
+}
+
+impl Expectation<'_> {
+    /// Compares what a file has of a row, its id and residues, with the input.
+    pub(crate) fn check(&self, path: &Path, row: RowId, found: (&str, u32)) -> Result<(), Error> {
+        let record = self.source.record(row);
+        let (what, expected, found) = if record.id != found.0 {
+            ("id", format!("{:?}", record.id), format!("{:?}", found.0))
+        } else if record.residue_count != found.1 {
+            (
+                "length",
+                record.residue_count.to_string(),
+                found.1.to_string(),
+            )
+        } else {
+            return Ok(());
+        };
+        Err(Error::WrongRecord {
+            path: path.to_owned(),
+            row,
+            what,
+            expected,
+            found,
+        })
+    }
+}
+
+/// The rows that must have a vector: all of the input but those left out.
+#[derive(Debug)]
+pub(crate) struct ExpectedRows {
+    input_rows: u64,
+    /// In increasing order.
+    left_out: Vec<u64>,
+}
+
+impl ExpectedRows {
+    pub(crate) fn new(expectation: &Expectation<'_>) -> Self {
+        let input_rows = expectation.source.len();
+        let skipped = (0..input_rows).filter(|&row| expectation.source.record(RowId(row)).skipped);
+        let named = expectation.without_vector.iter().map(|row| row.0);
+        let mut left_out: Vec<u64> = skipped
+            .chain(named.filter(|&row| row < input_rows))
+            .collect();
+        left_out.sort_unstable();
+        left_out.dedup();
+        Self {
+            input_rows,
+            left_out,
+        }
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        let count = self.input_rows - self.left_out.len() as u64;
+        usize::try_from(count).expect("an index of as many records is in memory")
+    }
+
+    /// A row's place among them, if it is one of them.
+    pub(crate) fn place(&self, row: RowId) -> Option<usize> {
+        match self.left_out.binary_search(&row.0) {
+            Err(before) if row.0 < self.input_rows => {
+                Some(usize::try_from(row.0).expect("as in count") - before)
+            }
+            _ => None,
+        }
+    }
+
+    /// All of them, in the input's order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = RowId> {
+        let mut left_out = self.left_out.iter().copied().peekable();
+        (0..self.input_rows)
+            .filter(move |row| left_out.next_if_eq(row).is_none())
+            .map(RowId)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_count_the_rows_that_are_not_left_out() {
+        let expected = ExpectedRows {
+            input_rows: 7,
+            left_out: vec![0, 3, 6],
+        };
+        assert_eq!(expected.count(), 4);
+        let rows: Vec<RowId> = expected.iter().collect();
+        assert_eq!(rows, [1, 2, 4, 5].map(RowId));
+        for (place, row) in rows.into_iter().enumerate() {
+            assert_eq!(expected.place(row), Some(place));
+        }
+        for row in [0, 3, 6, 7, u64::MAX] {
+            assert_eq!(expected.place(RowId(row)), None);
+        }
+    }
+}

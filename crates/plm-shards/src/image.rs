@@ -1,0 +1,90 @@
+//! Writing HDF5: whole files as bytes, composed in memory, or files whose space is reserved.
+//!
+//! What the library can't do well (a full disk) is left to `std::fs`, which reports it as an
+//! ordinary error. The one corner of this crate that calls C.
+#![expect(
+    unsafe_code,
+    reason = "the wrapper crate has no call for a file's image"
+)]
+
+use std::path::Path;
+use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hdf5::FileBuilder;
+use hdf5_sys::LOCK;
+use hdf5_sys::h5f::H5Fget_file_image;
+
+/// By how much the library grows the memory of an image at a time.
+const GROWTH_BYTES: usize = 1 << 20;
+
+/// The bytes of the file that `fill` writes into, which starts empty.
+pub(crate) fn compose(fill: impl FnOnce(&hdf5::File) -> hdf5::Result<()>) -> hdf5::Result<Vec<u8>> {
+    // Files in memory go by their names: two of the same name would be one.
+    static COMPOSED: AtomicU64 = AtomicU64::new(0);
+    let name = format!("image {}", COMPOSED.fetch_add(1, Ordering::Relaxed));
+    let file = portable_file()
+        .with_fapl(|access| access.core_options(GROWTH_BYTES, false))
+        .create(name)?;
+    fill(&file)?;
+    file.flush()?;
+    image_of(&file)
+}
+
+/// How every file is made and opened: readable by any HDF5 since 1.8, free of times, so that its
+/// bytes depend on its content alone, and without file locks, which network file systems refuse.
+pub(crate) fn portable_file() -> FileBuilder {
+    let mut builder = FileBuilder::new();
+    builder
+        .with_fapl(|access| access.libver_earliest().file_locking(false))
+        .with_fcpl(|create| create.obj_track_times(false));
+    builder
+}
+
+/// Opens a file whose space is reserved, lets `fill` write into it and closes it.
+pub(crate) fn fill_in<T>(
+    path: &Path,
+    fill: impl FnOnce(&hdf5::File) -> hdf5::Result<T>,
+) -> hdf5::Result<T> {
+    let file = portable_file().open_rw(path)?;
+    let filled = fill(&file)?;
+    // While handles into a file are open, closing it does nothing: those of `fill` are gone.
+    file.close()?;
+    Ok(filled)
+}
+
+fn image_of(file: &hdf5::File) -> hdf5::Result<Vec<u8>> {
+    let refused = || hdf5::Error::from("the library gives no image of the file");
+    let _library = LOCK.lock();
+    // SAFETY: the file is open as long as `file` lives, the library's lock is held, and a null
+    // buffer asks for nothing but the size.
+    let size = unsafe { H5Fget_file_image(file.id(), ptr::null_mut(), 0) };
+    let size = usize::try_from(size).map_err(|_| refused())?;
+    let mut image = vec![0_u8; size];
+    // SAFETY: as above, and `image` has room for the `size` bytes that it is said to have.
+    let written = unsafe { H5Fget_file_image(file.id(), image.as_mut_ptr().cast(), size) };
+    if usize::try_from(written) != Ok(size) {
+        return Err(refused());
+    }
+    Ok(image)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_a_function_of_its_content() {
+        let compose = || {
+            compose(|file| {
+                let dataset = file.new_dataset::<u32>().shape(3).create("numbers")?;
+                dataset.write(&[1_u32, 2, 3])
+            })
+            .unwrap()
+        };
+        let image = compose();
+        assert!(image.starts_with(b"\x89HDF\r\n\x1a\n"));
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        assert!(compose() == image, "no time of writing in it");
+    }
+}

@@ -1,0 +1,179 @@
+//! The datasets and attributes that a segment and `embeddings.h5` have in common.
+
+use hdf5::dataset::{AllocTime, FillTime};
+use hdf5::types::{FixedAscii, TypeDescriptor, VarLenUnicode};
+use hdf5::{Dataset, File, H5Type, Location};
+
+use crate::config::RunFormat;
+use crate::element::Element;
+
+/// `[n, hidden_size]` vectors, row by row.
+pub(crate) const EMBEDDINGS: &str = "embeddings";
+/// `[n]` UTF-8 names.
+pub(crate) const SEQUENCE_IDS: &str = "sequence_ids";
+/// `[n]` residues of each sequence, `u32`.
+pub(crate) const LENGTHS: &str = "lengths";
+/// `[n]` codes of outcomes, `u8`.
+pub(crate) const STATUS: &str = "status";
+/// `[n]` positions in the input, `u64`; in segments only.
+pub(crate) const ROWS: &str = "rows";
+
+/// The attribute of a dataset with the digest of its content.
+pub(crate) const DIGEST: &str = "digest";
+/// The attribute of a file with the digest of all that it says.
+pub(crate) const CONTENT_DIGEST: &str = "content_digest";
+/// Attributes of a file: what it is, which version of that, and of which run.
+pub(crate) const FORMAT: &str = "format";
+pub(crate) const FORMAT_VERSION: &str = "format_version";
+pub(crate) const RUN_DIGEST: &str = "run_digest";
+
+/// `blake3:` and 64 hexadecimal digits. Of fixed size: it can be filled in without growing a file.
+type DigestText = FixedAscii<71>;
+
+/// An empty column of `rows` values, one piece in the file.
+pub(crate) fn create_column<T: H5Type>(
+    file: &File,
+    name: &str,
+    rows: usize,
+) -> hdf5::Result<Dataset> {
+    file.new_dataset::<T>().no_chunk().shape(rows).create(name)
+}
+
+/// Room for the vectors, one piece in the file, which the library does not touch. Where it is says
+/// [`Dataset::offset`]; no rows take no place.
+pub(crate) fn create_vectors(
+    file: &File,
+    rows: usize,
+    format: &RunFormat,
+) -> hdf5::Result<Dataset> {
+    file.new_dataset_builder()
+        .empty_as(format.element.datatype()?)
+        .no_chunk()
+        .alloc_time(Some(AllocTime::Early))
+        .fill_time(FillTime::Never)
+        .shape((rows, format.hidden_size))
+        .create(EMBEDDINGS)
+}
+
+/// Opens a column and says how long it is, if it holds numbers of exactly this type.
+pub(crate) fn open_column<T: H5Type>(file: &File, name: &str) -> hdf5::Result<(Dataset, usize)> {
+    let dataset = file.dataset(name)?;
+    let is_type = match T::type_descriptor() {
+        // In a file and in memory, the library takes strings for different types.
+        strings @ TypeDescriptor::VarLenUnicode => dataset.dtype()?.to_descriptor()? == strings,
+        _ => dataset.dtype()?.is::<T>(),
+    };
+    if !is_type {
+        return Err(format!("/{name} has another type than expected").into());
+    }
+    match dataset.shape()[..] {
+        [rows] => Ok((dataset, rows)),
+        ref shape => Err(format!("/{name} has shape {shape:?}, which is not one column").into()),
+    }
+}
+
+/// Where the vectors of a file are.
+pub(crate) struct Vectors {
+    pub(crate) rows: usize,
+    pub(crate) hidden_size: usize,
+    pub(crate) element: Element,
+    /// The first byte, counted from the start of the file; 0 if there are no rows.
+    pub(crate) offset: u64,
+}
+
+impl Vectors {
+    /// Finds the vectors, if all of them lie in a file of `file_bytes`.
+    pub(crate) fn locate(file: &File, file_bytes: u64) -> hdf5::Result<Self> {
+        let dataset = file.dataset(EMBEDDINGS)?;
+        let [rows, hidden_size] = dataset.shape()[..] else {
+            return Err(format!("/{EMBEDDINGS} has shape {:?}", dataset.shape()).into());
+        };
+        let datatype = dataset.dtype()?;
+        let element = [Element::F32, Element::F16]
+            .into_iter()
+            .find(|element| element.datatype().is_ok_and(|known| known == datatype))
+            .ok_or_else(|| format!("/{EMBEDDINGS} holds neither f32 nor f16"))?;
+        if hidden_size == 0 {
+            return Err(format!("/{EMBEDDINGS} has no dimensions").into());
+        }
+        let bytes = rows.checked_mul(hidden_size).and_then(|values| {
+            u64::try_from(values)
+                .ok()?
+                .checked_mul(element.bytes() as u64)
+        });
+        let offset = match dataset.offset() {
+            None if rows == 0 => 0,
+            None => return Err(format!("/{EMBEDDINGS} is not one piece").into()),
+            Some(offset) => offset,
+        };
+        let end = bytes.and_then(|bytes| bytes.checked_add(offset));
+        if end.is_none_or(|end| end > file_bytes) {
+            let shape = [rows, hidden_size];
+            return Err(
+                format!("/{EMBEDDINGS} of shape {shape:?} goes past the file's end").into(),
+            );
+        }
+        Ok(Self {
+            rows,
+            hidden_size,
+            element,
+            offset,
+        })
+    }
+}
+
+/// A text that HDF5 can hold: it ends its strings by NUL.
+pub(crate) fn to_stored_text(text: &str) -> hdf5::Result<VarLenUnicode> {
+    text.parse()
+        .map_err(|_| format!("{text:?} holds a NUL").into())
+}
+
+/// A text from a file, which may hold anything.
+pub(crate) fn from_stored_text(text: &VarLenUnicode) -> hdf5::Result<&str> {
+    std::str::from_utf8(text.as_bytes()).map_err(|_| "a text is not UTF-8".into())
+}
+
+pub(crate) fn set_text(place: &Location, name: &str, text: &str) -> hdf5::Result<()> {
+    set_value(place, name, &to_stored_text(text)?)
+}
+
+pub(crate) fn get_text(place: &Location, name: &str) -> hdf5::Result<String> {
+    Ok(from_stored_text(&get_value(place, name)?)?.to_owned())
+}
+
+pub(crate) fn set_value<T: H5Type>(place: &Location, name: &str, value: &T) -> hdf5::Result<()> {
+    place.new_attr::<T>().create(name)?.write_scalar(value)
+}
+
+pub(crate) fn get_value<T: H5Type>(place: &Location, name: &str) -> hdf5::Result<T> {
+    let attribute = place.attr(name)?;
+    // An empty attribute passes for a scalar and leaves the value unwritten.
+    if attribute.size() != 1 {
+        return Err(format!("attribute {name} is not one value").into());
+    }
+    attribute.read_scalar()
+}
+
+/// Room for a digest that [`fill_digest`] writes later.
+pub(crate) fn create_digest(place: &Location, name: &str) -> hdf5::Result<()> {
+    place.new_attr::<DigestText>().create(name).map(drop)
+}
+
+pub(crate) fn fill_digest(place: &Location, name: &str, digest: &str) -> hdf5::Result<()> {
+    let digest =
+        DigestText::from_ascii(digest).expect("a digest is blake3: and 64 hexadecimal digits");
+    place.attr(name)?.write_scalar(&digest)
+}
+
+pub(crate) fn set_digest(place: &Location, name: &str, digest: &str) -> hdf5::Result<()> {
+    create_digest(place, name)?;
+    fill_digest(place, name, digest)
+}
+
+pub(crate) fn get_digest(place: &Location, name: &str) -> hdf5::Result<String> {
+    let digest: DigestText = get_value(place, name)?;
+    match std::str::from_utf8(digest.as_bytes()) {
+        Ok(digest) => Ok(digest.to_owned()),
+        Err(_) => Err(format!("attribute {name} is no digest").into()),
+    }
+}

@@ -1,0 +1,203 @@
+//! Which segments there are, and what a run that goes on need not compute again.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use plm_core::{Rank, RowId, TEMPORARY_SUFFIX, sync_directory};
+
+use crate::Error;
+use crate::config::RunFormat;
+use crate::error::{At, NamedRows};
+use crate::segment::Segment;
+
+const RANK_PREFIX: &str = "rank_";
+const SEGMENT_PREFIX: &str = "segment_";
+const SEGMENT_SUFFIX: &str = ".h5";
+
+pub(crate) fn rank_directory(directory: &Path, rank: Rank) -> PathBuf {
+    directory.join(format!("{RANK_PREFIX}{:05}", rank.0))
+}
+
+pub(crate) fn segment_name(number: u64) -> String {
+    format!("{SEGMENT_PREFIX}{number:06}{SEGMENT_SUFFIX}")
+}
+
+/// The first number that no segment of a rank has had, set aside ones included.
+pub(crate) fn next_segment_number(rank_directory: &Path) -> Result<u64, Error> {
+    let taken = names(rank_directory)?.into_iter().filter_map(|name| {
+        let number = name.strip_prefix(SEGMENT_PREFIX)?;
+        let digits = number.split(|c: char| !c.is_ascii_digit()).next()?;
+        digits.parse::<u64>().ok()
+    });
+    Ok(taken.max().map_or(0, |last| last + 1))
+}
+
+/// Removes what killed writers left of files whose names start like this. Only to be called by
+/// the one who writes such files.
+pub(crate) fn sweep_temporaries(directory: &Path, prefix: &str) -> Result<(), Error> {
+    for name in names(directory)? {
+        if name.starts_with(&format!(".{prefix}")) && name.ends_with(TEMPORARY_SUFFIX) {
+            let path = directory.join(name);
+            tracing::debug!(path = %path.display(), "removing what a killed run left");
+            fs::remove_file(&path).at("remove it", path)?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn sweep_rank_directory(rank_directory: &Path) -> Result<(), Error> {
+    sweep_temporaries(rank_directory, SEGMENT_PREFIX)
+}
+
+/// The segments below these directories, in one order whatever the file system's.
+pub(crate) fn list_segments(shard_directories: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
+    let mut segments = vec![];
+    for directory in shard_directories {
+        for rank in names(directory)? {
+            let rank_directory = directory.join(&rank);
+            if !rank.starts_with(RANK_PREFIX) || !rank_directory.is_dir() {
+                continue;
+            }
+            segments.extend(
+                names(&rank_directory)?
+                    .into_iter()
+                    .filter(|name| {
+                        name.starts_with(SEGMENT_PREFIX) && name.ends_with(SEGMENT_SUFFIX)
+                    })
+                    .map(|name| rank_directory.join(name)),
+            );
+        }
+    }
+    segments.sort_unstable();
+    segments.dedup();
+    Ok(segments)
+}
+
+/// Names that are no UTF-8 are none of ours.
+fn names(directory: &Path) -> Result<Vec<String>, Error> {
+    let entries = fs::read_dir(directory).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+    Ok(entries
+        .at("list it", directory)?
+        .into_iter()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect())
+}
+
+/// What earlier tries left that is whole.
+#[derive(Debug)]
+pub struct DurableRows {
+    /// Rows with a vector in a whole segment, in increasing order.
+    pub rows: Vec<RowId>,
+    /// How many whole segments there are.
+    pub segments: usize,
+    /// Segments that are not what was written: their rows are not among [`rows`](Self::rows).
+    pub damaged: Vec<DamagedSegment>,
+}
+
+/// A segment that is not what was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DamagedSegment {
+    /// The file.
+    pub path: PathBuf,
+    /// What gave it away.
+    pub reason: String,
+}
+
+/// Reads every byte of every segment below these directories (each one that a
+/// [`SegmentSink`](crate::SegmentSink) was given), to tell what a run need not compute again.
+///
+/// Damaged segments are told of, not touched: [`set_aside`] them before the run goes on.
+///
+/// # Errors
+/// [`Error::OtherRun`] if a segment is of another run, [`Error::DuplicateRows`] if two segments
+/// have the same row, [`Error::Io`] if a file can't be read.
+pub fn scan(shard_directories: &[PathBuf], format: &RunFormat) -> Result<DurableRows, Error> {
+    let mut durable = DurableRows {
+        rows: vec![],
+        segments: 0,
+        damaged: vec![],
+    };
+    let mut vectors = vec![];
+    for path in list_segments(shard_directories)? {
+        let checked = Segment::open(&path, format).and_then(|segment| {
+            segment.vectors.read(&mut vectors)?;
+            Ok(segment)
+        });
+        match checked {
+            Ok(segment) => {
+                durable.segments += 1;
+                durable
+                    .rows
+                    .extend(segment.columns.rows.iter().map(|&row| RowId(row)));
+            }
+            Err(Error::DamagedSegment { path, reason }) => {
+                tracing::warn!(path = %path.display(), reason, "damaged segment");
+                durable.damaged.push(DamagedSegment { path, reason });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    durable.rows.sort_unstable();
+    let twice: Vec<RowId> = durable
+        .rows
+        .windows(2)
+        .filter(|pair| pair[0] == pair[1])
+        .map(|pair| pair[0])
+        .collect();
+    if !twice.is_empty() {
+        return Err(duplicates(&twice, shard_directories, format)?);
+    }
+    Ok(durable)
+}
+
+/// Tells which segments have rows twice, once it is known that some do.
+fn duplicates(
+    twice: &[RowId],
+    shard_directories: &[PathBuf],
+    format: &RunFormat,
+) -> Result<Error, Error> {
+    let mut holders = vec![];
+    let mut ids = vec![None; twice.len()];
+    for path in list_segments(shard_directories)? {
+        let segment = match Segment::open(&path, format) {
+            Err(Error::DamagedSegment { .. }) => continue,
+            opened => opened?,
+        };
+        for (row, id) in segment.columns.rows.iter().zip(segment.columns.ids) {
+            if let Ok(place) = twice.binary_search(&RowId(*row)) {
+                if place == 0 {
+                    holders.push(path.clone());
+                }
+                ids[place].get_or_insert(id);
+            }
+        }
+    }
+    let mut rows = NamedRows::new();
+    for (row, id) in twice.iter().zip(ids) {
+        rows.push(*row, &id.unwrap_or_default());
+    }
+    let [first, second, ..] = &holders[..] else {
+        unreachable!("a row that was read twice is in two places");
+    };
+    Ok(Error::DuplicateRows {
+        rows,
+        first: first.clone(),
+        second: second.clone(),
+    })
+}
+
+/// Takes a damaged segment out of the run, under its name with `.damaged` added, and says under
+/// which.
+///
+/// # Errors
+/// [`Error::Io`] if it can't be renamed.
+pub fn set_aside(segment: &Path) -> Result<PathBuf, Error> {
+    let mut aside = segment.as_os_str().to_owned();
+    aside.push(".damaged");
+    let aside = PathBuf::from(aside);
+    fs::rename(segment, &aside).at("set it aside", segment)?;
+    let directory = segment.parent().unwrap_or(Path::new(""));
+    sync_directory(directory).at("sync it", directory)?;
+    Ok(aside)
+}

@@ -1,0 +1,248 @@
+//! Where the vectors of a run go first: one directory per rank, one segment after the other.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use plm_core::{
+    BoxError, DurableFile, EmbeddedBatch, EmbeddingSink, Rank, ShardWriter, Written, sync_directory,
+};
+
+use crate::Error;
+use crate::config::{RunFormat, SegmentConfig};
+use crate::error::At;
+use crate::segment::{self, Columns};
+use crate::shards;
+
+/// Stores the vectors of each rank as immutable segments below `rank_00000`, `rank_00001`, ...
+///
+/// A segment appears under its name complete and durable, and never changes. It is an HDF5 file
+/// with `/embeddings` `[n, hidden_size]`, `/sequence_ids`, `/rows`, `/lengths` and `/status`
+/// `[n]`. Each rank's directory has one writer at a time.
+///
+/// ```
+/// use plm_core::{
+///     EmbeddedBatch, EmbeddedRow, EmbeddingSink, Outcome, PooledBatch, Rank, RowId, ShardWriter,
+/// };
+/// use plm_shards::{SegmentConfig, SegmentSink, scan};
+///
+/// let directory = tempfile::tempdir()?;
+/// let sink = SegmentSink::new(directory.path(), "run", 2, SegmentConfig::default());
+/// let mut writer = sink.open_shard(Rank(0)).map_err(|error| error.to_string())?;
+/// let row = EmbeddedRow {
+///     row: RowId(7),
+///     id: "P12345".to_owned(),
+///     residue_count: 30,
+///     outcome: Outcome::Embedded,
+/// };
+/// let vectors = PooledBatch::new(1, 2, vec![0.5, -1.0])?;
+/// writer.write(EmbeddedBatch { rows: vec![row], vectors }).map_err(|error| error.to_string())?;
+/// writer.flush().map_err(|error| error.to_string())?;
+///
+/// let durable = scan(&[directory.path().to_owned()], sink.format())?;
+/// assert_eq!(durable.rows, [RowId(7)]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct SegmentSink {
+    directory: PathBuf,
+    format: RunFormat,
+    config: SegmentConfig,
+}
+
+impl SegmentSink {
+    /// A sink below `directory`, which need not be there yet. `run_digest` names the input, the
+    /// weights and the configuration: segments that differ in it are never mixed.
+    ///
+    /// # Panics
+    /// If `hidden_size` is zero.
+    pub fn new(
+        directory: impl Into<PathBuf>,
+        run_digest: impl Into<String>,
+        hidden_size: usize,
+        config: SegmentConfig,
+    ) -> Self {
+        Self {
+            directory: directory.into(),
+            format: config.run_format(run_digest, hidden_size),
+            config,
+        }
+    }
+
+    /// What its segments say of themselves.
+    pub fn format(&self) -> &RunFormat {
+        &self.format
+    }
+
+    fn open_writer(&self, rank: Rank) -> Result<SegmentWriter<'_>, Error> {
+        let directory = shards::rank_directory(&self.directory, rank);
+        fs::create_dir_all(&directory).at("make this directory", &directory)?;
+        for created in [Some(&*self.directory), self.directory.parent()]
+            .into_iter()
+            .flatten()
+        {
+            sync_directory(created).at("sync it", created)?;
+        }
+        shards::sweep_rank_directory(&directory)?;
+        Ok(SegmentWriter {
+            sink: self,
+            rank,
+            next_number: shards::next_segment_number(&directory)?,
+            directory,
+            columns: Columns::default(),
+            vectors: vec![],
+            id_bytes: 0,
+            oldest: None,
+        })
+    }
+}
+
+impl EmbeddingSink for SegmentSink {
+    fn open_shard(&self, rank: Rank) -> Result<Box<dyn ShardWriter + '_>, BoxError> {
+        Ok(Box::new(self.open_writer(rank)?))
+    }
+}
+
+/// Buffers the vectors of one rank and writes a segment when there are enough.
+#[derive(Debug)]
+struct SegmentWriter<'a> {
+    sink: &'a SegmentSink,
+    rank: Rank,
+    directory: PathBuf,
+    next_number: u64,
+    columns: Columns,
+    /// `[n, hidden_size]` as they will be stored.
+    vectors: Vec<u8>,
+    id_bytes: usize,
+    /// When the first of the buffered rows came.
+    oldest: Option<Instant>,
+}
+
+impl ShardWriter for SegmentWriter<'_> {
+    fn write(&mut self, batch: EmbeddedBatch) -> Result<Written, BoxError> {
+        // Whoever gave the rows will compute those of a failed write again: keeping some of them
+        // would make them appear twice. For the same reason a segment ends with a batch.
+        let taken = self.take(batch).and_then(|()| {
+            if self.is_full() {
+                self.write_segment()?;
+            }
+            Ok(self.columns.rows.is_empty())
+        });
+        match taken {
+            Ok(true) => Ok(Written::Durable),
+            Ok(false) => Ok(Written::Buffered),
+            Err(error) => {
+                self.forget();
+                Err(error.into())
+            }
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), BoxError> {
+        let written = self.write_segment();
+        self.forget();
+        Ok(written?)
+    }
+}
+
+impl SegmentWriter<'_> {
+    fn take(&mut self, batch: EmbeddedBatch) -> Result<(), Error> {
+        let format = &self.sink.format;
+        let EmbeddedBatch { rows, vectors } = batch;
+        if vectors.hidden_size() != format.hidden_size {
+            return Err(Error::WrongHiddenSize {
+                expected: format.hidden_size,
+                found: vectors.hidden_size(),
+            });
+        }
+        if vectors.vectors().len() != rows.len() {
+            return Err(Error::WrongVectorCount {
+                rows: rows.len(),
+                vectors: vectors.vectors().len(),
+            });
+        }
+        for (row, vector) in rows.into_iter().zip(vectors.vectors()) {
+            let bad = |id, reason| Error::BadRecord {
+                row: row.row,
+                id,
+                reason,
+            };
+            if !row.outcome.has_vector() {
+                return Err(bad(row.id, "its outcome is one without a vector"));
+            }
+            if row.id.contains('\0') {
+                return Err(bad(row.id, "its name holds a NUL"));
+            }
+            let start = self.vectors.len();
+            format.element.encode(vector, &mut self.vectors);
+            if let Some(dimension) = format.element.first_not_finite(&self.vectors[start..]) {
+                return Err(Error::NotFinite {
+                    row: row.row,
+                    id: row.id,
+                    dimension,
+                });
+            }
+            self.oldest.get_or_insert_with(Instant::now);
+            self.id_bytes += row.id.len();
+            self.columns.rows.push(row.row.0);
+            self.columns.ids.push(row.id);
+            self.columns.lengths.push(row.residue_count);
+            self.columns.status.push(row.outcome.code());
+        }
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        let config = &self.sink.config;
+        let Some(oldest) = self.oldest else {
+            return false;
+        };
+        self.columns.rows.len() >= config.max_rows
+            || self.vectors.len() + self.id_bytes >= config.max_bytes
+            || oldest.elapsed() >= config.max_age
+    }
+
+    /// Makes the buffered rows durable, if there are any.
+    fn write_segment(&mut self) -> Result<(), Error> {
+        let count = self.columns.rows.len();
+        if count == 0 {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let path = self.directory.join(shards::segment_name(self.next_number));
+        let image = segment::compose(&self.columns, &self.vectors, self.rank, &self.sink.format)
+            .at("compose it", &path)?;
+        write_whole(&path, &image)?;
+        tracing::debug!(
+            path = %path.display(),
+            rows = count,
+            bytes = image.len(),
+            seconds = started.elapsed().as_secs_f64(),
+            "segment written"
+        );
+        self.next_number += 1;
+        self.forget();
+        Ok(())
+    }
+
+    fn forget(&mut self) {
+        self.columns.clear();
+        self.vectors.clear();
+        self.id_bytes = 0;
+        self.oldest = None;
+    }
+}
+
+/// Makes a file that is durable, or not there.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let mut file = DurableFile::create(path).at("make a segment", path)?;
+    file.file().write_all(bytes).at("write a segment", path)?;
+    file.commit()
+        .inspect_err(|_| {
+            // It may have its name but not yet durably. Its rows will be computed again, so they
+            // must not be here too.
+            let _ = fs::remove_file(path);
+        })
+        .at("make a segment durable", path)
+}

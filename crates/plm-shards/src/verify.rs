@@ -1,0 +1,212 @@
+//! Reads all of an embeddings file, to tell whether it is what it says.
+
+use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+
+use plm_core::Dtype;
+
+use crate::digest::{self, DatasetHasher};
+use crate::error::At;
+use crate::expect::{Expectation, ExpectedRows};
+use crate::{EmbeddingsFile, Error, layout, provenance, seal};
+
+/// Rows whose ids are in memory at a time.
+const COLUMN_ROWS: usize = 65_536;
+/// Bytes of vectors that are in memory at a time, or one row if that is more.
+const BLOCK_BYTES: usize = 8 << 20;
+
+/// What a file that was read to the last byte holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// Its rows.
+    pub rows: usize,
+    /// The length of an embedding.
+    pub hidden_size: usize,
+    /// The number format of its vectors.
+    pub dtype: Dtype,
+    /// The digest of its content.
+    pub content_digest: String,
+}
+
+/// Reads every row of an embeddings file in bounded memory (16 bytes a row) and checks it: digests,
+/// shapes, no NaN or infinity, unique ids, valid status codes; and, if an expectation is given,
+/// run, ids, lengths and rows against it.
+///
+/// # Errors
+/// [`Error::BadEmbeddings`] if the file is not what was written, naming dataset, row and id;
+/// [`Error::OtherRun`], [`Error::WrongRecord`] if it is not what is expected.
+pub fn verify(
+    path: impl AsRef<Path>,
+    expected: Option<Expectation<'_>>,
+) -> Result<VerifyReport, Error> {
+    let path = path.as_ref();
+    let bad = |dataset, reason: &str| Error::BadEmbeddings {
+        path: path.to_owned(),
+        dataset,
+        reason: reason.to_owned(),
+    };
+    // Before HDF5 looks at it.
+    let sealed_vectors = File::open(path)
+        .and_then(|file| seal::check(&file))
+        .at("read it", path)?
+        .ok_or_else(|| bad("", "its bytes are not the ones that were sealed"))?;
+    let file = EmbeddingsFile::open(path)?;
+    if file.vectors() != sealed_vectors {
+        return Err(bad(layout::EMBEDDINGS, "it is not where the seal has it"));
+    }
+    if let Some(expected) = &expected
+        && let Some((what, expected, found)) = expected.format.difference(file.format())
+    {
+        return Err(Error::OtherRun {
+            path: path.to_owned(),
+            what,
+            expected,
+            found,
+        });
+    }
+    let digests = read_all(&file, expected.as_ref())?;
+    for (name, digest) in digests.datasets() {
+        if file.dataset_digest(name)? != digest {
+            return Err(bad(name, "its content has another digest than it says"));
+        }
+    }
+    let content_digest = digests.of_file(&file);
+    if content_digest != file.content_digest() {
+        return Err(bad("", "its content has another digest than it says"));
+    }
+    Ok(VerifyReport {
+        rows: file.rows(),
+        hidden_size: file.hidden_size(),
+        dtype: file.format().dtype(),
+        content_digest,
+    })
+}
+
+/// The digests of what is in the datasets.
+pub(crate) struct Digests {
+    embeddings: String,
+    sequence_ids: String,
+    lengths: String,
+    status: String,
+}
+
+impl Digests {
+    /// `(name, digest)`, in the order that a file's digest takes them.
+    pub(crate) fn datasets(&self) -> [(&'static str, &str); 4] {
+        [
+            (layout::EMBEDDINGS, &self.embeddings),
+            (layout::SEQUENCE_IDS, &self.sequence_ids),
+            (layout::LENGTHS, &self.lengths),
+            (layout::STATUS, &self.status),
+        ]
+    }
+
+    /// The digest of the file they were taken from.
+    pub(crate) fn of_file(&self, file: &EmbeddingsFile) -> String {
+        let header = provenance::header(file.provenance(), file.format(), file.rows());
+        digest::of_content(&header, &self.datasets())
+    }
+}
+
+/// Reads and checks everything but the digests, which it gives back.
+pub(crate) fn read_all(
+    file: &EmbeddingsFile,
+    expected: Option<&Expectation<'_>>,
+) -> Result<Digests, Error> {
+    let [mut sequence_ids, mut lengths, mut status] =
+        std::array::from_fn(|_| DatasetHasher::default());
+    let expected_rows = expected.map(ExpectedRows::new);
+    if let Some(rows) = expected_rows.as_ref().map(ExpectedRows::count)
+        && rows != file.rows()
+    {
+        return Err(file.bad(
+            "",
+            format!("it has {} rows, but the run has {rows}", file.rows()),
+        ));
+    }
+    let mut rows_to_come = expected_rows.iter().flat_map(ExpectedRows::iter);
+    let mut unique = UniqueIds::with_capacity(file.rows());
+    for rows in pieces(file.rows(), COLUMN_ROWS) {
+        let ids = file.read_ids(rows.clone())?;
+        let residues = file.read_lengths(rows.clone())?;
+        for outcome in file.read_outcomes(rows)? {
+            status.bytes(&[outcome.code()]);
+        }
+        lengths.numbers_u32(&residues);
+        for (id, &residue_count) in ids.iter().zip(&residues) {
+            sequence_ids.text(id);
+            unique.push(id);
+            if let Some((expected, row)) = expected.zip(rows_to_come.next()) {
+                expected.check(file.path(), row, (id, residue_count))?;
+            }
+        }
+    }
+    unique.check(file)?;
+    Ok(Digests {
+        embeddings: read_vectors(file)?,
+        sequence_ids: sequence_ids.finish(),
+        lengths: lengths.finish(),
+        status: status.finish(),
+    })
+}
+
+fn read_vectors(file: &EmbeddingsFile) -> Result<String, Error> {
+    let mut hasher = DatasetHasher::default();
+    let mut bytes = vec![];
+    let block_rows = (BLOCK_BYTES / file.format().row_bytes()).max(1);
+    for rows in pieces(file.rows(), block_rows) {
+        let first = rows.start;
+        file.read_stored(rows, &mut bytes)?;
+        hasher.bytes(&bytes);
+        if let Some(value) = file.format().element.first_not_finite(&bytes) {
+            let row = first + value / file.hidden_size();
+            let dimension = value % file.hidden_size();
+            let id = &file.read_ids(row..row + 1)?[0];
+            let reason = format!("row {row} ({id:?}) holds NaN or infinity, dimension {dimension}");
+            return Err(file.bad(layout::EMBEDDINGS, reason));
+        }
+    }
+    Ok(hasher.finish())
+}
+
+fn pieces(len: usize, piece: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    (0..len)
+        .step_by(piece)
+        .map(move |start| start..(start + piece).min(len))
+}
+
+/// Finds an id that two rows have, by a hash of each: equal hashes are looked at.
+struct UniqueIds {
+    /// `(hash, row)`.
+    hashes: Vec<(u64, usize)>,
+}
+
+impl UniqueIds {
+    fn with_capacity(rows: usize) -> Self {
+        Self {
+            hashes: Vec::with_capacity(rows),
+        }
+    }
+
+    fn push(&mut self, id: &str) {
+        let mut hasher = DefaultHasher::new();
+        id.hash(&mut hasher);
+        self.hashes.push((hasher.finish(), self.hashes.len()));
+    }
+
+    fn check(mut self, file: &EmbeddingsFile) -> Result<(), Error> {
+        self.hashes.sort_unstable();
+        for same_hash in self.hashes.chunk_by(|one, other| one.0 == other.0) {
+            let mut rows_by_id = std::collections::HashMap::new();
+            for &(_, row) in same_hash.iter().filter(|_| same_hash.len() > 1) {
+                let id = file.read_ids(row..row + 1)?.remove(0);
+                if let Some(first) = rows_by_id.insert(id.clone(), row) {
+                    let reason = format!("rows {first} and {row} are both {id:?}");
+                    return Err(file.bad(layout::SEQUENCE_IDS, reason));
+                }
+            }
+        }
+        Ok(())
+    }
+}

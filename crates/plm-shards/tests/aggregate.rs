@@ -1,0 +1,309 @@
+//! Many segments become one file, or a clear error and no file.
+
+mod common;
+
+use std::fs;
+
+use common::{Run, outcome, vector};
+use plm_core::{Dtype, Outcome, Rank, RowId, SequenceSource};
+use plm_shards::{EmbeddingsFile, Error, verify};
+use proptest::prelude::*;
+
+#[test]
+fn rows_come_out_in_input_order_with_all_that_belongs_to_them() {
+    for dtype in [Dtype::F32, Dtype::F16] {
+        let run = Run::new(30, 5, dtype);
+        run.write(
+            4,
+            &[
+                (Rank(1), (0..30).rev().step_by(2).map(RowId).collect()),
+                (Rank(0), (0..30).step_by(2).map(RowId).collect()),
+            ],
+        );
+        let report = run.aggregate().unwrap();
+        assert_eq!(
+            (report.rows, report.segments, report.already_complete),
+            (30, 2, false)
+        );
+
+        let file = EmbeddingsFile::open(run.output()).unwrap();
+        assert_eq!((file.rows(), file.hidden_size()), (30, 5));
+        assert_eq!(file.format(), &run.format);
+        assert_eq!(file.provenance(), &common::provenance());
+        assert_eq!(file.content_digest(), report.content_digest);
+        let ids = file.ids().unwrap();
+        let lengths = file.lengths().unwrap();
+        let outcomes = file.read_outcomes(0..30).unwrap();
+        let vectors = file.read_rows(0..30).unwrap();
+        for place in 0..30 {
+            let row = RowId(place as u64);
+            assert_eq!(ids[place], run.input.record(row).id);
+            assert_eq!(lengths[place], run.input.record(row).residue_count);
+            assert_eq!(outcomes[place], outcome(row));
+            let stored: Vec<f32> = match dtype {
+                Dtype::F16 => vector(row, 5)
+                    .into_iter()
+                    .map(|value| half::f16::from_f32(value).to_f32())
+                    .collect(),
+                _ => vector(row, 5),
+            };
+            assert_eq!(vectors.row(place).to_vec(), stored);
+        }
+        assert_eq!(
+            file.read_rows(7..9).unwrap(),
+            vectors.slice(ndarray::s![7..9, ..])
+        );
+        assert_eq!(
+            verify(run.output(), None).unwrap().content_digest,
+            report.content_digest
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn segmentation_and_ranks_do_not_change_a_byte(
+        rows in Just((0..60_u64).map(RowId).collect::<Vec<_>>()).prop_shuffle(),
+        cuts in prop::collection::vec((1_usize..20, 0_u32..5), 1..20),
+        f16: bool,
+    ) {
+        let dtype = if f16 { Dtype::F16 } else { Dtype::F32 };
+        let mut run = Run::new(60, 7, dtype);
+        run.without_vector = vec![RowId(59), RowId(3), RowId(17)];
+        run.input.0[20].2 = true;
+        run.write_all();
+        let whole = run.directory.path().join("whole.h5");
+        run.aggregate_to(&whole).unwrap();
+
+        fs::remove_dir_all(run.shards()).unwrap();
+        let mut rows: Vec<RowId> = rows
+            .into_iter()
+            .filter(|row| !run.without_vector.contains(row) && row.0 != 20)
+            .collect();
+        let mut batches = vec![];
+        for &(count, rank) in cuts.iter().cycle() {
+            if rows.is_empty() {
+                break;
+            }
+            let rest = rows.split_off(count.min(rows.len()));
+            batches.push((Rank(rank), std::mem::replace(&mut rows, rest)));
+        }
+        run.write(1, &batches);
+        run.aggregate().unwrap();
+        prop_assert!(fs::read(run.output()).unwrap() == fs::read(whole).unwrap());
+    }
+}
+
+#[test]
+fn many_long_ids_fit_the_reserved_space() {
+    // Ids of half a heap block are the worst that can come; all sizes at once for good measure.
+    let mut run = Run::new(20_000, 1, Dtype::F32);
+    for (row, record) in run.input.0.iter_mut().enumerate() {
+        let letters = if row % 3 == 0 { row % 5000 } else { row % 60 };
+        record.0 = format!("{row}{}", "n".repeat(letters));
+    }
+    run.write_all();
+    assert_eq!(run.aggregate().unwrap().rows, 20_000);
+    verify(run.output(), Some(run.expectation())).unwrap();
+}
+
+#[test]
+fn an_empty_result_is_a_result() {
+    let mut run = Run::new(2, 4, Dtype::F32);
+    run.input.0[0].2 = true;
+    run.without_vector = vec![RowId(1)];
+    fs::create_dir_all(run.shards()).unwrap();
+    let report = run.aggregate().unwrap();
+    assert_eq!((report.rows, report.segments), (0, 0));
+    let file = EmbeddingsFile::open(run.output()).unwrap();
+    assert_eq!(file.read_rows(0..0).unwrap().dim(), (0, 4));
+    assert!(file.ids().unwrap().is_empty());
+    verify(run.output(), Some(run.expectation())).unwrap();
+}
+
+#[test]
+fn aggregating_again_changes_nothing() {
+    let run = Run::new(10, 3, Dtype::F32);
+    run.write_all();
+    let first = run.aggregate().unwrap();
+    let bytes = fs::read(run.output()).unwrap();
+    let again = run.aggregate().unwrap();
+    assert!(again.already_complete);
+    assert_eq!(again.content_digest, first.content_digest);
+    assert!(fs::read(run.output()).unwrap() == bytes);
+}
+
+#[test]
+fn another_result_is_not_overwritten() {
+    let mut run = Run::new(10, 3, Dtype::F32);
+    run.write_all();
+    fs::write(run.output(), "notes of a lifetime").unwrap();
+    assert!(matches!(run.aggregate(), Err(Error::OutputExists { .. })));
+    assert_eq!(fs::read(run.output()).unwrap(), b"notes of a lifetime");
+
+    fs::remove_file(run.output()).unwrap();
+    run.aggregate().unwrap();
+    let bytes = fs::read(run.output()).unwrap();
+    run.without_vector = vec![RowId(4)];
+    let error = run.aggregate().unwrap_err();
+    assert!(matches!(error, Error::OutputExists { .. }), "{error}");
+    assert!(fs::read(run.output()).unwrap() == bytes);
+}
+
+/// The error of an aggregation that must leave nothing behind.
+fn refused(run: &Run) -> Error {
+    let error = run.aggregate().unwrap_err();
+    assert!(run.others().is_empty(), "{error}");
+    error
+}
+
+#[test]
+fn missing_rows_are_named() {
+    let run = Run::new(20, 3, Dtype::F32);
+    run.write(8, &[(Rank(0), (3..15).map(RowId).collect())]);
+    match refused(&run) {
+        Error::MissingRows { rows } => {
+            assert_eq!(rows.count(), 8);
+            assert_eq!(rows.first()[0], (RowId(0), run.input.0[0].0.clone()));
+            assert_eq!(rows.first()[3].0, RowId(15));
+            assert!(rows.to_string().ends_with("and 3 more"), "{rows}");
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn rows_that_come_twice_are_named_with_both_segments() {
+    let run = Run::new(6, 3, Dtype::F32);
+    run.write_all();
+    run.write(8, &[(Rank(4), vec![RowId(5), RowId(2)])]);
+    let segments = run.segments();
+    let scanned = plm_shards::scan(&[run.shards()], &run.format).unwrap_err();
+    for error in [refused(&run), scanned] {
+        match error {
+            Error::DuplicateRows {
+                rows,
+                first,
+                second,
+            } => {
+                assert_eq!(rows.count(), 2);
+                assert_eq!([first, second], segments[..]);
+                assert!(rows.to_string().contains(&run.input.0[2].0), "{rows}");
+            }
+            other => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn rows_that_should_not_be_there_are_named() {
+    let mut run = Run::new(6, 3, Dtype::F32);
+    run.write_all();
+    run.without_vector = vec![RowId(1)];
+    run.input.0[4].2 = true;
+    match refused(&run) {
+        Error::UnexpectedRows { rows, path } => {
+            assert_eq!(rows.count(), 2);
+            assert_eq!(rows.first()[1].0, RowId(4));
+            assert_eq!(path, run.segments()[0]);
+        }
+        other => panic!("{other}"),
+    }
+    run.input.0.truncate(3);
+    run.without_vector.clear();
+    assert!(matches!(refused(&run), Error::UnexpectedRows { rows, .. } if rows.count() == 3));
+}
+
+#[test]
+fn a_record_that_is_not_the_inputs_is_named() {
+    let mut run = Run::new(6, 3, Dtype::F32);
+    run.write_all();
+    let id = std::mem::replace(&mut run.input.0[3].0, "other".to_owned());
+    match refused(&run) {
+        Error::WrongRecord {
+            row,
+            what,
+            expected,
+            found,
+            ..
+        } => {
+            assert_eq!((row, what), (RowId(3), "id"));
+            assert_eq!(
+                (expected, found),
+                ("\"other\"".to_owned(), format!("{id:?}"))
+            );
+        }
+        other => panic!("{other}"),
+    }
+    run.input.0[3].0 = id;
+    run.input.0[5].1 += 1;
+    assert!(matches!(
+        refused(&run),
+        Error::WrongRecord {
+            row: RowId(5),
+            what: "length",
+            ..
+        }
+    ));
+}
+
+#[test]
+fn segments_of_other_runs_are_refused() {
+    let of =
+        |digest: &str, hidden_size, dtype| common::config(1, dtype).run_format(digest, hidden_size);
+    let mut run = Run::new(3, 3, Dtype::F32);
+    run.write_all();
+    for (format, differs) in [
+        (of("another", 3, Dtype::F32), "run digest"),
+        (of(common::RUN_DIGEST, 4, Dtype::F32), "hidden size"),
+        (of(common::RUN_DIGEST, 3, Dtype::F16), "dtype"),
+    ] {
+        run.format = format;
+        match refused(&run) {
+            Error::OtherRun { what, path, .. } => {
+                assert_eq!((what, path), (differs, run.segments()[0].clone()));
+            }
+            other => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn leftovers_of_a_killed_aggregation_are_removed() {
+    let run = Run::new(3, 3, Dtype::F32);
+    run.write_all();
+    let leftover = run.directory.path().join(".embeddings.h5.123-0.tmp");
+    let foreign = run.directory.path().join(".other.h5.123-0.tmp");
+    fs::write(&leftover, "half").unwrap();
+    fs::write(&foreign, "half").unwrap();
+    run.aggregate().unwrap();
+    assert_eq!(run.others(), [foreign, run.output()]);
+}
+
+#[test]
+fn an_output_that_cannot_be_made_is_an_error_with_its_path() {
+    let run = Run::new(3, 3, Dtype::F32);
+    run.write_all();
+    let file = run.directory.path().join("file");
+    fs::write(&file, "").unwrap();
+    for output in [file.join("embeddings.h5"), "/proc/embeddings.h5".into()] {
+        match run.aggregate_to(&output).unwrap_err() {
+            Error::Io { path, .. } => assert!(output.starts_with(&path), "{path:?}"),
+            other => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn outcomes_in_the_file_are_those_of_the_segments() {
+    let run = Run::new(3, 1, Dtype::F32);
+    run.write_all();
+    run.aggregate().unwrap();
+    let file = EmbeddingsFile::open(run.output()).unwrap();
+    assert_eq!(
+        file.read_outcomes(0..3).unwrap(),
+        [Outcome::Embedded, Outcome::Truncated, Outcome::Windowed]
+    );
+}

@@ -1,0 +1,212 @@
+//! A small run: an input, its vectors, and segments of them.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test binary uses a part of it"
+)]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use plm_core::{
+    BoxError, Dtype, EmbeddedBatch, EmbeddedRow, EmbeddingSink, Outcome, PooledBatch, Rank,
+    RecordInfo, RowId, SequenceReader, SequenceSource,
+};
+use plm_shards::{
+    AggregateReport, Aggregation, Error, Expectation, InputDigest, Provenance, RunFormat,
+    SegmentConfig, SegmentSink, aggregate,
+};
+
+pub const RUN_DIGEST: &str = "blake3:of-the-run";
+
+/// An input of `(id, residues, skipped)` records. Its residues are never read.
+pub struct Input(pub Vec<(String, u32, bool)>);
+
+impl Input {
+    pub fn of(rows: u64) -> Self {
+        Self(
+            (0..rows)
+                .map(|row| (format!("sp|P{row:05}|é_{row}"), 10 + row as u32, false))
+                .collect(),
+        )
+    }
+}
+
+impl SequenceSource for Input {
+    fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn record(&self, row: RowId) -> RecordInfo<'_> {
+        let (id, residue_count, skipped) = &self.0[row.0 as usize];
+        RecordInfo {
+            id,
+            residue_count: *residue_count,
+            skipped: *skipped,
+        }
+    }
+
+    fn open(&self) -> Result<Box<dyn SequenceReader + '_>, BoxError> {
+        Err("only what is known of the records is needed".into())
+    }
+}
+
+/// The vector of a row: different for each, and exact in `f16` for none.
+pub fn vector(row: RowId, hidden_size: usize) -> Vec<f32> {
+    (0..hidden_size)
+        .map(|dimension| ((row.0 * 31 + dimension as u64) as f32).sin())
+        .collect()
+}
+
+pub fn outcome(row: RowId) -> Outcome {
+    [Outcome::Embedded, Outcome::Truncated, Outcome::Windowed][row.0 as usize % 3]
+}
+
+pub fn batch(input: &Input, rows: &[RowId], hidden_size: usize) -> EmbeddedBatch {
+    EmbeddedBatch {
+        rows: rows
+            .iter()
+            .map(|&row| EmbeddedRow {
+                row,
+                id: input.record(row).id.to_owned(),
+                residue_count: input.record(row).residue_count,
+                outcome: outcome(row),
+            })
+            .collect(),
+        vectors: PooledBatch::new(
+            rows.len(),
+            hidden_size,
+            rows.iter()
+                .flat_map(|&row| vector(row, hidden_size))
+                .collect(),
+        )
+        .unwrap(),
+    }
+}
+
+pub fn config(max_rows: usize, dtype: Dtype) -> SegmentConfig {
+    SegmentConfig::builder()
+        .max_rows(max_rows)
+        .max_age(Duration::MAX)
+        .dtype(dtype)
+        .build()
+        .unwrap()
+}
+
+/// A run in a directory of its own.
+pub struct Run {
+    pub directory: tempfile::TempDir,
+    pub input: Input,
+    pub format: RunFormat,
+    pub without_vector: Vec<RowId>,
+}
+
+impl Run {
+    pub fn new(rows: u64, hidden_size: usize, dtype: Dtype) -> Self {
+        Self {
+            directory: tempfile::tempdir().unwrap(),
+            input: Input::of(rows),
+            format: config(1, dtype).run_format(RUN_DIGEST, hidden_size),
+            without_vector: vec![],
+        }
+    }
+
+    pub fn shards(&self) -> PathBuf {
+        self.directory.path().join("shards")
+    }
+
+    pub fn output(&self) -> PathBuf {
+        self.directory.path().join("embeddings.h5")
+    }
+
+    /// Each of `batches` by the rank beside it, in segments of `max_rows` rows.
+    pub fn write(&self, max_rows: usize, batches: &[(Rank, Vec<RowId>)]) {
+        let sink = SegmentSink::new(
+            self.shards(),
+            self.format.run_digest(),
+            self.format.hidden_size(),
+            config(max_rows, self.format.dtype()),
+        );
+        for (rank, rows) in batches {
+            let mut writer = sink.open_shard(*rank).unwrap();
+            writer
+                .write(batch(&self.input, rows, self.format.hidden_size()))
+                .unwrap();
+            writer.flush().unwrap();
+        }
+    }
+
+    /// All rows in one segment.
+    pub fn write_all(&self) {
+        let rows = (0..self.input.len()).map(RowId);
+        let left_out = |row: &RowId| self.without_vector.contains(row);
+        let rows = rows.filter(|row| !left_out(row) && !self.input.record(*row).skipped);
+        self.write(usize::MAX, &[(Rank(0), rows.collect())]);
+    }
+
+    pub fn expectation(&self) -> Expectation<'_> {
+        Expectation {
+            source: &self.input,
+            without_vector: &self.without_vector,
+            format: &self.format,
+        }
+    }
+
+    pub fn aggregate(&self) -> Result<AggregateReport, Error> {
+        self.aggregate_to(&self.output())
+    }
+
+    pub fn aggregate_to(&self, output: &Path) -> Result<AggregateReport, Error> {
+        aggregate(&Aggregation {
+            shard_directories: &[self.shards()],
+            expected: self.expectation(),
+            provenance: &provenance(),
+            output,
+        })
+    }
+
+    pub fn segments(&self) -> Vec<PathBuf> {
+        let mut segments = files(&self.shards());
+        segments.retain(|path| path.extension().is_some_and(|extension| extension == "h5"));
+        segments
+    }
+
+    /// What is in the run's directory besides the shards.
+    pub fn others(&self) -> Vec<PathBuf> {
+        let mut others = files(self.directory.path());
+        others.retain(|path| !path.starts_with(self.shards()));
+        others
+    }
+}
+
+pub fn provenance() -> Provenance {
+    Provenance {
+        model: "esm2_t6_8M_UR50D".to_owned(),
+        weights_digest: "blake3:of-the-weights".to_owned(),
+        layer: 6,
+        pooling: "mean over residues".to_owned(),
+        special_tokens: "excluded".to_owned(),
+        model_dtype: Dtype::Bf16,
+        program: "plm-fleet".to_owned(),
+        program_version: "0.0.0".to_owned(),
+        inputs: vec![InputDigest {
+            name: "protéome.fasta".to_owned(),
+            digest: "blake3:of-the-input".to_owned(),
+        }],
+    }
+}
+
+/// All files below a directory, sorted.
+pub fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut files = vec![];
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(self::files(&path));
+        } else {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}

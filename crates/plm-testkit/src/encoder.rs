@@ -1,0 +1,172 @@
+//! Encoders that compute a hash instead of a model.
+
+use std::collections::HashMap;
+use std::thread;
+
+use plm_core::{
+    BoxError, Dtype, Encoder, EncoderLoader, EncoderSpec, PackedBatch, PooledBatch, Rank, TokenMap,
+};
+
+use crate::{EncoderFault, Gate, Injected, SplitMix64};
+
+/// A token map in the order of ESM-2's alphabet, with BOS 0 and EOS 2.
+pub fn fake_tokens() -> TokenMap {
+    TokenMap::new(
+        b"LAGVSERTIDPKQNFYMHWCXBUZO.-".iter().copied().zip(4..),
+        Some(0),
+        Some(2),
+    )
+}
+
+/// `[hidden_size]` the vector of a [`FakeEncoder`] for a sequence: numbers in `[-1, 1)` that differ
+/// everywhere as soon as one residue does.
+///
+/// # Panics
+/// If a residue is not in [`fake_tokens`].
+pub fn fake_vector(residues: &[u8], hidden_size: usize) -> Vec<f32> {
+    let tokens = fake_tokens();
+    let residue_ids = residues.iter().map(|&residue| {
+        tokens
+            .token_id(residue)
+            .expect("the residue is in the fake alphabet")
+    });
+    let token_ids: Vec<u32> = tokens
+        .bos()
+        .into_iter()
+        .chain(residue_ids)
+        .chain(tokens.eos())
+        .collect();
+    vector_of_tokens(&token_ids, hidden_size)
+}
+
+fn vector_of_tokens(token_ids: &[u32], hidden_size: usize) -> Vec<f32> {
+    let digest = token_ids.iter().fold(0, |digest, &token_id| {
+        SplitMix64::new(digest ^ u64::from(token_id)).next_u64()
+    });
+    let mut random = SplitMix64::new(digest);
+    (0..hidden_size)
+        .map(|_| (random.next_f64() * 2.0 - 1.0) as f32)
+        .collect()
+}
+
+/// Loads a [`FakeEncoder`] for each rank, with the faults it was given.
+#[derive(Clone, Debug)]
+pub struct FakeLoader {
+    spec: EncoderSpec,
+    faults: HashMap<Rank, EncoderFault>,
+    nan_for: Vec<Vec<u32>>,
+    gate: Gate,
+}
+
+impl FakeLoader {
+    /// A loader of encoders that do what they should.
+    pub fn new(hidden_size: usize) -> Self {
+        Self {
+            spec: EncoderSpec {
+                model: "fake".to_owned(),
+                weights_digest: "none:0".to_owned(),
+                hidden_size,
+                layer: 0,
+                dtype: Dtype::F32,
+                tokens: fake_tokens(),
+            },
+            faults: HashMap::new(),
+            nan_for: Vec::new(),
+            gate: Gate::default(),
+        }
+    }
+
+    /// Gives a rank a fault.
+    pub fn fault(mut self, rank: Rank, fault: EncoderFault) -> Self {
+        self.faults.insert(rank, fault);
+        self
+    }
+
+    /// Makes every rank answer with a NaN for this sequence.
+    pub fn nan_for(mut self, residues: &[u8]) -> Self {
+        let tokens = &self.spec.tokens;
+        let residue_ids = residues
+            .iter()
+            .filter_map(|&residue| tokens.token_id(residue));
+        self.nan_for.push(
+            tokens
+                .bos()
+                .into_iter()
+                .chain(residue_ids)
+                .chain(tokens.eos())
+                .collect(),
+        );
+        self
+    }
+
+    /// What the hanging faults wait for.
+    pub fn gate(&self) -> Gate {
+        self.gate.clone()
+    }
+}
+
+impl EncoderLoader for FakeLoader {
+    fn spec(&self) -> &EncoderSpec {
+        &self.spec
+    }
+
+    fn load(&self, rank: Rank) -> Result<Box<dyn Encoder + '_>, BoxError> {
+        let fault = self.faults.get(&rank).copied();
+        match fault {
+            Some(EncoderFault::FailLoad) => return Err(Injected::error("the device is not there")),
+            Some(EncoderFault::PanicLoad) => panic!("the loader panicked on cue"),
+            Some(EncoderFault::HangLoad) => self.gate.wait(),
+            _ => {}
+        }
+        Ok(Box::new(FakeEncoder {
+            loader: self,
+            fault,
+            calls: 0,
+        }))
+    }
+}
+
+/// An encoder whose vectors are [`fake_vector`]s.
+#[derive(Debug)]
+pub struct FakeEncoder<'a> {
+    loader: &'a FakeLoader,
+    fault: Option<EncoderFault>,
+    calls: usize,
+}
+
+impl Encoder for FakeEncoder<'_> {
+    fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError> {
+        let call = self.calls;
+        self.calls += 1;
+        let mut num_sequences = batch.num_sequences();
+        let mut hidden_size = self.loader.spec.hidden_size;
+        match self.fault {
+            Some(EncoderFault::FailEncode { at }) if at == call => {
+                return Err(Injected::error("the device failed"));
+            }
+            Some(EncoderFault::PanicEncode { at }) if at == call => {
+                panic!("the encoder panicked on cue")
+            }
+            Some(EncoderFault::HangEncode { at }) if at == call => self.loader.gate.wait(),
+            Some(EncoderFault::TooFewVectors { at }) if at == call => num_sequences -= 1,
+            Some(EncoderFault::WrongHiddenSize { at }) if at == call => hidden_size += 1,
+            Some(EncoderFault::Slow { each }) => thread::sleep(each),
+            _ => {}
+        }
+        let mut vectors = Vec::with_capacity(num_sequences * hidden_size);
+        for ends in batch.cu_seqlens().windows(2).take(num_sequences) {
+            let token_ids = &batch.token_ids()[ends[0] as usize..ends[1] as usize];
+            let mut vector = vector_of_tokens(token_ids, hidden_size);
+            if self
+                .loader
+                .nan_for
+                .iter()
+                .any(|nan_for| nan_for == token_ids)
+            {
+                vector[0] = f32::NAN;
+            }
+            vectors.extend(vector);
+        }
+        Ok(PooledBatch::new(num_sequences, hidden_size, vectors)?)
+    }
+}

@@ -1,0 +1,62 @@
+//! Uses the crates one by one: find a protein in a FASTA file, embed it, look inside.
+//!
+//!     cargo run --release --example crates_one_by_one -- proteins.fasta.gz
+#![expect(clippy::print_stdout, reason = "examples talk to people")]
+
+use plm_core::{Dtype, Packer, RowId};
+use plm_esm2::{Checkpoint, Esm2, Outputs, token_map};
+use plm_index::{FastaIndex, IndexConfig, Input};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let Some(fasta) = std::env::args().nth(1) else {
+        return Err("usage: crates_one_by_one FASTA".into());
+    };
+
+    // plm-index: where every record is. A compressed file is unpacked beside the index.
+    let scratch = tempfile::tempdir()?;
+    let index = FastaIndex::build(
+        &[Input::from(fasta.as_str())],
+        scratch.path(),
+        &IndexConfig::default(),
+    )?;
+    let shortest = index
+        .records()
+        .min_by_key(|record| record.residue_count)
+        .ok_or("the file has no records")?;
+    println!(
+        "{} records; {} is the shortest, at byte {}",
+        index.len(),
+        shortest.id,
+        shortest.byte_offset
+    );
+    let mut residues = Vec::new();
+    index.reader().read(shortest.row, &mut residues)?;
+    println!("{}", String::from_utf8_lossy(&residues));
+
+    // plm-core and plm-esm2: from residues to packed tokens, and through the model.
+    let checkpoint = Checkpoint::plm_tiny();
+    let model = Esm2::new(&checkpoint, Dtype::F32)?;
+    let tokens = token_map();
+    let mut packer = Packer::new(&tokens, 8192);
+    packer.push(shortest.row, &residues)?;
+    packer.push(RowId(index.len()), b"MKTAYIAKQR")?;
+    let batch = packer.finish();
+    println!(
+        "{} sequences packed into {} tokens: {:?}",
+        batch.num_sequences(),
+        batch.total_tokens(),
+        batch.cu_seqlens()
+    );
+
+    let last_layer = checkpoint.config().num_layers;
+    let outputs = model.forward(&batch, &Outputs::mean_of(last_layer))?;
+    for (segment, vector) in batch.segments().iter().zip(outputs.means[0].vectors()) {
+        println!(
+            "{}: {} residues, mean of layer {last_layer} begins {:.4?}",
+            segment.row,
+            segment.residue_count,
+            &vector[..4]
+        );
+    }
+    Ok(())
+}

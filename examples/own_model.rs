@@ -1,0 +1,105 @@
+//! Brings a model of its own: the amino-acid composition of each protein, 20 numbers.
+//!
+//! It knows nothing of order or context, which makes it the baseline that any protein language
+//! model has to beat: compare its neighbours with those of plm-tiny.
+//!
+//!     cargo run --release --example own_model -- proteins.fasta.gz OUT
+//!     cargo run --release --example nearest_neighbours -- OUT
+#![expect(clippy::print_stdout, reason = "examples talk to people")]
+
+use std::sync::Arc;
+
+use plm_core::{
+    BoxError, Dtype, Encoder, EncoderLoader, EncoderSpec, PackedBatch, PooledBatch, Rank, TokenMap,
+};
+use plm_fleet::{Model, RunConfig, run_multi_gpu_inference};
+
+const AMINO_ACIDS: &[u8; 20] = b"ACDEFGHIKLMNPQRSTVWY";
+/// The token of every other residue.
+const OTHER: u32 = AMINO_ACIDS.len() as u32;
+
+/// Makes an encoder per rank; shared by all of them.
+struct CompositionLoader {
+    spec: EncoderSpec,
+}
+
+/// The encoder itself; never leaves its rank's thread.
+struct Composition;
+
+impl CompositionLoader {
+    fn new() -> Self {
+        let known = (0..)
+            .zip(AMINO_ACIDS)
+            .map(|(token, &residue)| (residue, token));
+        let others = (b'A'..=b'Z')
+            .chain(*b".-")
+            .filter(|residue| !AMINO_ACIDS.contains(residue))
+            .map(|residue| (residue, OTHER));
+        Self {
+            spec: EncoderSpec {
+                model: "amino-acid composition".to_owned(),
+                // There are no weights; the version of the rule stands in for their digest.
+                weights_digest: "composition:1".to_owned(),
+                hidden_size: AMINO_ACIDS.len(),
+                layer: 0,
+                dtype: Dtype::F32,
+                tokens: TokenMap::new(known.chain(others), None, None),
+            },
+        }
+    }
+}
+
+impl EncoderLoader for CompositionLoader {
+    fn spec(&self) -> &EncoderSpec {
+        &self.spec
+    }
+
+    fn load(&self, _rank: Rank) -> Result<Box<dyn Encoder + '_>, BoxError> {
+        Ok(Box::new(Composition))
+    }
+}
+
+impl Encoder for Composition {
+    fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError> {
+        let mut vectors = Vec::with_capacity(batch.num_sequences() * AMINO_ACIDS.len());
+        for ends in batch.cu_seqlens().windows(2) {
+            let tokens = &batch.token_ids()[ends[0] as usize..ends[1] as usize];
+            let mut counts = [0_u32; AMINO_ACIDS.len()];
+            for &token in tokens.iter().filter(|&&token| token != OTHER) {
+                counts[token as usize] += 1;
+            }
+            let fraction = |count| count as f32 / tokens.len() as f32;
+            vectors.extend(counts.map(fraction));
+        }
+        Ok(PooledBatch::new(
+            batch.num_sequences(),
+            AMINO_ACIDS.len(),
+            vectors,
+        )?)
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let (Some(fasta), Some(out)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: own_model FASTA OUT".into());
+    };
+    let loader: Arc<dyn EncoderLoader> = Arc::new(CompositionLoader::new());
+    let report =
+        run_multi_gpu_inference([fasta], &Model::from(loader), &out, &RunConfig::default())?;
+    println!("{} proteins as {}", report.sequences(), report.model);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_composition_keeps_the_promises_of_an_encoder() {
+        plm_testkit::conformance::check_encoder(
+            &CompositionLoader::new(),
+            &[b"MKV", b"A", b"WWX-"],
+        );
+    }
+}

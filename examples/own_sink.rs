@@ -1,0 +1,90 @@
+//! Brings a sink of its own: every vector as a line of text, and nothing of HDF5.
+//!
+//!     cargo run --release --example own_sink -- proteins.fasta.gz OUT
+//!
+//! The facade writes HDF5; for anything else a program talks to the coordinator itself, which is
+//! what this example shows: an index, a model and a plan go in, and lines come out.
+#![expect(clippy::print_stdout, reason = "examples talk to people")]
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use plm_coordinator::{BatchPlan, PlanConfig, RunOptions};
+use plm_core::{
+    BoxError, Dtype, EmbeddedBatch, EmbeddingSink, EncoderLoader, Rank, ShardWriter, WorldSize,
+    Written,
+};
+use plm_esm2::{Checkpoint, CpuOptions, Esm2Loader};
+use plm_index::{FastaIndex, IndexConfig, Input};
+
+/// One file of lines per rank: `row`, `id` and the values, tab-separated.
+struct LineSink {
+    directory: PathBuf,
+}
+
+/// The file of one rank. Lines are durable once they are synced; until then they are `Buffered`,
+/// so that the coordinator has them computed again if this rank fails.
+struct LineWriter {
+    file: BufWriter<File>,
+}
+
+impl EmbeddingSink for LineSink {
+    fn open_shard(&self, rank: Rank) -> Result<Box<dyn ShardWriter + '_>, BoxError> {
+        let path = self.directory.join(format!("rank_{:05}.tsv", rank.0));
+        Ok(Box::new(LineWriter {
+            file: BufWriter::new(File::create(path)?),
+        }))
+    }
+}
+
+impl ShardWriter for LineWriter {
+    fn write(&mut self, batch: EmbeddedBatch) -> Result<Written, BoxError> {
+        for (row, vector) in batch.rows.iter().zip(batch.vectors.vectors()) {
+            write!(self.file, "{}\t{}", row.row.0, row.id)?;
+            for value in vector {
+                write!(self.file, "\t{value}")?;
+            }
+            writeln!(self.file)?;
+        }
+        Ok(Written::Buffered)
+    }
+
+    fn flush(&mut self) -> Result<(), BoxError> {
+        self.file.flush()?;
+        self.file.get_ref().sync_all()?;
+        Ok(())
+    }
+}
+
+fn embed(fasta: &str, out: &Path) -> Result<u64, BoxError> {
+    fs::create_dir_all(out)?;
+    let index = FastaIndex::build(&[Input::from(fasta)], out, &IndexConfig::default())?;
+    let world = WorldSize::new(2)?;
+    let loader = Esm2Loader::new(
+        Checkpoint::plm_tiny(),
+        CpuOptions::all_cores(NonZeroUsize::new(2).ok_or("two is not zero")?),
+        Dtype::F32,
+    )?;
+    let plan = BatchPlan::new(&index, &loader.spec().tokens, &PlanConfig::default())?;
+    let report = plm_coordinator::run(
+        Arc::new(index),
+        Arc::new(loader),
+        Arc::new(LineSink {
+            directory: out.to_owned(),
+        }),
+        RunOptions::new(Arc::new(plan), world),
+    )?;
+    Ok(report.workers.iter().map(|worker| worker.sequences).sum())
+}
+
+fn main() -> Result<(), BoxError> {
+    let mut arguments = std::env::args().skip(1);
+    let (Some(fasta), Some(out)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: own_sink FASTA OUT".into());
+    };
+    println!("{} lines", embed(&fasta, Path::new(&out))?);
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! The tree is the architecture: who may depend on whom, and where the sharp tools are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cargo_metadata::{DependencyKind, MetadataCommand, Package};
+
+/// What each crate may depend on, outside its tests.
+const ARROWS: &[(&str, &[&str])] = &[
+    ("plm-core", &[]),
+    ("plm-index", &["plm-core"]),
+    ("plm-kernels", &[]),
+    ("plm-esm2", &["plm-core", "plm-kernels"]),
+    ("plm-coordinator", &["plm-core"]),
+    ("plm-shards", &["plm-core"]),
+    (
+        "plm-fleet",
+        &[
+            "plm-core",
+            "plm-coordinator",
+            "plm-esm2",
+            "plm-index",
+            "plm-kernels",
+            "plm-shards",
+        ],
+    ),
+    ("plm-cli", &["plm-fleet"]),
+    ("plm-testkit", &["plm-core"]),
+];
+
+/// The crates that bring a heavy dependency: no one else may.
+const OWNERS: &[(&str, &[&str])] = &[
+    ("noodles-fasta", &["plm-index"]),
+    ("candle-core", &["plm-kernels", "plm-esm2"]),
+    ("candle-nn", &["plm-esm2"]),
+    ("candle-transformers", &["plm-esm2"]),
+    ("crossbeam-channel", &["plm-coordinator"]),
+    ("hdf5-metno", &["plm-shards"]),
+    ("clap", &["plm-cli"]),
+    ("indicatif", &["plm-cli"]),
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests/ is in the workspace")
+        .to_owned()
+}
+
+fn crates() -> BTreeMap<String, Package> {
+    let metadata = MetadataCommand::new()
+        .manifest_path(root().join("Cargo.toml"))
+        .no_deps()
+        .exec()
+        .expect("cargo describes this workspace");
+    metadata
+        .packages
+        .into_iter()
+        .filter(|package| package.manifest_path.as_str().contains("/crates/"))
+        .map(|package| (package.name.to_string(), package))
+        .collect()
+}
+
+fn dependencies(package: &Package) -> BTreeSet<&str> {
+    package
+        .dependencies
+        .iter()
+        .filter(|dependency| dependency.kind == DependencyKind::Normal)
+        .map(|dependency| dependency.name.as_str())
+        .collect()
+}
+
+/// Every Rust source of a crate, tests and benches left out.
+fn sources(package: &Package) -> Vec<PathBuf> {
+    let mut folders = vec![
+        package
+            .manifest_path
+            .with_file_name("src")
+            .into_std_path_buf(),
+    ];
+    let mut files = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    files
+}
+
+#[test]
+fn crates_depend_only_along_the_arrows() {
+    let crates = crates();
+    let known: BTreeSet<&str> = ARROWS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(
+        crates.keys().map(String::as_str).collect::<BTreeSet<_>>(),
+        known,
+        "a crate was added or removed: say here what it may depend on"
+    );
+    for (name, allowed) in ARROWS {
+        let arrows: BTreeSet<&str> = dependencies(&crates[*name])
+            .intersection(&known)
+            .copied()
+            .collect();
+        let allowed: BTreeSet<&str> = allowed.iter().copied().collect();
+        assert!(
+            arrows.is_subset(&allowed),
+            "{name} depends on {:?}",
+            arrows.difference(&allowed)
+        );
+    }
+}
+
+#[test]
+fn a_heavy_dependency_has_one_owner() {
+    for (name, package) in crates() {
+        let dependencies = dependencies(&package);
+        for (heavy, owners) in OWNERS {
+            assert!(
+                !dependencies.contains(heavy) || owners.contains(&name.as_str()),
+                "{name} depends on {heavy}, which belongs to {owners:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_vocabulary_needs_nothing_but_thiserror() {
+    assert_eq!(
+        dependencies(&crates()["plm-core"]),
+        BTreeSet::from(["thiserror"])
+    );
+}
+
+#[test]
+fn all_crates_have_one_version() {
+    let versions: BTreeSet<String> = crates()
+        .values()
+        .map(|package| package.version.to_string())
+        .collect();
+    assert_eq!(versions.len(), 1, "{versions:?}");
+}
+
+#[test]
+fn unsafe_code_is_in_its_corners_only() {
+    for (name, package) in crates() {
+        for file in sources(&package) {
+            let text = fs::read_to_string(&file).unwrap();
+            let has_unsafe = text.lines().any(|line| {
+                let code = line.trim_start();
+                !code.starts_with("//") && code.contains("unsafe ")
+            });
+            assert!(
+                !has_unsafe || ["plm-kernels", "plm-esm2", "plm-shards"].contains(&name.as_str()),
+                "{} has unsafe code",
+                file.display()
+            );
+        }
+    }
+}

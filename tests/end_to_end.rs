@@ -1,0 +1,254 @@
+//! From FASTA to `embeddings.h5` through the one verb.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use plm_core::{EncoderLoader, Rank};
+use plm_fleet::{
+    Devices, EmbeddingsFile, Error, LaneConfig, LongSequences, Model, Observer, Part, PlanConfig,
+    RunConfig, RunEvent, RunReport, SegmentConfig, StopToken, aggregate_parts,
+    run_multi_gpu_inference, verify_run,
+};
+use plm_testkit::{EncoderFault, FakeLoader};
+use safetensors::SafeTensors;
+
+const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/goldens");
+const UNIPROT: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../examples/data/uniprot_500.fasta.gz"
+);
+
+fn golden_fasta() -> PathBuf {
+    Path::new(GOLDENS).join("real_banded.fasta")
+}
+
+fn cpu(lanes: &str) -> Devices {
+    lanes.parse().unwrap()
+}
+
+fn plan(max_batch_tokens: u32, max_residues: u32) -> PlanConfig {
+    PlanConfig::builder()
+        .max_batch_tokens(max_batch_tokens)
+        .max_residues(max_residues)
+        .build()
+        .unwrap()
+}
+
+fn embeddings(report: &RunReport) -> Vec<u8> {
+    fs::read(report.embeddings_path.as_ref().unwrap()).unwrap()
+}
+
+/// Embeds the goldens' proteins into a directory of its own.
+fn run(config: &RunConfig) -> (tempfile::TempDir, RunReport) {
+    let out = tempfile::tempdir().unwrap();
+    let report =
+        run_multi_gpu_inference([golden_fasta()], &Model::PlmTiny, out.path(), config).unwrap();
+    (out, report)
+}
+
+#[test]
+fn vectors_are_those_of_the_reference_in_input_order() {
+    let (_out, report) = run(&RunConfig {
+        devices: cpu("cpu:2"),
+        plan: plan(4_096, 1_500),
+        ..RunConfig::default()
+    });
+    let bytes = fs::read(Path::new(GOLDENS).join("plm-tiny.safetensors")).unwrap();
+    let goldens = SafeTensors::deserialize(&bytes).unwrap();
+    let file = EmbeddingsFile::open(report.embeddings_path.as_ref().unwrap()).unwrap();
+    for row in 0..file.rows() {
+        let mean = goldens.tensor(&format!("{row}.mean")).unwrap();
+        let last_layer = mean.shape()[0] - 1;
+        let reference: Vec<f64> = mean
+            .data()
+            .chunks_exact(4)
+            .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()).into())
+            .skip(last_layer * mean.shape()[1])
+            .collect();
+        let vector = file.read_rows(row..row + 1).unwrap();
+        let norm =
+            |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
+        let difference = vector
+            .iter()
+            .zip(&reference)
+            .map(|(&a, b)| f64::from(a) - b);
+        let error = norm(&mut { difference }) / norm(&mut reference.iter().copied());
+        assert!(error < 2e-5, "row {row} is off by {error:.1e}");
+    }
+}
+
+#[test]
+fn neither_ranks_nor_batches_nor_segments_change_a_byte() {
+    let reference = run(&RunConfig::default()).1;
+    let expected = embeddings(&reference);
+    for (devices, max_batch_tokens, max_rows) in [
+        ("cpu:1", 1_024, 1),
+        ("cpu:3", 2_000, 3),
+        ("cpu:7", 50_000, 100),
+    ] {
+        let (_out, report) = run(&RunConfig {
+            devices: cpu(devices),
+            plan: plan(max_batch_tokens, 1_022),
+            segments: SegmentConfig::builder().max_rows(max_rows).build().unwrap(),
+            ..RunConfig::default()
+        });
+        assert!(
+            embeddings(&report) == expected,
+            "{devices}, {max_batch_tokens} tokens, {max_rows} rows"
+        );
+    }
+    drop(reference);
+}
+
+#[test]
+fn five_hundred_real_proteins_have_one_outcome_each() {
+    let out = tempfile::tempdir().unwrap();
+    let config = RunConfig {
+        devices: cpu("cpu:2"),
+        plan: PlanConfig::builder()
+            .long_sequences(LongSequences::Window {
+                overlap_residues: 100,
+            })
+            .build()
+            .unwrap(),
+        ..RunConfig::default()
+    };
+    let report = run_multi_gpu_inference([UNIPROT], &Model::PlmTiny, out.path(), &config).unwrap();
+    assert_eq!(report.records.total(), 500);
+    assert_eq!(report.records.windowed, 43);
+    assert_eq!(report.sequences(), 500);
+    assert!(report.failed_ranks.is_empty());
+    let verified = verify_run(out.path()).unwrap();
+    assert_eq!(verified.records, report.records);
+    // The report that was written is the report that was returned.
+    let written: RunReport =
+        serde_json::from_slice(&fs::read(out.path().join("run.json")).unwrap()).unwrap();
+    assert_eq!(written, report);
+}
+
+/// Counts batches; asks for the end after some of them.
+struct StopAfter {
+    batches: u64,
+    seen: AtomicU64,
+    stop: StopToken,
+}
+
+impl Observer for StopAfter {
+    fn event(&self, event: &RunEvent<'_>) {
+        if let RunEvent::BatchDurable { .. } = event
+            && self.seen.fetch_add(1, Ordering::Relaxed) + 1 >= self.batches
+        {
+            self.stop.stop();
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_run_goes_on_with_other_ranks_and_ends_with_the_same_bytes() {
+    let whole = run(&RunConfig::default()).1;
+    let expected = embeddings(&whole);
+    let out = tempfile::tempdir().unwrap();
+    let stop = StopToken::new();
+    let interrupted = RunConfig {
+        devices: cpu("cpu:2"),
+        plan: plan(1_024, 1_022),
+        segments: SegmentConfig::builder().max_rows(1).build().unwrap(),
+        observer: Arc::new(StopAfter {
+            batches: 2,
+            seen: AtomicU64::new(0),
+            stop: stop.clone(),
+        }),
+        stop,
+        ..RunConfig::default()
+    };
+    let error =
+        run_multi_gpu_inference([golden_fasta()], &Model::PlmTiny, out.path(), &interrupted)
+            .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Coordinator(plm_fleet::coordinator::Error::Stopped { .. })
+        ),
+        "{error}"
+    );
+    assert!(!out.path().join("embeddings.h5").exists());
+
+    let config = RunConfig {
+        devices: cpu("cpu:3"),
+        ..RunConfig::default()
+    };
+    let report =
+        run_multi_gpu_inference([golden_fasta()], &Model::PlmTiny, out.path(), &config).unwrap();
+    assert!(embeddings(&report) == expected);
+    let encoded: u64 = report.workers().map(|worker| worker.sequences).sum();
+    assert!(
+        encoded < report.sequences(),
+        "nothing was taken over from the first try"
+    );
+}
+
+#[test]
+fn a_rank_that_fails_costs_no_record_and_is_named() {
+    let out = tempfile::tempdir().unwrap();
+    let healthy = tempfile::tempdir().unwrap();
+    let config = RunConfig {
+        devices: cpu("cpu:3"),
+        plan: plan(1_024, 1_022),
+        lanes: LaneConfig::builder().build().unwrap(),
+        ..RunConfig::default()
+    };
+    let embed = |loader: FakeLoader, out: &Path| {
+        let loader: Arc<dyn EncoderLoader> = Arc::new(loader);
+        run_multi_gpu_inference([golden_fasta()], &Model::from(loader), out, &config).unwrap()
+    };
+    let expected = embed(FakeLoader::new(8), healthy.path());
+    let report = embed(
+        FakeLoader::new(8).fault(Rank(1), EncoderFault::FailEncode { at: 0 }),
+        out.path(),
+    );
+    assert_eq!(report.failed_ranks.len(), 1);
+    assert_eq!(report.failed_ranks[0].rank, Rank(1));
+    assert!(embeddings(&report) == embeddings(&expected));
+}
+
+#[test]
+fn parts_may_be_made_in_any_order_and_are_merged_once_all_are_there() {
+    let expected = run(&RunConfig {
+        plan: plan(1_024, 1_022),
+        ..RunConfig::default()
+    });
+    let out = tempfile::tempdir().unwrap();
+    let part = |index| RunConfig {
+        devices: cpu("cpu:2"),
+        plan: plan(1_024, 1_022),
+        part: Part::new(index, 4).unwrap(),
+        ..RunConfig::default()
+    };
+    for index in [2, 0, 3] {
+        let report =
+            run_multi_gpu_inference([golden_fasta()], &Model::PlmTiny, out.path(), &part(index))
+                .unwrap();
+        assert_eq!(report.embeddings_path, None);
+    }
+    let missing = aggregate_parts(out.path(), &[]).unwrap_err();
+    assert!(
+        matches!(&missing, Error::MissingParts { missing, count: 4, .. } if missing == &[2]),
+        "{missing}"
+    );
+    let other_plan = RunConfig {
+        plan: plan(2_048, 1_022),
+        ..part(1)
+    };
+    let refused =
+        run_multi_gpu_inference([golden_fasta()], &Model::PlmTiny, out.path(), &other_plan);
+    assert!(matches!(refused, Err(Error::OtherRun { .. })));
+
+    run_multi_gpu_inference([golden_fasta()], &Model::PlmTiny, out.path(), &part(1)).unwrap();
+    for _ in 0..2 {
+        let report = aggregate_parts(out.path(), &[]).unwrap();
+        assert_eq!(report.parts.len(), 4);
+        assert!(embeddings(&report) == embeddings(&expected.1));
+    }
+}

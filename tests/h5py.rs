@@ -1,0 +1,107 @@
+//! What a person with Python reads: the whole way from FASTA to h5py.
+//!
+//! `tests/run.sh` provides a Python with h5py and runs these; a bare `cargo test` ignores them.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use plm_fleet::{Devices, Model, PlanConfig, RunConfig, SegmentConfig, run_multi_gpu_inference};
+
+const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/goldens");
+
+/// Runs a Python program; its arguments are in `sys.argv`.
+fn python(program: &str, arguments: &[&Path]) -> String {
+    let python = std::env::var("PLM_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let output = Command::new(python)
+        .arg("-c")
+        .arg(program)
+        .args(arguments)
+        .output()
+        .expect("Python starts");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+#[ignore = "needs h5py: tests/run.sh has it"]
+fn h5py_reads_ids_in_input_order_with_the_vectors_of_the_reference() {
+    let scratch = tempfile::tempdir().unwrap();
+    let fasta = Path::new(GOLDENS).join("real_banded.fasta");
+    let config = RunConfig {
+        devices: "cpu:3".parse::<Devices>().unwrap(),
+        plan: PlanConfig::builder()
+            .max_residues(1_500)
+            .max_batch_tokens(1_600)
+            .build()
+            .unwrap(),
+        segments: SegmentConfig::builder().max_rows(2).build().unwrap(),
+        ..RunConfig::default()
+    };
+    let report =
+        run_multi_gpu_inference([&fasta], &Model::PlmTiny, scratch.path(), &config).unwrap();
+
+    // The reference's ids and means come from the golden file, which transformers made.
+    let printed = python(
+        r#"
+import json, struct, sys
+import h5py, numpy as np
+
+golden_path, h5_path = sys.argv[1:]
+with open(golden_path, "rb") as f:
+    size = struct.unpack("<Q", f.read(8))[0]
+    header = json.loads(f.read(size))
+    body = f.read()
+names = json.loads(header["__metadata__"]["ids"])
+
+def golden(name):
+    entry = header[name]
+    start, end = entry["data_offsets"]
+    return np.frombuffer(body[start:end], "<f4").reshape(entry["shape"])
+
+with h5py.File(h5_path, "r") as f:
+    assert sorted(f) == ["embeddings", "lengths", "sequence_ids", "status"], sorted(f)
+    assert list(f["sequence_ids"].asstr()[:]) == names, "ids are not in input order"
+    vectors = f["embeddings"][:]
+    assert vectors.dtype == np.float32 and vectors.shape == (len(names), 128)
+    assert f["embeddings"].chunks is None and f["embeddings"].compression is None
+    assert list(f["lengths"][:]) == [header[f"{i}.input_ids"]["shape"][0] - 2 for i in range(len(names))]
+    assert not f["status"][:].any(), "all are embedded whole"
+    worst = max(np.linalg.norm(vectors[i] - golden(f"{i}.mean")[-1]) / np.linalg.norm(golden(f"{i}.mean")[-1])
+                for i in range(len(names)))
+    assert worst < 2e-5, worst
+    print(len(names), f.attrs["model"])
+"#,
+        &[
+            &Path::new(GOLDENS).join("plm-tiny.safetensors"),
+            report.embeddings_path.as_deref().unwrap(),
+        ],
+    );
+    let records = fs::read_to_string(&fasta).unwrap().matches('>').count();
+    assert_eq!(printed.trim(), format!("{records} plm-tiny"));
+}
+
+#[test]
+#[ignore = "needs h5py: tests/run.sh has it"]
+fn h5py_reads_half_precision_embeddings_as_float16() {
+    let scratch = tempfile::tempdir().unwrap();
+    let fasta = Path::new(GOLDENS).join("real_banded.fasta");
+    let config = RunConfig {
+        segments: SegmentConfig::builder()
+            .dtype(plm_fleet::Dtype::F16)
+            .build()
+            .unwrap(),
+        ..RunConfig::default()
+    };
+    let report =
+        run_multi_gpu_inference([&fasta], &Model::PlmTiny, scratch.path(), &config).unwrap();
+    let printed = python(
+        "import h5py, sys; print(h5py.File(sys.argv[1])['embeddings'].dtype)",
+        &[report.embeddings_path.as_deref().unwrap()],
+    );
+    assert_eq!(printed.trim(), "float16");
+}
