@@ -43,9 +43,30 @@ pub(crate) fn check_shape(op: &str, what: &str, layout: &Layout, dims: &[usize])
     Ok(())
 }
 
-/// Calls `f(first_row, rows)` for stretches of rows of `values`, on all threads of the pool. Each
-/// call runs with the widest vector instructions of the machine: loops inlined into `f` are
-/// compiled for them, and `f32::mul_add` becomes one instruction.
+/// Runs `f` with the vector instructions of `arch`: loops inlined into it are compiled for them, and
+/// `f32::mul_add` becomes one instruction.
+///
+/// The bound makes a closure given here an `FnOnce`, whose body is then what is called. `dispatch` by
+/// itself leaves the kind open, and puts a shim in between that is not inlined in unoptimised builds:
+/// the loops would run outside of the dispatched code, fifty times slower.
+#[inline(always)]
+pub(crate) fn vectorised(arch: pulp::Arch, f: impl FnOnce()) {
+    struct Body<F>(F);
+
+    impl<F: FnOnce()> pulp::NullaryFnOnce for Body<F> {
+        type Output = ();
+
+        #[inline(always)]
+        fn call(self) {
+            (self.0)();
+        }
+    }
+
+    arch.dispatch(Body(f));
+}
+
+/// Calls `f(first_row, rows)` for stretches of rows of `values`, on all threads of the pool, [`vectorised`]
+/// for this machine.
 pub(crate) fn for_row_blocks(
     values: &mut [f32],
     row_len: usize,
@@ -56,7 +77,8 @@ pub(crate) fn for_row_blocks(
         .par_chunks_mut(ROWS_PER_TASK * row_len.max(1))
         .enumerate()
         .for_each(|(block, rows)| {
-            arch.dispatch(
+            vectorised(
+                arch,
                 #[inline(always)]
                 || f(block * ROWS_PER_TASK, rows),
             )
@@ -77,7 +99,8 @@ pub(crate) fn for_row_block_pairs(
         .zip(b.par_chunks_mut(block_len))
         .enumerate()
         .for_each(|(block, (a, b))| {
-            arch.dispatch(
+            vectorised(
+                arch,
                 #[inline(always)]
                 || f(block * ROWS_PER_TASK, a, b),
             )

@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use crate::CuSeqlens;
-use crate::cpu::{check_shape, f32_slice};
+use crate::cpu::{check_shape, f32_slice, vectorised};
 
 /// Rows that are summed on their own before they join the total: the rounding error of a mean over
 /// tens of thousands of residues stays that of a few hundred.
@@ -49,7 +49,8 @@ impl CustomOp1 for SegmentMean<'_> {
             .par_chunks_exact_mut(hidden)
             .zip(residues)
             .for_each(|(mean, rows)| {
-                arch.dispatch(
+                vectorised(
+                    arch,
                     #[inline(always)]
                     || mean_of_rows(rows, mean),
                 )

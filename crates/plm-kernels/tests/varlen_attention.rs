@@ -153,6 +153,22 @@ fn scores_of_any_size_are_finite() {
 }
 
 #[test]
+fn what_is_not_finite_is_seen_in_the_output() {
+    for bad in [f32::NAN, f32::INFINITY] {
+        for part in 0..3 {
+            let mut case = Case::new(&[20, 9], 2, 16);
+            // One component of the last token's query, key or value, in the first head.
+            let last_row = 19 * 3 * case.hidden;
+            case.qkv[last_row + part * case.hidden] = bad;
+            let output = case.run();
+            let (hit, other) = output.split_at(20 * case.hidden);
+            assert!(hit.iter().any(|x| !x.is_finite()), "{bad} in part {part}");
+            assert!(other.iter().all(|x| x.is_finite()));
+        }
+    }
+}
+
+#[test]
 fn a_sequence_past_the_rotary_table_is_refused() {
     let cu_seqlens = cu_seqlens(&[3, 5]);
     let rotary = Rotary::new(16, 4, &Device::Cpu).unwrap();

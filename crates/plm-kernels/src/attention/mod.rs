@@ -15,7 +15,7 @@ use std::ops::Range;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use crate::cpu::{check_shape, f32_slice};
+use crate::cpu::{check_shape, f32_slice, vectorised};
 use crate::{CuSeqlens, Rotary};
 use head::{HeadView, Scratch};
 
@@ -105,7 +105,8 @@ impl CustomOp3 for VarlenAttention<'_> {
                         head_dim,
                         head,
                     };
-                    arch.dispatch(
+                    vectorised(
+                        arch,
                         #[inline(always)]
                         || view.attend(task.queries.clone(), &mut scratch, task.output),
                     );
