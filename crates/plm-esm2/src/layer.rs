@@ -1,11 +1,11 @@
 //! One transformer layer.
 
 use candle_core::{Module, Result, Tensor};
+use candle_nn::VarBuilder;
 use candle_transformers::models::with_tracing::Linear;
 use plm_kernels::{ResidualLayerNorm, VarlenAttention, bias_gelu_inplace};
 
-use crate::checkpoint::Weights;
-use crate::{Config, Error};
+use crate::Config;
 
 /// One pre-layer-norm transformer layer, cut so that every operation between two matrix products is one.
 ///
@@ -26,42 +26,38 @@ pub(crate) struct Layer {
 }
 
 impl Layer {
-    /// Layer `index`, with the layer norm `next_norm` behind it (a name without `.weight`).
+    /// The layer whose weights are in `own`, with the layer norm in `next_norm` behind it.
     pub(crate) fn new(
-        weights: &Weights<'_>,
+        own: &VarBuilder<'_>,
+        next_norm: &VarBuilder<'_>,
         config: &Config,
-        index: usize,
-        next_norm: &str,
-    ) -> std::result::Result<Self, Error> {
-        let own = |name: &str| weights.tensor(&format!("encoder.layer.{index}.{name}"));
-        let stacked = |parameter: &str| -> std::result::Result<Tensor, Error> {
-            let parts = ["query", "key", "value"]
-                .map(|part| own(&format!("attention.self.{part}.{parameter}")));
-            let [query, key, value] = parts;
-            Ok(Tensor::cat(&[query?, key?, value?], 0)?)
+    ) -> Result<Self> {
+        let (hidden, ffn) = (config.hidden_size, config.ffn_size);
+        let attention = own.pp("attention.self");
+        let projections = ["query", "key", "value"].map(|part| attention.pp(part));
+        let stacked = |parameter: &dyn Fn(&VarBuilder<'_>) -> Result<Tensor>| -> Result<Tensor> {
+            let parts = projections.iter().map(parameter);
+            Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)
         };
-        let norm = |bias: &Tensor, name: &str| -> std::result::Result<_, Error> {
-            let weight = weights.tensor(&format!("{name}.weight"))?;
-            let norm_bias = weights.tensor(&format!("{name}.bias"))?;
-            Ok(ResidualLayerNorm::new(
-                bias,
-                &weight,
-                &norm_bias,
+        let norm = |projection_bias: Tensor, norm: &VarBuilder<'_>| {
+            ResidualLayerNorm::new(
+                &projection_bias,
+                &norm.get(hidden, "weight")?,
+                &norm.get(hidden, "bias")?,
                 config.layer_norm_eps,
-            )?)
+            )
         };
+        let attention_output = own.pp("attention.output.dense");
+        let (fc1, fc2) = (own.pp("intermediate.dense"), own.pp("output.dense"));
         Ok(Self {
-            qkv: linear(&stacked("weight")?)?,
-            qkv_bias: stacked("bias")?,
-            attention_output: linear(&own("attention.output.dense.weight")?)?,
-            feed_forward_norm: norm(
-                &own("attention.output.dense.bias")?,
-                &format!("encoder.layer.{index}.LayerNorm"),
-            )?,
-            fc1: linear(&own("intermediate.dense.weight")?)?,
-            fc1_bias: own("intermediate.dense.bias")?,
-            fc2: linear(&own("output.dense.weight")?)?,
-            next_norm: norm(&own("output.dense.bias")?, next_norm)?,
+            qkv: linear(&stacked(&|part| part.get((hidden, hidden), "weight"))?)?,
+            qkv_bias: stacked(&|part| part.get(hidden, "bias"))?,
+            attention_output: linear(&attention_output.get((hidden, hidden), "weight")?)?,
+            feed_forward_norm: norm(attention_output.get(hidden, "bias")?, &own.pp("LayerNorm"))?,
+            fc1: linear(&fc1.get((ffn, hidden), "weight")?)?,
+            fc1_bias: fc1.get(ffn, "bias")?,
+            fc2: linear(&fc2.get((hidden, ffn), "weight")?)?,
+            next_norm: norm(fc2.get(hidden, "bias")?, next_norm)?,
         })
     }
 

@@ -1,12 +1,12 @@
 //! The masked-language-model head.
 
 use candle_core::{Module, Result, Tensor};
+use candle_nn::VarBuilder;
 use candle_transformers::models::with_tracing::Linear;
 use plm_kernels::{LayerNorm, bias_gelu_inplace};
 
-use crate::checkpoint::Weights;
 use crate::layer::linear;
-use crate::{Config, Error};
+use crate::{Config, VOCABULARY};
 
 /// Hidden states to logits over the 33 tokens; its decoder is the token embedding.
 #[derive(Debug)]
@@ -19,18 +19,20 @@ pub(crate) struct LmHead {
 }
 
 impl LmHead {
-    pub(crate) fn new(weights: &Weights<'_>, config: &Config) -> std::result::Result<Self, Error> {
-        let norm = LayerNorm::new(
-            &weights.tensor("lm_head.layer_norm.weight")?,
-            &weights.tensor("lm_head.layer_norm.bias")?,
-            config.layer_norm_eps,
-        )?;
+    /// The head whose weights are in `own`, with the token embedding `embeddings` `[33, hidden_size]`.
+    pub(crate) fn new(own: &VarBuilder<'_>, embeddings: &Tensor, config: &Config) -> Result<Self> {
+        let hidden = config.hidden_size;
+        let (dense, norm) = (own.pp("dense"), own.pp("layer_norm"));
         Ok(Self {
-            dense: linear(&weights.tensor("lm_head.dense.weight")?)?,
-            dense_bias: weights.tensor("lm_head.dense.bias")?,
-            norm,
-            decoder: linear(&weights.tensor("embeddings.word_embeddings.weight")?)?,
-            bias: weights.tensor("lm_head.bias")?,
+            dense: linear(&dense.get((hidden, hidden), "weight")?)?,
+            dense_bias: dense.get(hidden, "bias")?,
+            norm: LayerNorm::new(
+                &norm.get(hidden, "weight")?,
+                &norm.get(hidden, "bias")?,
+                config.layer_norm_eps,
+            )?,
+            decoder: linear(embeddings)?,
+            bias: own.get(VOCABULARY.len(), "bias")?,
         })
     }
 

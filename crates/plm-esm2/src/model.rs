@@ -7,7 +7,7 @@ use plm_core::{Dtype, PackedBatch, PooledBatch};
 use plm_kernels::{LayerNorm, Rotary, TokenDropout, VarlenAttention, embed_tokens, segment_mean};
 use rayon::prelude::*;
 
-use crate::alphabet::MASK;
+use crate::alphabet::{MASK, VOCABULARY};
 use crate::layer::Layer;
 use crate::lm_head::LmHead;
 use crate::micro_batch::MicroBatch;
@@ -38,32 +38,36 @@ impl Esm2 {
     pub fn new(checkpoint: &Checkpoint, dtype: Dtype) -> Result<Self, Error> {
         let device = Device::Cpu;
         let config = checkpoint.config().clone();
-        let precision = Precision::new(dtype);
-        let weights = checkpoint.weights(&device, precision);
-        let first_norm = LayerNorm::new(
-            &weights.tensor("encoder.layer.0.attention.LayerNorm.weight")?,
-            &weights.tensor("encoder.layer.0.attention.LayerNorm.bias")?,
-            config.layer_norm_eps,
-        )?;
+        let hidden = config.hidden_size;
+        let weights = checkpoint.weights(dtype, &device);
+        let encoder = weights.pp("encoder");
+        let layer = |index: usize| encoder.pp("layer").pp(index);
+        // The norm before a layer's attention belongs to what comes before the layer.
+        let norm_before = |index: usize| match index {
+            last if last == config.num_layers => encoder.pp("emb_layer_norm_after"),
+            _ => layer(index).pp("attention.LayerNorm"),
+        };
         let layers = (0..config.num_layers)
-            .map(|index| {
-                let next_norm = if index + 1 < config.num_layers {
-                    format!("encoder.layer.{}.attention.LayerNorm", index + 1)
-                } else {
-                    "encoder.emb_layer_norm_after".to_owned()
-                };
-                Layer::new(&weights, &config, index, &next_norm)
-            })
-            .collect::<Result<_, _>>()?;
+            .map(|index| Layer::new(&layer(index), &norm_before(index + 1), &config))
+            .collect::<TensorResult<_>>()?;
+        let first_norm = norm_before(0);
+        let embeddings = weights.get(
+            (VOCABULARY.len(), hidden),
+            "embeddings.word_embeddings.weight",
+        )?;
         let lm_head = checkpoint
             .has_lm_head()
-            .then(|| LmHead::new(&weights, &config))
+            .then(|| LmHead::new(&weights.pp("lm_head"), &embeddings, &config))
             .transpose()?;
         Ok(Self {
             name: checkpoint.name().to_owned(),
-            precision,
-            embeddings: weights.tensor("embeddings.word_embeddings.weight")?,
-            first_norm,
+            precision: Precision::new(dtype),
+            embeddings,
+            first_norm: LayerNorm::new(
+                &first_norm.get(hidden, "weight")?,
+                &first_norm.get(hidden, "bias")?,
+                config.layer_norm_eps,
+            )?,
             layers,
             lm_head,
             rotary: Mutex::new(Rotary::new(config.head_dim(), 1024, &device)?),

@@ -5,6 +5,7 @@ mod names;
 mod random;
 mod source;
 mod stored;
+mod weights;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +13,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device};
+use candle_nn::VarBuilder;
+use plm_core::Dtype;
 use serde::Deserialize;
 
 use crate::alphabet::VOCABULARY;
@@ -32,8 +35,6 @@ pub struct Checkpoint {
     config: Config,
     /// By the names of [`names`].
     tensors: BTreeMap<String, StoredTensor>,
-    /// What errors name when no one file is to blame.
-    path: PathBuf,
 }
 
 impl Checkpoint {
@@ -89,12 +90,10 @@ impl Checkpoint {
         let config = Config::of_shape(shape);
         let name = format!("{}-random-{seed}", shape.name);
         let tensors = random::tensors(&config, seed);
-        let path = PathBuf::from(&name);
         Self {
             name,
             config,
             tensors,
-            path,
         }
     }
 
@@ -108,7 +107,6 @@ impl Checkpoint {
             tensors: names::check(found, &config, path)?,
             name,
             config,
-            path: path.to_owned(),
         })
     }
 
@@ -140,37 +138,10 @@ impl Checkpoint {
         digest::of(&self.config, &self.tensors)
     }
 
-    /// The weights on `device`, as f32 rounded to `precision`.
-    pub(crate) fn weights<'a>(&'a self, device: &'a Device, precision: Precision) -> Weights<'a> {
-        Weights {
-            checkpoint: self,
-            device,
-            precision,
-        }
-    }
-}
-
-/// A checkpoint's tensors on their way to a device.
-pub(crate) struct Weights<'a> {
-    checkpoint: &'a Checkpoint,
-    device: &'a Device,
-    precision: Precision,
-}
-
-impl Weights<'_> {
-    /// The tensor of this name, with no `esm.` in front.
-    pub(crate) fn tensor(&self, name: &str) -> Result<Tensor, Error> {
-        let stored = self
-            .checkpoint
-            .tensors
-            .get(name)
-            .ok_or_else(|| Error::MissingTensor {
-                path: self.checkpoint.path.clone(),
-                name: name.to_owned(),
-            })?;
-        let values = stored.to_f32()?;
-        let tensor = Tensor::from_vec(values, stored.shape(), self.device)?;
-        Ok(self.precision.round(tensor)?)
+    /// The weights for a model that computes in `dtype` on `device`, by their names with no `esm.` in front.
+    pub(crate) fn weights(&self, dtype: Dtype, device: &Device) -> VarBuilder<'_> {
+        let backend = weights::Backend(&self.tensors, Precision::new(dtype));
+        VarBuilder::from_backend(Box::new(backend), DType::F32, device.clone())
     }
 }
 
