@@ -13,6 +13,6 @@ build() {
     cargo build --release --locked -p plm-cli
 }
 build
-program=${CARGO_TARGET_DIR:-$PWD/target}/release/plm-fleet
+program=$CARGO_TARGET_DIR/release/plm-fleet
 cd "$here"
 exec "$program" embed "$@"

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Passes the tests of the whole workspace. Arguments go to `cargo test`.
+# Passes the tests of the whole workspace, and those that need h5py. Arguments go to `cargo test` instead, as in
+# `tests/run.sh -p plm-index` or `tests/run.sh goldens -- --nocapture`.
 set -eu
 cd "$(dirname "$0")/.."
 build_tools() {
@@ -10,5 +11,8 @@ build_tools
 # What h5py reads back is ignored by a bare `cargo test`, since h5py may be absent; here it is there.
 PLM_TEST_PYTHON=$tools_python
 export PLM_TEST_PYTHON
-cargo test --workspace --locked "$@"
-cargo test --workspace --locked "$@" h5py -- --ignored
+if [ $# -gt 0 ]; then
+    exec cargo test --workspace --locked "$@"
+fi
+cargo test --workspace --locked
+cargo test --workspace --locked h5py -- --ignored

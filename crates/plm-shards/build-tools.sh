@@ -4,7 +4,13 @@
 #
 # Needs Python 3, the current directory at the root of the workspace, and, the first time, the network.
 
-tools_dir=${CARGO_TARGET_DIR:-$PWD/target}/tools
+# Build scripts and tests run in other directories than this one, so a relative target directory must not stay so.
+case ${CARGO_TARGET_DIR:=$PWD/target} in
+    /*) ;;
+    *) CARGO_TARGET_DIR=$PWD/$CARGO_TARGET_DIR ;;
+esac
+export CARGO_TARGET_DIR
+tools_dir=$CARGO_TARGET_DIR/tools
 tools_python=$tools_dir/bin/python3
 
 has_new_cmake() {
@@ -19,9 +25,12 @@ make_environment() {
     rm -rf "$tools_dir"
     python3 -m venv "$tools_dir" >/dev/null 2>&1 && return
     # Debian and Ubuntu keep venv in a package of its own.
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    as_root=
+    [ "$(id -u)" = 0 ] || as_root=sudo
+    if command -v apt-get >/dev/null && { [ -z "$as_root" ] || command -v sudo >/dev/null; }; then
         echo "plm-fleet: installing the system package python3-venv" >&2
-        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv >/dev/null
+        $as_root apt-get update -qq
+        $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq python3-venv >/dev/null
         rm -rf "$tools_dir"
         python3 -m venv "$tools_dir" && return
     fi
