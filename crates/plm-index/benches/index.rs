@@ -14,17 +14,12 @@ use plm_index::{FastaIndex, IndexConfig, Input};
 use tempfile::TempDir;
 
 const RECORDS: usize = 100_000;
+const SHORT_RECORDS: usize = 500_000;
 const LETTERS: &[u8; 20] = b"LAGVSERTIDPKQNFYMHWC";
 
 /// Records as UniProt writes them: lines of 60, 50 to 650 residues, 350 in the mean.
 fn uniprot_like() -> Vec<u8> {
-    let mut state = 1_u64;
-    let mut random = move || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (state >> 33) as usize
-    };
+    let mut random = random_numbers();
     let mut text = Vec::new();
     for row in 0..RECORDS {
         writeln!(
@@ -43,6 +38,30 @@ fn uniprot_like() -> Vec<u8> {
     text
 }
 
+/// Translated reading frames: 49 to 166 residues on one line, and no description. Here the cost of
+/// a record counts, and less that of its letters.
+fn short_records() -> Vec<u8> {
+    let mut random = random_numbers();
+    let mut text = Vec::new();
+    for row in 0..SHORT_RECORDS {
+        writeln!(text, ">r{row:06}_f{}", 1 + row % 6).expect("memory takes all writes");
+        let residue_count = 49 + random() % 118;
+        text.extend((0..residue_count).map(|_| LETTERS[random() % LETTERS.len()]));
+        text.push(b'\n');
+    }
+    text
+}
+
+fn random_numbers() -> impl FnMut() -> usize {
+    let mut state = 1_u64;
+    move || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize
+    }
+}
+
 fn build(input: &Path, spool: &Path) -> FastaIndex {
     FastaIndex::build(&[Input::from(input)], spool, &IndexConfig::default())
         .expect("the records are valid")
@@ -56,10 +75,9 @@ struct Fixture {
 }
 
 impl Fixture {
-    fn new() -> Self {
+    fn new(text: Vec<u8>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let input = folder.path().join("plain.fasta");
-        let text = uniprot_like();
         fs::write(&input, &text).expect("room for the input");
         Self {
             folder,
@@ -78,7 +96,7 @@ impl Fixture {
 }
 
 fn plain_text(criterion: &mut Criterion) {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new(uniprot_like());
     let mut group = fixture.group(criterion, "plain text");
     let folder = fixture.folder.path();
     group.bench_function("build", |bencher| {
@@ -112,8 +130,16 @@ fn plain_text(criterion: &mut Criterion) {
     });
 }
 
+fn short_plain_text(criterion: &mut Criterion) {
+    let fixture = Fixture::new(short_records());
+    let mut group = fixture.group(criterion, "plain text of short records");
+    group.bench_function("build", |bencher| {
+        bencher.iter(|| build(&fixture.input, fixture.folder.path()));
+    });
+}
+
 fn gzip(criterion: &mut Criterion) {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new(uniprot_like());
     let mut group = fixture.group(criterion, "gzip");
     let folder = fixture.folder.path();
     let input = folder.join("plain.fasta.gz");
@@ -137,7 +163,7 @@ fn gzip(criterion: &mut Criterion) {
 
 /// What building a plain index can't go below.
 fn parts_alone(criterion: &mut Criterion) {
-    let fixture = Fixture::new();
+    let fixture = Fixture::new(uniprot_like());
     let mut group = fixture.group(criterion, "alone");
     let open = || fs::File::open(&fixture.input).expect("the file is there");
     group.bench_function("BLAKE3 of the file", |bencher| {
@@ -161,5 +187,5 @@ fn parts_alone(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(index, plain_text, gzip, parts_alone);
+criterion_group!(index, plain_text, short_plain_text, gzip, parts_alone);
 criterion_main!(index);

@@ -1,6 +1,9 @@
 //! Scanned records to an index, under its policies.
 
+use std::borrow::Cow;
 use std::fs::File;
+
+use memchr::memchr;
 
 use crate::index::{Entry, Records};
 use crate::rename::rename_repeats;
@@ -84,7 +87,7 @@ impl<'a> Builder<'a> {
     fn add(&mut self, record: &ScannedRecord<'_>) -> Result<(), Error> {
         let row = u32::try_from(self.records.entries.len()).map_err(|_| Error::TooManyRecords)?;
         let defect = defect_of(record);
-        self.push(record, defect.as_ref().map(ProblemKind::skip_reason));
+        self.push(row, record, defect.as_ref().map(ProblemKind::skip_reason));
         // Skipped records too, so that nothing is renamed to the id of one.
         let earlier = self.seen.claim(&self.records, row);
         match (defect, earlier) {
@@ -106,26 +109,27 @@ impl<'a> Builder<'a> {
     }
 
     /// Notes the record; one with a defect as skipped, which is what it is if there is an index.
-    fn push(&mut self, record: &ScannedRecord<'_>, skipped: Option<SkipReason>) {
+    fn push(&mut self, row: u32, record: &ScannedRecord<'_>, skipped: Option<SkipReason>) {
         let residues = record.residues;
         let (letters, substitutions) = match residues.invalid() {
             Some(_) => (&[][..], 0),
             None => (residues.letters(), residues.substitutions()),
         };
-        self.records
-            .ids
-            .push_str(&String::from_utf8_lossy(record.id));
+        let file = u32::try_from(self.names.len() - 1)
+            .expect("earlier inputs have a record each, and rows fit 32 bits");
+        let in_order = self.records.files.push(row, file);
+        debug_assert!(in_order, "inputs are read one after the other");
+        self.records.ids.push_str(&readable_id(record.id));
         self.records.entries.push(Entry {
             byte_offset: record.byte_offset,
-            sequence_offset: record.sequence_offset,
             line: record.line,
             residues_hash: residues_hash(letters),
             id_end: self.records.ids.len() as u64,
+            definition_bytes: u32::try_from(record.sequence_offset - record.byte_offset)
+                .expect("a longer line is refused as it is read"),
             residue_count: u32::try_from(letters.len())
                 .expect("the parser refuses more residues than 32 bits count"),
             substitutions,
-            file: u32::try_from(self.names.len() - 1)
-                .expect("earlier inputs have a record each, and rows fit 32 bits"),
             skipped,
             renamed: false,
         });
@@ -138,7 +142,7 @@ impl<'a> Builder<'a> {
         }
         let first = &self.records.entries[earlier as usize];
         let first = Place {
-            file: self.names[first.file as usize].clone(),
+            file: self.names[self.records.files.file_of(earlier as usize) as usize].clone(),
             line: first.line,
             byte_offset: first.byte_offset,
         };
@@ -157,7 +161,7 @@ impl<'a> Builder<'a> {
             _ => (record.line, record.byte_offset),
         };
         Problem {
-            record: String::from_utf8_lossy(record.id).into_owned(),
+            record: readable_id(record.id).into_owned(),
             place: Place {
                 file: self.names.last().cloned().unwrap_or_default(),
                 line,
@@ -187,12 +191,25 @@ impl<'a> Builder<'a> {
     }
 }
 
+/// An id for people and for outputs, which take no NUL byte: a record that is skipped for its id has
+/// one too.
+fn readable_id(id: &[u8]) -> Cow<'_, str> {
+    let text = String::from_utf8_lossy(id);
+    if memchr(0, id).is_some() {
+        text.replace('\0', "\u{fffd}").into()
+    } else {
+        text
+    }
+}
+
 /// What is wrong with a record on its own, the worst first.
 fn defect_of(record: &ScannedRecord<'_>) -> Option<ProblemKind> {
     if record.id.is_empty() {
         Some(ProblemKind::NoName)
     } else if std::str::from_utf8(record.id).is_err() {
         Some(ProblemKind::IdNotUtf8)
+    } else if memchr(0, record.id).is_some() {
+        Some(ProblemKind::IdWithNul)
     } else if let Some(odd) = record.residues.invalid() {
         Some(ProblemKind::InvalidLetter {
             byte: odd.byte,

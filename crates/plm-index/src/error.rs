@@ -77,6 +77,52 @@ pub enum Error {
         /// What stands there.
         found: u8,
     },
+    /// The input has a carriage return that belongs to no line end.
+    #[error(
+        "{file}, line {line}, byte {byte_offset}: a carriage return without a line feed (line ends \
+         of old Macs are not supported, for records would be lost): convert the file, for example \
+         with tr '\\r' '\\n'"
+    )]
+    LoneCarriageReturn {
+        /// The input.
+        file: String,
+        /// Its line, counted in line feeds, from one.
+        line: u64,
+        /// The carriage return, from zero.
+        byte_offset: u64,
+    },
+    /// The input has a line that can't be of a protein.
+    #[error(
+        "{file}, line {line}, byte {byte_offset}: the line has {max_bytes} bytes or more, which \
+         no protein has: check what wrote the file"
+    )]
+    LineTooLong {
+        /// The input.
+        file: String,
+        /// The line, from one.
+        line: u64,
+        /// The line's first byte, from zero.
+        byte_offset: u64,
+        /// How long no line may get.
+        max_bytes: u64,
+    },
+    /// The input has a record that can't be a protein.
+    #[error(
+        "{file}, line {line}, byte {byte_offset}: record {record:?} has more than {max_residues} \
+         residues, which no protein has: check what wrote the file"
+    )]
+    RecordTooLong {
+        /// The input.
+        file: String,
+        /// The record's id.
+        record: String,
+        /// The line of its `>`, from one.
+        line: u64,
+        /// Its `>`, from zero.
+        byte_offset: u64,
+        /// How many residues a record may have.
+        max_residues: usize,
+    },
     /// The input has no bytes.
     #[error("{file} is empty: check what was to write it")]
     EmptyInput {

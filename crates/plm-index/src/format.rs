@@ -5,7 +5,7 @@
 //! | offset | bytes | what |
 //! |---|---|---|
 //! | 0 | 8 | the magic bytes `PLMINDEX` |
-//! | 8 | 4 | format version: 1 |
+//! | 8 | 4 | format version: 2 |
 //! | 12 | 4 | `H`, the size of the header |
 //! | 16 | 8 | `N`, how many records there are |
 //! | 24 | 8 | `I`, the size of all ids |
@@ -26,11 +26,14 @@
 //! | 40 | 4 | how many residues it has; 0 if it was skipped as empty or for an invalid letter |
 //! | 44 | 4 | how many of its letters were substituted |
 //! | 48 | 4 | its input, as a position in the header's list |
-//! | 52 | 1 | 0, or why it was skipped: 1 invalid letter, 2 no residues, 3 no name, 4 the id is not UTF-8, 5 duplicate id |
+//! | 52 | 1 | 0, or why it was skipped: 1 invalid letter, 2 no residues, 3 no name, 4 the id is not UTF-8, 5 duplicate id, 6 a NUL byte in the id |
 //! | 53 | 1 | 1 if its id is the input's with `_` and a number appended, else 0 |
 //!
 //! A record's sequence lines end where the next record of the same input starts, or with the text.
 //! The records of an input follow each other, and inputs follow in the order of the list.
+//!
+//! Version 1 had the same layout. It is not taken up, for its records were not refused for a NUL
+//! byte in their id, or for a carriage return without a line feed.
 //!
 //! The header holds the policies and the inputs:
 //!
@@ -54,15 +57,16 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 
-use plm_core::{DurableFile, RowId};
+use plm_core::RowId;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Hashing;
-use crate::index::{Entry, Records};
+use crate::index::{Entry, FirstRows, Records};
+use crate::sweep;
 use crate::{Error, FastaIndex, IndexConfig, InputFile, SkipReason};
 
 const MAGIC: [u8; 8] = *b"PLMINDEX";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const PREAMBLE_BYTES: u64 = 32;
 const RECORD_BYTES: u64 = 54;
 const DIGEST_BYTES: u64 = 32;
@@ -93,7 +97,7 @@ impl FastaIndex {
             inputs: self.inputs.clone(),
         })?;
         let header_bytes = u32::try_from(header.len()).map_err(io::Error::other)?;
-        let file = DurableFile::create(path)?;
+        let file = sweep::create(path)?;
         let mut body = BufWriter::with_capacity(BUFFER_BYTES, Hashing::new(file));
         body.write_all(&MAGIC)?;
         body.write_all(&VERSION.to_le_bytes())?;
@@ -101,8 +105,8 @@ impl FastaIndex {
         body.write_all(&self.len().to_le_bytes())?;
         body.write_all(&(self.records.ids.len() as u64).to_le_bytes())?;
         body.write_all(&header)?;
-        for entry in &self.records.entries {
-            write_entry(entry, &mut body)?;
+        for (row, entry) in self.records.entries.iter().enumerate() {
+            write_entry(entry, self.records.files.file_of(row), &mut body)?;
         }
         body.write_all(self.records.ids.as_bytes())?;
         let body = body.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -181,8 +185,14 @@ fn read(path: &Path) -> Result<FastaIndex, Failure> {
 
     let header = read_bytes(&mut body, u64::from(header_bytes))?;
     let mut entries = Vec::with_capacity(record_count as usize);
-    for _ in 0..record_count {
-        entries.push(read_entry(&read_array(&mut body)?)?);
+    let mut files = FirstRows::default();
+    for row in 0..record_count {
+        let (entry, file) = read_entry(&read_array(&mut body)?)?;
+        let row = u32::try_from(row).map_err(|_| Failure::Damaged("it has too many records"))?;
+        if !files.push(row, file) {
+            return Err(Failure::Damaged("a record is in no input"));
+        }
+        entries.push(entry);
     }
     let ids = read_bytes(&mut body, id_bytes)?;
     let digest = body.into_inner().digest();
@@ -196,7 +206,11 @@ fn read(path: &Path) -> Result<FastaIndex, Failure> {
     let index = FastaIndex {
         config: header.config,
         inputs: header.inputs,
-        records: Records { entries, ids },
+        records: Records {
+            entries,
+            ids,
+            files,
+        },
     };
     validate(&index).map_err(Failure::Damaged)?;
     Ok(index)
@@ -204,13 +218,11 @@ fn read(path: &Path) -> Result<FastaIndex, Failure> {
 
 /// Checks what reading records relies on, for a file that is whole may still be wrong.
 fn validate(index: &FastaIndex) -> Result<(), &'static str> {
-    let Records { entries, ids } = &index.records;
+    let Records { entries, ids, .. } = &index.records;
     let mut id_start = 0;
-    let mut previous: Option<&Entry> = None;
     for (row, entry) in entries.iter().enumerate() {
-        if entry.file as usize >= index.inputs.len()
-            || previous.is_some_and(|previous| entry.file < previous.file)
-        {
+        let row = RowId(row as u64);
+        if index.file(row) as usize >= index.inputs.len() {
             return Err("a record is in no input");
         }
         let id = usize::try_from(entry.id_end)
@@ -221,17 +233,19 @@ fn validate(index: &FastaIndex) -> Result<(), &'static str> {
         if entry.renamed && !id.contains('_') {
             return Err("a renamed record has no number");
         }
-        let end_offset = index.end_offset(RowId(row as u64));
-        if entry.byte_offset >= entry.sequence_offset || entry.sequence_offset > end_offset {
+        let end_offset = index.end_offset(row);
+        if entry.definition_bytes == 0 || entry.sequence_offset() > end_offset {
             return Err("a record is out of bounds");
         }
-        if u64::from(entry.residue_count) > end_offset - entry.sequence_offset
+        if u64::from(entry.residue_count) > end_offset - entry.sequence_offset()
             || entry.substitutions > entry.residue_count
             || (entry.residue_count == 0 && entry.skipped.is_none())
         {
             return Err("a residue count can't be");
         }
-        previous = Some(entry);
+    }
+    if ids.contains('\0') {
+        return Err("an id holds a NUL byte");
     }
     if id_start != ids.len() {
         return Err("an id belongs to no record");
@@ -239,37 +253,47 @@ fn validate(index: &FastaIndex) -> Result<(), &'static str> {
     Ok(())
 }
 
-fn write_entry(entry: &Entry, writer: &mut impl Write) -> io::Result<()> {
+fn write_entry(entry: &Entry, file: u32, writer: &mut impl Write) -> io::Result<()> {
     writer.write_all(&entry.byte_offset.to_le_bytes())?;
-    writer.write_all(&entry.sequence_offset.to_le_bytes())?;
+    writer.write_all(&entry.sequence_offset().to_le_bytes())?;
     writer.write_all(&entry.line.to_le_bytes())?;
     writer.write_all(&entry.residues_hash.to_le_bytes())?;
     writer.write_all(&entry.id_end.to_le_bytes())?;
     writer.write_all(&entry.residue_count.to_le_bytes())?;
     writer.write_all(&entry.substitutions.to_le_bytes())?;
-    writer.write_all(&entry.file.to_le_bytes())?;
+    writer.write_all(&file.to_le_bytes())?;
     writer.write_all(&[skip_code(entry.skipped), u8::from(entry.renamed)])
 }
 
-fn read_entry(bytes: &[u8; RECORD_BYTES as usize]) -> Result<Entry, Failure> {
+/// A record, and its input.
+fn read_entry(bytes: &[u8; RECORD_BYTES as usize]) -> Result<(Entry, u32), Failure> {
     let mut rest = &bytes[..];
     let rest = &mut rest;
-    Ok(Entry {
-        byte_offset: u64::from_le_bytes(read_array(rest)?),
-        sequence_offset: u64::from_le_bytes(read_array(rest)?),
+    let byte_offset = u64::from_le_bytes(read_array(rest)?);
+    let sequence_offset = u64::from_le_bytes(read_array(rest)?);
+    let definition_bytes = sequence_offset
+        .checked_sub(byte_offset)
+        .and_then(|bytes| u32::try_from(bytes).ok())
+        .ok_or(Failure::Damaged("a record is out of bounds"))?;
+    let mut entry = Entry {
+        byte_offset,
+        definition_bytes,
         line: u64::from_le_bytes(read_array(rest)?),
         residues_hash: u64::from_le_bytes(read_array(rest)?),
         id_end: u64::from_le_bytes(read_array(rest)?),
         residue_count: u32::from_le_bytes(read_array(rest)?),
         substitutions: u32::from_le_bytes(read_array(rest)?),
-        file: u32::from_le_bytes(read_array(rest)?),
-        skipped: skip_reason(u8::from_le_bytes(read_array(rest)?))?,
-        renamed: match read_array(rest)? {
-            [0] => false,
-            [1] => true,
-            _ => return Err(Failure::Damaged("a record's flag is unknown")),
-        },
-    })
+        skipped: None,
+        renamed: false,
+    };
+    let file = u32::from_le_bytes(read_array(rest)?);
+    entry.skipped = skip_reason(u8::from_le_bytes(read_array(rest)?))?;
+    entry.renamed = match read_array(rest)? {
+        [0] => false,
+        [1] => true,
+        _ => return Err(Failure::Damaged("a record's flag is unknown")),
+    };
+    Ok((entry, file))
 }
 
 fn skip_code(skipped: Option<SkipReason>) -> u8 {
@@ -280,6 +304,7 @@ fn skip_code(skipped: Option<SkipReason>) -> u8 {
         Some(SkipReason::NoName) => 3,
         Some(SkipReason::IdNotUtf8) => 4,
         Some(SkipReason::Duplicate) => 5,
+        Some(SkipReason::IdWithNul) => 6,
     }
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use crate::stage::{Staged, stage};
+use crate::sweep::sweep;
 use crate::{Error, FastaIndex, IndexConfig, Input, InputFile, build};
 
 /// Whether an index had to be built.
@@ -41,6 +42,7 @@ fn load_or_build(
     index_path: &Path,
     config: &IndexConfig,
 ) -> Result<(FastaIndex, Freshness), Error> {
+    sweep(index_path);
     if let Some(mut index) = load_usable(index_path, config) {
         let inputs: Vec<InputFile> = staged
             .iter()

@@ -2,7 +2,7 @@
 //!
 //! One streaming pass over all inputs finds, before any device time is spent, everything that can
 //! be wrong with them: duplicate ids, empty records, letters that are no residue, each with file,
-//! line and byte offset. What it keeps is small (56 bytes a record, and the ids), so that millions
+//! line and byte offset. What it keeps is small (46 bytes a record, and the ids), so that millions
 //! of records can be sorted by length and read back in any order; a hash of every record's
 //! residues makes sure that what is read back is what was indexed.
 //!
@@ -22,8 +22,11 @@
 //! * A record starts at a `>` in the first column. Its id is the first word after it, also if
 //!   blanks stand in between (`> id`): noodles calls such a record nameless, but the files exist
 //!   and there is no other way to read them.
-//! * Lines may have any length and end in `\n` or `\r\n`; lines without a byte mean nothing
-//!   anywhere; the last line needs no end. A `\r` at the start of a line counts as an empty line.
+//! * Lines end in `\n` or `\r\n`; lines without a byte mean nothing
+//!   anywhere; the last line needs no end. A `\r` without a `\n` is an error and not a letter
+//!   ([`Error::LoneCarriageReturn`]): noodles would lose whole records in a file of such line ends.
+//! * A line of 2^28 bytes or more, and a record of more than 2^28 residues, are errors: they are no
+//!   proteins but would fill the memory.
 //! * Everything else on a sequence line is a letter, see [`plm_core::classify_letter`]: blanks and
 //!   tabs too, which are no residues and make the record invalid. One `*` that ends the record is
 //!   dropped.
@@ -67,7 +70,9 @@ mod scan;
 mod seen;
 mod spool;
 mod stage;
+mod sweep;
 mod text;
+mod text_check;
 
 pub use digest::{Digest, ParseDigestError};
 pub use error::Error;

@@ -6,8 +6,22 @@ use noodles_fasta as fasta;
 
 use crate::residues::Residues;
 
-/// What a reader of an index can count: `residue_count` is 32 bits wide.
-const MAX_RESIDUES: usize = u32::MAX as usize;
+/// How many residues a record may have before it is no protein but a way to fill the memory.
+pub(crate) const MAX_RESIDUES: usize = 1 << 28;
+
+/// Why a record's residues can't be read.
+#[derive(Debug)]
+pub(crate) enum ResiduesError {
+    Read(io::Error),
+    /// There are more than were asked for at most.
+    TooMany,
+}
+
+impl From<io::Error> for ResiduesError {
+    fn from(error: io::Error) -> Self {
+        Self::Read(error)
+    }
+}
 
 /// Reads a definition line, at whose `>` the reader stands, and gives the record's id; it is empty
 /// if there is none.
@@ -40,8 +54,9 @@ pub(crate) fn read_id<R: BufRead>(
 pub(crate) fn read_residues<R: BufRead>(
     reader: &mut fasta::io::Reader<R>,
     residues: &mut Residues,
+    max_residues: usize,
     mut on_odd: impl FnMut(&mut R, usize),
-) -> io::Result<()> {
+) -> Result<(), ResiduesError> {
     residues.clear();
     loop {
         let mut lines = reader.sequence_reader();
@@ -54,10 +69,8 @@ pub(crate) fn read_residues<R: BufRead>(
             on_odd(reader.get_mut(), index);
         }
         reader.sequence_reader().consume(line_bytes);
-        if residues.letters().len() > MAX_RESIDUES {
-            return Err(io::Error::other(format!(
-                "a record has more than {MAX_RESIDUES} residues"
-            )));
+        if residues.letters().len() > max_residues {
+            return Err(ResiduesError::TooMany);
         }
     }
 }

@@ -46,7 +46,8 @@ pub enum DuplicatePolicy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IndexConfig {
-    /// For records with a byte that is no residue, without a name, or whose id is not UTF-8.
+    /// For records with a byte that is no residue, without a name, or whose id is not UTF-8 or holds
+    /// a NUL byte.
     pub on_invalid: BadRecordPolicy,
     /// For records without residues.
     pub on_empty: BadRecordPolicy,

@@ -19,7 +19,7 @@ pub struct Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Problem {
-    /// The record's id; empty if it has none, and with U+FFFD for what is not UTF-8.
+    /// The record's id; empty if it has none, and with U+FFFD for what is not UTF-8 or is NUL.
     pub record: String,
     /// The offending letter, or the `>` of the record if its letters are not what is wrong.
     pub place: Place,
@@ -44,6 +44,8 @@ pub enum ProblemKind {
     NoName,
     /// The id is not UTF-8.
     IdNotUtf8,
+    /// The id holds a NUL byte, where the strings of an HDF5 file end.
+    IdWithNul,
     /// An earlier record has the same id.
     Duplicate {
         /// The `>` of the earlier record.
@@ -59,6 +61,7 @@ impl ProblemKind {
             Self::Empty => SkipReason::Empty,
             Self::NoName => SkipReason::NoName,
             Self::IdNotUtf8 => SkipReason::IdNotUtf8,
+            Self::IdWithNul => SkipReason::IdWithNul,
             Self::Duplicate { .. } => SkipReason::Duplicate,
         }
     }
@@ -91,6 +94,7 @@ impl fmt::Display for Problem {
             ProblemKind::Empty => f.write_str("has no residues"),
             ProblemKind::NoName => f.write_str("has no name after its '>'"),
             ProblemKind::IdNotUtf8 => f.write_str("has an id that is not UTF-8"),
+            ProblemKind::IdWithNul => f.write_str("has a NUL byte in its id"),
             ProblemKind::Duplicate { first } => {
                 write!(f, "has the id of an earlier record ({first})")
             }

@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use noodles_fasta as fasta;
 use plm_core::{BoxError, RowId, SequenceReader};
 
-use crate::parse::read_residues;
+use crate::parse::{MAX_RESIDUES, read_residues};
 use crate::residues::{Residues, residues_hash};
 use crate::{Error, FastaIndex};
 
@@ -74,18 +74,19 @@ impl<'a> ResidueReader<'a> {
 
     /// Reads the record's sequence lines.
     fn read_text(&mut self, row: RowId) -> io::Result<()> {
-        let entry = self.index.entry(row);
-        if self.files.len() >= Self::MAX_OPEN_FILES && !self.files.contains_key(&entry.file) {
+        let sequence_offset = self.index.entry(row).sequence_offset();
+        let file = self.index.file(row);
+        if self.files.len() >= Self::MAX_OPEN_FILES && !self.files.contains_key(&file) {
             self.files.clear();
         }
-        let file = match self.files.entry(entry.file) {
+        let file = match self.files.entry(file) {
             hashbrown::hash_map::Entry::Occupied(open) => open.into_mut(),
             hashbrown::hash_map::Entry::Vacant(closed) => {
                 closed.insert(File::open(&self.index.record(row).file.path)?)
             }
         };
-        let text_bytes = self.index.end_offset(row) - entry.sequence_offset;
-        file.seek(SeekFrom::Start(entry.sequence_offset))?;
+        let text_bytes = self.index.end_offset(row) - sequence_offset;
+        file.seek(SeekFrom::Start(sequence_offset))?;
         self.text.clear();
         // Not into a buffer of the expected size, which a file that shrank does not bound.
         let read_bytes = file.take(text_bytes).read_to_end(&mut self.text)?;
@@ -100,7 +101,7 @@ impl<'a> ResidueReader<'a> {
     fn parse_text(&mut self, row: RowId) -> bool {
         let entry = self.index.entry(row);
         let mut reader = fasta::io::Reader::new(self.text.as_slice());
-        read_residues(&mut reader, &mut self.residues, |_, _| {}).is_ok()
+        read_residues(&mut reader, &mut self.residues, MAX_RESIDUES, |_, _| {}).is_ok()
             && reader.get_ref().is_empty()
             && self.residues.invalid().is_none()
             && self.residues.letters().len() == entry.residue_count as usize

@@ -1,12 +1,13 @@
 //! One pass over one text: every record in it, with its place.
 
-use std::io::{BufRead, Read};
+use std::io::{self, BufRead, Read};
 
 use noodles_fasta as fasta;
 
-use crate::parse::{read_id, read_residues};
+use crate::parse::{MAX_RESIDUES, ResiduesError, read_id, read_residues};
 use crate::residues::Residues;
 use crate::text::LineReader;
+use crate::text_check::TextDefect;
 use crate::{Digest, Error};
 
 /// A record as the text has it.
@@ -28,28 +29,27 @@ pub(crate) struct ScannedRecord<'a> {
 pub(crate) fn scan(
     name: &str,
     text: impl Read,
+    visit: impl FnMut(ScannedRecord<'_>) -> Result<(), Error>,
+) -> Result<(u64, Digest), Error> {
+    scan_up_to(MAX_RESIDUES, name, text, visit)
+}
+
+fn scan_up_to(
+    max_residues: usize,
+    name: &str,
+    text: impl Read,
     mut visit: impl FnMut(ScannedRecord<'_>) -> Result<(), Error>,
 ) -> Result<(u64, Digest), Error> {
-    let read_error = |source| Error::Read {
-        file: name.to_owned(),
-        source,
+    let read_error = |source: io::Error| match source.downcast::<TextDefect>() {
+        Ok(defect) => defect.of(name),
+        Err(source) => Error::Read {
+            file: name.to_owned(),
+            source,
+        },
     };
     let mut reader = fasta::io::Reader::new(LineReader::new(text));
-    // Empty lines are passed over, up to a '>' or the end.
-    let first_letter = reader
-        .sequence_reader()
-        .fill_buf()
-        .map_err(read_error)?
-        .first()
-        .copied();
-    if let Some(found) = first_letter {
-        return Err(Error::NotFasta {
-            file: name.to_owned(),
-            line: reader.get_mut().line(),
-            byte_offset: reader.get_ref().byte_offset(),
-            found,
-        });
-    }
+    // Empty lines are passed over, up to the '>' that the text was checked for, or the end.
+    reader.sequence_reader().fill_buf().map_err(read_error)?;
 
     let mut definition = fasta::record::Definition::default();
     let mut residues = Residues::default();
@@ -61,10 +61,19 @@ pub(crate) fn scan(
         read_id(&mut reader, &mut definition).map_err(read_error)?;
         let sequence_offset = reader.get_ref().byte_offset();
         let mut odd_place = (line, byte_offset);
-        read_residues(&mut reader, &mut residues, |text, index| {
+        read_residues(&mut reader, &mut residues, max_residues, |text, index| {
             odd_place = (text.line(), text.byte_offset() + index as u64);
         })
-        .map_err(read_error)?;
+        .map_err(|error| match error {
+            ResiduesError::Read(source) => read_error(source),
+            ResiduesError::TooMany => Error::RecordTooLong {
+                file: name.to_owned(),
+                record: String::from_utf8_lossy(definition.name()).into_owned(),
+                line,
+                byte_offset,
+                max_residues,
+            },
+        })?;
         visit(ScannedRecord {
             id: definition.name(),
             line,
@@ -85,4 +94,57 @@ pub(crate) fn scan(
         });
     }
     Ok((text_bytes, reader.get_ref().digest()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives `head` and then one letter for ever, and counts what is taken.
+    struct Endless<'a> {
+        head: &'a [u8],
+        letter: u8,
+        taken: &'a mut u64,
+    }
+
+    impl Read for Endless<'_> {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            let count = match self.head.read(buf)? {
+                0 => {
+                    buf.fill(self.letter);
+                    buf.len()
+                }
+                count => count,
+            };
+            *self.taken += count as u64;
+            Ok(count)
+        }
+    }
+
+    #[test]
+    fn zeros_without_end_are_no_fasta_at_once() {
+        let mut taken = 0;
+        let zeros = Endless {
+            head: b"",
+            letter: 0,
+            taken: &mut taken,
+        };
+        match scan("zeros", zeros, |_| Ok(())) {
+            Err(Error::NotFasta { byte_offset, .. }) => assert_eq!(byte_offset, 0),
+            other => panic!("{other:?}"),
+        }
+        assert!(taken < 1 << 20, "{taken} bytes were read");
+    }
+
+    #[test]
+    fn a_record_that_is_too_long_is_named_with_its_place() {
+        let text = b">a\nMK\n>b long\nMKVL\nMKVL\n>c\nGG\n";
+        scan_up_to(8, "input", &text[..], |_| Ok(())).unwrap();
+        let error = scan_up_to(7, "input", &text[..], |_| Ok(())).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "input, line 3, byte 6: record \"b\" has more than 7 residues, which no protein has: \
+             check what wrote the file"
+        );
+    }
 }

@@ -8,10 +8,10 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use plm_core::DurableFile;
-
 use crate::digest::{Hashing, digest_file};
 use crate::gzip::{self, Compression, Decompressor};
+use crate::sweep::{self, sweep};
+use crate::text_check::TextCheck;
 use crate::{Digest, Error, InputFile};
 
 /// The folder of the spool files.
@@ -21,8 +21,11 @@ pub(crate) struct Spool {
 
 impl Spool {
     const BUFFER_BYTES: usize = 1 << 18;
+    /// What a text is called until its digest is known.
+    const UNFINISHED_NAME: &str = "text";
 
     pub(crate) fn new(folder: &Path) -> Self {
+        sweep(&folder.join(Self::UNFINISHED_NAME));
         Self {
             folder: folder.to_path_buf(),
         }
@@ -60,7 +63,7 @@ impl Spool {
         None
     }
 
-    /// Reads `stream` to its end and puts its text aside.
+    /// Reads `stream` to its end and puts its text aside; not of a text that is no FASTA.
     pub(crate) fn write(&self, name: &str, mut stream: impl Read) -> Result<InputFile, Error> {
         let read_error = |source| Error::Read {
             file: name.to_owned(),
@@ -83,8 +86,9 @@ impl Spool {
         let mut text = Decompressor::new(compression, head.as_slice().chain(stream));
 
         fs::create_dir_all(&self.folder).map_err(spool_error)?;
-        let file = DurableFile::create(self.folder.join("text")).map_err(spool_error)?;
+        let file = sweep::create(&self.folder.join(Self::UNFINISHED_NAME)).map_err(spool_error)?;
         let mut file = Hashing::new(file);
+        let mut check = TextCheck::default();
         let mut buffer = vec![0; Self::BUFFER_BYTES];
         loop {
             let count = match text.read(&mut buffer) {
@@ -99,7 +103,9 @@ impl Spool {
                 }
                 Err(error) => return Err(read_error(error)),
             };
-            file.write_all(&buffer[..count]).map_err(spool_error)?;
+            let block = &buffer[..count];
+            check.push(block).map_err(|defect| defect.of(name))?;
+            file.write_all(block).map_err(spool_error)?;
         }
 
         let raw = text.into_raw();

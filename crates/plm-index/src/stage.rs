@@ -1,6 +1,6 @@
 //! Inputs of every kind to files of plain text that can be read at any offset.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::path::{self, Path, PathBuf};
 
@@ -8,7 +8,11 @@ use crate::digest::digest_file;
 use crate::gzip::{self, Compression};
 use crate::input::{STDIN_NAME, refuse_repeats};
 use crate::spool::Spool;
+use crate::text_check::TextCheck;
 use crate::{Error, Input, InputFile};
+
+/// How much of a text is looked at before any is read.
+const CHECKED_BYTES: usize = 1 << 12;
 
 /// An input whose text can be read at any offset.
 pub(crate) enum Staged {
@@ -53,6 +57,13 @@ pub(crate) fn stage(
     stdin: &mut dyn Read,
 ) -> Result<Vec<Staged>, Error> {
     refuse_repeats(inputs)?;
+    // All of them before anything is consumed: to decompress one may take minutes, and standard
+    // input can't be read again.
+    for input in inputs {
+        if let Input::Path(path) = input {
+            check_readable(path)?;
+        }
+    }
     let spool = Spool::new(&absolute(spool_dir)?);
     inputs
         .iter()
@@ -63,33 +74,68 @@ pub(crate) fn stage(
         .collect()
 }
 
-fn stage_path(path: &Path, spool: &Spool) -> Result<Staged, Error> {
-    let name = utf8(path)?.to_owned();
-    let read_error = |source| Error::Read {
-        file: name.clone(),
+/// Finds what is wrong with a path, or with the start of its text, without consuming anything.
+fn check_readable(path: &Path) -> Result<(), Error> {
+    let (name, metadata) = inspect(path)?;
+    if !metadata.is_file() {
+        // To open a pipe would wait for its writer.
+        return Ok(());
+    }
+    let (_, head) = open_with_head(path, CHECKED_BYTES).map_err(|source| Error::Read {
+        file: name.to_owned(),
         source,
-    };
-    let metadata = fs::metadata(path).map_err(|error| match error.kind() {
+    })?;
+    if Compression::of(&head) == Compression::None {
+        TextCheck::default()
+            .push(&head)
+            .map_err(|defect| defect.of(name))?;
+    }
+    Ok(())
+}
+
+/// The name and the kind of what is to be read.
+fn inspect(path: &Path) -> Result<(&str, Metadata), Error> {
+    let name = utf8(path)?;
+    let metadata = fs::metadata(path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => Error::NotFound {
             path: path.to_path_buf(),
         },
-        _ => read_error(error),
+        _ => Error::Read {
+            file: name.to_owned(),
+            source,
+        },
     })?;
     if metadata.is_dir() {
         return Err(Error::IsDirectory {
             path: path.to_path_buf(),
         });
     }
-    let mut file = File::open(path).map_err(read_error)?;
+    Ok((name, metadata))
+}
+
+/// The file, and up to `head_bytes` that were read of it.
+fn open_with_head(path: &Path, head_bytes: usize) -> io::Result<(File, Vec<u8>)> {
+    let mut file = File::open(path)?;
+    let mut head = Vec::new();
+    file.by_ref()
+        .take(head_bytes as u64)
+        .read_to_end(&mut head)?;
+    Ok((file, head))
+}
+
+fn stage_path(path: &Path, spool: &Spool) -> Result<Staged, Error> {
+    let (name, metadata) = inspect(path)?;
+    let name = name.to_owned();
+    let read_error = |source| Error::Read {
+        file: name.clone(),
+        source,
+    };
     if !metadata.is_file() {
+        let file = File::open(path).map_err(read_error)?;
         return spool.write(&name, file).map(Staged::Spooled);
     }
 
-    let mut head = Vec::new();
-    file.by_ref()
-        .take(gzip::HEAD_BYTES as u64)
-        .read_to_end(&mut head)
-        .map_err(read_error)?;
+    let (file, head) = open_with_head(path, gzip::HEAD_BYTES).map_err(read_error)?;
     if Compression::of(&head) == Compression::None {
         let path = absolute(path)?;
         return Ok(Staged::InPlace { name, path });
@@ -117,4 +163,40 @@ fn utf8(path: &Path) -> Result<&str, Error> {
     path.to_str().ok_or_else(|| Error::PathNotUtf8 {
         path: path.to_path_buf(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn standard_input_is_not_touched_if_another_input_can_not_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("typo.fa");
+        let no_fasta = folder.path().join("reads.fq");
+        fs::write(&no_fasta, "@read\nACGT\n").unwrap();
+        for wrong in [&missing, &no_fasta] {
+            let mut stdin = &b">a\nMK\n"[..];
+            let inputs = [Input::Stdin, Input::from(wrong)];
+            let result = stage(&inputs, &folder.path().join("spool"), &mut stdin);
+            assert!(matches!(
+                result,
+                Err(Error::NotFound { .. } | Error::NotFasta { .. })
+            ));
+            assert_eq!(stdin, b">a\nMK\n");
+        }
+    }
+
+    #[test]
+    fn standard_input_that_is_no_fasta_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut stdin = io::repeat(b'@');
+        match stage(&[Input::Stdin], folder.path(), &mut stdin) {
+            Err(Error::NotFasta { file, found, .. }) => {
+                assert_eq!((file.as_str(), found), (STDIN_NAME, b'@'));
+            }
+            _ => panic!("it is refused as no FASTA"),
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
 }

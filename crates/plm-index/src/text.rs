@@ -1,9 +1,8 @@
 //! A text that is read in whole lines, and knows where it is.
 //!
 //! `noodles_fasta` parses what a [`BufRead`] shows it, and takes the end of that buffer for the
-//! end of a line where it looks for `>` and `\r`: "AC>D" cut before the `>` would become two
-//! records, "AC\rD" cut after the `\r` would lose an invalid letter. A buffer that only ever ends
-//! with a line makes the outcome depend on the text alone.
+//! end of a line where it looks for `>`: "AC>D" cut before the `>` would become two records. A
+//! buffer that only ever ends with a line makes the outcome depend on the text alone.
 
 use std::io::{self, BufRead, Read};
 
@@ -11,10 +10,13 @@ use memchr::{memchr_iter, memrchr};
 
 use crate::Digest;
 use crate::digest::Hashing;
+use crate::text_check::TextCheck;
 
-/// A buffered reader whose buffer ends with a line end or with the text.
+/// A buffered reader whose buffer ends with a line end or with the text. A text that is no FASTA is
+/// an error with a [`TextDefect`](crate::text_check::TextDefect) in it.
 pub(crate) struct LineReader<R> {
     inner: Hashing<R>,
+    check: TextCheck,
     buffer: Vec<u8>,
     /// `buffer[unread..lines_end]` are whole lines, `buffer[lines_end..filled]` is a part of one.
     unread: usize,
@@ -30,8 +32,6 @@ pub(crate) struct LineReader<R> {
 impl<R: Read> LineReader<R> {
     /// How much is read at once, unless a line is longer.
     const BUFFER_BYTES: usize = 1 << 18;
-    /// How long a line may get before it is no FASTA but a way to fill the memory.
-    const MAX_LINE_BYTES: usize = u32::MAX as usize;
 
     pub(crate) fn new(inner: R) -> Self {
         Self::with_buffer(inner, Self::BUFFER_BYTES)
@@ -40,6 +40,7 @@ impl<R: Read> LineReader<R> {
     fn with_buffer(inner: R, buffer_bytes: usize) -> Self {
         Self {
             inner: Hashing::new(inner),
+            check: TextCheck::default(),
             buffer: vec![0; buffer_bytes],
             unread: 0,
             lines_end: 0,
@@ -79,14 +80,19 @@ impl<R: Read> LineReader<R> {
         self.lines_end = 0;
         loop {
             if self.filled == self.buffer.len() {
-                self.grow()?;
+                // Not without end: the check refuses a line that is too long.
+                self.buffer.resize(self.buffer.len() * 2, 0);
             }
             let count = match self.inner.read(&mut self.buffer[self.filled..]) {
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
-            let newline = memrchr(b'\n', &self.buffer[self.filled..][..count]);
+            let read = &self.buffer[self.filled..][..count];
+            self.check
+                .push(read)
+                .map_err(|defect| io::Error::new(io::ErrorKind::InvalidData, defect))?;
+            let newline = memrchr(b'\n', read);
             let read_from = self.filled;
             self.filled += count;
             if let Some(newline) = newline {
@@ -98,18 +104,6 @@ impl<R: Read> LineReader<R> {
                 return Ok(());
             }
         }
-    }
-
-    fn grow(&mut self) -> io::Result<()> {
-        if self.buffer.len() >= Self::MAX_LINE_BYTES {
-            return Err(io::Error::other(format!(
-                "line {} is longer than {} bytes",
-                self.line,
-                Self::MAX_LINE_BYTES
-            )));
-        }
-        self.buffer.resize(self.buffer.len() * 2, 0);
-        Ok(())
     }
 }
 
@@ -144,7 +138,7 @@ mod tests {
 
     #[test]
     fn the_buffer_ends_with_a_line_whatever_its_size() {
-        let text = b"one\r\n\nthree is longer\nlast";
+        let text = b">one\r\n\nthree is longer\nlast";
         for buffer_bytes in 1..30 {
             let mut reader = LineReader::with_buffer(&text[..], buffer_bytes);
             let mut seen = Vec::new();
@@ -167,7 +161,7 @@ mod tests {
 
     #[test]
     fn consuming_within_a_line_keeps_the_place() {
-        let mut reader = LineReader::new(&b"ab\ncd\n"[..]);
+        let mut reader = LineReader::new(&b">b\ncd\n"[..]);
         reader.fill_buf().unwrap();
         reader.consume(4);
         assert_eq!((reader.line(), reader.byte_offset()), (2, 4));

@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::io::Write;
+#[cfg(unix)]
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use plm_index::{Error, IndexConfig};
+use plm_index::{Error, FastaIndex, IndexConfig, Input};
 
 use crate::{Workspace, read_all};
 
@@ -65,10 +68,14 @@ fn a_whole_spool_file_is_used_again_and_a_damaged_one_is_not() {
     let path = workspace.write("input.gz", gzip(text().as_bytes()));
     let index = workspace.build(&[&path], &config).unwrap();
     let spooled = &index.inputs()[0].path;
-    let written = fs::metadata(spooled).unwrap().modified().unwrap();
+    let written = fs::metadata(spooled).unwrap();
     let again = workspace.build(&[&path], &config).unwrap();
     assert_eq!(again, index);
-    assert_eq!(fs::metadata(spooled).unwrap().modified().unwrap(), written);
+    let found = fs::metadata(spooled).unwrap();
+    // A file that is written anew gets its name by a rename, and so is another file.
+    #[cfg(unix)]
+    assert_eq!(found.ino(), written.ino());
+    assert_eq!(found.modified().unwrap(), written.modified().unwrap());
 
     fs::write(spooled, &text()[..5000]).unwrap();
     let mended = workspace.build(&[&path], &config).unwrap();
@@ -98,11 +105,68 @@ fn a_cut_gzip_is_an_error_wherever_it_is_cut() {
             }
         }
     }
-    let left: Vec<_> = fs::read_dir(workspace.spool()).unwrap().flatten().collect();
+    let left = names(&workspace.spool());
     assert!(
-        left.iter().all(|entry| !entry.path().ends_with(".tmp")) && left.len() == 1,
+        left.len() == 1 && left[0].ends_with(".fasta"),
         "only the whole half has a spool file: {left:?}"
     );
+}
+
+#[test]
+fn a_gzip_of_what_is_no_fasta_is_refused_before_it_is_put_aside() {
+    let workspace = Workspace::new();
+    let fastq = [b"\n".as_slice(), &b"@read\nACGT\n+\n!!!!\n".repeat(100_000)].concat();
+    let mut tar = b"proteins/a.fasta\0\0\0\0".to_vec();
+    tar.resize(1 << 20, 0);
+    for (content, line, byte_offset, found) in [(fastq, 2, 1, b'@'), (tar, 1, 0, b'p')] {
+        // Cut short: read to its end, it would be a damaged gzip.
+        let mut compressed = gzip(&content);
+        compressed.truncate(compressed.len() - 4);
+        let path = workspace.write("input.gz", compressed);
+        match workspace.build(&[&path], &IndexConfig::default()) {
+            Err(Error::NotFasta {
+                file,
+                line: l,
+                byte_offset: b,
+                found: f,
+            }) => {
+                assert_eq!((l, b, f), (line, byte_offset, found));
+                assert!(file.ends_with("input.gz"));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(names(&workspace.spool()), [""; 0]);
+    }
+}
+
+#[test]
+fn what_a_killed_run_left_half_written_is_removed_by_the_next() {
+    let workspace = Workspace::new();
+    let path = workspace.write("input.gz", gzip(text().as_bytes()));
+    fs::create_dir(workspace.spool()).unwrap();
+    let of_spool = workspace.spool().join(".text.4000000000-0.tmp");
+    let of_index = workspace.path(".index.plm.4000000000-0.tmp");
+    let inputs = [Input::from(path)];
+    for _ in ["built", "reused"] {
+        fs::write(&of_spool, ">half").unwrap();
+        fs::write(&of_index, "PLMI").unwrap();
+        FastaIndex::load_or_build(
+            &inputs,
+            &workspace.path("index.plm"),
+            &workspace.spool(),
+            &IndexConfig::default(),
+        )
+        .unwrap();
+        assert!(!of_spool.exists() && !of_index.exists());
+    }
+    assert_eq!(names(&workspace.spool()).len(), 1);
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
 }
 
 #[test]

@@ -9,14 +9,22 @@ use proptest::prelude::*;
 
 use crate::Workspace;
 
-/// The bytes of a saved index of three records.
-static SAVED: LazyLock<Vec<u8>> = LazyLock::new(|| {
+/// A saved index of three records, with its input, which is there as long as tests run.
+struct Saved {
+    bytes: Vec<u8>,
+    _workspace: Workspace,
+}
+
+static SAVED: LazyLock<Saved> = LazyLock::new(|| {
     let workspace = Workspace::new();
     let path = workspace.write("input", ">a\nACDE\n>b\nFG\n>c\nHIJ\n");
     let index = workspace.build(&[&path], &IndexConfig::default()).unwrap();
     let saved = workspace.path("index.plm");
     index.save(&saved).unwrap();
-    fs::read(saved).unwrap()
+    Saved {
+        bytes: fs::read(saved).unwrap(),
+        _workspace: workspace,
+    }
 });
 
 fn load(bytes: &[u8]) -> Result<FastaIndex, Error> {
@@ -45,7 +53,7 @@ proptest! {
         at in any::<prop::sample::Index>(),
         flip in 1..=u8::MAX,
     ) {
-        let mut bytes = SAVED.clone();
+        let mut bytes = SAVED.bytes.clone();
         let at = at.index(bytes.len());
         bytes[at] ^= flip;
         let error = load(&bytes).unwrap_err();
@@ -57,7 +65,7 @@ proptest! {
         at in any::<prop::sample::Index>(),
         bytes in prop::collection::vec(any::<u8>(), 1..9),
     ) {
-        let mut hostile = SAVED.clone();
+        let mut hostile = SAVED.bytes.clone();
         let at = at.index(hostile.len() - 32 - bytes.len());
         hostile[at..at + bytes.len()].copy_from_slice(&bytes);
         match load(&with_digest(hostile)) {
@@ -65,8 +73,16 @@ proptest! {
                 let mut residues = Vec::new();
                 let mut reader = index.reader();
                 for record in index.records() {
-                    // The input is gone; what counts is that the numbers can be used.
-                    let _ = reader.read(record.row, &mut residues);
+                    // The input is there, so that wrong offsets get as far as they can.
+                    match reader.read(record.row, &mut residues) {
+                        Ok(()) => prop_assert_eq!(residues.len(), record.residue_count as usize),
+                        Err(
+                            Error::InputChanged { .. }
+                            | Error::NoSequence { .. }
+                            | Error::Read { .. },
+                        ) => {}
+                        Err(error) => prop_assert!(false, "{error:?}"),
+                    }
                 }
             }
             Err(error) => prop_assert!(is_refusal(&error), "{error:?}"),
@@ -76,18 +92,18 @@ proptest! {
 
 #[test]
 fn an_index_of_any_other_length_is_refused() {
-    for length in 0..SAVED.len() {
-        let error = load(&SAVED[..length]).unwrap_err();
+    for length in 0..SAVED.bytes.len() {
+        let error = load(&SAVED.bytes[..length]).unwrap_err();
         assert!(is_refusal(&error), "{length}: {error:?}");
     }
-    let longer = [SAVED.as_slice(), b"\0"].concat();
+    let longer = [SAVED.bytes.as_slice(), b"\0"].concat();
     assert!(is_refusal(&load(&longer).unwrap_err()));
 }
 
 #[test]
 fn sizes_that_do_not_fit_the_file_are_refused_before_they_are_allocated() {
     for at in [12, 16, 24] {
-        let mut bytes = SAVED.clone();
+        let mut bytes = SAVED.bytes.clone();
         bytes[at..at + 4].copy_from_slice(&[0xff; 4]);
         let error = load(&with_digest(bytes)).unwrap_err();
         assert!(matches!(error, Error::DamagedIndex { .. }), "{error:?}");
@@ -97,12 +113,12 @@ fn sizes_that_do_not_fit_the_file_are_refused_before_they_are_allocated() {
 #[test]
 fn other_files_and_other_versions_are_told_apart() {
     assert!(matches!(load(b">a\nAC\n"), Err(Error::NotAnIndex { .. })));
-    let mut newer = SAVED.clone();
-    newer[8] = 2;
+    let mut newer = SAVED.bytes.clone();
+    newer[8] = 3;
     match load(&with_digest(newer)) {
         Err(Error::IndexVersion {
             found, expected, ..
-        }) => assert_eq!((found, expected), (2, 1)),
+        }) => assert_eq!((found, expected), (3, 2)),
         other => panic!("{other:?}"),
     }
 }
@@ -146,4 +162,32 @@ fn an_input_that_is_gone_is_an_error_that_names_it() {
     fs::remove_file(&path).unwrap();
     let error = index.reader().read(RowId(0), &mut Vec::new()).unwrap_err();
     assert!(error.to_string().contains(path.to_str().unwrap()));
+}
+
+#[test]
+fn a_save_that_fails_leaves_the_old_index_as_it_was() {
+    let workspace = Workspace::new();
+    let path = workspace.write("input", ">a\nACDE\n");
+    let index = workspace.build(&[&path], &IndexConfig::default()).unwrap();
+    let other = workspace.write("other", ">b\nFG\n");
+    let other = workspace.build(&[&other], &IndexConfig::default()).unwrap();
+    // The longest name that there may be: it has no room for what a temporary name adds.
+    let saved = workspace.path(&"i".repeat(255));
+    let short = workspace.path("short");
+    index.save(&short).unwrap();
+    fs::rename(&short, &saved).unwrap();
+
+    let error = other.save(&saved).unwrap_err();
+    assert!(matches!(error, Error::SaveIndex { path, .. } if path == saved));
+    assert_eq!(FastaIndex::load(&saved).unwrap(), index);
+
+    // A directory in the place of the file: all is written, and the last step fails.
+    let directory = workspace.path("index.plm");
+    fs::create_dir(&directory).unwrap();
+    let names = || fs::read_dir(workspace.path("")).unwrap().count();
+    let before = names();
+    let error = other.save(&directory).unwrap_err();
+    assert!(matches!(error, Error::SaveIndex { .. }), "{error:?}");
+    assert!(directory.is_dir());
+    assert_eq!(names(), before, "no temporary file is left");
 }

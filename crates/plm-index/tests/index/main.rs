@@ -3,6 +3,7 @@
 mod compressed;
 mod damage;
 mod layouts;
+mod memory;
 mod policies;
 mod problems;
 mod reuse;

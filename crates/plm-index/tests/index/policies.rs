@@ -32,7 +32,7 @@ fn ids(index: &FastaIndex) -> Vec<&str> {
 #[test]
 fn skipped_records_stay_with_their_reason() {
     let workspace = Workspace::new();
-    let text = b">a\nAC\n>bad\nA1JC\n>\nDE\n>e\n>f\xff\nGH\n>a\nIK\n>last\nLM\n";
+    let text = b">a\nAC\n>bad\nA1JC\n>\nDE\n>e\n>f\xff\nGH\n>g\0\nGH\n>a\nIK\n>last\nLM\n";
     let index = index(&workspace, text, &SKIP_ALL);
     let skipped: Vec<_> = index
         .records()
@@ -46,15 +46,16 @@ fn skipped_records_stay_with_their_reason() {
             ("", 2, Some(SkipReason::NoName)),
             ("e", 0, Some(SkipReason::Empty)),
             ("f\u{fffd}", 2, Some(SkipReason::IdNotUtf8)),
+            ("g\u{fffd}", 2, Some(SkipReason::IdWithNul)),
             ("a", 2, Some(SkipReason::Duplicate)),
             ("last", 2, None),
         ]
     );
-    assert!(SequenceSource::record(&index, RowId(5)).skipped);
+    assert!(SequenceSource::record(&index, RowId(6)).skipped);
 
     let mut residues = Vec::new();
     let mut reader = index.reader();
-    reader.read(RowId(5), &mut residues).unwrap();
+    reader.read(RowId(6), &mut residues).unwrap();
     assert_eq!(residues, b"IK");
     match reader.read(RowId(1), &mut residues) {
         Err(Error::NoSequence { record, reason }) => {

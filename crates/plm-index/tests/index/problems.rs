@@ -1,9 +1,13 @@
 //! What is wrong with an input is found at indexing, with its exact place.
 
+use std::io::Write;
 use std::path::Path;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use plm_index::{
-    Error, FastaIndex, IndexConfig, Input, Place, Problem, ProblemKind, Problems, SkipReason,
+    BadRecordPolicy, Error, FastaIndex, IndexConfig, Input, Place, Problem, ProblemKind, Problems,
+    SkipReason,
 };
 
 use crate::{Workspace, index_of};
@@ -39,8 +43,6 @@ fn an_invalid_letter_is_named_with_its_place_in_file_and_sequence() {
         (b">a\nAC\n>b\nD E\n", b' ', 1, 4, 10),
         (b">a\nAC\n>b\nDE\t\n", b'\t', 2, 4, 11),
         (b">a\nAC\n>b\nD>E\n", b'>', 1, 4, 10),
-        (b">a\nAC\n>b\nD\rE\n", b'\r', 1, 4, 10),
-        (b">a\nAC\n>b\nDE\r\r\n", b'\r', 2, 4, 11),
         (">a\nAC\n>b\nD\u{e9}\n".as_bytes(), 0xc3, 1, 4, 10),
         (b">a\nAC\n>b\n  \nDE", b' ', 0, 4, 9),
     ] {
@@ -96,6 +98,10 @@ fn records_without_a_usable_name_are_found() {
     assert_eq!(only_problem(">a\nAC\n> \t\r\nDE\n"), no_name);
     let not_utf8 = (ProblemKind::IdNotUtf8, "b\u{fffd}".to_owned(), 3, 6);
     assert_eq!(only_problem(b">a\nAC\n>b\xff\nDE\n"), not_utf8);
+    let with_nul = (ProblemKind::IdWithNul, "a\u{fffd}b".to_owned(), 3, 6);
+    assert_eq!(only_problem(b">a\nAC\n>a\0b\nDE\n"), with_nul);
+    // Only ids are written anywhere, descriptions are not.
+    index_of(b">a with\0nul\nAC\n").unwrap();
 }
 
 #[test]
@@ -174,6 +180,40 @@ fn what_is_no_fasta_is_said_with_line_and_byte() {
 }
 
 #[test]
+fn line_ends_of_old_macs_are_an_error_that_no_policy_lets_pass() {
+    let workspace = Workspace::new();
+    let lenient = IndexConfig {
+        on_invalid: BadRecordPolicy::Skip,
+        on_empty: BadRecordPolicy::Skip,
+        ..IndexConfig::default()
+    };
+    for (text, line, byte_offset) in [
+        (&b">a\rMK\r>b\rGG\r"[..], 1, 2), // records would be swallowed
+        (b">a x\rMKVL\nGG\n", 1, 4),      // residues would be
+        (b">a\nMK\n\r>b\nGG\n", 3, 6),    // a record would start within a line
+        (b">a\nMK\r>b\rGG\n", 2, 5),
+        (b">a\nAC\n>b\nD\rE\n", 4, 10),
+        (b">a\nAC\n>b\nDE\r\r\n", 4, 11),
+    ] {
+        let path = workspace.write("input", text);
+        let error = workspace.build(&[&path], &lenient).unwrap_err();
+        let message = error.to_string();
+        assert!(message.contains("convert the file"), "{message}");
+        match error {
+            Error::LoneCarriageReturn {
+                file,
+                line: l,
+                byte_offset: b,
+            } => {
+                assert_eq!((l, b), (line, byte_offset));
+                assert!(file.ends_with("input"));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
 fn inputs_without_records_are_errors() {
     assert!(matches!(index_of(""), Err(Error::EmptyInput { .. })));
     assert!(matches!(index_of("\n\r\n\n"), Err(Error::NoRecords { .. })));
@@ -190,6 +230,19 @@ fn paths_that_are_no_files_are_errors() {
     assert!(matches!(build(&folder), Error::IsDirectory { path } if path == folder));
     let none = FastaIndex::build(&[], &workspace.spool(), &config);
     assert!(matches!(none, Err(Error::NoInputs)));
+}
+
+#[test]
+fn every_path_is_checked_before_any_text_is_decompressed() {
+    let workspace = Workspace::new();
+    let config = IndexConfig::default();
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(b">a\nMK\n").unwrap();
+    let compressed = workspace.write("huge.fa.gz", encoder.finish().unwrap());
+    let typo = workspace.path("typo.fa");
+    let error = workspace.build(&[&compressed, &typo], &config).unwrap_err();
+    assert!(matches!(error, Error::NotFound { path } if path == typo));
+    assert!(!workspace.spool().exists(), "nothing was decompressed");
 }
 
 #[test]

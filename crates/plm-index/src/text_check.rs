@@ -1,0 +1,245 @@
+//! What no FASTA text has, found as its blocks pass.
+//!
+//! Not where records are parsed: a text may be endless, and must be refused before it fills the
+//! memory or the spool folder.
+
+use memchr::{memchr_iter, memrchr};
+
+use crate::Error;
+
+/// Looks at a text block by block, from its start.
+#[derive(Debug)]
+pub(crate) struct TextCheck {
+    max_line_bytes: u64,
+    /// Whether anything but line ends has passed.
+    has_started: bool,
+    /// Whether the last byte was a `\r`, of which only the next byte tells what it is.
+    after_return: bool,
+    /// The line that the next byte is in, or starts.
+    line: u64,
+    line_start: u64,
+    /// Of the next byte.
+    byte_offset: u64,
+}
+
+/// Why a text is not read any further. Lines from one, bytes from zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{self:?}")]
+pub(crate) enum TextDefect {
+    NotFasta {
+        line: u64,
+        byte_offset: u64,
+        found: u8,
+    },
+    LoneCarriageReturn {
+        line: u64,
+        byte_offset: u64,
+    },
+    LineTooLong {
+        line: u64,
+        byte_offset: u64,
+        max_bytes: u64,
+    },
+}
+
+impl Default for TextCheck {
+    fn default() -> Self {
+        Self::with_max_line(Self::MAX_LINE_BYTES)
+    }
+}
+
+impl TextCheck {
+    /// How long a line may get before it is no FASTA but a way to fill the memory. The longest
+    /// protein known has 45,000 residues.
+    pub(crate) const MAX_LINE_BYTES: u64 = 1 << 28;
+
+    /// A line that starts and ends in one block may have any length: it is in memory already.
+    pub(crate) fn with_max_line(max_line_bytes: u64) -> Self {
+        Self {
+            max_line_bytes,
+            has_started: false,
+            after_return: false,
+            line: 1,
+            line_start: 0,
+            byte_offset: 0,
+        }
+    }
+
+    /// Looks at the next bytes of the text.
+    pub(crate) fn push(&mut self, block: &[u8]) -> Result<(), TextDefect> {
+        let Some(&first) = block.first() else {
+            return Ok(());
+        };
+        self.check_start(block)?;
+        if self.after_return && first != b'\n' {
+            return Err(TextDefect::LoneCarriageReturn {
+                line: self.line,
+                byte_offset: self.byte_offset - 1,
+            });
+        }
+        self.after_return = block.ends_with(b"\r");
+        for index in memchr_iter(b'\r', block) {
+            // A `\r` that ends the text is harmless.
+            if block.get(index + 1).is_some_and(|next| *next != b'\n') {
+                return Err(TextDefect::LoneCarriageReturn {
+                    line: self.line_of(block, index),
+                    byte_offset: self.byte_offset + index as u64,
+                });
+            }
+        }
+        if let Some(newline) = memrchr(b'\n', block) {
+            self.line = self.line_of(block, block.len());
+            self.line_start = self.byte_offset + newline as u64 + 1;
+        }
+        self.byte_offset += block.len() as u64;
+        if self.byte_offset - self.line_start >= self.max_line_bytes {
+            return Err(TextDefect::LineTooLong {
+                line: self.line,
+                byte_offset: self.line_start,
+                max_bytes: self.max_line_bytes,
+            });
+        }
+        Ok(())
+    }
+
+    /// Checks that the first byte that is of no line end is a `>`.
+    fn check_start(&mut self, block: &[u8]) -> Result<(), TextDefect> {
+        if self.has_started {
+            return Ok(());
+        }
+        let is_of_line_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
+        let Some(start) = block.iter().position(|byte| !is_of_line_end(byte)) else {
+            return Ok(());
+        };
+        if block[start] != b'>' {
+            return Err(TextDefect::NotFasta {
+                line: self.line_of(block, start),
+                byte_offset: self.byte_offset + start as u64,
+                found: block[start],
+            });
+        }
+        self.has_started = true;
+        Ok(())
+    }
+
+    /// The line of `block[index]`.
+    fn line_of(&self, block: &[u8], index: usize) -> u64 {
+        self.line + memchr_iter(b'\n', &block[..index]).count() as u64
+    }
+}
+
+impl TextDefect {
+    /// The error that an input `file` is refused with.
+    pub(crate) fn of(self, file: &str) -> Error {
+        let file = file.to_owned();
+        match self {
+            Self::NotFasta {
+                line,
+                byte_offset,
+                found,
+            } => Error::NotFasta {
+                file,
+                line,
+                byte_offset,
+                found,
+            },
+            Self::LoneCarriageReturn { line, byte_offset } => Error::LoneCarriageReturn {
+                file,
+                line,
+                byte_offset,
+            },
+            Self::LineTooLong {
+                line,
+                byte_offset,
+                max_bytes,
+            } => Error::LineTooLong {
+                file,
+                line,
+                byte_offset,
+                max_bytes,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is found in `text`, which must not depend on its blocks.
+    fn defect_of(text: &[u8]) -> Option<TextDefect> {
+        let found = TextCheck::default().push(text).err();
+        for block_bytes in 1..text.len() {
+            let mut check = TextCheck::default();
+            let in_blocks = text
+                .chunks(block_bytes)
+                .find_map(|block| check.push(block).err());
+            assert_eq!(in_blocks, found, "in blocks of {block_bytes}");
+        }
+        found
+    }
+
+    #[test]
+    fn every_carriage_return_belongs_to_a_line_end() {
+        for text in [
+            &b">a\r\nMK\r\n\r\n>b\r\nGG\r\n"[..],
+            b"\r\n\r\n>a\nMK\r\n",
+            b">a\r\nMK\r",
+        ] {
+            assert_eq!(defect_of(text), None);
+        }
+        for (text, line, byte_offset) in [
+            (&b">a\rMK\r>b\rGG\r"[..], 1, 2),
+            (b">a x\rMKVL\nGG\n", 1, 4),
+            (b">a\nMK\n\r>b\nGG\n", 3, 6),
+            (b">a\nMK\nG\rG\n", 3, 7),
+            (b">a\nMK\r\r\n", 2, 5),
+            (b"\n\r>a\nMK\n", 2, 1),
+        ] {
+            let expected = TextDefect::LoneCarriageReturn { line, byte_offset };
+            assert_eq!(defect_of(text), Some(expected));
+        }
+    }
+
+    #[test]
+    fn the_first_letter_is_found_whatever_stands_after_it() {
+        for (text, line, byte_offset, found) in [
+            (&b"@read\rACGT\n"[..], 1, 0, b'@'),
+            (b"\n\r\nid,sequence\n", 3, 3, b'i'),
+            (b"\0\0\0\0", 1, 0, 0),
+        ] {
+            let expected = TextDefect::NotFasta {
+                line,
+                byte_offset,
+                found,
+            };
+            assert_eq!(defect_of(text), Some(expected));
+        }
+    }
+
+    #[test]
+    fn a_line_that_goes_on_and_on_is_refused_with_its_start() {
+        let mut check = TextCheck::with_max_line(100);
+        check.push(b">a\nMK\n").unwrap();
+        let mut lines = 0;
+        let defect = loop {
+            lines += 1;
+            assert!(lines < 20, "it is never refused");
+            if let Err(defect) = check.push(b"MKVLMKVLMK") {
+                break defect;
+            }
+        };
+        assert_eq!(lines, 10);
+        let expected = TextDefect::LineTooLong {
+            line: 3,
+            byte_offset: 6,
+            max_bytes: 100,
+        };
+        assert_eq!(defect, expected);
+
+        let mut check = TextCheck::with_max_line(100);
+        for _ in 0..100 {
+            check.push(b">a\nMKVLMK\n").unwrap();
+        }
+    }
+}
