@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use plm_core::{EncoderLoader, Rank};
+use plm_core::{
+    BoxError, Encoder, EncoderLoader, EncoderSpec, PackedBatch, PooledBatch, Rank, RowId,
+};
 use plm_fleet::{
-    Devices, EmbeddingsFile, Error, LaneConfig, LongSequences, Model, Observer, Part, PlanConfig,
+    Devices, Dtype, EmbeddingsFile, Error, LongSequences, Model, Observer, Part, PlanConfig,
     RunConfig, RunEvent, RunReport, SegmentConfig, StopToken, aggregate_parts,
     run_multi_gpu_inference, verify_run,
 };
-use plm_testkit::{EncoderFault, FakeLoader};
+use plm_testkit::{EncoderFault, FakeLoader, Gate, random_residues};
 use safetensors::SafeTensors;
 
 const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/goldens");
@@ -81,7 +83,7 @@ fn vectors_are_those_of_the_reference_in_input_order() {
 
 #[test]
 fn neither_ranks_nor_batches_nor_segments_change_a_byte() {
-    let reference = run(&RunConfig::default()).1;
+    let (_reference_out, reference) = run(&RunConfig::default());
     let expected = embeddings(&reference);
     for (devices, max_batch_tokens, max_rows) in [
         ("cpu:1", 1_024, 1),
@@ -99,7 +101,6 @@ fn neither_ranks_nor_batches_nor_segments_change_a_byte() {
             "{devices}, {max_batch_tokens} tokens, {max_rows} rows"
         );
     }
-    drop(reference);
 }
 
 #[test]
@@ -147,13 +148,28 @@ impl Observer for StopAfter {
 
 #[test]
 fn an_interrupted_run_goes_on_with_other_ranks_and_ends_with_the_same_bytes() {
-    let whole = run(&RunConfig::default()).1;
-    let expected = embeddings(&whole);
-    let out = tempfile::tempdir().unwrap();
+    // One batch a record: many more than the threads and queues of two ranks can hold, so that
+    // work is left at the stop however slow the disk is.
+    let scratch = tempfile::tempdir().unwrap();
+    let fasta = scratch.path().join("many.fasta");
+    let records = (0..200_u64).map(|i| {
+        let residues = String::from_utf8(random_residues(i, 60)).unwrap();
+        format!(">p{i}\n{residues}\n")
+    });
+    fs::write(&fasta, records.collect::<String>()).unwrap();
+    let embed = |out: &str, config: &RunConfig| {
+        run_multi_gpu_inference([&*fasta], &Model::PlmTiny, scratch.path().join(out), config)
+    };
+    let whole = RunConfig {
+        plan: plan(4_096, 62),
+        ..RunConfig::default()
+    };
+    let expected = embeddings(&embed("whole", &whole).unwrap());
+
     let stop = StopToken::new();
     let interrupted = RunConfig {
         devices: cpu("cpu:2"),
-        plan: plan(1_024, 1_022),
+        plan: plan(64, 62),
         segments: SegmentConfig::builder().max_rows(1).build().unwrap(),
         observer: Arc::new(StopAfter {
             batches: 2,
@@ -163,9 +179,7 @@ fn an_interrupted_run_goes_on_with_other_ranks_and_ends_with_the_same_bytes() {
         stop,
         ..RunConfig::default()
     };
-    let error =
-        run_multi_gpu_inference([golden_fasta()], &Model::PlmTiny, out.path(), &interrupted)
-            .unwrap_err();
+    let error = embed("out", &interrupted).unwrap_err();
     assert!(
         matches!(
             error,
@@ -173,14 +187,16 @@ fn an_interrupted_run_goes_on_with_other_ranks_and_ends_with_the_same_bytes() {
         ),
         "{error}"
     );
-    assert!(!out.path().join("embeddings.h5").exists());
+    assert!(!scratch.path().join("out/embeddings.h5").exists());
 
-    let config = RunConfig {
-        devices: cpu("cpu:3"),
-        ..RunConfig::default()
-    };
-    let report =
-        run_multi_gpu_inference([golden_fasta()], &Model::PlmTiny, out.path(), &config).unwrap();
+    let report = embed(
+        "out",
+        &RunConfig {
+            devices: cpu("cpu:3"),
+            ..whole
+        },
+    )
+    .unwrap();
     assert!(embeddings(&report) == expected);
     let encoded: u64 = report.workers().map(|worker| worker.sequences).sum();
     assert!(
@@ -189,28 +205,121 @@ fn an_interrupted_run_goes_on_with_other_ranks_and_ends_with_the_same_bytes() {
     );
 }
 
+/// Lets the encoders that hang go on once a rank has failed.
+struct OpenAtFailure(Gate);
+
+impl Observer for OpenAtFailure {
+    fn event(&self, event: &RunEvent<'_>) {
+        if let RunEvent::RankFailed { .. } = event {
+            self.0.open();
+        }
+    }
+}
+
 #[test]
 fn a_rank_that_fails_costs_no_record_and_is_named() {
     let out = tempfile::tempdir().unwrap();
     let healthy = tempfile::tempdir().unwrap();
-    let config = RunConfig {
-        devices: cpu("cpu:3"),
-        plan: plan(1_024, 1_022),
-        lanes: LaneConfig::builder().build().unwrap(),
-        ..RunConfig::default()
-    };
     let embed = |loader: FakeLoader, out: &Path| {
+        let config = RunConfig {
+            devices: cpu("cpu:3"),
+            plan: plan(1_024, 1_022),
+            observer: Arc::new(OpenAtFailure(loader.gate())),
+            ..RunConfig::default()
+        };
         let loader: Arc<dyn EncoderLoader> = Arc::new(loader);
         run_multi_gpu_inference([golden_fasta()], &Model::from(loader), out, &config).unwrap()
     };
     let expected = embed(FakeLoader::new(8), healthy.path());
-    let report = embed(
-        FakeLoader::new(8).fault(Rank(1), EncoderFault::FailEncode { at: 0 }),
-        out.path(),
-    );
+    // The others wait for the failure: else they might have done everything before it.
+    let faulty = FakeLoader::new(8)
+        .fault(Rank(0), EncoderFault::HangLoad)
+        .fault(Rank(1), EncoderFault::FailEncode { at: 0 })
+        .fault(Rank(2), EncoderFault::HangLoad);
+    let report = embed(faulty, out.path());
     assert_eq!(report.failed_ranks.len(), 1);
     assert_eq!(report.failed_ranks[0].rank, Rank(1));
     assert!(embeddings(&report) == embeddings(&expected));
+}
+
+/// Encoders that are [`FakeLoader`]'s but for one number of one row.
+struct Loud {
+    fake: FakeLoader,
+    row: RowId,
+    value: f32,
+}
+
+impl EncoderLoader for Loud {
+    fn spec(&self) -> &EncoderSpec {
+        self.fake.spec()
+    }
+
+    fn load(&self, rank: Rank) -> Result<Box<dyn Encoder + '_>, BoxError> {
+        Ok(Box::new(LoudEncoder {
+            fake: self.fake.load(rank)?,
+            loader: self,
+        }))
+    }
+}
+
+struct LoudEncoder<'a> {
+    fake: Box<dyn Encoder + 'a>,
+    loader: &'a Loud,
+}
+
+impl Encoder for LoudEncoder<'_> {
+    fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError> {
+        let vectors = self.fake.encode(batch)?;
+        let hidden_size = vectors.hidden_size();
+        let mut values = vectors.values().to_vec();
+        for (segment, vector) in batch
+            .segments()
+            .iter()
+            .zip(values.chunks_exact_mut(hidden_size))
+        {
+            if segment.row == self.loader.row {
+                vector[3] = self.loader.value;
+            }
+        }
+        Ok(PooledBatch::new(
+            batch.num_sequences(),
+            hidden_size,
+            values,
+        )?)
+    }
+}
+
+#[test]
+fn a_vector_too_large_for_f16_costs_its_own_record_only_and_f32_takes_it() {
+    for (dtype, failed) in [(Dtype::F16, 1), (Dtype::F32, 0)] {
+        let out = tempfile::tempdir().unwrap();
+        let loader: Arc<dyn EncoderLoader> = Arc::new(Loud {
+            fake: FakeLoader::new(8),
+            row: RowId(5),
+            value: -70_000.0,
+        });
+        let config = RunConfig {
+            devices: cpu("cpu:2"),
+            plan: plan(1_024, 1_022),
+            segments: SegmentConfig::builder().dtype(dtype).build().unwrap(),
+            ..RunConfig::default()
+        };
+        let report =
+            run_multi_gpu_inference([golden_fasta()], &Model::from(loader), out.path(), &config)
+                .unwrap();
+        assert!(report.failed_ranks.is_empty());
+        assert_eq!(report.failed_rows.len(), failed);
+        if let [row] = &*report.failed_rows {
+            assert_eq!(row.row, RowId(5));
+            assert!(
+                row.reason.contains("-70000") && row.reason.contains("use f32"),
+                "{}",
+                row.reason
+            );
+        }
+        assert_eq!(report.records.failed, failed as u64);
+        verify_run(out.path()).unwrap();
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use plm_fleet::{
     BadRecordPolicy, Devices, Dtype, DuplicatePolicy, IndexConfig, Input, Model, Part,
+    SegmentConfig,
 };
 
 /// Embed protein FASTA files with ESM-2: one vector per protein, one HDF5 file, input order.
@@ -31,7 +32,7 @@ Exit codes:
   1  failed: nothing stands under a final name; the message says what to do
   2  the command line is wrong
   3  the input or the model was refused, before anything was computed
-  4  done, but some records failed: ledger.tsv names them and says why";
+  4  done, but some records failed: ledger.tsv, or for a part the last words, name them and say why";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -66,7 +67,7 @@ pub(crate) struct EmbedArgs {
     pub(crate) dtype: Dtype,
 
     /// The number format of the embeddings in the file
-    #[arg(long, default_value = "f32", value_name = "f32|f16")]
+    #[arg(long, default_value = "f32", value_name = "f32|f16", value_parser = parse_embeddings_dtype)]
     pub(crate) embeddings_dtype: Dtype,
 
     /// Tokens in one batch, two special tokens per sequence included
@@ -159,6 +160,18 @@ pub(crate) enum OnLong {
     Skip,
     /// Stop before anything is computed
     Fail,
+}
+
+/// A number format that files can hold.
+fn parse_embeddings_dtype(words: &str) -> Result<Dtype, String> {
+    let dtype: Dtype = words
+        .parse()
+        .map_err(|_| format!("{words:?} is no number format of embeddings: use f32 or f16"))?;
+    SegmentConfig::builder()
+        .dtype(dtype)
+        .build()
+        .map(|_| dtype)
+        .map_err(|error| error.to_string())
 }
 
 fn parse_part(words: &str) -> Result<Part, String> {

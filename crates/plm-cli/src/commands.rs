@@ -35,7 +35,7 @@ pub(crate) fn embed(args: &EmbedArgs) -> Result<Exit, Error> {
 
 pub(crate) fn index(args: &IndexArgs) -> Result<Exit, Error> {
     let index = build_index(args.inputs.clone(), &args.out, args.config())?;
-    show(&summary::index(&index, &args.out));
+    show(&summary::index(&index, &args.out.join("index.plm")));
     Ok(Exit::Done)
 }
 

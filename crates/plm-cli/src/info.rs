@@ -23,10 +23,28 @@ pub(crate) fn info(args: &InfoArgs) -> Result<Exit, Error> {
             let index = FastaIndex::load(path)?;
             summary::index(&index, path)
         }
+        Some(path) if path.is_dir() => unfinished(path)?,
         Some(path) => embeddings(path)?,
     };
     show(&text);
     Ok(Exit::Done)
+}
+
+/// A directory that holds neither a model nor a finished run: one that was only indexed, or one
+/// whose run has not come to its end.
+fn unfinished(path: &Path) -> Result<String, Error> {
+    if path.join("fingerprint.json").exists() {
+        return Err(Error::NotFinished {
+            path: path.join("run.json"),
+        });
+    }
+    let index = path.join("index.plm");
+    if index.exists() {
+        return Ok(summary::index(&FastaIndex::load(&index)?, &index));
+    }
+    Err(Error::NothingKnown {
+        path: path.to_owned(),
+    })
 }
 
 fn program() -> Result<String, Error> {

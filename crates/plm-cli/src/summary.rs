@@ -46,7 +46,14 @@ pub(crate) fn run(report: &RunReport, out: &Path) -> String {
         }
     };
     let _ = writeln!(text, "  records     {}", outcomes(&report.records));
-    let _ = writeln!(text, "  ledger      {}", out.join("ledger.tsv").display());
+    // One ledger tells of all records, so it is written when all parts are done.
+    let ledger = report
+        .embeddings_path
+        .is_some()
+        .then(|| out.join("ledger.tsv"));
+    if let Some(ledger) = &ledger {
+        let _ = writeln!(text, "  ledger      {}", ledger.display());
+    }
     let _ = writeln!(
         text,
         "  speed       {} tokens at {} tokens/s",
@@ -81,15 +88,22 @@ pub(crate) fn run(report: &RunReport, out: &Path) -> String {
     if report.records.failed > 0 {
         let _ = write!(
             text,
-            "\nwarning: {} failed; {} says which and why",
-            count(report.records.failed, "record"),
-            out.join("ledger.tsv").display()
+            "\nwarning: {} failed",
+            count(report.records.failed, "record")
         );
+        let _ = match &ledger {
+            Some(ledger) => write!(text, "; {} says which and why", ledger.display()),
+            None => report
+                .failed_rows
+                .iter()
+                .try_for_each(|failed| write!(text, "\n  {:?}: {}", failed.id, failed.reason)),
+        };
     }
     text
 }
 
-pub(crate) fn index(index: &FastaIndex, out: &Path) -> String {
+/// `path` is that of the index itself.
+pub(crate) fn index(index: &FastaIndex, path: &Path) -> String {
     let skipped = index
         .records()
         .filter(|record| record.skipped.is_some())
@@ -103,7 +117,7 @@ pub(crate) fn index(index: &FastaIndex, out: &Path) -> String {
          replaced    {} by X\n  left out    {}",
         count(index.len(), "record"),
         count(index.inputs().len() as u64, "file"),
-        out.join("index.plm").display(),
+        path.display(),
         number(residues),
         number(longest.into()),
         count(substituted, "letter"),

@@ -26,6 +26,9 @@ pub struct RunOptions {
     pub part: Part,
     /// How each rank works.
     pub lanes: LaneConfig,
+    /// The largest magnitude that the sink can store: a record whose vector goes beyond it fails, as
+    /// one whose vector is not finite does.
+    pub largest_value: f32,
     /// Is told what happens.
     pub observer: Arc<dyn Observer>,
     /// Ends the run early.
@@ -40,6 +43,7 @@ impl RunOptions {
             world,
             part: Part::WHOLE,
             lanes: LaneConfig::default(),
+            largest_value: f32::MAX,
             observer: Arc::new(NoObserver),
             stop: StopToken::new(),
         }
@@ -62,7 +66,7 @@ impl fmt::Debug for RunOptions {
 ///
 /// Ranks take the batches of their stride of the plan, then those of slower ranks. A rank that
 /// fails, panics or hangs is taken out, and the others do what it leaves; the report names it. A
-/// record that can't be read, or has no finite vector, costs nothing but itself: it is in
+/// record that can't be read, or has no vector that can be stored, costs nothing but itself: it is in
 /// [`CoordinatorReport::failed_rows`]. Nothing is stored twice.
 ///
 /// # Errors
@@ -101,6 +105,7 @@ pub fn run(
         world,
         part,
         lanes: config,
+        largest_value,
         observer,
         stop,
     } = options;
@@ -128,6 +133,7 @@ pub fn run(
         sink,
         plan,
         config,
+        largest_value,
         observer,
         stop,
     });

@@ -49,6 +49,7 @@ pub fn aggregate_parts(
     for other in &claimed[1..] {
         claim.check_against(&Claim::read(other)?, &other.claim())?;
     }
+    claim.check(&layout)?;
 
     let count = claim.parts.as_ref().map_or(1, |plan| plan.count);
     let mut done = Vec::new();
@@ -74,12 +75,12 @@ pub fn aggregate_parts(
     }
 
     let index = FastaIndex::load(&first.index())?;
-    claim.check_index(&index, &first.index())?;
+    claim.check_saved_index(&index, &first.index())?;
     if first.root() != layout.root() {
         // So that OUT can be verified by itself.
         fs::create_dir_all(layout.root()).map_err(Error::io(layout.root()))?;
-        index.save(&layout.index())?;
         claim.stake(&layout)?;
+        index.save(&layout.index())?;
     }
     let parts = done
         .iter()
@@ -103,7 +104,8 @@ pub fn aggregate_parts(
     .finish(parts, seconds, started)
 }
 
-/// The report of a run that is finished, if it is.
+/// The report of a run that is finished, if it is. That its files are of this run is for
+/// [`Claim::check`] to say.
 pub(crate) fn finished(layout: &Layout) -> Result<Option<RunReport>, Error> {
     let all_there = [layout.embeddings(), layout.ledger(), layout.run_report()]
         .iter()

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use plm_coordinator::Part;
 use plm_index::FastaIndex;
+use plm_shards::EmbeddingsFile;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -38,13 +39,72 @@ impl Claim {
         }
     }
 
-    /// Takes the directory for this run, or finds that it has been taken for it.
+    /// That nothing in the directory is of another run. Changes nothing.
+    pub(crate) fn check(&self, layout: &Layout) -> Result<(), Error> {
+        let path = layout.claim();
+        if path.exists() {
+            self.check_against(&Self::read(layout)?, &path)?;
+        }
+        self.check_embeddings(layout)
+    }
+
+    /// Takes the directory for this run, if that has not been done. [`check`](Self::check) it
+    /// before.
     pub(crate) fn stake(&self, layout: &Layout) -> Result<(), Error> {
         let path = layout.claim();
-        if !path.exists() {
-            return write_json(&path, self);
+        if path.exists() {
+            return Ok(());
         }
-        self.check_against(&Self::read(layout)?, &path)
+        write_json(&path, self)
+    }
+
+    /// That `embeddings.h5`, if it is there, is of this run: fingerprint.json may have been removed,
+    /// or written anew, since it was made.
+    fn check_embeddings(&self, layout: &Layout) -> Result<(), Error> {
+        let path = layout.embeddings();
+        if !path.exists() {
+            return Ok(());
+        }
+        let file = match EmbeddingsFile::open(&path) {
+            Ok(file) => file,
+            Err(source) => {
+                return Err(Error::DamagedEmbeddings {
+                    path,
+                    source: Box::new(source),
+                });
+            }
+        };
+        let (there, here) = (file.format().run_digest(), self.fingerprint.digest());
+        if there == here {
+            return Ok(());
+        }
+        Err(Error::OtherRun {
+            path,
+            differences: format!(
+                "its run digest, of inputs, model and settings, is {there} there and {here} here"
+            ),
+        })
+    }
+
+    /// That an index may be written to a directory: it is of the inputs of the run that is there,
+    /// if one is.
+    pub(crate) fn check_inputs(layout: &Layout, index: &FastaIndex) -> Result<(), Error> {
+        let path = layout.claim();
+        if path.exists() {
+            return Self::read(layout)?.check_index(
+                index,
+                &path,
+                "it is of other inputs, or under other policies",
+            );
+        }
+        let path = layout.embeddings();
+        if !path.exists() {
+            return Ok(());
+        }
+        Err(Error::OtherRun {
+            path,
+            differences: "what it was made of can't be told without fingerprint.json".to_owned(),
+        })
     }
 
     /// That `other`, read from `path`, is of the same run.
@@ -66,21 +126,37 @@ impl Claim {
         })
     }
 
-    /// That the index in the directory is of the same inputs as its vectors.
-    pub(crate) fn check_index(&self, index: &FastaIndex, path: &Path) -> Result<(), Error> {
+    /// That an index is of the same inputs, under the same policies, as this run's vectors; if not,
+    /// `path` is at fault, and `difference` says how.
+    pub(crate) fn check_index(
+        &self,
+        index: &FastaIndex,
+        path: &Path,
+        difference: &str,
+    ) -> Result<(), Error> {
         if self.fingerprint.is_of(index) {
             return Ok(());
         }
         Err(Error::OtherRun {
             path: path.to_owned(),
-            differences: "it indexes other inputs, or under other policies, than fingerprint.json \
-                          says"
-                .to_owned(),
+            differences: difference.to_owned(),
         })
     }
 
+    /// That the index in the directory is of the same inputs as its vectors.
+    pub(crate) fn check_saved_index(&self, index: &FastaIndex, path: &Path) -> Result<(), Error> {
+        self.check_index(
+            index,
+            path,
+            "it indexes other inputs, or under other policies, than fingerprint.json says",
+        )
+    }
+
     pub(crate) fn read(layout: &Layout) -> Result<Self, Error> {
-        read_json(&layout.claim())
+        read_json(&layout.claim()).map_err(|error| match error {
+            Error::DamagedReport { path, source } => Error::DamagedFingerprint { path, source },
+            other => other,
+        })
     }
 }
 

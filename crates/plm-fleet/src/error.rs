@@ -92,6 +92,16 @@ pub enum Error {
         /// The file that is missing.
         path: PathBuf,
     },
+    /// A directory that is nothing this program knows.
+    #[error(
+        "{} holds neither a run nor a model: name an output directory, a model directory with a \
+         config.json, an embeddings.h5 or an index.plm",
+        path.display()
+    )]
+    NothingKnown {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A report of an earlier run can't be read.
     #[error("{} is not a report of this version of plm-fleet: remove it and run again", path.display())]
     DamagedReport {
@@ -100,6 +110,33 @@ pub enum Error {
         /// What is wrong with it.
         #[source]
         source: serde_json::Error,
+    },
+    /// What says whose a directory is can't be read.
+    #[error(
+        "{} is not the fingerprint of a run of this version of plm-fleet: choose another --out; or, \
+         if all else in that directory is of the run you are doing, remove this file and run again, \
+         which refuses results of another run",
+        path.display()
+    )]
+    DamagedFingerprint {
+        /// The fingerprint.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A file stands under the name of the result and is none.
+    #[error(
+        "{} can't be read as the result of a run: move it away and run again, which makes it anew \
+         from the segments",
+        path.display()
+    )]
+    DamagedEmbeddings {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: Box<plm_shards::Error>,
     },
     /// The ledger does not tell of every record once.
     #[error("{}, line {line}: {problem}; run again to have it written anew", path.display())]
@@ -126,9 +163,19 @@ impl Error {
     /// Whether the input, the model or a setting was refused before anything was computed.
     pub fn is_refusal(&self) -> bool {
         match self {
+            // These are about the output, not about the input.
+            Self::Index(
+                plm_index::Error::Spool { .. }
+                | plm_index::Error::SaveIndex { .. }
+                | plm_index::Error::ReadIndex { .. }
+                | plm_index::Error::NotAnIndex { .. }
+                | plm_index::Error::IndexVersion { .. }
+                | plm_index::Error::DamagedIndex { .. },
+            ) => false,
             Self::CudaNotBuilt { .. }
             | Self::Index(_)
             | Self::Model(_)
+            | Self::Shards(plm_shards::Error::UnsupportedDtype { .. })
             | Self::NothingToEmbed { .. }
             | Self::OtherRun { .. } => true,
             // One without a report was raised before any rank was started.

@@ -24,6 +24,13 @@ impl Layout {
         self.root.join("fingerprint.json")
     }
 
+    /// Whether there is anything of a run that must not be mixed with another's.
+    pub(crate) fn holds_a_run(&self) -> bool {
+        [self.claim(), self.embeddings(), self.root.join("shards")]
+            .iter()
+            .any(|path| path.exists())
+    }
+
     /// The index of the input.
     pub(crate) fn index(&self) -> PathBuf {
         self.root.join("index.plm")

@@ -31,10 +31,12 @@ mod config;
 mod devices;
 mod error;
 mod fingerprint;
+mod indexing;
 mod layout;
 mod ledger;
 mod logs;
 mod model;
+mod part;
 mod report;
 mod run;
 mod verify;
@@ -57,9 +59,10 @@ pub use aggregate::aggregate_parts;
 pub use config::RunConfig;
 pub use devices::{Devices, ParseDevicesError};
 pub use error::Error;
+pub use indexing::build_index;
 pub use model::Model;
 pub use report::{PartReport, RecordCounts, RunReport, StageSeconds};
-pub use run::{build_index, run_multi_gpu_inference};
+pub use run::run_multi_gpu_inference;
 pub use verify::{VerifyReport, verify_run};
 
 /// The version of plm-fleet: that of all its crates.

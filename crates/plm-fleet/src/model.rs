@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use plm_core::{Dtype, EncoderLoader};
+use plm_core::{Dtype, EncoderLoader, TokenMap};
 use plm_esm2::{Checkpoint, CpuOptions, Esm2Loader};
 
 use crate::{Devices, Error};
@@ -29,16 +29,40 @@ impl Model {
     /// What "plm-tiny" stands for on a command line.
     const PLM_TINY: &str = "plm-tiny";
 
-    /// The loader of every rank's encoder.
+    /// The model, checked as far as that needs no weights.
+    pub(crate) fn open(&self) -> Result<OpenModel, Error> {
+        Ok(match self {
+            Self::PlmTiny => OpenModel::Checkpoint(Checkpoint::plm_tiny()),
+            Self::Checkpoint(directory) => OpenModel::Checkpoint(Checkpoint::open(directory)?),
+            Self::Loader(loader) => OpenModel::Loader(Arc::clone(loader)),
+        })
+    }
+}
+
+/// A model whose weights have not been read yet.
+pub(crate) enum OpenModel {
+    Checkpoint(Checkpoint),
+    Loader(Arc<dyn EncoderLoader>),
+}
+
+impl OpenModel {
+    /// Its alphabet: all that a plan must know of a model.
+    pub(crate) fn tokens(&self) -> TokenMap {
+        match self {
+            Self::Checkpoint(_) => plm_esm2::token_map(),
+            Self::Loader(loader) => loader.spec().tokens.clone(),
+        }
+    }
+
+    /// The loader of every rank's encoder. Reads all weights, for their digest.
     pub(crate) fn loader(
-        &self,
+        self,
         devices: &Devices,
         dtype: Dtype,
     ) -> Result<Arc<dyn EncoderLoader>, Error> {
         let checkpoint = match self {
-            Self::Loader(loader) => return Ok(Arc::clone(loader)),
-            Self::PlmTiny => Checkpoint::plm_tiny(),
-            Self::Checkpoint(directory) => Checkpoint::open(directory)?,
+            Self::Loader(loader) => return Ok(loader),
+            Self::Checkpoint(checkpoint) => checkpoint,
         };
         let lanes = NonZeroUsize::try_from(devices.world_size()?.get() as usize)
             .expect("a world has at least one rank");

@@ -21,8 +21,8 @@ pub struct RunReport {
     pub embeddings_path: Option<PathBuf>,
     /// The model's name.
     pub model: String,
-    /// What became of the input's records. After a part: of the part's own, and of those that the
-    /// policies leave out.
+    /// What became of the input's records. After a part: of the part's own, to which those that the
+    /// policies leave out do not belong.
     pub records: RecordCounts,
     /// Every rank that failed and why; the others did its work.
     pub failed_ranks: Vec<RankFailure>,

@@ -1,22 +1,21 @@
 //! The verb: FASTA files in, one HDF5 file out.
 
 use std::collections::HashSet;
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use plm_coordinator::{BatchPlan, Part, RunOptions};
-use plm_core::{EmbeddingSink, EncoderLoader, Outcome, RowId, SequenceSource};
-use plm_index::{FastaIndex, Freshness, IndexConfig, Input};
-use plm_shards::{RunFormat, SegmentSink};
+use plm_coordinator::{BatchPlan, Part};
+use plm_core::{Outcome, RowId, SequenceSource};
+use plm_index::{FastaIndex, Input};
 
 use crate::aggregate::{self, Finish};
 use crate::claim::Claim;
 use crate::fingerprint::Fingerprint;
+use crate::indexing::PendingIndex;
 use crate::layout::Layout;
-use crate::logs::Logs;
-use crate::report::{PartReport, RecordCounts, RunReport, StageSeconds, read_json, write_json};
+use crate::part::Progress;
+use crate::report::{PartReport, RecordCounts, RunReport, StageSeconds};
 use crate::{Error, Model, RunConfig};
 
 /// Embeds every protein of some FASTA files: one vector per record into `embeddings.h5` in
@@ -28,7 +27,8 @@ use crate::{Error, Model, RunConfig};
 /// [`aggregate_parts`](crate::aggregate_parts) makes the file once all parts are.
 ///
 /// A directory that already holds this very run, finished, is left as it is and its report
-/// returned; one that was interrupted is continued.
+/// returned; one that was interrupted is continued, and segments that are damaged or gone are made
+/// again. One that holds another run is refused and left as it is, byte for byte.
 ///
 /// # Errors
 /// [`Error`] says what, where and what to do. Problems of the input, the model and the settings
@@ -59,28 +59,40 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
     config.devices.world_size()?;
     let layout = Layout::new(out_dir.as_ref());
 
-    let index = Arc::new(index_into(&layout, inputs, config.index)?);
+    // Reads headers only. The weights, which take minutes, come after all that needs none of them.
+    let model = model.open()?;
+
+    let pending = PendingIndex::new(&layout, inputs, config.index)?;
     seconds.index = lap(&started, &seconds);
 
-    let loader = model.loader(&config.devices, config.dtype)?;
-    let plan = BatchPlan::new(&*index, &loader.spec().tokens, &config.plan)?;
+    let plan = BatchPlan::new(pending.index(), &model.tokens(), &config.plan)?;
     if plan.num_rows() == 0 {
         return Err(Error::NothingToEmbed {
-            records: index.len(),
+            records: pending.index().len(),
         });
     }
-    let fingerprint =
-        Fingerprint::new(&index, loader.spec(), &config.plan, config.segments.dtype());
+    let loader = model.loader(&config.devices, config.dtype)?;
+    let fingerprint = Fingerprint::new(
+        pending.index(),
+        loader.spec(),
+        &config.plan,
+        config.segments.dtype(),
+    );
     let claim = Claim::new(fingerprint, config.part, config.plan.max_batch_tokens());
-    claim.stake(&layout)?;
+    claim.check(&layout)?;
     if let Some(report) = aggregate::finished(&layout)? {
+        claim.stake(&layout)?;
+        pending.keep(&layout)?;
         tracing::info!("this run is finished already");
         aggregate::remove_unpacked_inputs(&layout);
         return Ok(report);
     }
+    let progress = Progress::find(&layout, &claim.fingerprint, config)?;
+    claim.stake(&layout)?;
+    let index = Arc::new(pending.keep(&layout)?);
     seconds.plan = lap(&started, &seconds);
 
-    let part = run_part(&layout, &index, loader, &plan, &claim.fingerprint, config)?;
+    let part = progress.complete(&layout, &index, loader, &plan, config)?;
     seconds.ranks = lap(&started, &seconds);
 
     if config.part.is_whole() {
@@ -103,105 +115,6 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
         parts: vec![part],
         seconds,
     })
-}
-
-/// Indexes FASTA files into `out_dir`, or takes up the index that is there if it is of the same
-/// content under the same policies.
-///
-/// # Errors
-/// [`Error::Index`] with every problem's file, record, line and byte offset; [`Error::Io`] if
-/// `out_dir` can't be made.
-pub fn build_index<I: Into<Input>>(
-    inputs: impl IntoIterator<Item = I>,
-    out_dir: impl AsRef<Path>,
-    config: IndexConfig,
-) -> Result<FastaIndex, Error> {
-    index_into(&Layout::new(out_dir.as_ref()), inputs, config)
-}
-
-fn index_into<I: Into<Input>>(
-    layout: &Layout,
-    inputs: impl IntoIterator<Item = I>,
-    config: IndexConfig,
-) -> Result<FastaIndex, Error> {
-    let inputs: Vec<Input> = inputs.into_iter().map(Into::into).collect();
-    // Also what finds a directory that can't be written to, before anything is computed.
-    let spool = layout.inputs();
-    fs::create_dir_all(&spool).map_err(Error::io(&spool))?;
-    let (index, freshness) = FastaIndex::load_or_build(&inputs, &layout.index(), &spool, &config)?;
-    tracing::info!(
-        records = index.len(),
-        reused = freshness == Freshness::Reused,
-        "indexed"
-    );
-    Ok(index)
-}
-
-/// Runs the ranks of one part, unless the part is done already.
-fn run_part(
-    layout: &Layout,
-    index: &Arc<FastaIndex>,
-    loader: Arc<dyn EncoderLoader>,
-    plan: &BatchPlan,
-    fingerprint: &Fingerprint,
-    config: &RunConfig,
-) -> Result<PartReport, Error> {
-    let part = config.part;
-    let report_path = layout.part_report(part);
-    if report_path.exists() {
-        tracing::info!(part = part.index() + 1, "this part is done already");
-        return read_json(&report_path);
-    }
-    let shards = layout.shards(part);
-    fs::create_dir_all(&shards).map_err(Error::io(&shards))?;
-
-    let sink = SegmentSink::new(
-        &shards,
-        fingerprint.digest(),
-        fingerprint.hidden_size,
-        config.segments.clone(),
-    );
-    let done = durable_rows(&shards, sink.format())?;
-    if !done.is_empty() {
-        tracing::info!(rows = done.len(), "continues an interrupted run");
-    }
-    let world = config.devices.world_size()?;
-    let options = RunOptions {
-        plan: Arc::new(plan.without(&done, &**index)),
-        world,
-        part,
-        lanes: config.lanes.clone(),
-        observer: Arc::new(Logs::create(
-            &layout.logs(part),
-            world,
-            Arc::clone(&config.observer),
-        )?),
-        stop: config.stop.clone(),
-    };
-    let ranks = plm_coordinator::run(
-        Arc::clone(index) as Arc<dyn SequenceSource>,
-        loader,
-        Arc::new(sink) as Arc<dyn EmbeddingSink>,
-        options,
-    )?;
-    let report = PartReport {
-        number: part.index() + 1,
-        count: part.count(),
-        devices: config.devices.to_string(),
-        ranks,
-    };
-    write_json(&report_path, &report)?;
-    Ok(report)
-}
-
-/// The rows that an earlier try of this part has left behind, whole and checked, in increasing
-/// order. A segment that is damaged is set aside, and its rows are computed again.
-fn durable_rows(shards: &Path, format: &RunFormat) -> Result<Vec<RowId>, Error> {
-    let durable = plm_shards::scan(&[shards.to_owned()], format)?;
-    for damaged in &durable.damaged {
-        plm_shards::set_aside(&damaged.path)?;
-    }
-    Ok(durable.rows)
 }
 
 /// What became of the records that a part was to do.

@@ -49,7 +49,7 @@ pub fn verify_run(out_dir: impl AsRef<Path>) -> Result<VerifyReport, Error> {
     }
     let claim = Claim::read(&layout)?;
     let index = FastaIndex::load(&layout.index())?;
-    claim.check_index(&index, &layout.index())?;
+    claim.check_saved_index(&index, &layout.index())?;
     let outcomes = ledger::read(&layout.ledger(), &index)?;
 
     let without_vector: Vec<RowId> = (0..)

@@ -54,6 +54,12 @@ impl SegmentConfig {
         self.element.dtype()
     }
 
+    /// The largest magnitude that a stored vector can hold: a number beyond it would be stored as
+    /// infinity.
+    pub fn largest_value(&self) -> f32 {
+        self.element.largest_value()
+    }
+
     /// What every file of a run says of itself. `run_digest` names the input, the weights and the
     /// configuration: files that differ in it are never mixed.
     ///

@@ -48,6 +48,15 @@ impl Element {
         }
     }
 
+    /// The largest magnitude that does not become infinite when it is stored.
+    pub(crate) fn largest_value(self) -> f32 {
+        match self {
+            Self::F32 => f32::MAX,
+            // Half a step beyond `f16::MAX` is rounded to infinity; anything less, to `f16::MAX`.
+            Self::F16 => 65_520_f32.next_down(),
+        }
+    }
+
     /// Appends the bytes of a vector. `f16` rounds to nearest, ties to even.
     pub(crate) fn encode(self, vector: &[f32], bytes: &mut Vec<u8>) {
         let start = bytes.len();
@@ -150,6 +159,11 @@ mod tests {
                     None
                 );
             }
+        }
+        for element in [Element::F32, Element::F16] {
+            let (mut bytes, largest) = (vec![], element.largest_value());
+            element.encode(&[largest, -largest, largest.next_up()], &mut bytes);
+            assert_eq!(element.first_not_finite(&bytes), Some(2));
         }
         let mut bytes = vec![];
         Element::F16.encode(&[65504.0, 65520.0], &mut bytes);

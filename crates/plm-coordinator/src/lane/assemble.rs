@@ -7,7 +7,8 @@ use plm_core::{EmbeddedBatch, EmbeddedRow, PackedBatch, PooledBatch, RowId, Segm
 use crate::FailedRow;
 
 /// Gives each row its vector: the encoder's own, or the mean of its windows'. A row whose vector
-/// is not finite is left out, and comes back as failed.
+/// is not finite, or holds a number of a magnitude above `largest_value`, is left out, and comes
+/// back as failed.
 ///
 /// `parts` are the packed batches of one planned batch, in order; the segments of a row follow each
 /// other, in the order of `rows`.
@@ -15,11 +16,14 @@ pub(super) fn assemble(
     mut parts: Vec<(PackedBatch, PooledBatch)>,
     rows: Vec<EmbeddedRow>,
     hidden_size: usize,
+    largest_value: f32,
 ) -> (EmbeddedBatch, Vec<FailedRow>) {
+    // Also false for NaN.
+    let is_storable = |value: &f32| value.abs() <= largest_value;
     // Nearly every batch is whole as it came: its vectors are moved, not copied.
     if let [(packed, pooled)] = &*parts
         && packed.num_sequences() == rows.len()
-        && pooled.values().iter().all(|value| value.is_finite())
+        && pooled.values().iter().all(is_storable)
         && let Some((_, vectors)) = parts.pop()
     {
         return (EmbeddedBatch { rows, vectors }, Vec::new());
@@ -34,17 +38,14 @@ pub(super) fn assemble(
     let mut embedded = Vec::with_capacity(rows.len());
     for row in rows {
         let vector = combine(row.row, &mut pieces);
-        match vector.iter().position(|value| !value.is_finite()) {
+        match vector.iter().position(|value| !is_storable(value)) {
             None => {
                 values.extend(vector);
                 embedded.push(row);
             }
             Some(dimension) => failed.push(FailedRow {
                 row: row.row,
-                reason: format!(
-                    "the model gave {} in dimension {dimension} of its vector",
-                    vector[dimension]
-                ),
+                reason: reason(vector[dimension], dimension, largest_value),
                 id: row.id,
             }),
         }
@@ -53,6 +54,15 @@ pub(super) fn assemble(
         .expect("every vector kept has hidden_size values: the encoder's shape was checked");
     let rows = embedded;
     (EmbeddedBatch { rows, vectors }, failed)
+}
+
+fn reason(value: f32, dimension: usize, largest_value: f32) -> String {
+    let gave = format!("the model gave {value} in dimension {dimension} of its vector");
+    if value.is_finite() {
+        format!("{gave}, beyond the {largest_value} that the stored number format holds: use f32")
+    } else {
+        gave
+    }
 }
 
 /// The vector of a row from its pieces: a single one as it is, bit for bit; several by their mean,
@@ -113,7 +123,7 @@ mod tests {
             part(&[(4, 3), (4, 3)], &[1.0, 2.0, 5.0, 0.5]),
             part(&[(4, 2)], &[-2.0, 8.0]),
         ];
-        let (batch, failed) = assemble(parts, vec![row(4)], 2);
+        let (batch, failed) = assemble(parts, vec![row(4)], 2, f32::MAX);
         // (3 * 1 + 3 * 5 - 2 * 2) / 8 and (3 * 2 + 3 * 0.5 + 2 * 8) / 8.
         assert_eq!(batch.vectors.values(), [1.75, 2.9375]);
         assert!(failed.is_empty());
@@ -126,7 +136,7 @@ mod tests {
             &[(1, 3), (1, 3), (2, 7)],
             &[1.0, 1.0, 2.0, 2.0, odd[0], odd[1]],
         )];
-        let (batch, _) = assemble(parts, vec![row(1), row(2)], 2);
+        let (batch, _) = assemble(parts, vec![row(1), row(2)], 2, f32::MAX);
         let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&batch.vectors.values()[2..]), bits(&odd));
     }
@@ -138,7 +148,7 @@ mod tests {
                 &[(1, 1), (2, 1), (3, 1)],
                 &[1.0, 1.5, 2.0, bad, 3.0, 3.5],
             )];
-            let (batch, failed) = assemble(parts, vec![row(1), row(2), row(3)], 2);
+            let (batch, failed) = assemble(parts, vec![row(1), row(2), row(3)], 2, f32::MAX);
             assert_eq!(batch.rows, [row(1), row(3)]);
             assert_eq!(batch.vectors.values(), [1.0, 1.5, 3.0, 3.5]);
             assert_eq!((failed[0].row, &*failed[0].id), (RowId(2), "seq2"));
@@ -146,6 +156,22 @@ mod tests {
                 failed[0].reason.contains("dimension 1"),
                 "{}",
                 failed[0].reason
+            );
+        }
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_stored_is_left_out_alone_and_told_why() {
+        for (value, is_kept) in [(8.0, true), (-8.0, true), (8.5, false), (-8.5, false)] {
+            let parts = vec![part(&[(1, 1), (2, 1)], &[1.0, 1.5, value, 2.0])];
+            let (batch, failed) = assemble(parts, vec![row(1), row(2)], 2, 8.0);
+            assert_eq!(batch.rows.len(), if is_kept { 2 } else { 1 });
+            let reason = failed.first().map(|failed| &*failed.reason);
+            assert_eq!(reason.is_none(), is_kept);
+            assert!(
+                reason.is_none_or(|reason| reason.contains("8.5 in dimension 0")
+                    && reason.contains("beyond the 8 ")),
+                "{reason:?}"
             );
         }
     }

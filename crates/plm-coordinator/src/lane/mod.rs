@@ -40,6 +40,7 @@ pub(crate) struct Job {
     pub(crate) plan: Arc<BatchPlan>,
     pub(crate) queue: WorkQueue,
     pub(crate) config: LaneConfig,
+    pub(crate) largest_value: f32,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) stop: StopToken,
 }

@@ -94,13 +94,18 @@ impl<'a> Writer<'a> {
             .iter()
             .map(|(packed, _)| packed.total_tokens() as u64)
             .sum();
-        let (embedded, not_finite) = assemble(parts, end.rows, job.loader.spec().hidden_size);
+        let (embedded, not_storable) = assemble(
+            parts,
+            end.rows,
+            job.loader.spec().hidden_size,
+            job.largest_value,
+        );
         if !job.queue.begin_write(*rank, batch) {
             return Ok(false);
         }
         let sequences = embedded.rows.len() as u64;
         let mut failed = end.failed;
-        failed.extend(not_finite);
+        failed.extend(not_storable);
         self.in_sink.push(Unsettled {
             batch,
             sequences,

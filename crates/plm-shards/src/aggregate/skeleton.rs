@@ -59,7 +59,7 @@ impl Skeleton<'_> {
         layout::set_value(file, layout::FORMAT_VERSION, &FORMAT_VERSION)?;
         layout::set_text(file, layout::RUN_DIGEST, &format.run_digest)?;
         layout::set_text(file, "dtype", format.dtype().name())?;
-        self.provenance.store(&file)?;
+        self.provenance.store(file)?;
         layout::create_digest(file, layout::CONTENT_DIGEST)?;
 
         let ids = layout::create_column::<VarLenUnicode>(file, layout::SEQUENCE_IDS, rows)?;

@@ -1,5 +1,8 @@
 //! What a person meets: results, refusals, exit codes.
 
+mod checkpoint;
+
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -21,6 +24,38 @@ impl Desk {
 
     fn path(&self, name: &str) -> PathBuf {
         self.scratch.path().join(name)
+    }
+
+    /// Runs `plm-fleet` with these words, and no file of over `kib` KiB: the nearest to a full disk
+    /// that needs no disk of its own.
+    fn run_with_room_for(&self, kib: u32, words: &str) -> Said {
+        // Without the trap, a write over the limit would be a signal and not an error.
+        let script = format!("trap '' XFSZ; ulimit -f {kib}; exec \"$0\" {words}");
+        let output = Command::new("bash")
+            .current_dir(self.scratch.path())
+            .arg("-c")
+            .arg(script)
+            .arg(assert_cmd::cargo::cargo_bin("plm-fleet"))
+            .output()
+            .unwrap();
+        Said::from(output)
+    }
+
+    /// All files below a directory and their bytes.
+    fn files(&self, directory: &str) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut folders = vec![self.path(directory)];
+        let mut found = BTreeMap::new();
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    found.insert(path.clone(), fs::read(path).unwrap());
+                }
+            }
+        }
+        found
     }
 
     /// Runs `plm-fleet` with these words; file names are relative to the desk.
@@ -200,6 +235,38 @@ fn another_run_is_not_mixed_into_a_directory() {
 }
 
 #[test]
+fn an_index_or_a_run_of_another_input_leaves_every_byte_of_a_run_as_it_was() {
+    let desk = Desk::with(TWO);
+    desk.run("embed in.fasta --out out");
+    fs::write(desk.path("other.fasta"), ">one\nMKW\n").unwrap();
+    // A compressed one has to be unpacked to be read.
+    fs::copy(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/data/uniprot_500.fasta.gz"),
+        desk.path("other.fasta.gz"),
+    )
+    .unwrap();
+    let before = desk.files("out");
+    for words in [
+        "embed other.fasta --out out",
+        "embed other.fasta.gz --out out",
+        "index other.fasta --out out",
+        "index other.fasta.gz --out out",
+        "index in.fasta --out out --on-duplicate rename",
+    ] {
+        let said = desk.run(words);
+        assert_eq!(said.code, Some(3), "{words}: {}", said.stdout);
+        assert!(
+            said.stderr.contains("belongs to another run"),
+            "{words}: {}",
+            said.stderr
+        );
+        assert!(desk.files("out") == before, "{words}");
+        assert!(!desk.path("out/inputs").exists(), "{words}");
+    }
+    assert_eq!(desk.run("verify out").code, Some(0));
+}
+
+#[test]
 fn policies_leave_records_out_and_the_ledger_says_why() {
     let desk = Desk::with(">a\nMKV\n>bad\nMK1V\n>empty\n>a\nMKVV\n>long\nMKVMKVMKV\n");
     let said = desk.run(
@@ -313,6 +380,7 @@ fn words_that_make_no_sense_end_with_the_usage_code() {
         "embed in.fasta",
         "embed in.fasta --out out --devices gpu",
         "embed in.fasta --out out --dtype f64",
+        "embed in.fasta --out out --embeddings-dtype bf16",
         "embed in.fasta --out out --shard 0/2",
         "frobnicate",
     ] {
@@ -363,4 +431,142 @@ fn index_and_info_say_what_there_is() {
         assert!(said.stdout.contains('2'), "{path}: {}", said.stdout);
     }
     assert_eq!(desk.run("info in.fasta").code, Some(1));
+}
+
+#[test]
+fn info_on_a_directory_without_a_finished_run_says_so() {
+    let desk = Desk::with(TWO);
+    desk.run("index in.fasta --out indexed");
+    let said = desk.run("info indexed");
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert!(
+        said.stdout.contains("2 records in 1 file"),
+        "{}",
+        said.stdout
+    );
+    desk.run("embed in.fasta --out part --shard 1/2");
+    desk.run("info part")
+        .refuses(1, &["run.json", "not finished"], &desk.path("part"));
+    fs::create_dir(desk.path("empty")).unwrap();
+    desk.run("info empty").refuses(
+        1,
+        &["empty", "neither a run nor a model"],
+        &desk.path("empty"),
+    );
+}
+
+#[test]
+fn a_part_points_to_no_ledger_that_is_not_there() {
+    let desk = Desk::with(TWO);
+    let said = desk.run("embed in.fasta --out out --shard 1/2");
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert!(!said.stdout.contains("ledger"), "{}", said.stdout);
+    assert!(
+        said.stdout.contains("plm-fleet aggregate out"),
+        "{}",
+        said.stdout
+    );
+}
+
+#[test]
+fn a_checkpoint_on_disk_is_used_and_told_of() {
+    let desk = Desk::with(TWO);
+    checkpoint::write(&desk.path("model"), |_| {});
+    let said = desk.run("embed in.fasta --out out --model model");
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    assert!(
+        said.stdout.contains("2 proteins embedded with model"),
+        "{}",
+        said.stdout
+    );
+    assert!(!said.stderr.contains("demonstration"), "{}", said.stderr);
+    assert_eq!(desk.run("verify out").code, Some(0));
+    let said = desk.run("info model");
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    for words in ["model: ESM-2", "heads of 16", "blake3:"] {
+        assert!(
+            said.stdout.contains(words),
+            "no {words:?} in: {}",
+            said.stdout
+        );
+    }
+}
+
+#[test]
+fn a_checkpoint_with_a_tensor_missing_or_misshapen_is_refused_by_the_tensors_name() {
+    let desk = Desk::with(TWO);
+    let name = "encoder.layer.0.attention.self.query.bias";
+    checkpoint::write(&desk.path("lacking"), |tensors| {
+        tensors.remove(&checkpoint::key(name));
+    });
+    checkpoint::write(&desk.path("misshapen"), |tensors| {
+        let tensor = tensors.get_mut(&checkpoint::key(name)).unwrap();
+        tensor.shape.insert(0, 1);
+    });
+    for model in ["lacking", "misshapen"] {
+        desk.run(&format!("embed in.fasta --out out --model {model}"))
+            .refuses(3, &[model, name], &desk.path("out"));
+    }
+}
+
+#[test]
+fn a_record_that_fails_alone_ends_with_its_own_code_and_is_named() {
+    let desk = Desk::with(TWO.replace("MKV", "MKW"));
+    // Only the second record has a W, and the model knows no number for it.
+    checkpoint::write(&desk.path("model"), |tensors| {
+        let name = checkpoint::key("embeddings.word_embeddings.weight");
+        tensors.get_mut(&name).unwrap().set_row(22, f32::NAN);
+    });
+    let words = "embed in.fasta --out out --model model";
+    let said = desk.run(words);
+    assert_eq!(said.code, Some(4), "{}{}", said.stdout, said.stderr);
+    assert!(
+        said.stdout.contains("1 embedded, 1 failed"),
+        "{}",
+        said.stdout
+    );
+    let ledger = fs::read_to_string(desk.path("out/ledger.tsv")).unwrap();
+    assert!(ledger.contains("two\tfailed\t3"), "{ledger}");
+    assert!(ledger.contains("the model gave NaN"), "{ledger}");
+    for again in [words, "verify out"] {
+        assert_eq!(desk.run(again).code, Some(4), "{again}");
+    }
+    // A part has no ledger yet, and names them itself.
+    let said = desk.run("embed in.fasta --out parts --model model --shard 1/2");
+    assert_eq!(said.code, Some(4), "{}{}", said.stdout, said.stderr);
+    assert!(
+        said.stdout.contains("\"two\": the model gave NaN"),
+        "{}",
+        said.stdout
+    );
+}
+
+#[test]
+fn a_full_disk_is_a_failure_that_running_again_mends() {
+    let fasta: String = (0..40).map(|i| format!(">p{i}\nMKV\n")).collect();
+    let desk = Desk::with(fasta);
+    let words = "embed in.fasta --out out";
+    // No room for the index, then none for a segment.
+    for (kib, named) in [(1, "index.plm"), (8, "segment_000000.h5")] {
+        desk.run_with_room_for(kib, words).refuses(
+            1,
+            &[named, "File too large"],
+            &desk.path("out"),
+        );
+    }
+    let said = desk.run(words);
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    desk.run("embed in.fasta --out whole");
+    let embeddings = |out: &str| fs::read(desk.path(out).join("embeddings.h5")).unwrap();
+    assert!(embeddings("out") == embeddings("whole"));
+}
+
+#[test]
+fn an_output_directory_that_cannot_be_made_is_named() {
+    let desk = Desk::with(TWO);
+    // Root may write to read-only directories, so these are two that nobody can write to.
+    for out in ["in.fasta/out", "/proc/plm-fleet"] {
+        desk.run(&format!("embed in.fasta --out {out}"))
+            .refuses(1, &[out], &desk.path(out));
+    }
 }

@@ -1,0 +1,140 @@
+//! From FASTA files to the index of a run, with no trace in a directory that is another run's.
+//!
+//! Whose a directory is can only be told once the input has been read, and compressed input is
+//! read by unpacking it into the directory. So where there is something to lose, the index stays
+//! in memory and what was unpacked is on loan, until the directory is known to be this run's.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use plm_index::{FastaIndex, Freshness, IndexConfig, Input};
+
+use crate::Error;
+use crate::claim::Claim;
+use crate::layout::Layout;
+
+/// Indexes FASTA files into `out_dir`, or takes up the index that is there if it is of the same
+/// content under the same policies.
+///
+/// # Errors
+/// [`Error::Index`] with every problem's file, record, line and byte offset; [`Error::OtherRun`]
+/// if `out_dir` holds a run of other inputs or policies; [`Error::Io`] if `out_dir` can't be made.
+/// A directory that is a run's is then as it was.
+pub fn build_index<I: Into<Input>>(
+    inputs: impl IntoIterator<Item = I>,
+    out_dir: impl AsRef<Path>,
+    config: IndexConfig,
+) -> Result<FastaIndex, Error> {
+    let layout = Layout::new(out_dir.as_ref());
+    let pending = PendingIndex::new(&layout, inputs, config)?;
+    Claim::check_inputs(&layout, pending.index())?;
+    pending.keep(&layout)
+}
+
+/// The index of a run's input, before it is known whether the directory is that run's.
+pub(crate) struct PendingIndex {
+    index: FastaIndex,
+    /// `None` if there was no run in the directory: all is written already.
+    unpacked: Option<Unpacked>,
+}
+
+impl PendingIndex {
+    pub(crate) fn new<I: Into<Input>>(
+        layout: &Layout,
+        inputs: impl IntoIterator<Item = I>,
+        config: IndexConfig,
+    ) -> Result<Self, Error> {
+        let inputs: Vec<Input> = inputs.into_iter().map(Into::into).collect();
+        let spool = layout.inputs();
+        let unpacked = layout
+            .holds_a_run()
+            .then(|| Unpacked::new(&spool))
+            .transpose()?;
+        // Also what finds a directory that can't be written to, before anything is computed.
+        fs::create_dir_all(&spool).map_err(Error::io(&spool))?;
+        let index = if unpacked.is_some() {
+            FastaIndex::build(&inputs, &spool, &config)?
+        } else {
+            let (index, freshness) =
+                FastaIndex::load_or_build(&inputs, &layout.index(), &spool, &config)?;
+            tracing::info!(
+                records = index.len(),
+                reused = freshness == Freshness::Reused,
+                "indexed"
+            );
+            index
+        };
+        Ok(Self { index, unpacked })
+    }
+
+    pub(crate) fn index(&self) -> &FastaIndex {
+        &self.index
+    }
+
+    /// The index, saved: the directory is this run's.
+    pub(crate) fn keep(self, layout: &Layout) -> Result<FastaIndex, Error> {
+        if let Some(unpacked) = self.unpacked {
+            unpacked.keep();
+            let path = layout.index();
+            if FastaIndex::load(&path).ok().as_ref() != Some(&self.index) {
+                self.index.save(&path)?;
+            }
+        }
+        Ok(self.index)
+    }
+}
+
+/// What unpacking adds to a folder: taken away again when this is dropped, unless it is kept.
+struct Unpacked {
+    folder: PathBuf,
+    /// What was there before; `None` if the folder was not.
+    before: Option<HashSet<OsString>>,
+    kept: bool,
+}
+
+impl Unpacked {
+    fn new(folder: &Path) -> Result<Self, Error> {
+        let before = match names(folder) {
+            Ok(names) => Some(names),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(Error::io(folder)(error)),
+        };
+        Ok(Self {
+            folder: folder.to_owned(),
+            before,
+            kept: false,
+        })
+    }
+
+    fn keep(mut self) {
+        self.kept = true;
+    }
+
+    fn take_away(&self) -> io::Result<()> {
+        let Some(before) = &self.before else {
+            return fs::remove_dir_all(&self.folder);
+        };
+        names(&self.folder)?
+            .difference(before)
+            .try_for_each(|name| fs::remove_file(self.folder.join(name)))
+    }
+}
+
+impl Drop for Unpacked {
+    fn drop(&mut self) {
+        if !self.kept
+            && let Err(error) = self.take_away()
+        {
+            tracing::debug!(%error, "the unpacked inputs stay");
+        }
+    }
+}
+
+fn names(folder: &Path) -> io::Result<HashSet<OsString>> {
+    fs::read_dir(folder)?
+        .map(|entry| Ok(entry?.file_name()))
+        .collect()
+}

@@ -1,0 +1,274 @@
+//! What is in an output directory: kept if it is another run's, made good if it is damaged.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use plm_fleet::{
+    Devices, DuplicatePolicy, Error, IndexConfig, Model, Part, PlanConfig, RunConfig, RunReport,
+    SegmentConfig, aggregate_parts, build_index, run_multi_gpu_inference, verify_run,
+};
+use tempfile::TempDir;
+
+/// A scratch directory with two FASTA files, `a.fasta` and `b.fasta`.
+struct Desk {
+    scratch: TempDir,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        for (name, first) in [("a.fasta", "MKV"), ("b.fasta", "MKW")] {
+            let records = (1..12).map(|i| format!(">p{i}\n{}\n", first.repeat(i)));
+            fs::write(scratch.path().join(name), records.collect::<String>()).unwrap();
+        }
+        Self { scratch }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    fn run(&self, fasta: &str, out: &str, config: &RunConfig) -> Result<RunReport, Error> {
+        run_multi_gpu_inference([self.path(fasta)], &Model::PlmTiny, self.path(out), config)
+    }
+
+    fn embeddings(&self, out: &str) -> Vec<u8> {
+        fs::read(self.path(out).join("embeddings.h5")).unwrap()
+    }
+
+    /// Every segment of a directory, in order.
+    fn segments(&self, out: &str) -> Vec<PathBuf> {
+        files(&self.path(out).join("shards"))
+            .into_keys()
+            .filter(|path| path.extension().is_some_and(|extension| extension == "h5"))
+            .collect()
+    }
+}
+
+/// Small batches, each a segment of its own.
+fn config() -> RunConfig {
+    RunConfig {
+        devices: Devices::CPU,
+        plan: PlanConfig::builder()
+            .max_residues(40)
+            .max_batch_tokens(42)
+            .build()
+            .unwrap(),
+        segments: SegmentConfig::builder().max_rows(1).build().unwrap(),
+        ..RunConfig::default()
+    }
+}
+
+fn part(index: u32) -> RunConfig {
+    RunConfig {
+        part: Part::new(index, 2).unwrap(),
+        ..config()
+    }
+}
+
+/// All files below a directory and their bytes; directories have none.
+fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+            found.insert(path, Vec::new());
+        } else {
+            let bytes = fs::read(&path).unwrap();
+            found.insert(path, bytes);
+        }
+    }
+    found
+}
+
+fn flip_a_byte(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_run_or_an_index_of_other_inputs_leaves_every_byte_as_it_was() {
+    let desk = Desk::new();
+    desk.run("a.fasta", "out", &config()).unwrap();
+    let before = files(&desk.path("out"));
+    let other_run = desk.run("b.fasta", "out", &config());
+    let policies = IndexConfig {
+        on_duplicate: DuplicatePolicy::Rename,
+        ..IndexConfig::default()
+    };
+    let index = |fasta, config| build_index([desk.path(fasta)], desk.path("out"), config);
+    for refused in [
+        other_run.map(|_| ()),
+        index("b.fasta", IndexConfig::default()).map(|_| ()),
+        index("a.fasta", policies).map(|_| ()),
+    ] {
+        assert!(
+            matches!(refused, Err(Error::OtherRun { .. })),
+            "{refused:?}"
+        );
+        assert!(files(&desk.path("out")) == before);
+    }
+    verify_run(desk.path("out")).unwrap();
+}
+
+#[test]
+fn bad_input_leaves_a_finished_run_as_it_was() {
+    let desk = Desk::new();
+    desk.run("a.fasta", "out", &config()).unwrap();
+    let before = files(&desk.path("out"));
+    fs::write(desk.path("b.fasta"), ">bad\nMK7\n").unwrap();
+    let refused = desk.run("b.fasta", "out", &config());
+    assert!(matches!(refused, Err(Error::Index(_))), "{refused:?}");
+    assert!(files(&desk.path("out")) == before);
+}
+
+#[test]
+fn segments_that_are_damaged_or_gone_are_made_again() {
+    let desk = Desk::new();
+    desk.run("a.fasta", "out", &config()).unwrap();
+    let expected = desk.embeddings("out");
+    fs::remove_file(desk.path("out/embeddings.h5")).unwrap();
+    fs::remove_file(desk.path("out/run.json")).unwrap();
+    let segments = desk.segments("out");
+    flip_a_byte(&segments[0]);
+    fs::remove_file(segments.last().unwrap()).unwrap();
+
+    let report = desk.run("a.fasta", "out", &config()).unwrap();
+    assert!(desk.embeddings("out") == expected);
+    assert_eq!(report.sequences(), 11);
+    let computed: u64 = report.workers().map(|worker| worker.sequences).sum();
+    assert!((2..11).contains(&computed), "{computed} were computed");
+    verify_run(desk.path("out")).unwrap();
+}
+
+#[test]
+fn a_part_that_is_whole_is_not_computed_again() {
+    let desk = Desk::new();
+    let first = desk.run("a.fasta", "out", &part(0)).unwrap();
+    let before = files(&desk.path("out"));
+    let again = desk.run("a.fasta", "out", &part(0)).unwrap();
+    assert_eq!(again.parts, first.parts);
+    assert!(files(&desk.path("out")) == before);
+}
+
+#[test]
+fn a_part_with_damaged_segments_is_made_good_before_it_is_merged() {
+    let desk = Desk::new();
+    desk.run("a.fasta", "whole", &config()).unwrap();
+    for index in [0, 1] {
+        desk.run("a.fasta", "out", &part(index)).unwrap();
+    }
+    let segments = desk.segments("out");
+    // The first is of part 1, the last of part 2.
+    flip_a_byte(&segments[0]);
+    fs::remove_file(segments.last().unwrap()).unwrap();
+    aggregate_parts(desk.path("out"), &[]).unwrap_err();
+    desk.run("a.fasta", "out", &part(0)).unwrap();
+    let missing = aggregate_parts(desk.path("out"), &[]).unwrap_err();
+    assert!(
+        matches!(
+            missing,
+            Error::Shards(plm_fleet::shards::Error::MissingRows { .. })
+        ),
+        "{missing}"
+    );
+    desk.run("a.fasta", "out", &part(1)).unwrap();
+    let report = aggregate_parts(desk.path("out"), &[]).unwrap();
+    assert_eq!(report.sequences(), 11);
+    assert!(desk.embeddings("out") == desk.embeddings("whole"));
+}
+
+#[test]
+fn a_result_of_another_run_is_not_taken_for_this_ones_when_the_fingerprint_is_gone() {
+    let desk = Desk::new();
+    desk.run("a.fasta", "out", &config()).unwrap();
+    let fingerprint = desk.path("out/fingerprint.json");
+    let original = fs::read(&fingerprint).unwrap();
+    fs::remove_file(&fingerprint).unwrap();
+    let before = files(&desk.path("out"));
+    let refused = desk.run("b.fasta", "out", &config()).map(|_| ());
+    let index = build_index(
+        [desk.path("b.fasta")],
+        desk.path("out"),
+        IndexConfig::default(),
+    );
+    for refused in [refused, index.map(|_| ())] {
+        let error = refused.unwrap_err();
+        assert!(
+            matches!(&error, Error::OtherRun { path, .. } if path.ends_with("embeddings.h5")),
+            "{error}"
+        );
+        assert!(files(&desk.path("out")) == before);
+    }
+    // The run that it is of gets its fingerprint back.
+    desk.run("a.fasta", "out", &config()).unwrap();
+    assert_eq!(fs::read(&fingerprint).unwrap(), original);
+    verify_run(desk.path("out")).unwrap();
+}
+
+#[test]
+fn a_result_of_another_run_is_not_taken_for_this_ones_under_this_ones_fingerprint() {
+    let desk = Desk::new();
+    for (fasta, out) in [("a.fasta", "a"), ("b.fasta", "b")] {
+        desk.run(fasta, out, &config()).unwrap();
+    }
+    fs::copy(
+        desk.path("b/fingerprint.json"),
+        desk.path("a/fingerprint.json"),
+    )
+    .unwrap();
+    let before = files(&desk.path("a"));
+    let error = desk.run("b.fasta", "a", &config()).unwrap_err();
+    assert!(
+        matches!(&error, Error::OtherRun { path, .. } if path.ends_with("embeddings.h5")),
+        "{error}"
+    );
+    aggregate_parts(desk.path("a"), &[]).unwrap_err();
+    assert!(files(&desk.path("a")) == before);
+}
+
+#[test]
+fn segments_of_another_run_are_not_mixed_in_when_the_fingerprint_is_gone() {
+    let desk = Desk::new();
+    desk.run("a.fasta", "out", &part(0)).unwrap();
+    fs::remove_file(desk.path("out/fingerprint.json")).unwrap();
+    let before = files(&desk.path("out"));
+    let refused = desk.run("b.fasta", "out", &part(0));
+    assert!(
+        matches!(
+            refused,
+            Err(Error::Shards(plm_fleet::shards::Error::OtherRun { .. }))
+        ),
+        "{refused:?}"
+    );
+    assert!(files(&desk.path("out")) == before);
+}
+
+#[test]
+fn a_damaged_fingerprint_or_result_is_named_and_nothing_is_overwritten() {
+    let desk = Desk::new();
+    desk.run("a.fasta", "out", &config()).unwrap();
+    for (name, words) in [
+        ("fingerprint.json", "choose another --out"),
+        ("embeddings.h5", "move it away and run again"),
+    ] {
+        let path = desk.path("out").join(name);
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        let before = files(&desk.path("out"));
+        let error = desk
+            .run("a.fasta", "out", &config())
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(name) && error.contains(words), "{error}");
+        assert!(files(&desk.path("out")) == before);
+        // As the message says.
+        fs::remove_file(&path).unwrap();
+        desk.run("a.fasta", "out", &config()).unwrap();
+        assert!(fs::read(&path).unwrap() == whole, "{name}");
+    }
+}
