@@ -62,7 +62,7 @@ pub(crate) struct EmbedArgs {
     #[arg(long, default_value = "auto")]
     pub(crate) devices: Devices,
 
-    /// The model's number format; on the CPU, bf16 and f16 give that format's rounding, not its speed
+    /// The model's number format; on the CPU, bf16 and f16 round the weights and bring no speed
     #[arg(long, default_value = "f32", value_name = "f32|bf16|f16")]
     pub(crate) dtype: Dtype,
 

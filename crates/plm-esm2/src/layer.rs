@@ -62,26 +62,22 @@ impl Layer {
     }
 
     /// From the residual stream `x` and `normalised` (`x` after this layer's first norm), both
-    /// `[total_tokens, hidden_size]`, to the same two for what follows. `round` is applied to every
-    /// tensor in between.
+    /// `[total_tokens, hidden_size]`, to the same two for what follows.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
         normalised: &Tensor,
         attention: &VarlenAttention<'_>,
-        round: impl Fn(Tensor) -> Result<Tensor>,
     ) -> Result<(Tensor, Tensor)> {
-        let qkv = round(self.qkv.forward(normalised)?)?;
-        let attended = round(attention.forward(&qkv, &self.qkv_bias)?)?;
-        let projection = round(self.attention_output.forward(&attended)?)?;
+        let qkv = self.qkv.forward(normalised)?;
+        let attended = attention.forward(&qkv, &self.qkv_bias)?;
+        let projection = self.attention_output.forward(&attended)?;
         let (x, normalised) = self.feed_forward_norm.forward(x, &projection)?;
-        let (x, normalised) = (round(x)?, round(normalised)?);
 
-        let inner = round(self.fc1.forward(&normalised)?)?;
+        let inner = self.fc1.forward(&normalised)?;
         bias_gelu_inplace(&inner, &self.fc1_bias)?;
-        let projection = round(self.fc2.forward(&round(inner)?)?)?;
-        let (x, normalised) = self.next_norm.forward(&x, &projection)?;
-        Ok((round(x)?, round(normalised)?))
+        let projection = self.fc2.forward(&inner)?;
+        self.next_norm.forward(&x, &projection)
     }
 }
 

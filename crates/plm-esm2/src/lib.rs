@@ -37,7 +37,6 @@ mod loader;
 mod micro_batch;
 mod model;
 mod outputs;
-mod precision;
 mod shapes;
 
 pub use alphabet::{VOCABULARY, token_map};

@@ -37,14 +37,10 @@ impl LmHead {
     }
 
     /// `[total_tokens, 33]` from the last layer's `[total_tokens, hidden_size]`.
-    pub(crate) fn forward(
-        &self,
-        hidden: &Tensor,
-        round: impl Fn(Tensor) -> Result<Tensor>,
-    ) -> Result<Tensor> {
-        let x = round(self.dense.forward(hidden)?)?;
+    pub(crate) fn forward(&self, hidden: &Tensor) -> Result<Tensor> {
+        let x = self.dense.forward(hidden)?;
         bias_gelu_inplace(&x, &self.dense_bias)?;
-        let x = round(self.norm.forward(&round(x)?)?)?;
-        round(self.decoder.forward(&x)?.broadcast_add(&self.bias)?)
+        let x = self.norm.forward(&x)?;
+        self.decoder.forward(&x)?.broadcast_add(&self.bias)
     }
 }

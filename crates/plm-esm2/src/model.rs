@@ -11,7 +11,6 @@ use crate::alphabet::{MASK, VOCABULARY};
 use crate::layer::Layer;
 use crate::lm_head::LmHead;
 use crate::micro_batch::MicroBatch;
-use crate::precision::Precision;
 use crate::{Checkpoint, Config, Error, ModelOutputs, Outputs};
 
 /// An ESM-2 in memory.
@@ -19,7 +18,6 @@ use crate::{Checkpoint, Config, Error, ModelOutputs, Outputs};
 pub struct Esm2 {
     name: String,
     config: Config,
-    precision: Precision,
     device: Device,
     embeddings: Tensor,
     first_norm: LayerNorm,
@@ -30,8 +28,8 @@ pub struct Esm2 {
 }
 
 impl Esm2 {
-    /// Loads a checkpoint to compute in `dtype` on the CPU, where the 16-bit formats give the numerics
-    /// of such a model (weights and every tensor between two operations are rounded) and no speed.
+    /// Loads a checkpoint with its weights rounded to `dtype`. All arithmetic is f32, so the 16-bit formats
+    /// bring no speed here.
     ///
     /// # Errors
     /// If a weight can't be read.
@@ -61,7 +59,6 @@ impl Esm2 {
             .transpose()?;
         Ok(Self {
             name: checkpoint.name().to_owned(),
-            precision: Precision::new(dtype),
             embeddings,
             first_norm: LayerNorm::new(
                 &first_norm.get(hidden, "weight")?,
@@ -137,7 +134,6 @@ impl Esm2 {
         rotary: &Rotary,
         outputs: &Outputs,
     ) -> TensorResult<PieceOutputs> {
-        let round = |tensor| self.precision.round(tensor);
         let token_dropout = self.config.token_dropout.then_some(TokenDropout {
             mask_token_id: MASK,
         });
@@ -157,17 +153,17 @@ impl Esm2 {
             Ok(())
         };
 
-        let mut x = round(embed_tokens(
+        let mut x = embed_tokens(
             &self.embeddings,
             &piece.token_ids,
             &piece.padded,
             token_dropout,
-        )?)?;
+        )?;
         take_mean(0, &x)?;
-        let mut normalised = round(self.first_norm.forward(&x)?)?;
+        let mut normalised = self.first_norm.forward(&x)?;
         let depth = self.depth(outputs);
         for (layer, number) in self.layers[..depth].iter().zip(1..) {
-            (x, normalised) = layer.forward(&x, &normalised, &attention, round)?;
+            (x, normalised) = layer.forward(&x, &normalised, &attention)?;
             let is_last = number == self.config.num_layers;
             take_mean(number, if is_last { &normalised } else { &x })?;
         }
@@ -205,7 +201,7 @@ impl Esm2 {
     ) -> TensorResult<Vec<f32>> {
         match &self.lm_head {
             Some(lm_head) if outputs.logits => {
-                let logits = lm_head.forward(normalised, |tensor| self.precision.round(tensor))?;
+                let logits = lm_head.forward(normalised)?;
                 to_values(&piece.without_padding(&logits)?)
             }
             _ => Ok(Vec::new()),

@@ -19,7 +19,6 @@ use plm_core::Dtype;
 use serde::Deserialize;
 
 use crate::alphabet::VOCABULARY;
-use crate::precision::Precision;
 use crate::{Config, Error, ModelShape};
 use source::Source;
 use stored::StoredTensor;
@@ -138,9 +137,9 @@ impl Checkpoint {
         digest::of(&self.config, &self.tensors)
     }
 
-    /// The weights for a model that computes in `dtype` on `device`, by their names with no `esm.` in front.
+    /// The weights as f32 rounded to `dtype`, on `device`, by their names with no `esm.` in front.
     pub(crate) fn weights(&self, dtype: Dtype, device: &Device) -> VarBuilder<'_> {
-        let backend = weights::Backend(&self.tensors, Precision::new(dtype));
+        let backend = weights::Backend(&self.tensors, dtype);
         VarBuilder::from_backend(Box::new(backend), DType::F32, device.clone())
     }
 }

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Error, Result, Shape, Tensor};
 use candle_nn::{Init, var_builder::SimpleBackend};
+use plm_core::Dtype;
 
 use super::stored::StoredTensor;
-use crate::precision::Precision;
 
 /// Tensors that were checked when the checkpoint was opened, rounded to what the model computes in.
 pub(super) struct Backend<'a>(
     pub(super) &'a BTreeMap<String, StoredTensor>,
-    pub(super) Precision,
+    pub(super) Dtype,
 );
 
 impl SimpleBackend for Backend<'_> {
@@ -40,10 +40,41 @@ impl SimpleBackend for Backend<'_> {
         })?;
         let values = stored.to_f32().map_err(Error::wrap)?;
         let tensor = Tensor::from_vec(values, stored.shape(), device)?;
-        self.1.round(tensor)?.to_dtype(dtype)
+        round(&tensor, self.1)?.to_dtype(dtype)
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
         self.0.contains_key(name)
+    }
+}
+
+/// `tensor` with values that `format` can hold: to nearest, ties to even.
+fn round(tensor: &Tensor, format: Dtype) -> Result<Tensor> {
+    let narrow = match format {
+        Dtype::F32 => DType::F32,
+        Dtype::Bf16 => DType::BF16,
+        Dtype::F16 => DType::F16,
+    };
+    tensor.to_dtype(narrow)?.to_dtype(tensor.dtype())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_is_to_nearest_with_ties_to_even() {
+        let rounded = |dtype, value: f32| {
+            let tensor = Tensor::new(&[value], &Device::Cpu).unwrap();
+            round(&tensor, dtype).unwrap().to_vec1::<f32>().unwrap()[0]
+        };
+        let ulp = 1.0 / 128.0;
+        assert_eq!(rounded(Dtype::Bf16, 1.0 + 0.5 * ulp), 1.0);
+        assert_eq!(rounded(Dtype::Bf16, 1.0 + 1.5 * ulp), 1.0 + 2.0 * ulp);
+        assert_eq!(rounded(Dtype::Bf16, 1.0 + 0.6 * ulp), 1.0 + ulp);
+        let ulp = 1.0 / 1024.0;
+        assert_eq!(rounded(Dtype::F16, 1.0 + 0.5 * ulp), 1.0);
+        assert_eq!(rounded(Dtype::F16, 1.0 + 1.5 * ulp), 1.0 + 2.0 * ulp);
+        assert_eq!(rounded(Dtype::F32, 1.0 + 1e-7), 1.0 + 1e-7);
     }
 }
