@@ -30,6 +30,29 @@ pub enum Error {
     /// The output could not be written, merged or verified.
     #[error(transparent)]
     Shards(#[from] plm_shards::Error),
+    /// A protein is longer than the model's window, and the plan is to fail then.
+    #[error(
+        "{file}, line {line}, byte {byte_offset}: {id:?} has {residue_count} residues, over the \
+         {max_residues} that --max-residues allows{}; choose another --on-long, or a larger \
+         --max-residues",
+        and_more(*others)
+    )]
+    SequenceTooLong {
+        /// The input file.
+        file: String,
+        /// The line of the record's `>`, from one.
+        line: u64,
+        /// The byte of the record's `>`, from zero; of the uncompressed text.
+        byte_offset: u64,
+        /// The record's name.
+        id: String,
+        /// Its residues.
+        residue_count: u32,
+        /// The limit.
+        max_residues: u32,
+        /// How many more records are over it.
+        others: u64,
+    },
     /// The policies left nothing of the input.
     #[error(
         "none of the {records} records is to be embedded: all are left out by the policies \
@@ -177,6 +200,7 @@ impl Error {
             | Self::Model(_)
             | Self::Shards(plm_shards::Error::UnsupportedDtype { .. })
             | Self::NothingToEmbed { .. }
+            | Self::SequenceTooLong { .. }
             | Self::OtherRun { .. } => true,
             // One without a report was raised before any rank was started.
             Self::Coordinator(error) => error.report().is_none(),
@@ -188,6 +212,14 @@ impl Error {
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
+    }
+}
+
+fn and_more(others: u64) -> String {
+    match others {
+        0 => String::new(),
+        1 => " (and so has one more record)".to_owned(),
+        others => format!(" (and so have {others} more records)"),
     }
 }
 

@@ -65,7 +65,8 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
     let pending = PendingIndex::new(&layout, inputs, config.index)?;
     seconds.index = lap(&started, &seconds);
 
-    let plan = BatchPlan::new(pending.index(), &model.tokens(), &config.plan)?;
+    let plan = BatchPlan::new(pending.index(), &model.tokens(), &config.plan)
+        .map_err(|error| with_place(error, pending.index()))?;
     if plan.num_rows() == 0 {
         return Err(Error::NothingToEmbed {
             records: pending.index().len(),
@@ -139,6 +140,31 @@ fn records_of_part(
         });
     }
     counts
+}
+
+/// A refusal of a record, with the place that the planner, which knows no files, can't name.
+fn with_place(error: plm_coordinator::Error, index: &FastaIndex) -> Error {
+    match error {
+        plm_coordinator::Error::SequenceTooLong {
+            row,
+            id,
+            residue_count,
+            max_residues,
+            others,
+        } => {
+            let record = index.record(row);
+            Error::SequenceTooLong {
+                file: record.file.name.clone(),
+                line: record.line,
+                byte_offset: record.byte_offset,
+                id,
+                residue_count,
+                max_residues,
+                others,
+            }
+        }
+        other => other.into(),
+    }
 }
 
 /// The seconds since the last lap, given those that are noted already.

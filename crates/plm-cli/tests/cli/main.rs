@@ -334,7 +334,11 @@ fn a_missing_file_is_named() {
 fn a_very_long_protein_is_truncated_or_refused_as_asked() {
     let desk = Desk::with(format!(">titin\n{}\n", "MKVLAG".repeat(40_000 / 6)));
     desk.run("embed in.fasta --out refused --on-long fail")
-        .refuses(3, &["titin", "39996", "1022"], &desk.path("refused"));
+        .refuses(
+            3,
+            &["in.fasta, line 1, byte 0", "titin", "39996", "1022"],
+            &desk.path("refused"),
+        );
     let said = desk.run("embed in.fasta --out out");
     assert_eq!(said.code, Some(0), "{}", said.stderr);
     let ledger = fs::read_to_string(desk.path("out/ledger.tsv")).unwrap();
