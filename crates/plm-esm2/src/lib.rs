@@ -32,6 +32,7 @@ mod checkpoint;
 mod config;
 mod error;
 mod layer;
+mod linear;
 mod lm_head;
 mod loader;
 mod micro_batch;

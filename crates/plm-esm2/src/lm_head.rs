@@ -1,11 +1,12 @@
 //! The masked-language-model head.
 
-use candle_core::{Module, Result, Tensor};
-use candle_nn::VarBuilder;
-use candle_transformers::models::with_tracing::Linear;
-use plm_kernels::{LayerNorm, bias_gelu_inplace};
+use std::sync::Arc;
 
-use crate::layer::linear;
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+use plm_kernels::{Blas, LayerNorm, bias_gelu_inplace};
+
+use crate::linear::Linear;
 use crate::{Config, VOCABULARY};
 
 /// Hidden states to logits over the 33 tokens; its decoder is the token embedding.
@@ -20,18 +21,23 @@ pub(crate) struct LmHead {
 
 impl LmHead {
     /// The head whose weights are in `own`, with the token embedding `embeddings` `[33, hidden_size]`.
-    pub(crate) fn new(own: &VarBuilder<'_>, embeddings: &Tensor, config: &Config) -> Result<Self> {
+    pub(crate) fn new(
+        own: &VarBuilder<'_>,
+        embeddings: &Tensor,
+        config: &Config,
+        blas: Option<&Arc<Blas>>,
+    ) -> Result<Self> {
         let hidden = config.hidden_size;
         let (dense, norm) = (own.pp("dense"), own.pp("layer_norm"));
         Ok(Self {
-            dense: linear(&dense.get((hidden, hidden), "weight")?)?,
+            dense: Linear::new(dense.get((hidden, hidden), "weight")?, blas)?,
             dense_bias: dense.get(hidden, "bias")?,
             norm: LayerNorm::new(
                 &norm.get(hidden, "weight")?,
                 &norm.get(hidden, "bias")?,
                 config.layer_norm_eps,
             )?,
-            decoder: linear(embeddings)?,
+            decoder: Linear::new(embeddings.clone(), blas)?,
             bias: own.get(VOCABULARY.len(), "bias")?,
         })
     }

@@ -47,6 +47,16 @@ impl MicroBatch {
         Ok(pieces)
     }
 
+    /// All of `batch` as one piece, for a device that is not the CPU.
+    pub(crate) fn whole(batch: &PackedBatch, device: &Device) -> Result<Self> {
+        let sequences = CuSeqlens::new(batch.cu_seqlens().to_vec())?;
+        Ok(Self {
+            token_ids: Tensor::new(batch.token_ids(), device)?,
+            padded: sequences.clone(),
+            sequences,
+        })
+    }
+
     fn new(token_ids: &[u32], ends: &[u32], device: &Device) -> Result<Self> {
         let offsets: Vec<u32> = ends.iter().map(|end| end - ends[0]).collect();
         let mut token_ids = token_ids.to_vec();

@@ -2,9 +2,9 @@
 
 use std::sync::Mutex;
 
-use candle_core::{Device, Result as TensorResult, Tensor};
+use candle_core::{DType, Device, Result as TensorResult, Tensor};
 use plm_core::{Dtype, PackedBatch, PooledBatch};
-use plm_kernels::{LayerNorm, Rotary, TokenDropout, VarlenAttention, embed_tokens, segment_mean};
+use plm_kernels::{Blas, LayerNorm, Rotary, TokenDropout, VarlenAttention, embed_tokens, segment_mean};
 use rayon::prelude::*;
 
 use crate::alphabet::{MASK, VOCABULARY};
@@ -36,10 +36,24 @@ impl Esm2 {
     /// # Errors
     /// If a weight can't be read.
     pub fn new(checkpoint: &Checkpoint, dtype: Dtype) -> Result<Self, Error> {
-        let device = Device::Cpu;
+        Self::on_device(checkpoint, dtype, Device::Cpu)
+    }
+
+    /// Loads a checkpoint to compute in `dtype` on `device`: the CPU, or what [`plm_kernels::cuda_device`] opens. The
+    /// model then belongs to the thread that loaded it.
+    ///
+    /// # Errors
+    /// If a weight can't be read, or the device has no room.
+    pub fn on_device(checkpoint: &Checkpoint, dtype: Dtype, device: Device) -> Result<Self, Error> {
+        let precision = Precision::new(dtype, &device);
+        let blas = match &device {
+            Device::Cpu => None,
+            device => Some(Blas::new(device)?),
+        };
+        let blas = blas.as_ref();
         let config = checkpoint.config().clone();
         let hidden = config.hidden_size;
-        let weights = checkpoint.weights(dtype, &device);
+        let weights = checkpoint.weights(precision, &device);
         let encoder = weights.pp("encoder");
         let layer = |index: usize| encoder.pp("layer").pp(index);
         // The norm before a layer's attention belongs to what comes before the layer.
@@ -48,7 +62,7 @@ impl Esm2 {
             _ => layer(index).pp("attention.LayerNorm"),
         };
         let layers = (0..config.num_layers)
-            .map(|index| Layer::new(&layer(index), &norm_before(index + 1), &config))
+            .map(|index| Layer::new(&layer(index), &norm_before(index + 1), &config, blas))
             .collect::<TensorResult<_>>()?;
         let first_norm = norm_before(0);
         let embeddings = weights.get(
@@ -57,11 +71,11 @@ impl Esm2 {
         )?;
         let lm_head = checkpoint
             .has_lm_head()
-            .then(|| LmHead::new(&weights.pp("lm_head"), &embeddings, &config))
+            .then(|| LmHead::new(&weights.pp("lm_head"), &embeddings, &config, blas))
             .transpose()?;
         Ok(Self {
             name: checkpoint.name().to_owned(),
-            precision: Precision::new(dtype),
+            precision,
             embeddings,
             first_norm: LayerNorm::new(
                 &first_norm.get(hidden, "weight")?,
@@ -89,11 +103,16 @@ impl Esm2 {
     pub fn forward(&self, batch: &PackedBatch, outputs: &Outputs) -> Result<ModelOutputs, Error> {
         self.check(outputs)?;
         let rotary = self.rotary(batch.max_sequence_tokens())?;
-        let pieces = MicroBatch::split(batch, &self.device)?
-            .into_par_iter()
-            .with_max_len(1)
-            .map(|piece| self.forward_piece(&piece, &rotary, outputs))
-            .collect::<TensorResult<Vec<_>>>()?;
+        let pieces = if self.device.is_cpu() {
+            MicroBatch::split(batch, &self.device)?
+                .into_par_iter()
+                .with_max_len(1)
+                .map(|piece| self.forward_piece(&piece, &rotary, outputs))
+                .collect::<TensorResult<Vec<_>>>()?
+        } else {
+            let whole = MicroBatch::whole(batch, &self.device)?;
+            vec![self.forward_piece(&whole, &rotary, outputs)?]
+        };
         Ok(self.join(&pieces, batch.num_sequences(), outputs))
     }
 
@@ -249,14 +268,14 @@ struct PieceOutputs {
 }
 
 fn to_values(tensor: &Tensor) -> TensorResult<Vec<f32>> {
-    tensor.flatten_all()?.to_vec1()
+    tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
 }
 
 /// The first row of each sequence, one after the other.
 fn bos_rows(last: &Tensor, piece: &MicroBatch) -> TensorResult<Vec<f32>> {
     let mut rows = Vec::new();
     for sequence in piece.sequences.ranges() {
-        rows.extend(last.get(sequence.start)?.to_vec1::<f32>()?);
+        rows.extend(to_values(&last.get(sequence.start)?)?);
     }
     Ok(rows)
 }

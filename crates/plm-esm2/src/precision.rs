@@ -1,43 +1,63 @@
-//! The numerics of 16-bit models on a CPU.
+//! The numerics of 16-bit models.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use plm_core::Dtype;
 
-/// Rounds tensors to the number format a model computes in.
+/// The number format that a model computes in, on a device.
 ///
-/// A CPU multiplies in f32 either way. For the 16-bit formats, weights are rounded once and
-/// every tensor between two operations is rounded (to nearest, ties to even), which is what a
-/// device does that stores 16 bits and accumulates in 32. It gives those numerics, at no gain in speed.
+/// A CPU multiplies in f32 either way. For the 16-bit formats, weights are rounded once and every tensor between two
+/// operations is rounded (to nearest, ties to even), which is what a GPU does that stores 16 bits and accumulates in 32. It
+/// gives those numerics, at no gain in speed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Precision(Dtype);
+pub(crate) struct Precision {
+    dtype: Dtype,
+    /// Tensors stay f32 and hold values that the format can.
+    emulated: bool,
+}
 
 impl Precision {
-    pub(crate) fn new(dtype: Dtype) -> Self {
-        Self(dtype)
+    pub(crate) fn new(dtype: Dtype, device: &Device) -> Self {
+        Self {
+            dtype,
+            emulated: device.is_cpu(),
+        }
     }
 
-    /// `tensor`, still f32, with values that the format can hold.
+    /// The format that tensors are stored in.
+    pub(crate) fn stored(self) -> DType {
+        if self.emulated {
+            DType::F32
+        } else {
+            candle_dtype(self.dtype)
+        }
+    }
+
+    /// `tensor`, stored as it is, with values that the format can hold.
     pub(crate) fn round(self, tensor: Tensor) -> Result<Tensor> {
-        let narrow = match self.0 {
-            Dtype::F32 => return Ok(tensor),
-            Dtype::Bf16 => DType::BF16,
-            Dtype::F16 => DType::F16,
-        };
-        tensor.to_dtype(narrow)?.to_dtype(DType::F32)
+        if self.dtype == Dtype::F32 || !self.emulated {
+            return Ok(tensor);
+        }
+        tensor.to_dtype(candle_dtype(self.dtype))?.to_dtype(DType::F32)
+    }
+}
+
+fn candle_dtype(dtype: Dtype) -> DType {
+    match dtype {
+        Dtype::F32 => DType::F32,
+        Dtype::Bf16 => DType::BF16,
+        Dtype::F16 => DType::F16,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
-
     use super::*;
 
     #[test]
     fn rounding_is_to_nearest_with_ties_to_even() {
         let rounded = |dtype, value: f32| {
             let tensor = Tensor::new(&[value], &Device::Cpu).unwrap();
-            let tensor = Precision::new(dtype).round(tensor).unwrap();
+            let tensor = Precision::new(dtype, &Device::Cpu).round(tensor).unwrap();
             tensor.to_vec1::<f32>().unwrap()[0]
         };
         let ulp = 1.0 / 128.0;

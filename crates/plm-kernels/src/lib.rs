@@ -22,11 +22,20 @@
 //! format or device than they ask for.
 //!
 //! This crate must not know what a model's layers are called, nor where weights come from.
+#![cfg_attr(
+    feature = "cuda",
+    allow(
+        unsafe_code,
+        reason = "kernels and cublasLt are called with pointers, whose shapes each call answers for"
+    )
+)]
 
 mod attention;
 mod bias_gelu;
 mod cpu;
 mod cu_seqlens;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod embed_tokens;
 mod layer_norm;
 mod math;

@@ -13,9 +13,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 use candle_nn::VarBuilder;
-use plm_core::Dtype;
 use serde::Deserialize;
 
 use crate::alphabet::VOCABULARY;
@@ -138,10 +137,10 @@ impl Checkpoint {
         digest::of(&self.config, &self.tensors)
     }
 
-    /// The weights for a model that computes in `dtype` on `device`, by their names with no `esm.` in front.
-    pub(crate) fn weights(&self, dtype: Dtype, device: &Device) -> VarBuilder<'_> {
-        let backend = weights::Backend(&self.tensors, Precision::new(dtype));
-        VarBuilder::from_backend(Box::new(backend), DType::F32, device.clone())
+    /// The weights for a model that computes in `precision` on `device`, by their names with no `esm.` in front.
+    pub(crate) fn weights(&self, precision: Precision, device: &Device) -> VarBuilder<'_> {
+        let backend = weights::Backend(&self.tensors, precision);
+        VarBuilder::from_backend(Box::new(backend), precision.stored(), device.clone())
     }
 }
 

@@ -39,8 +39,8 @@ impl SimpleBackend for Backend<'_> {
             path: name.to_owned(),
         })?;
         let values = stored.to_f32().map_err(Error::wrap)?;
-        let tensor = Tensor::from_vec(values, stored.shape(), device)?;
-        self.1.round(tensor)?.to_dtype(dtype)
+        let tensor = Tensor::from_vec(values, stored.shape(), &Device::Cpu)?;
+        self.1.round(tensor)?.to_dtype(dtype)?.to_device(device)
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
