@@ -7,7 +7,9 @@ use std::{env, fs};
 pub(crate) fn copy_runtime(out_dir: &Path) {
     println!("cargo:rerun-if-env-changed=CUDA_HOME");
     let Some(home) = env::var_os("CUDA_HOME").map(PathBuf::from) else {
-        panic!("CUDA_HOME is not set: source crates/plm-kernels/cuda-tools.sh, or set it to a CUDA 13 toolkit");
+        panic!(
+            "CUDA_HOME is not set: source crates/plm-kernels/cuda-tools.sh, or set it to a CUDA 13 toolkit"
+        );
     };
     let candidates = ["lib64", "lib"].map(|folder| home.join(folder).join("libcudart_static.a"));
     let Some(runtime) = candidates.iter().find(|path| path.exists()) else {

@@ -10,8 +10,6 @@ struct Library {
     name: &'static str,
     /// What is opened at run time.
     soname: &'static str,
-    /// A library that the loader may not find for it when it is opened by its path.
-    needs: Option<&'static str>,
     /// What its functions return if it is absent.
     absent: i32,
 }
@@ -20,31 +18,26 @@ const LIBRARIES: [Library; 5] = [
     Library {
         name: "cuda",
         soname: "libcuda.so.1",
-        needs: None,
         absent: 100, // CUDA_ERROR_NO_DEVICE
     },
     Library {
         name: "cublas",
         soname: "libcublas.so.13",
-        needs: Some("libcublasLt.so.13"),
         absent: 1, // CUBLAS_STATUS_NOT_INITIALIZED
     },
     Library {
         name: "cublasLt",
         soname: "libcublasLt.so.13",
-        needs: None,
         absent: 1, // CUBLAS_STATUS_NOT_INITIALIZED
     },
     Library {
         name: "curand",
         soname: "libcurand.so.10",
-        needs: None,
         absent: 101, // CURAND_STATUS_NOT_INITIALIZED
     },
     Library {
         name: "nvrtc",
         soname: "libnvrtc.so.13",
-        needs: None,
         absent: 1, // NVRTC_ERROR_OUT_OF_MEMORY: it has none that fits better
     },
 ];
@@ -66,23 +59,19 @@ pub(crate) fn make_all() {
 
 /// Compiles `lib<name>.a` into `OUT_DIR`.
 fn make(library: &Library) {
-    let quoted = |name: &str| format!("\"{name}\"");
     let mut compiler = cc::Build::new();
     compiler
         .file(list_stand_ins(library.name))
         .file("src/resolve.c")
         .include("src")
         .define("RESOLVE", &*format!("cuda_lazy_resolve_{}", library.name))
-        .define("SONAME", &*quoted(library.soname))
+        .define("SONAME", &*format!("\"{}\"", library.soname))
         .define("ABSENT", &*library.absent.to_string())
         .pic(true)
         .opt_level(2)
         .warnings_into_errors(true)
         // Who links what is for the crates that bind these libraries to say.
         .cargo_metadata(false);
-    if let Some(needs) = library.needs {
-        compiler.define("NEEDS", &*quoted(needs));
-    }
     compiler.compile(library.name);
 }
 

@@ -1,7 +1,6 @@
 // Finds the functions of one CUDA library. Compiled once per library, with
 //   RESOLVE  the name of the function below that its stand-ins call,
 //   SONAME   the library, as the loader knows it,
-//   NEEDS    a library beside it to open first, if there is one,
 //   ABSENT   what its functions return if it is not there.
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -35,10 +34,6 @@ static void look_in(const char *prefix, const char *pattern) {
     return;
   }
   for (size_t i = 0; i < folders.gl_pathc && !library; i++) {
-#ifdef NEEDS
-    // Once it is open, the loader knows it by its name.
-    open_in(folders.gl_pathv[i], NEEDS);
-#endif
     library = open_in(folders.gl_pathv[i], SONAME);
   }
   globfree(&folders);
