@@ -1,0 +1,65 @@
+// What the kernels share: number formats, 16-byte vectors and sums over a block in a fixed order.
+//
+// Every kernel computes in f32 and rounds once, where it stores. No kernel uses atomics, and every sum runs in an order
+// that the shape of one row or one sequence fixes: neighbours in the batch never change a bit.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <stdint.h>
+
+__device__ inline float to_f32(float x) { return x; }
+__device__ inline float to_f32(__half x) { return __half2float(x); }
+__device__ inline float to_f32(__nv_bfloat16 x) { return __bfloat162float(x); }
+
+template <typename T> __device__ inline T from_f32(float x);
+template <> __device__ inline float from_f32<float>(float x) { return x; }
+template <> __device__ inline __half from_f32<__half>(float x) { return __float2half_rn(x); }
+template <> __device__ inline __nv_bfloat16 from_f32<__nv_bfloat16>(float x) { return __float2bfloat16_rn(x); }
+
+// `N` neighbouring numbers that one instruction loads or stores, if they fill 16 bytes or less.
+template <typename T, int N> struct alignas(sizeof(T) * N) Vec {
+  T values[N];
+};
+
+template <typename T> constexpr int VEC = 16 / sizeof(T);
+
+template <typename T, int N> __device__ inline Vec<T, N> load_vec(const T *from) {
+  return *reinterpret_cast<const Vec<T, N> *>(from);
+}
+
+template <typename T, int N> __device__ inline void store_vec(T *to, const Vec<T, N> &vec) {
+  *reinterpret_cast<Vec<T, N> *>(to) = vec;
+}
+
+// The sum of `value` over the block, known to all its threads. `scratch` has room for 32 numbers and may be used again
+// after the next barrier.
+__device__ inline float block_sum(float value, float *scratch) {
+  for (int offset = 16; offset > 0; offset /= 2) {
+    value += __shfl_xor_sync(0xffffffff, value, offset);
+  }
+  const int warps = blockDim.x / 32;
+  if (threadIdx.x % 32 == 0) {
+    scratch[threadIdx.x / 32] = value;
+  }
+  __syncthreads();
+  float sum = 0.0f;
+  for (int warp = 0; warp < warps; ++warp) {
+    sum += scratch[warp];
+  }
+  return sum;
+}
+
+// The sequence that `token` is in: the last whose start is not past it.
+__device__ inline int sequence_of(const uint32_t *cu_seqlens, int num_sequences, uint32_t token) {
+  int low = 0, high = num_sequences - 1;
+  while (low < high) {
+    const int middle = (low + high + 1) / 2;
+    if (cu_seqlens[middle] <= token) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
+  }
+  return low;
+}
