@@ -1,5 +1,5 @@
 #!/bin/sh
-# Passes if the program that `cuda-build.sh build --package plm-cli` made, or the one named, asks the loader for no CUDA
+# Passes if the program that `cuda-build.sh` made for tests, or the one named, asks the loader for no CUDA
 # library, so that it starts where there is none.
 set -eu
 cd "$(dirname "$0")/../.."

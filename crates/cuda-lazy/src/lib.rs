@@ -22,6 +22,9 @@
 //! `CONDA_PREFIX`), since that is where PyTorch's copy of them is; then in the usual places of a CUDA toolkit and of pip's
 //! `nvidia` packages. The environment is read once per library, at its first call.
 //!
+//! A toolkit's own libraries may be on the search path as well. The linker takes a library from the first folder that has
+//! it; cargo lists folders in the order of the packages' names, and this one comes before `cudarc`.
+//!
 //! There is nothing to call here: depending on the crate is enough. The functions' names are those that cudarc 0.19
 //! binds, in `symbols/`. x86-64 Linux only.
 //!

@@ -1,11 +1,11 @@
 //! One transformer layer.
 
-use candle_core::{Module, Result, Tensor};
+use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use candle_transformers::models::with_tracing::Linear;
-use plm_kernels::{ResidualLayerNorm, VarlenAttention, bias_gelu_inplace};
+use plm_kernels::{Gpu, ResidualLayerNorm, VarlenAttention, bias_gelu_inplace};
 
 use crate::Config;
+use crate::linear::Linear;
 
 /// One pre-layer-norm transformer layer, cut so that every operation between two matrix products is one.
 ///
@@ -31,6 +31,7 @@ impl Layer {
         own: &VarBuilder<'_>,
         next_norm: &VarBuilder<'_>,
         config: &Config,
+        gpu: Option<&Gpu>,
     ) -> Result<Self> {
         let (hidden, ffn) = (config.hidden_size, config.ffn_size);
         let attention = own.pp("attention.self");
@@ -47,16 +48,17 @@ impl Layer {
                 config.layer_norm_eps,
             )
         };
+        let linear = |weight| Linear::new(weight, gpu);
         let attention_output = own.pp("attention.output.dense");
         let (fc1, fc2) = (own.pp("intermediate.dense"), own.pp("output.dense"));
         Ok(Self {
-            qkv: linear(&stacked(&|part| part.get((hidden, hidden), "weight"))?)?,
+            qkv: linear(stacked(&|part| part.get((hidden, hidden), "weight"))?)?,
             qkv_bias: stacked(&|part| part.get(hidden, "bias"))?,
-            attention_output: linear(&attention_output.get((hidden, hidden), "weight")?)?,
+            attention_output: linear(attention_output.get((hidden, hidden), "weight")?)?,
             feed_forward_norm: norm(attention_output.get(hidden, "bias")?, &own.pp("LayerNorm"))?,
-            fc1: linear(&fc1.get((ffn, hidden), "weight")?)?,
+            fc1: linear(fc1.get((ffn, hidden), "weight")?)?,
             fc1_bias: fc1.get(ffn, "bias")?,
-            fc2: linear(&fc2.get((hidden, ffn), "weight")?)?,
+            fc2: linear(fc2.get((hidden, ffn), "weight")?)?,
             next_norm: norm(fc2.get(hidden, "bias")?, next_norm)?,
         })
     }
@@ -79,12 +81,4 @@ impl Layer {
         let projection = self.fc2.forward(&inner)?;
         self.next_norm.forward(&x, &projection)
     }
-}
-
-/// A product with `weight` `[out, in]`, without its bias.
-///
-/// The weight is stored with its input dimension outermost: the matrix product then reads it along
-/// memory in each call, instead of transposing it in each call.
-pub(crate) fn linear(weight: &Tensor) -> Result<Linear> {
-    Ok(Linear::from_weights(weight.t()?.contiguous()?.t()?, None))
 }

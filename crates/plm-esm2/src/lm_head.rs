@@ -1,11 +1,11 @@
 //! The masked-language-model head.
 
-use candle_core::{Module, Result, Tensor};
+use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use candle_transformers::models::with_tracing::Linear;
-use plm_kernels::{LayerNorm, bias_gelu_inplace};
+use plm_kernels::{Gpu, LayerNorm, bias_gelu_inplace};
 
-use crate::layer::linear;
+use crate::linear::Linear;
+use crate::outputs::on_cpu;
 use crate::{Config, VOCABULARY};
 
 /// Hidden states to logits over the 33 tokens; its decoder is the token embedding.
@@ -20,27 +20,32 @@ pub(crate) struct LmHead {
 
 impl LmHead {
     /// The head whose weights are in `own`, with the token embedding `embeddings` `[33, hidden_size]`.
-    pub(crate) fn new(own: &VarBuilder<'_>, embeddings: &Tensor, config: &Config) -> Result<Self> {
+    pub(crate) fn new(
+        own: &VarBuilder<'_>,
+        embeddings: &Tensor,
+        config: &Config,
+        gpu: Option<&Gpu>,
+    ) -> Result<Self> {
         let hidden = config.hidden_size;
         let (dense, norm) = (own.pp("dense"), own.pp("layer_norm"));
         Ok(Self {
-            dense: linear(&dense.get((hidden, hidden), "weight")?)?,
+            dense: Linear::new(dense.get((hidden, hidden), "weight")?, gpu)?,
             dense_bias: dense.get(hidden, "bias")?,
             norm: LayerNorm::new(
                 &norm.get(hidden, "weight")?,
                 &norm.get(hidden, "bias")?,
                 config.layer_norm_eps,
             )?,
-            decoder: linear(embeddings)?,
-            bias: own.get(VOCABULARY.len(), "bias")?,
+            decoder: Linear::new(embeddings.clone(), gpu)?,
+            bias: on_cpu(&own.get(VOCABULARY.len(), "bias")?)?,
         })
     }
 
-    /// `[total_tokens, 33]` from the last layer's `[total_tokens, hidden_size]`.
+    /// `[total_tokens, 33]` on the CPU, from the last layer's `[total_tokens, hidden_size]`.
     pub(crate) fn forward(&self, hidden: &Tensor) -> Result<Tensor> {
         let x = self.dense.forward(hidden)?;
         bias_gelu_inplace(&x, &self.dense_bias)?;
         let x = self.norm.forward(&x)?;
-        self.decoder.forward(&x)?.broadcast_add(&self.bias)
+        on_cpu(&self.decoder.forward(&x)?)?.broadcast_add(&self.bias)
     }
 }

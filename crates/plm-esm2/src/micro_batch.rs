@@ -1,8 +1,8 @@
 //! A batch in pieces that a processor's cache can hold.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use plm_core::PackedBatch;
-use plm_kernels::CuSeqlens;
+use plm_kernels::{CuSeqlens, Gpu};
 
 use crate::alphabet::PAD;
 
@@ -29,7 +29,7 @@ pub(crate) struct MicroBatch {
 
 impl MicroBatch {
     /// Cuts `batch` at sequence boundaries. A sequence that is over the size is a piece of its own.
-    pub(crate) fn split(batch: &PackedBatch, device: &Device) -> Result<Vec<Self>> {
+    pub(crate) fn split(batch: &PackedBatch) -> Result<Vec<Self>> {
         let ends = batch.cu_seqlens();
         let mut pieces = Vec::new();
         let mut first = 0;
@@ -40,14 +40,24 @@ impl MicroBatch {
             pieces.push(Self::new(
                 &batch.token_ids()[ends[first] as usize..ends[last] as usize],
                 &ends[first..=last],
-                device,
             )?);
             first = last;
         }
         Ok(pieces)
     }
 
-    fn new(token_ids: &[u32], ends: &[u32], device: &Device) -> Result<Self> {
+    /// All of `batch` as one piece on a GPU, for a model in `dtype`: matrix products there keep a row's bits at any
+    /// height.
+    pub(crate) fn whole(batch: &PackedBatch, gpu: &Gpu, dtype: DType) -> Result<Self> {
+        let sequences = CuSeqlens::new(batch.cu_seqlens().to_vec())?;
+        Ok(Self {
+            token_ids: gpu.upload(batch.token_ids(), &sequences, dtype)?,
+            padded: sequences.clone(),
+            sequences,
+        })
+    }
+
+    fn new(token_ids: &[u32], ends: &[u32]) -> Result<Self> {
         let offsets: Vec<u32> = ends.iter().map(|end| end - ends[0]).collect();
         let mut token_ids = token_ids.to_vec();
         let mut padded = offsets.clone();
@@ -56,7 +66,7 @@ impl MicroBatch {
             padded.push(MIN_ROWS as u32);
         }
         Ok(Self {
-            token_ids: Tensor::new(token_ids, device)?,
+            token_ids: Tensor::new(token_ids, &Device::Cpu)?,
             padded: CuSeqlens::new(padded)?,
             sequences: CuSeqlens::new(offsets)?,
         })
@@ -81,7 +91,7 @@ mod tests {
         for &residue_count in residue_counts {
             packer.push(RowId(0), &b"A".repeat(residue_count)).unwrap();
         }
-        MicroBatch::split(&packer.finish(), &Device::Cpu).unwrap()
+        MicroBatch::split(&packer.finish()).unwrap()
     }
 
     fn tokens_of_each(pieces: &[MicroBatch]) -> Vec<(usize, usize)> {

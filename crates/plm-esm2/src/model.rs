@@ -3,14 +3,15 @@
 use std::sync::Mutex;
 
 use candle_core::{Device, Result as TensorResult, Tensor};
-use plm_core::{Dtype, PackedBatch, PooledBatch};
-use plm_kernels::{LayerNorm, Rotary, TokenDropout, VarlenAttention, embed_tokens, segment_mean};
+use plm_core::{Dtype, PackedBatch};
+use plm_kernels::{Gpu, LayerNorm, Rotary, TokenDropout, VarlenAttention, embed_tokens, segment_mean};
 use rayon::prelude::*;
 
 use crate::alphabet::{MASK, VOCABULARY};
 use crate::layer::Layer;
 use crate::lm_head::LmHead;
 use crate::micro_batch::MicroBatch;
+use crate::outputs::{PieceOutputs, Started, Values, to_values};
 use crate::{Checkpoint, Config, Error, ModelOutputs, Outputs};
 
 /// An ESM-2 in memory.
@@ -18,7 +19,8 @@ use crate::{Checkpoint, Config, Error, ModelOutputs, Outputs};
 pub struct Esm2 {
     name: String,
     config: Config,
-    device: Device,
+    /// What it runs on, if that is not the CPU.
+    gpu: Option<Gpu>,
     embeddings: Tensor,
     first_norm: LayerNorm,
     layers: Vec<Layer>,
@@ -28,16 +30,29 @@ pub struct Esm2 {
 }
 
 impl Esm2 {
-    /// Loads a checkpoint with its weights rounded to `dtype`. All arithmetic is f32, so the 16-bit formats
-    /// bring no speed here.
+    /// Loads a checkpoint to compute on the CPU, with its weights rounded to `dtype`. All arithmetic is f32, so the 16-bit
+    /// formats bring no speed here.
     ///
     /// # Errors
     /// If a weight can't be read.
     pub fn new(checkpoint: &Checkpoint, dtype: Dtype) -> Result<Self, Error> {
-        let device = Device::Cpu;
+        Self::load(checkpoint, dtype, None)
+    }
+
+    /// Loads a checkpoint to compute in `dtype` on a GPU: tensors are in that format, and sums within an operation f32. The
+    /// model belongs to the thread that opened the GPU.
+    ///
+    /// # Errors
+    /// If a weight can't be read, or the GPU has no room for them.
+    pub fn on_gpu(checkpoint: &Checkpoint, dtype: Dtype, gpu: &Gpu) -> Result<Self, Error> {
+        Self::load(checkpoint, dtype, Some(gpu.clone()))
+    }
+
+    fn load(checkpoint: &Checkpoint, dtype: Dtype, gpu: Option<Gpu>) -> Result<Self, Error> {
         let config = checkpoint.config().clone();
         let hidden = config.hidden_size;
-        let weights = checkpoint.weights(dtype, &device);
+        let device = gpu.as_ref().map_or(&Device::Cpu, Gpu::device);
+        let weights = checkpoint.weights(dtype, device);
         let encoder = weights.pp("encoder");
         let layer = |index: usize| encoder.pp("layer").pp(index);
         // The norm before a layer's attention belongs to what comes before the layer.
@@ -46,7 +61,7 @@ impl Esm2 {
             _ => layer(index).pp("attention.LayerNorm"),
         };
         let layers = (0..config.num_layers)
-            .map(|index| Layer::new(&layer(index), &norm_before(index + 1), &config))
+            .map(|index| Layer::new(&layer(index), &norm_before(index + 1), &config, gpu.as_ref()))
             .collect::<TensorResult<_>>()?;
         let first_norm = norm_before(0);
         let embeddings = weights.get(
@@ -55,7 +70,7 @@ impl Esm2 {
         )?;
         let lm_head = checkpoint
             .has_lm_head()
-            .then(|| LmHead::new(&weights.pp("lm_head"), &embeddings, &config))
+            .then(|| LmHead::new(&weights.pp("lm_head"), &embeddings, &config, gpu.as_ref()))
             .transpose()?;
         Ok(Self {
             name: checkpoint.name().to_owned(),
@@ -67,8 +82,8 @@ impl Esm2 {
             )?,
             layers,
             lm_head,
-            rotary: Mutex::new(Rotary::new(config.head_dim(), 1024, &device)?),
-            device,
+            rotary: Mutex::new(Rotary::new(config.head_dim(), 1024, device)?),
+            gpu,
             config,
         })
     }
@@ -78,20 +93,40 @@ impl Esm2 {
         &self.config
     }
 
-    /// Runs the model over a batch on the threads of the current rayon pool.
+    /// Runs the model over a batch: on the threads of the current rayon pool, or on its GPU.
     ///
     /// # Errors
     /// [`Error::NoSuchLayer`] and [`Error::NoLanguageModelHead`] if the model does not have what is
-    /// asked for; [`Error::Tensor`] if memory runs out.
+    /// asked for; [`Error::Tensor`] if memory runs out or the GPU fails.
     pub fn forward(&self, batch: &PackedBatch, outputs: &Outputs) -> Result<ModelOutputs, Error> {
+        self.start(batch, outputs)?.finish()
+    }
+
+    /// Begins what [`forward`](Self::forward) does. On a GPU this returns once all work is queued, with the GPU at it; on
+    /// the CPU once it is done.
+    ///
+    /// # Errors
+    /// Those of [`forward`](Self::forward).
+    pub fn start(&self, batch: &PackedBatch, outputs: &Outputs) -> Result<Started, Error> {
         self.check(outputs)?;
         let rotary = self.rotary(batch.max_sequence_tokens())?;
-        let pieces = MicroBatch::split(batch, &self.device)?
-            .into_par_iter()
-            .with_max_len(1)
-            .map(|piece| self.forward_piece(&piece, &rotary, outputs))
-            .collect::<TensorResult<Vec<_>>>()?;
-        Ok(self.join(&pieces, batch.num_sequences(), outputs))
+        let pieces = match &self.gpu {
+            None => MicroBatch::split(batch)?
+                .into_par_iter()
+                .with_max_len(1)
+                .map(|piece| self.forward_piece(&piece, &rotary, outputs))
+                .collect::<TensorResult<Vec<_>>>()?,
+            Some(gpu) => {
+                let whole = MicroBatch::whole(batch, gpu, self.embeddings.dtype())?;
+                vec![self.forward_piece(&whole, &rotary, outputs)?]
+            }
+        };
+        Ok(Started {
+            pieces,
+            num_sequences: batch.num_sequences(),
+            hidden_size: self.config.hidden_size,
+            outputs: outputs.clone(),
+        })
     }
 
     fn check(&self, outputs: &Outputs) -> Result<(), Error> {
@@ -123,7 +158,8 @@ impl Esm2 {
             .expect("no thread panics while it holds the table");
         if rotary.positions() < positions {
             let grown = positions.next_power_of_two();
-            *rotary = Rotary::new(self.config.head_dim(), grown, &self.device)?;
+            let device = self.embeddings.device();
+            *rotary = Rotary::new(self.config.head_dim(), grown, device)?;
         }
         Ok(rotary.clone())
     }
@@ -142,12 +178,13 @@ impl Esm2 {
             rotary,
             num_heads: self.config.num_heads,
         };
-        let mut means = vec![Vec::new(); outputs.mean_layers.len()];
+        let mut means: Vec<_> = outputs.mean_layers.iter().map(|_| None).collect();
         let mut take_mean = |layer: usize, hidden: &Tensor| -> TensorResult<()> {
             for (mean, &wanted) in means.iter_mut().zip(&outputs.mean_layers) {
                 if wanted == layer {
                     let hidden = piece.without_padding(hidden)?;
-                    *mean = to_values(&segment_mean(&hidden, &piece.sequences)?)?;
+                    let pooled = segment_mean(&hidden, &piece.sequences)?;
+                    *mean = Some(Values::of(&pooled, self.gpu.as_ref())?);
                 }
             }
             Ok(())
@@ -170,7 +207,7 @@ impl Esm2 {
 
         let last = piece.without_padding(&normalised)?;
         Ok(PieceOutputs {
-            means,
+            means: means.into_iter().flatten().collect(),
             bos: outputs
                 .bos
                 .then(|| bos_rows(&last, piece))
@@ -208,51 +245,13 @@ impl Esm2 {
         }
     }
 
-    fn join(
-        &self,
-        pieces: &[PieceOutputs],
-        num_sequences: usize,
-        outputs: &Outputs,
-    ) -> ModelOutputs {
-        let hidden_size = self.config.hidden_size;
-        let concatenated = |values_of: &dyn Fn(&PieceOutputs) -> &[f32]| -> Vec<f32> {
-            pieces.iter().flat_map(values_of).copied().collect()
-        };
-        let pooled = |values: Vec<f32>| {
-            PooledBatch::new(num_sequences, hidden_size, values)
-                .expect("every sequence is in one piece and gives one vector")
-        };
-        ModelOutputs {
-            means: (0..outputs.mean_layers.len())
-                .map(|i| pooled(concatenated(&|piece| &piece.means[i])))
-                .collect(),
-            bos: outputs
-                .bos
-                .then(|| pooled(concatenated(&|piece| &piece.bos))),
-            tokens: outputs.tokens.then(|| concatenated(&|piece| &piece.tokens)),
-            logits: outputs.logits.then(|| concatenated(&|piece| &piece.logits)),
-        }
-    }
-}
-
-/// What one piece of a batch gave; empty where nothing was asked for.
-struct PieceOutputs {
-    /// For each layer asked for, `[num_sequences, hidden_size]`.
-    means: Vec<Vec<f32>>,
-    bos: Vec<f32>,
-    tokens: Vec<f32>,
-    logits: Vec<f32>,
-}
-
-fn to_values(tensor: &Tensor) -> TensorResult<Vec<f32>> {
-    tensor.flatten_all()?.to_vec1()
 }
 
 /// The first row of each sequence, one after the other.
 fn bos_rows(last: &Tensor, piece: &MicroBatch) -> TensorResult<Vec<f32>> {
     let mut rows = Vec::new();
     for sequence in piece.sequences.ranges() {
-        rows.extend(last.get(sequence.start)?.to_vec1::<f32>()?);
+        rows.extend(to_values(&last.get(sequence.start)?)?);
     }
     Ok(rows)
 }

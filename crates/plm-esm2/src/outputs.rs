@@ -1,6 +1,10 @@
 //! What can be asked of a forward pass.
 
+use candle_core::{DType, Device, Result as TensorResult, Tensor};
 use plm_core::PooledBatch;
+use plm_kernels::{Download, Gpu};
+
+use crate::Error;
 
 /// What to compute for a batch. Nothing, by default.
 ///
@@ -44,4 +48,92 @@ pub struct ModelOutputs {
     pub tokens: Option<Vec<f32>>,
     /// `[total_tokens, 33]`, row by row, special tokens included.
     pub logits: Option<Vec<f32>>,
+}
+
+/// A batch that a model is at work on.
+#[derive(Debug)]
+pub struct Started {
+    pub(crate) pieces: Vec<PieceOutputs>,
+    pub(crate) num_sequences: usize,
+    pub(crate) hidden_size: usize,
+    pub(crate) outputs: Outputs,
+}
+
+/// What one piece of a batch gave; empty where nothing was asked for.
+#[derive(Debug)]
+pub(crate) struct PieceOutputs {
+    /// For each layer asked for, `[num_sequences, hidden_size]`.
+    pub(crate) means: Vec<Values>,
+    pub(crate) bos: Vec<f32>,
+    pub(crate) tokens: Vec<f32>,
+    pub(crate) logits: Vec<f32>,
+}
+
+impl Started {
+    /// Waits for what was asked for.
+    ///
+    /// # Errors
+    /// If the GPU has failed at it.
+    pub fn finish(self) -> Result<ModelOutputs, Error> {
+        let Self {
+            pieces,
+            num_sequences,
+            hidden_size,
+            outputs,
+        } = self;
+        let pooled = |values: Vec<f32>| {
+            PooledBatch::new(num_sequences, hidden_size, values)
+                .expect("every sequence is in one piece and gives one vector")
+        };
+        let mut means = vec![Vec::new(); outputs.mean_layers.len()];
+        let (mut bos, mut tokens, mut logits) = (Vec::new(), Vec::new(), Vec::new());
+        for piece in pieces {
+            for (all, of_piece) in means.iter_mut().zip(piece.means) {
+                all.extend(of_piece.wait()?);
+            }
+            bos.extend(piece.bos);
+            tokens.extend(piece.tokens);
+            logits.extend(piece.logits);
+        }
+        Ok(ModelOutputs {
+            means: means.into_iter().map(pooled).collect(),
+            bos: outputs.bos.then(|| pooled(bos)),
+            tokens: outputs.tokens.then_some(tokens),
+            logits: outputs.logits.then_some(logits),
+        })
+    }
+}
+
+/// Numbers that are here, or will be.
+#[derive(Debug)]
+pub(crate) enum Values {
+    Here(Vec<f32>),
+    OnTheirWay(Download),
+}
+
+impl Values {
+    /// Of a contiguous f32 tensor, which is on `gpu` or else on the CPU.
+    pub(crate) fn of(tensor: &Tensor, gpu: Option<&Gpu>) -> TensorResult<Self> {
+        Ok(match gpu {
+            Some(gpu) => Self::OnTheirWay(gpu.download(tensor)?),
+            None => Self::Here(to_values(tensor)?),
+        })
+    }
+
+    fn wait(self) -> TensorResult<Vec<f32>> {
+        match self {
+            Self::Here(values) => Ok(values),
+            Self::OnTheirWay(download) => download.wait(),
+        }
+    }
+}
+
+/// A tensor of any format and device, as f32 on the CPU. (Converted there: candle's own kernels are compiled at their first
+/// use, which takes seconds.)
+pub(crate) fn on_cpu(tensor: &Tensor) -> TensorResult<Tensor> {
+    tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)
+}
+
+pub(crate) fn to_values(tensor: &Tensor) -> TensorResult<Vec<f32>> {
+    on_cpu(tensor)?.flatten_all()?.to_vec1()
 }

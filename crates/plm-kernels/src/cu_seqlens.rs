@@ -4,6 +4,13 @@ use std::ops::Range;
 
 use candle_core::{Result, bail};
 
+#[cfg(feature = "cuda")]
+use {
+    crate::{VarlenAttention, cuda::DeviceSeqlens},
+    candle_core::{CudaDevice, DType, cuda_backend::cudarc::driver::CudaSlice},
+    std::sync::{Arc, OnceLock},
+};
+
 /// `[num_sequences + 1]` token offsets: sequence `i` is the rows `offsets[i]..offsets[i + 1]`.
 ///
 /// ```
@@ -15,10 +22,21 @@ use candle_core::{Result, bail};
 /// assert!(CuSeqlens::new(vec![0, 5, 4]).is_err());
 /// # Ok::<(), candle_core::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct CuSeqlens {
     offsets: Vec<u32>,
+    /// Uploaded by the first op that needs it; one batch is on one device.
+    #[cfg(feature = "cuda")]
+    on_device: Arc<OnceLock<DeviceSeqlens>>,
 }
+
+impl PartialEq for CuSeqlens {
+    fn eq(&self, other: &Self) -> bool {
+        self.offsets == other.offsets
+    }
+}
+
+impl Eq for CuSeqlens {}
 
 impl CuSeqlens {
     /// Wraps offsets that begin with zero and never fall.
@@ -32,7 +50,11 @@ impl CuSeqlens {
         if let Some(fall) = offsets.windows(2).position(|ends| ends[1] < ends[0]) {
             bail!("cu_seqlens must not fall, and does at sequence {fall}");
         }
-        Ok(Self { offsets })
+        Ok(Self {
+            offsets,
+            #[cfg(feature = "cuda")]
+            on_device: Arc::default(),
+        })
     }
 
     /// The number of sequences.
@@ -55,5 +77,30 @@ impl CuSeqlens {
         self.offsets
             .windows(2)
             .map(|ends| ends[0] as usize..ends[1] as usize)
+    }
+
+    #[cfg(feature = "cuda")]
+    pub(crate) fn offsets(&self) -> &[u32] {
+        &self.offsets
+    }
+
+    /// This on `device`, with what ops in `dtype` need of it; the first op that asks puts it there.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on_device(&self, device: &CudaDevice, dtype: DType) -> Result<&DeviceSeqlens> {
+        self.put_on_device(dtype, |words| device.clone_htod(words))
+    }
+
+    /// The same by `upload`, unless it is there.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn put_on_device(
+        &self,
+        dtype: DType,
+        upload: impl Fn(&[u32]) -> Result<CudaSlice<u32>>,
+    ) -> Result<&DeviceSeqlens> {
+        if let Some(there) = self.on_device.get() {
+            return Ok(there);
+        }
+        let made = DeviceSeqlens::new(self, VarlenAttention::query_rows(dtype), upload)?;
+        Ok(self.on_device.get_or_init(|| made))
     }
 }

@@ -5,6 +5,16 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use crate::CuSeqlens;
 use crate::cpu::{check_shape, f32_slice};
 
+#[cfg(feature = "cuda")]
+use {
+    crate::cuda::{Format, Module, check_vectors, for_format, kernel, launch_config, view},
+    candle_core::{
+        CudaStorage,
+        backend::BackendStorage,
+        cuda_backend::{WrapErr, cudarc::driver::{CudaView, PushKernelArg}},
+    },
+};
+
 /// How a model that was trained with token dropout reads masked tokens.
 ///
 /// In training, 15% of tokens were picked and 80% of those had their embeddings zeroed; at inference
@@ -82,6 +92,79 @@ impl CustomOp2 for EmbedTokens<'_> {
             }
         }
         Ok((CpuStorage::F32(embeddings), (total_tokens, hidden).into()))
+    }
+
+    /// Token ids must be inside the table: they are not checked on the device.
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        table: &CudaStorage,
+        table_layout: &Layout,
+        token_ids: &CudaStorage,
+        ids_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (_, hidden) = table_layout.shape().dims2()?;
+        let total_tokens = self.cu_seqlens.total_tokens();
+        check_shape(self.name(), "token_ids", ids_layout, &[total_tokens])?;
+        let token_ids = view::<u32>(self.name(), "token_ids", token_ids, ids_layout)?;
+        let embeddings = for_format!(
+            self.name(),
+            table.dtype(),
+            self.on_device(table, table_layout, &token_ids)
+        )?;
+        Ok((embeddings, (total_tokens, hidden).into()))
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl EmbedTokens<'_> {
+    fn on_device<T: Format>(
+        &self,
+        table: &CudaStorage,
+        layout: &Layout,
+        token_ids: &CudaView<'_, u32>,
+    ) -> Result<CudaStorage> {
+        let name = self.name();
+        let device = table.device();
+        let stream = device.cuda_stream();
+        let (hidden, total_tokens) = (layout.dims()[1], self.cu_seqlens.total_tokens());
+        check_vectors::<T>(name, hidden)?;
+        let num_sequences = self.cu_seqlens.num_sequences();
+        let cu_seqlens = self.cu_seqlens.on_device(device, T::DTYPE)?;
+        let table = view::<T>(name, "table", table, layout)?;
+        // SAFETY: the kernel writes every element.
+        let mut embeddings = unsafe { device.alloc::<T>(total_tokens * hidden) }?;
+        if total_tokens == 0 {
+            return Ok(CudaStorage::wrap_cuda_slice(embeddings, device.clone()));
+        }
+        let mask_token_id = self.token_dropout.map_or(u32::MAX, |dropout| dropout.mask_token_id);
+        // SAFETY: the kernel writes every element.
+        let mut kept = unsafe { device.alloc::<f32>(num_sequences) }?;
+        if self.token_dropout.is_some() {
+            let function = kernel(device, Module::EmbedTokens, "kept_fraction")?;
+            let mut launch = stream.launch_builder(&function);
+            launch.arg(token_ids).arg(&cu_seqlens.offsets).arg(&mask_token_id).arg(&mut kept);
+            // SAFETY: the arguments are what the kernel takes, and of the shapes that it reads and writes.
+            unsafe { launch.launch(launch_config(num_sequences, 1, 32)) }.w()?;
+        }
+        let function = kernel(device, Module::EmbedTokens, &format!("{name}_{}", T::NAME))?;
+        let mut launch = stream.launch_builder(&function);
+        let (sequences, hidden) = (num_sequences as i32, hidden as i32);
+        let no_dropout = 0_u64;
+        launch.arg(&table).arg(token_ids).arg(&cu_seqlens.offsets).arg(&sequences);
+        if self.token_dropout.is_some() {
+            launch.arg(&kept);
+        } else {
+            launch.arg(&no_dropout);
+        }
+        launch
+            .arg(&mask_token_id)
+            .arg(&TokenDropout::KEPT_IN_TRAINING)
+            .arg(&mut embeddings)
+            .arg(&hidden);
+        // SAFETY: as above; the null pointer says that there is no token dropout.
+        unsafe { launch.launch(launch_config(total_tokens, 1, 128)) }.w()?;
+        Ok(CudaStorage::wrap_cuda_slice(embeddings, device.clone()))
     }
 }
 

@@ -5,6 +5,16 @@ use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tenso
 use crate::cpu::{check_shape, f32_slice, for_row_block_pairs, for_row_blocks};
 use crate::math::sum_of;
 
+#[cfg(feature = "cuda")]
+use {
+    crate::cuda::{Format, Module, check_vectors, for_format, kernel, launch_config, view},
+    candle_core::{
+        CudaStorage, bail,
+        backend::BackendStorage,
+        cuda_backend::{WrapErr, cudarc::driver::PushKernelArg},
+    },
+};
+
 /// Layer normalisation over rows (Ba et al. 2016, arXiv:1607.06450).
 #[derive(Clone, Debug)]
 pub struct LayerNorm {
@@ -103,6 +113,25 @@ impl CustomOp2 for LayerNormOp {
         );
         Ok((CpuStorage::F32(normalised), x_layout.shape().clone()))
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        parameters: &CudaStorage,
+        parameters_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (_, hidden) = x_layout.shape().dims2()?;
+        check_shape(self.name(), "parameters", parameters_layout, &[2, hidden])?;
+        let (x, parameters) = ((x, x_layout), (parameters, parameters_layout));
+        let normalised = for_format!(
+            self.name(),
+            x.0.dtype(),
+            on_device(self.name(), x, None, parameters, self.eps)
+        )?;
+        Ok((normalised, x_layout.shape().clone()))
+    }
 }
 
 struct ResidualLayerNormOp {
@@ -171,6 +200,89 @@ impl CustomOp3 for ResidualLayerNormOp {
         );
         Ok((CpuStorage::F32(both), (2, total_tokens, hidden).into()))
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_layout: &Layout,
+        projection: &CudaStorage,
+        projection_layout: &Layout,
+        parameters: &CudaStorage,
+        parameters_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let name = self.name();
+        let (total_tokens, hidden) = x_layout.shape().dims2()?;
+        let dims = [total_tokens, hidden];
+        check_shape(name, "projection", projection_layout, &dims)?;
+        check_shape(name, "parameters", parameters_layout, &[3, hidden])?;
+        let (x, parameters) = ((x, x_layout), (parameters, parameters_layout));
+        let both = for_format!(
+            name,
+            x.0.dtype(),
+            on_device(name, x, Some((projection, projection_layout)), parameters, self.eps)
+        )?;
+        Ok((both, (2, total_tokens, hidden).into()))
+    }
+}
+
+/// An operand of a kernel.
+#[cfg(feature = "cuda")]
+type Operand<'a> = (&'a CudaStorage, &'a Layout);
+
+/// The kernel `layer_norm`, or with a projection `residual_layer_norm`, which also gives the sums.
+#[cfg(feature = "cuda")]
+fn on_device<T: Format>(
+    op: &str,
+    x: Operand<'_>,
+    projection: Option<Operand<'_>>,
+    parameters: Operand<'_>,
+    eps: f32,
+) -> Result<CudaStorage> {
+    let device = x.0.device();
+    let (rows, hidden) = x.1.shape().dims2()?;
+    check_vectors::<T>(op, hidden)?;
+    let vectors = hidden / T::VEC;
+    // As few vectors per thread as there are threads for: a row is then in flight all at once.
+    let Some(per_thread) = [1, 2, 4, 8].into_iter().find(|n| vectors.div_ceil(*n) <= 320) else {
+        bail!("{op}: {hidden} columns are more than a block can hold");
+    };
+    let threads = vectors.div_ceil(per_thread).next_multiple_of(32);
+    let outputs = if projection.is_some() { 2 } else { 1 };
+    let x = view::<T>(op, "x", x.0, x.1)?;
+    let parameters = view::<T>(op, "parameters", parameters.0, parameters.1)?;
+    // SAFETY: the kernel writes every element.
+    let mut output = unsafe { device.alloc::<T>(outputs * rows * hidden) }?;
+    let function = kernel(device, Module::LayerNorm, &format!("{op}_{}_{per_thread}", T::NAME))?;
+    let stream = device.cuda_stream();
+    let mut launch = stream.launch_builder(&function);
+    let hidden = hidden as i32;
+    let config = launch_config(rows, 1, threads);
+    if rows == 0 {
+        return Ok(CudaStorage::wrap_cuda_slice(output, device.clone()));
+    }
+    match projection {
+        None => {
+            launch.arg(&x).arg(&parameters).arg(&mut output).arg(&hidden).arg(&eps);
+            // SAFETY: the arguments are what the kernel takes, and of the shapes that it reads and writes.
+            unsafe { launch.launch(config) }.w()?;
+        }
+        Some((projection, layout)) => {
+            let projection = view::<T>(op, "projection", projection, layout)?;
+            let (mut sums, mut normalised) = output.split_at_mut(rows * hidden as usize);
+            launch
+                .arg(&x)
+                .arg(&projection)
+                .arg(&parameters)
+                .arg(&mut sums)
+                .arg(&mut normalised)
+                .arg(&hidden)
+                .arg(&eps);
+            // SAFETY: as above.
+            unsafe { launch.launch(config) }.w()?;
+        }
+    }
+    Ok(CudaStorage::wrap_cuda_slice(output, device.clone()))
 }
 
 /// What a row is normalised by.

@@ -22,21 +22,36 @@
 //! format or device than they ask for.
 //!
 //! This crate must not know what a model's layers are called, nor where weights come from.
+#![cfg_attr(
+    feature = "cuda",
+    allow(
+        unsafe_code,
+        reason = "kernels and cublasLt are called with pointers, whose shapes each call answers for"
+    )
+)]
 
 mod attention;
 mod bias_gelu;
 mod cpu;
 mod cu_seqlens;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod embed_tokens;
+mod gpu;
 mod layer_norm;
 mod math;
+#[cfg(not(feature = "cuda"))]
+#[path = "no_cuda.rs"]
+mod cuda;
 mod rotary;
 mod segment_mean;
 
 pub use attention::VarlenAttention;
 pub use bias_gelu::bias_gelu_inplace;
 pub use cu_seqlens::CuSeqlens;
+pub use cuda::{Download, Gpu, GpuLinear, is_out_of_memory};
 pub use embed_tokens::{TokenDropout, embed_tokens};
+pub use gpu::{GpuError, GpuMemory};
 pub use layer_norm::{LayerNorm, ResidualLayerNorm};
 pub use rotary::Rotary;
 pub use segment_mean::segment_mean;

@@ -137,10 +137,15 @@ impl Checkpoint {
         digest::of(&self.config, &self.tensors)
     }
 
-    /// The weights as f32 rounded to `dtype`, on `device`, by their names with no `esm.` in front.
+    /// The weights rounded to `dtype`, on `device`, by their names with no `esm.` in front. On the CPU, where all arithmetic
+    /// is f32, they are kept as f32.
     pub(crate) fn weights(&self, dtype: Dtype, device: &Device) -> VarBuilder<'_> {
         let backend = weights::Backend(&self.tensors, dtype);
-        VarBuilder::from_backend(Box::new(backend), DType::F32, device.clone())
+        let stored = match device {
+            Device::Cpu => DType::F32,
+            _ => weights::candle_format(dtype),
+        };
+        VarBuilder::from_backend(Box::new(backend), stored, device.clone())
     }
 }
 

@@ -39,8 +39,8 @@ impl SimpleBackend for Backend<'_> {
             path: name.to_owned(),
         })?;
         let values = stored.to_f32().map_err(Error::wrap)?;
-        let tensor = Tensor::from_vec(values, stored.shape(), device)?;
-        round(&tensor, self.1)?.to_dtype(dtype)
+        let tensor = Tensor::from_vec(values, stored.shape(), &Device::Cpu)?;
+        round(&tensor, self.1)?.to_dtype(dtype)?.to_device(device)
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
@@ -50,12 +50,18 @@ impl SimpleBackend for Backend<'_> {
 
 /// `tensor` with values that `format` can hold: to nearest, ties to even.
 fn round(tensor: &Tensor, format: Dtype) -> Result<Tensor> {
-    let narrow = match format {
+    tensor
+        .to_dtype(candle_format(format))?
+        .to_dtype(tensor.dtype())
+}
+
+/// As candle calls it.
+pub(super) fn candle_format(dtype: Dtype) -> DType {
+    match dtype {
         Dtype::F32 => DType::F32,
         Dtype::Bf16 => DType::BF16,
         Dtype::F16 => DType::F16,
-    };
-    tensor.to_dtype(narrow)?.to_dtype(tensor.dtype())
+    }
 }
 
 #[cfg(test)]

@@ -19,6 +19,19 @@ use crate::cpu::{check_shape, f32_slice, vectorised};
 use crate::{CuSeqlens, Rotary};
 use head::{HeadView, Scratch};
 
+#[cfg(feature = "cuda")]
+use {
+    crate::cuda::{Format, Module, check_vectors, for_format, kernel, launch_config, view},
+    candle_core::{
+        CudaStorage, DType,
+        backend::BackendStorage,
+        cuda_backend::{
+            WrapErr,
+            cudarc::driver::{CudaView, PushKernelArg},
+        },
+    },
+};
+
 /// Query rows of one task. Each task prepares the keys and values of its sequence for itself; at this
 /// size that is under one percent of its work.
 const QUERY_ROWS_PER_TASK: usize = 512;
@@ -44,22 +57,14 @@ impl VarlenAttention<'_> {
     pub fn forward(&self, qkv: &Tensor, bias: &Tensor) -> Result<Tensor> {
         qkv.apply_op3_no_bwd(bias, self.rotary.table(), self)
     }
-}
 
-impl CustomOp3 for VarlenAttention<'_> {
-    fn name(&self) -> &'static str {
-        "varlen_attention"
-    }
-
-    fn cpu_fwd(
+    /// Checks the operands' shapes; the length of a head.
+    fn head_dim(
         &self,
-        qkv: &CpuStorage,
         qkv_layout: &Layout,
-        bias: &CpuStorage,
         bias_layout: &Layout,
-        rotary: &CpuStorage,
         rotary_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
+    ) -> Result<usize> {
         let name = self.name();
         let (_, width) = qkv_layout.shape().dims2()?;
         let hidden = width / 3;
@@ -83,6 +88,30 @@ impl CustomOp3 for VarlenAttention<'_> {
                 self.cu_seqlens.max_sequence_tokens()
             );
         }
+        Ok(head_dim)
+    }
+}
+
+impl CustomOp3 for VarlenAttention<'_> {
+    fn name(&self) -> &'static str {
+        "varlen_attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        qkv: &CpuStorage,
+        qkv_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+        rotary: &CpuStorage,
+        rotary_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let name = self.name();
+        let head_dim = self.head_dim(qkv_layout, bias_layout, rotary_layout)?;
+        let hidden = head_dim * self.num_heads;
+        let width = 3 * hidden;
+        let total_tokens = self.cu_seqlens.total_tokens();
+        let positions = self.rotary.positions();
         let qkv = f32_slice(name, "qkv", qkv, qkv_layout)?;
         let bias = f32_slice(name, "bias", bias, bias_layout)?;
         let rotary = f32_slice(name, "rotary", rotary, rotary_layout)?;
@@ -113,6 +142,88 @@ impl CustomOp3 for VarlenAttention<'_> {
                 }
             });
         Ok((CpuStorage::F32(output), (total_tokens, hidden).into()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        qkv: &CudaStorage,
+        qkv_layout: &Layout,
+        bias: &CudaStorage,
+        bias_layout: &Layout,
+        rotary: &CudaStorage,
+        rotary_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let name = self.name();
+        let head_dim = self.head_dim(qkv_layout, bias_layout, rotary_layout)?;
+        let rotary = view::<f32>(name, "rotary", rotary, rotary_layout)?;
+        let output = for_format!(
+            name,
+            qkv.dtype(),
+            self.on_device((qkv, qkv_layout), (bias, bias_layout), &rotary, head_dim)
+        )?;
+        let hidden = head_dim * self.num_heads;
+        Ok((output, (self.cu_seqlens.total_tokens(), hidden).into()))
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl VarlenAttention<'_> {
+    /// The head_dims that the kernel is compiled for: those of all released models.
+    const HEAD_DIMS: [usize; 5] = [16, 24, 32, 64, 128];
+
+    /// The query rows of one block, as in the kernel.
+    pub(crate) fn query_rows(dtype: DType) -> usize {
+        if dtype == DType::F32 { 32 } else { 128 }
+    }
+
+    fn on_device<T: Format>(
+        &self,
+        (qkv, qkv_layout): (&CudaStorage, &Layout),
+        (bias, bias_layout): (&CudaStorage, &Layout),
+        rotary: &CudaView<'_, f32>,
+        head_dim: usize,
+    ) -> Result<CudaStorage> {
+        let name = self.name();
+        if !Self::HEAD_DIMS.contains(&head_dim) {
+            bail!(
+                "{name}: there is no CUDA kernel for a head_dim of {head_dim}, only for {:?}",
+                Self::HEAD_DIMS
+            );
+        }
+        let device = qkv.device();
+        let hidden = head_dim * self.num_heads;
+        check_vectors::<T>(name, hidden)?;
+        let query_rows = Self::query_rows(T::DTYPE);
+        let cu_seqlens = self.cu_seqlens.on_device(device, T::DTYPE)?;
+        let threads = 256;
+        let tiles = cu_seqlens.tiles(self.cu_seqlens, query_rows, device)?;
+        let qkv = view::<T>(name, "qkv", qkv, qkv_layout)?;
+        let bias = view::<T>(name, "bias", bias, bias_layout)?;
+        // SAFETY: the kernel writes every element: every row is in one tile, every column in one head.
+        let mut output = unsafe { device.alloc::<T>(self.cu_seqlens.total_tokens() * hidden) }?;
+        if tiles.count > 0 {
+            let function = kernel(
+                device,
+                Module::VarlenAttention,
+                &format!("{name}_{}_{head_dim}", T::NAME),
+            )?;
+            let stream = device.cuda_stream();
+            let mut launch = stream.launch_builder(&function);
+            let (positions, hidden) = (self.rotary.positions() as i32, hidden as i32);
+            launch
+                .arg(&qkv)
+                .arg(&bias)
+                .arg(rotary)
+                .arg(&cu_seqlens.offsets)
+                .arg(&tiles.tiles)
+                .arg(&mut output)
+                .arg(&positions)
+                .arg(&hidden);
+            // SAFETY: the arguments are what the kernel takes, and of the shapes that it reads and writes.
+            unsafe { launch.launch(launch_config(tiles.count, self.num_heads, threads)) }.w()?;
+        }
+        Ok(CudaStorage::wrap_cuda_slice(output, device.clone()))
     }
 }
 

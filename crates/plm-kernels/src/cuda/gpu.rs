@@ -1,0 +1,215 @@
+//! A GPU and what is opened once for it.
+
+use std::sync::Arc;
+
+use candle_core::backend::BackendDevice;
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaContext, DriverError, result,
+    sys::{self, CUresult},
+};
+use candle_core::cuda_backend::{CudaError, WrapErr};
+use candle_core::{CudaDevice, CudaStorage, DType, Device, Error, Result, Storage, Tensor, bail};
+
+use super::gemm::Blas;
+use super::pinned::{Download, Staging};
+use super::GpuLinear;
+use crate::gpu::{GpuError, GpuMemory};
+use crate::CuSeqlens;
+
+/// One GPU, opened for one thread: all work goes to one stream, in order.
+#[derive(Clone, Debug)]
+pub struct Gpu {
+    ordinal: u32,
+    cuda: CudaDevice,
+    device: Device,
+    blas: Arc<Blas>,
+    staging: Staging,
+}
+
+impl Gpu {
+    /// The CUDA version that a driver must support: the one whose libraries this is built for.
+    const DRIVER_VERSION: i32 = 13_000;
+
+    /// How many GPUs there are; `CUDA_VISIBLE_DEVICES` hides some from every CUDA program.
+    ///
+    /// # Errors
+    /// [`GpuError::NoDriver`] and [`GpuError::DriverTooOld`].
+    pub fn count() -> std::result::Result<u32, GpuError> {
+        match result::init() {
+            Ok(()) => {}
+            Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) => return Ok(0),
+            Err(error) => return Err(GpuError::NoDriver(error.to_string())),
+        }
+        let mut version = 0;
+        // SAFETY: it writes one number.
+        unsafe { sys::cuDriverGetVersion(&raw mut version) }
+            .result()
+            .map_err(|error| GpuError::NoDriver(error.to_string()))?;
+        if version < Self::DRIVER_VERSION {
+            let readable = |version: i32| format!("{}.{}", version / 1000, version % 1000 / 10);
+            return Err(GpuError::DriverTooOld {
+                found: readable(version),
+                needed: readable(Self::DRIVER_VERSION),
+            });
+        }
+        let count =
+            CudaContext::device_count().map_err(|error| GpuError::NoDriver(error.to_string()))?;
+        Ok(count.unsigned_abs())
+    }
+
+    /// Opens the GPU that CUDA numbers `ordinal`, for the calling thread.
+    ///
+    /// # Errors
+    /// [`GpuError`], by what is in the way.
+    pub fn open(ordinal: u32) -> std::result::Result<Self, GpuError> {
+        let count = Self::count()?;
+        if ordinal >= count {
+            return Err(GpuError::NoSuchGpu { ordinal, count });
+        }
+        let open = || -> Result<Self> {
+            // A stream of its own: the default one of a thread would be another one in each thread.
+            let cuda = CudaDevice::new_with_stream(ordinal as usize)?;
+            // SAFETY: tensors of this device are used on this one stream alone, so that nothing has to wait for events.
+            unsafe { cuda.disable_event_tracking() };
+            keep_freed_memory(&cuda)?;
+            Ok(Self {
+                ordinal,
+                device: Device::Cuda(cuda.clone()),
+                blas: Blas::new(&cuda)?,
+                staging: Staging::new(cuda.cuda_stream()),
+                cuda,
+            })
+        };
+        open().map_err(|source| GpuError::Open { ordinal, source })
+    }
+
+    /// CUDA's number for it.
+    pub fn ordinal(&self) -> u32 {
+        self.ordinal
+    }
+
+    /// As candle knows it.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// What it is sold as.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn name(&self) -> Result<String> {
+        self.cuda.cuda_stream().context().name().w()
+    }
+
+    /// Its identity as NVML and `nvidia-smi` write it, where ordinals may count otherwise.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn uuid(&self) -> Result<String> {
+        let uuid = self.cuda.cuda_stream().context().uuid().w()?;
+        let hex: Vec<String> = uuid
+            .bytes
+            .iter()
+            .map(|byte| format!("{:02x}", *byte as u8))
+            .collect();
+        let part = |range| hex[range].concat();
+        Ok(format!(
+            "GPU-{}-{}-{}-{}-{}",
+            part(0..4),
+            part(4..6),
+            part(6..8),
+            part(8..10),
+            part(10..16)
+        ))
+    }
+
+    /// Its memory, as other programs have left it.
+    ///
+    /// # Errors
+    /// If the driver fails.
+    pub fn memory(&self) -> Result<GpuMemory> {
+        let (free, total) = self.cuda.cuda_stream().context().mem_get_info().w()?;
+        Ok(GpuMemory {
+            free_bytes: free as u64,
+            total_bytes: total as u64,
+        })
+    }
+
+    /// Products with `weight` `[outputs, inputs]`, which is on this GPU.
+    pub fn linear(&self, weight: Tensor) -> GpuLinear {
+        GpuLinear::new(weight, Arc::clone(&self.blas))
+    }
+
+    /// `token_ids` `[total_tokens]` on the GPU, and with them what ops in `dtype` will ask of `cu_seqlens`. Does not wait
+    /// for the copies.
+    ///
+    /// # Errors
+    /// If there is no memory, or the device fails.
+    pub fn upload(
+        &self,
+        token_ids: &[u32],
+        cu_seqlens: &CuSeqlens,
+        dtype: DType,
+    ) -> Result<Tensor> {
+        cu_seqlens.put_on_device(dtype, |words| self.staging.upload(words))?;
+        let words = self.staging.upload(token_ids)?;
+        let storage = CudaStorage::wrap_cuda_slice(words, self.cuda.clone());
+        let shape = token_ids.len();
+        Ok(Tensor::from_storage(
+            Storage::Cuda(storage),
+            shape,
+            candle_core::op::BackpropOp::none(),
+            false,
+        ))
+    }
+
+    /// Begins to copy a contiguous f32 tensor to the host, behind what the GPU has still to do.
+    ///
+    /// # Errors
+    /// If it is no such tensor, or the device fails.
+    pub fn download(&self, values: &Tensor) -> Result<Download> {
+        let (storage, layout) = values.storage_and_layout();
+        match &*storage {
+            Storage::Cuda(storage) => {
+                self.staging
+                    .download(&super::view::<f32>("download", "values", storage, layout)?)
+            }
+            _ => bail!("download: the values are not on a GPU"),
+        }
+    }
+}
+
+/// Lets the driver keep what is freed for what is allocated next. It would hand it back to the system at each
+/// synchronisation, and take it again after.
+fn keep_freed_memory(cuda: &CudaDevice) -> Result<()> {
+    let mut pool = std::ptr::null_mut();
+    let mut threshold = u64::MAX;
+    // SAFETY: the device is open, and both calls write or read the one value they are given.
+    unsafe {
+        sys::cuDeviceGetDefaultMemPool(&raw mut pool, cuda.cuda_stream().context().cu_device())
+            .result()
+            .w()?;
+        sys::cuMemPoolSetAttribute(
+            pool,
+            sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
+            (&raw mut threshold).cast(),
+        )
+        .result()
+        .w()
+    }
+}
+
+/// Whether an operation failed for want of device memory, so that a smaller one may succeed. After most other failures of
+/// a device nothing works on it any more.
+pub fn is_out_of_memory(error: &Error) -> bool {
+    match error {
+        Error::Cuda(cause) => matches!(
+            cause.downcast_ref::<CudaError>(),
+            Some(CudaError::Cuda(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)))
+        ),
+        Error::WithBacktrace { inner, .. }
+        | Error::Context { inner, .. }
+        | Error::WithPath { inner, .. } => is_out_of_memory(inner),
+        _ => false,
+    }
+}

@@ -1,0 +1,114 @@
+//! What the CUDA implementations share: compiled kernels, operands, matrix products.
+//!
+//! A kernel's `.cu` stands beside the `.rs` of its op; `build.rs` compiles each to machine code for Hopper and to PTX
+//! that the driver compiles for any other GPU from the A100 on. They are loaded by the driver API, once per device.
+
+mod gemm;
+mod gpu;
+mod linear;
+mod operand;
+mod pinned;
+mod seqlens;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::cuda_backend::WrapErr;
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaContext, CudaFunction, CudaModule, LaunchConfig,
+};
+use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
+use candle_core::{CudaDevice, Result};
+
+pub use gpu::{Gpu, is_out_of_memory};
+pub use linear::GpuLinear;
+pub use pinned::Download;
+pub(crate) use operand::{Format, check_vectors, for_format, view};
+pub(crate) use seqlens::DeviceSeqlens;
+
+/// The kernels of one `.cu` file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Module {
+    BiasGelu,
+    EmbedTokens,
+    LayerNorm,
+    SegmentMean,
+    VarlenAttention,
+}
+
+/// What `build.rs` made of a `.cu` file.
+struct Compiled {
+    /// Machine code for compute capability 9.0.
+    cubin: &'static [u8],
+    /// For compute capability 8.0 and newer.
+    ptx: &'static str,
+}
+
+macro_rules! compiled {
+    ($stem:literal) => {
+        Compiled {
+            cubin: include_bytes!(concat!(env!("OUT_DIR"), "/", $stem, ".cubin")),
+            ptx: include_str!(concat!(env!("OUT_DIR"), "/", $stem, ".ptx")),
+        }
+    };
+}
+
+impl Module {
+    fn compiled(self) -> Compiled {
+        match self {
+            Self::BiasGelu => compiled!("bias_gelu"),
+            Self::EmbedTokens => compiled!("embed_tokens"),
+            Self::LayerNorm => compiled!("layer_norm"),
+            Self::SegmentMean => compiled!("segment_mean"),
+            Self::VarlenAttention => compiled!("varlen_attention"),
+        }
+    }
+}
+
+/// A module and the kernels that were asked of it so far.
+struct Loaded {
+    module: Arc<CudaModule>,
+    kernels: HashMap<String, CudaFunction>,
+}
+
+/// By the address of the context they were loaded into, which each of them keeps alive.
+static LOADED: Mutex<Option<HashMap<(usize, Module), Loaded>>> = Mutex::new(None);
+
+/// The kernel `name` of a module, on `device`.
+pub(crate) fn kernel(device: &CudaDevice, module: Module, name: &str) -> Result<CudaFunction> {
+    let context = device.cuda_stream().context().clone();
+    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    let loaded = loaded.get_or_insert_default();
+    let loaded = match loaded.entry((Arc::as_ptr(&context) as usize, module)) {
+        Entry::Occupied(there) => there.into_mut(),
+        Entry::Vacant(missing) => missing.insert(Loaded {
+            module: load(&context, module)?,
+            kernels: HashMap::new(),
+        }),
+    };
+    if let Some(kernel) = loaded.kernels.get(name) {
+        return Ok(kernel.clone());
+    }
+    let kernel = loaded.module.load_function(name).w()?;
+    loaded.kernels.insert(name.to_owned(), kernel.clone());
+    Ok(kernel)
+}
+
+fn load(context: &Arc<CudaContext>, module: Module) -> Result<Arc<CudaModule>> {
+    let Compiled { cubin, ptx } = module.compiled();
+    let image = match context.compute_capability().w()? {
+        (9, 0) => Ptx::from_binary(cubin.to_vec()),
+        _ => Ptx::from_src(ptx),
+    };
+    context.load_module(image).w()
+}
+
+/// A grid of `blocks` by `rows_of_blocks` blocks of `threads` threads.
+pub(crate) fn launch_config(blocks: usize, rows_of_blocks: usize, threads: usize) -> LaunchConfig {
+    LaunchConfig {
+        grid_dim: (blocks as u32, rows_of_blocks as u32, 1),
+        block_dim: (threads as u32, 1, 1),
+        shared_mem_bytes: 0,
+    }
+}

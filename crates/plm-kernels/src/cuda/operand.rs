@@ -1,0 +1,60 @@
+//! Operands on a device, as kernels take them.
+
+use candle_core::cuda_backend::cudarc::driver::{CudaView, DeviceRepr};
+use candle_core::cuda_backend::CudaDType;
+use candle_core::{CudaStorage, Layout, Result, bail};
+use half::{bf16, f16};
+
+/// A number format that the kernels compute in.
+pub(crate) trait Format: CudaDType + DeviceRepr + Unpin {
+    /// What kernels of this format are called.
+    const NAME: &'static str;
+    /// Numbers in a vector of 16 bytes.
+    const VEC: usize = 16 / size_of::<Self>();
+}
+
+impl Format for f32 {
+    const NAME: &'static str = "f32";
+}
+
+impl Format for f16 {
+    const NAME: &'static str = "f16";
+}
+
+impl Format for bf16 {
+    const NAME: &'static str = "bf16";
+}
+
+/// Calls `$run::<T>($($argument),*)` for the format of `$dtype`.
+macro_rules! for_format {
+    ($op:expr, $dtype:expr, $($run:tt).+ ($($argument:expr),* $(,)?)) => {
+        match $dtype {
+            candle_core::DType::F32 => $($run).+::<f32>($($argument),*),
+            candle_core::DType::F16 => $($run).+::<half::f16>($($argument),*),
+            candle_core::DType::BF16 => $($run).+::<half::bf16>($($argument),*),
+            other => candle_core::bail!("{}: {other:?} is none of f32, f16 and bf16", $op),
+        }
+    };
+}
+pub(crate) use for_format;
+
+/// The operand `what` of `op` as contiguous memory.
+pub(crate) fn view<'a, T: CudaDType>(
+    op: &str,
+    what: &str,
+    storage: &'a CudaStorage,
+    layout: &Layout,
+) -> Result<CudaView<'a, T>> {
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        bail!("{op}: {what} must be contiguous");
+    };
+    Ok(storage.as_cuda_slice::<T>()?.slice(start..end))
+}
+
+/// Refuses rows that vectors of 16 bytes do not fill.
+pub(crate) fn check_vectors<T: Format>(op: &str, width: usize) -> Result<()> {
+    if !width.is_multiple_of(T::VEC) {
+        bail!("{op}: {width} columns are no multiple of {}", T::VEC);
+    }
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! Copies between host and device that the host does not wait for.
+//!
+//! The driver copies asynchronously from and to page-locked memory alone, which is slow to get: buffers are used again.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::cuda_backend::WrapErr;
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaEvent, CudaSlice, CudaStream, CudaView, DevicePtr, DevicePtrMut, PinnedHostSlice, result,
+};
+use candle_core::Result;
+
+/// Page-locked memory, and when the last copy from or to it is over.
+#[derive(Debug)]
+struct Buffer {
+    words: PinnedHostSlice<u32>,
+    copied: CudaEvent,
+}
+
+/// The page-locked buffers of one stream.
+#[derive(Clone, Debug)]
+pub(super) struct Staging {
+    stream: Arc<CudaStream>,
+    idle: Arc<Mutex<Vec<Buffer>>>,
+}
+
+impl Staging {
+    pub(super) fn new(stream: Arc<CudaStream>) -> Self {
+        Self {
+            stream,
+            idle: Arc::default(),
+        }
+    }
+
+    /// `words` on the device, for what is put on the stream next.
+    pub(super) fn upload(&self, words: &[u32]) -> Result<CudaSlice<u32>> {
+        let mut buffer = self.take(words.len())?;
+        buffer.words.as_mut_slice().w()?[..words.len()].copy_from_slice(words);
+        // SAFETY: the copy below writes every element.
+        let mut there = unsafe { self.stream.alloc::<u32>(words.len()) }.w()?;
+        {
+            let (to, _use) = there.device_ptr_mut(&self.stream);
+            let from = &buffer.words.as_slice().w()?[..words.len()];
+            // SAFETY: both are alive and of this length. The buffer is written to again once `copied` has happened, and
+            // freed after its own event or, failing that, with the stream's context.
+            unsafe { result::memcpy_htod_async(to, from, self.stream.cu_stream()) }.w()?;
+        }
+        buffer.copied.record(&self.stream).w()?;
+        self.give_back(buffer);
+        Ok(there)
+    }
+
+    /// Begins to copy `values` to the host.
+    pub(super) fn download(&self, values: &CudaView<'_, f32>) -> Result<Download> {
+        let len = values.len();
+        let mut buffer = self.take(len)?;
+        let (from, _use) = values.device_ptr(&self.stream);
+        let to = &mut buffer.words.as_mut_slice().w()?[..len];
+        // SAFETY: both are alive and of this many 4-byte numbers. Nobody looks at the buffer before `copied`.
+        unsafe { result::memcpy_dtoh_async(to, from, self.stream.cu_stream()) }.w()?;
+        buffer.copied.record(&self.stream).w()?;
+        Ok(Download {
+            buffer: Some(buffer),
+            len,
+            staging: self.clone(),
+        })
+    }
+
+    /// A buffer of `len` words or more that no copy uses.
+    fn take(&self, len: usize) -> Result<Buffer> {
+        let is_free =
+            |buffer: &Buffer| buffer.words.len() >= len && buffer.copied.is_complete();
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(free) = idle.iter().position(is_free) {
+            return Ok(idle.swap_remove(free));
+        }
+        drop(idle);
+        let context = self.stream.context();
+        let len = len.next_power_of_two().max(1 << 12);
+        // SAFETY: words are set before they are read, by the host or by a copy.
+        let words = unsafe { context.alloc_pinned_with_flags(len, 0) }.w()?;
+        let copied = context.new_event(None).w()?;
+        Ok(Buffer { words, copied })
+    }
+
+    fn give_back(&self, buffer: Buffer) {
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(buffer);
+    }
+}
+
+/// Numbers on their way from the device to the host.
+#[derive(Debug)]
+pub struct Download {
+    /// Until it is given back.
+    buffer: Option<Buffer>,
+    len: usize,
+    staging: Staging,
+}
+
+impl Download {
+    /// Waits for the numbers: until the device has done all that was asked of it before this download.
+    ///
+    /// # Errors
+    /// If the device failed in what it did until then.
+    pub fn wait(mut self) -> Result<Vec<f32>> {
+        let buffer = self.buffer.take().expect("only this takes it, once");
+        buffer.copied.synchronize().w()?;
+        let words = &buffer.words.as_slice().w()?[..self.len];
+        let values = words.iter().map(|&word| f32::from_bits(word)).collect();
+        self.staging.give_back(buffer);
+        Ok(values)
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        if let Some(buffer) = self.buffer.take() {
+            // Still being written to, perhaps; `take` sees to that.
+            self.staging.give_back(buffer);
+        }
+    }
+}

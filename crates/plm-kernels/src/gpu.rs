@@ -1,0 +1,60 @@
+//! What this crate says of GPUs with the feature `cuda` and without.
+
+/// Why a GPU can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GpuError {
+    /// The program was built without the feature `cuda`.
+    #[error(
+        "this program was built for CPUs alone: build it with the feature `cuda` (crates/plm-kernels/cuda-build.sh), or use the CPU"
+    )]
+    NotBuilt,
+    /// The driver is there and does not start.
+    #[error("the NVIDIA driver can't be started: {0}")]
+    NoDriver(String),
+    /// The driver knows an older CUDA only.
+    #[error(
+        "the NVIDIA driver supports CUDA {found}, and this program needs {needed}: update the driver"
+    )]
+    DriverTooOld {
+        /// The version that it supports.
+        found: String,
+        /// The version that is needed.
+        needed: String,
+    },
+    /// There are fewer GPUs.
+    #[error("there is no GPU cuda:{ordinal}: {}", what_there_is(*count))]
+    NoSuchGpu {
+        /// The GPU that was asked for.
+        ordinal: u32,
+        /// How many there are.
+        count: u32,
+    },
+    /// A GPU is there, and it or the libraries for it can't be used.
+    #[error(
+        "cuda:{ordinal} can't be opened (the CUDA 13 libraries libcublas, libcublasLt and libcurand must be where the loader looks, and the GPU have room)"
+    )]
+    Open {
+        /// The GPU.
+        ordinal: u32,
+        /// What failed.
+        source: candle_core::Error,
+    },
+}
+
+/// A GPU's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GpuMemory {
+    /// What nobody uses.
+    pub free_bytes: u64,
+    /// All there is.
+    pub total_bytes: u64,
+}
+
+fn what_there_is(count: u32) -> String {
+    match count {
+        0 => "no GPU with an NVIDIA driver is visible here".to_owned(),
+        1 => "the only one is cuda:0".to_owned(),
+        _ => format!("they are cuda:0 to cuda:{}", count - 1),
+    }
+}

@@ -1,0 +1,232 @@
+//! Every op on a GPU against its CPU implementation on the same numbers, at the shapes of every ESM-2; and that
+//! neighbours do not change a bit there either.
+//!
+//! Ignored where nobody asks for them: `cargo test --features cuda -p plm-kernels --test cuda -- --ignored`.
+#![cfg(feature = "cuda")]
+
+mod common;
+
+use candle_core::{DType, Device, Tensor};
+use common::{cu_seqlens, random, values};
+use plm_kernels::{
+    CuSeqlens, Gpu, LayerNorm, ResidualLayerNorm, Rotary, TokenDropout, VarlenAttention, bias_gelu_inplace,
+    embed_tokens, segment_mean,
+};
+
+/// hidden_size and heads of the released models, and of plm-tiny.
+const SHAPES: [(usize, usize); 7] =
+    [(128, 8), (320, 20), (480, 20), (640, 20), (1280, 20), (2560, 40), (5120, 40)];
+const FORMATS: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
+
+fn open() -> Gpu {
+    Gpu::open(0).expect("there is a GPU")
+}
+
+fn gpu() -> Device {
+    open().device().clone()
+}
+
+/// What one rounding of each output costs, and in 16 bits the roundings within an op.
+fn tolerance(dtype: DType) -> f64 {
+    match dtype {
+        DType::F32 => 2e-6,
+        DType::F16 => 2e-3,
+        _ => 1.2e-2,
+    }
+}
+
+/// Random numbers that the format can hold: as f32 on the CPU, and in the format on the GPU.
+fn operand(dims: &[usize], seed: u64, dtype: DType, gpu: &Device) -> (Tensor, Tensor) {
+    let values = random(dims.iter().product(), seed);
+    let on_cpu = Tensor::from_vec(values, dims, &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
+    let on_gpu = on_cpu.to_device(gpu).unwrap();
+    (on_cpu.to_dtype(DType::F32).unwrap(), on_gpu)
+}
+
+fn host(tensor: &Tensor) -> Vec<f32> {
+    values(&tensor.to_device(&Device::Cpu).unwrap().to_dtype(DType::F32).unwrap())
+}
+
+fn assert_alike(what: &str, on_gpu: &Tensor, on_cpu: &Tensor, dtype: DType) {
+    let expected: Vec<f64> = values(on_cpu).into_iter().map(f64::from).collect();
+    common::assert_close(&format!("{what} in {dtype:?}"), &host(on_gpu), &expected, tolerance(dtype));
+}
+
+/// Every row is right, not only most: the largest difference of a number, over the largest number.
+fn assert_no_outlier(what: &str, on_gpu: &Tensor, on_cpu: &Tensor, dtype: DType) {
+    let expected = values(on_cpu);
+    let largest = expected.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+    for (i, (a, b)) in host(on_gpu).iter().zip(&expected).enumerate() {
+        let error = f64::from((a - b).abs() / largest);
+        assert!(error < 4.0 * tolerance(dtype), "{what} in {dtype:?}: {a} is {b} at {i}");
+    }
+}
+
+const TOKENS: [usize; 9] = [3, 130, 64, 65, 128, 129, 17, 1002, 4];
+
+#[test]
+#[ignore = "needs a CUDA GPU"]
+fn layer_norms_are_those_of_the_cpu() {
+    let gpu = gpu();
+    for dtype in FORMATS {
+        for (hidden, _) in SHAPES {
+            let rows = 37;
+            let x = operand(&[rows, hidden], 1, dtype, &gpu);
+            let projection = operand(&[rows, hidden], 2, dtype, &gpu);
+            let [bias, weight, norm_bias] = [3, 4, 5].map(|seed| operand(&[hidden], seed, dtype, &gpu));
+            let cpu = LayerNorm::new(&weight.0, &norm_bias.0, 1e-5).unwrap().forward(&x.0).unwrap();
+            let own = LayerNorm::new(&weight.1, &norm_bias.1, 1e-5).unwrap().forward(&x.1).unwrap();
+            assert_alike(&format!("layer_norm {hidden}"), &own, &cpu, dtype);
+            let cpu = ResidualLayerNorm::new(&bias.0, &weight.0, &norm_bias.0, 1e-5).unwrap();
+            let own = ResidualLayerNorm::new(&bias.1, &weight.1, &norm_bias.1, 1e-5).unwrap();
+            let (cpu, own) = (
+                cpu.forward(&x.0, &projection.0).unwrap(),
+                own.forward(&x.1, &projection.1).unwrap(),
+            );
+            assert_alike(&format!("sum {hidden}"), &own.0, &cpu.0, dtype);
+            assert_alike(&format!("residual_layer_norm {hidden}"), &own.1, &cpu.1, dtype);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a CUDA GPU"]
+fn bias_gelu_is_that_of_the_cpu() {
+    let gpu = gpu();
+    for dtype in FORMATS {
+        for width in [512, 1280, 10_240, 33] {
+            let x = operand(&[29, width], 1, dtype, &gpu);
+            let bias = operand(&[width], 2, dtype, &gpu);
+            bias_gelu_inplace(&x.0, &bias.0).unwrap();
+            bias_gelu_inplace(&x.1, &bias.1).unwrap();
+            assert_alike(&format!("bias_gelu {width}"), &x.1, &x.0, dtype);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a CUDA GPU"]
+fn embeddings_and_means_are_those_of_the_cpu() {
+    let gpu = gpu();
+    let lengths = cu_seqlens(&TOKENS);
+    let total = lengths.total_tokens();
+    // Every 7th token is masked.
+    let ids: Vec<u32> = (0..total as u32).map(|i| if i % 7 == 3 { 32 } else { i % 31 }).collect();
+    let token_ids = Tensor::new(ids, &Device::Cpu).unwrap();
+    for dtype in FORMATS {
+        for (hidden, _) in SHAPES {
+            let table = operand(&[33, hidden], 1, dtype, &gpu);
+            for dropout in [None, Some(TokenDropout { mask_token_id: 32 })] {
+                let cpu = embed_tokens(&table.0, &token_ids, &lengths, dropout).unwrap();
+                let own = embed_tokens(
+                    &table.1,
+                    &token_ids.to_device(&gpu).unwrap(),
+                    &lengths,
+                    dropout,
+                )
+                .unwrap();
+                assert_alike(&format!("embed_tokens {hidden}"), &own, &cpu, dtype);
+            }
+            let x = operand(&[total, hidden], 2, dtype, &gpu);
+            let cpu = segment_mean(&x.0, &lengths).unwrap();
+            let own = segment_mean(&x.1, &lengths).unwrap();
+            // Sums are f32 whatever the format is.
+            assert_alike(&format!("segment_mean {hidden}"), &own, &cpu, DType::F32);
+        }
+    }
+}
+
+fn attention(
+    lengths: &CuSeqlens,
+    (hidden, num_heads): (usize, usize),
+    qkv: &Tensor,
+    bias: &Tensor,
+) -> Tensor {
+    let head_dim = hidden / num_heads;
+    let rotary = Rotary::new(head_dim, 2048, qkv.device()).unwrap();
+    let attention = VarlenAttention {
+        cu_seqlens: lengths,
+        rotary: &rotary,
+        num_heads,
+    };
+    attention.forward(qkv, bias).unwrap()
+}
+
+#[test]
+#[ignore = "needs a CUDA GPU"]
+fn attention_is_that_of_the_cpu() {
+    let gpu = gpu();
+    for dtype in FORMATS {
+        // Two heads of each head_dim: what differs between models with the same is their number alone.
+        for head_dim in [16, 24, 32, 64, 128] {
+            let mut tokens = TOKENS.to_vec();
+            tokens.extend([1, 2, 2000]);
+            let lengths = cu_seqlens(&tokens);
+            let hidden = 2 * head_dim;
+            let qkv = operand(&[lengths.total_tokens(), 3 * hidden], 1, dtype, &gpu);
+            let bias = operand(&[3 * hidden], 2, dtype, &gpu);
+            let cpu = attention(&lengths, (hidden, 2), &qkv.0, &bias.0);
+            let own = attention(&lengths, (hidden, 2), &qkv.1, &bias.1);
+            assert_alike(&format!("attention of {head_dim}"), &own, &cpu, dtype);
+            assert_no_outlier(&format!("attention of {head_dim}"), &own, &cpu, dtype);
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a CUDA GPU"]
+fn a_sequences_attention_and_mean_are_its_own() {
+    let gpu = gpu();
+    let lengths = cu_seqlens(&TOKENS);
+    for dtype in FORMATS {
+        for (hidden, num_heads) in SHAPES {
+            let qkv = operand(&[lengths.total_tokens(), 3 * hidden], 1, dtype, &gpu).1;
+            let bias = operand(&[3 * hidden], 2, dtype, &gpu).1;
+            let together = attention(&lengths, (hidden, num_heads), &qkv, &bias);
+            let means = segment_mean(&together, &lengths).unwrap();
+            for (i, range) in lengths.ranges().enumerate() {
+                let own = cu_seqlens(&[range.len()]);
+                let part = qkv.narrow(0, range.start, range.len()).unwrap();
+                let alone = attention(&own, (hidden, num_heads), &part, &bias);
+                let packed = together.narrow(0, range.start, range.len()).unwrap();
+                assert!(host(&alone) == host(&packed), "{} tokens of {hidden} in {dtype:?}", range.len());
+                let mean = segment_mean(&alone, &own).unwrap();
+                assert!(host(&mean) == host(&means.narrow(0, i, 1).unwrap()));
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a CUDA GPU"]
+fn a_products_row_is_right_and_its_own_at_every_batch_size() {
+    let opened = open();
+    let gpu = opened.device().clone();
+    let mut varying = Vec::new();
+    for dtype in FORMATS {
+        for (hidden, _) in SHAPES {
+            for (inputs, outputs) in
+                [(hidden, 3 * hidden), (hidden, hidden), (hidden, 4 * hidden), (4 * hidden, hidden)]
+            {
+                let rows = 3000;
+                let x = operand(&[rows, inputs], 1, dtype, &gpu);
+                let weight = operand(&[outputs, inputs], 2, dtype, &gpu);
+                let linear = opened.linear(weight.1.clone());
+                let whole = linear.forward(&x.1).unwrap();
+                let few = 16;
+                let first = x.0.narrow(0, 0, few).unwrap().contiguous().unwrap();
+                let cpu = first.matmul(&weight.0.t().unwrap()).unwrap();
+                let own = whole.narrow(0, 0, few).unwrap();
+                assert_alike(&format!("{inputs} to {outputs}"), &own, &cpu, dtype);
+                for (start, rows) in [(0, 1), (0, 3), (5, 17), (100, 128), (7, 511), (900, 2100), (2999, 1)] {
+                    let part = linear.forward(&x.1.narrow(0, start, rows).unwrap()).unwrap();
+                    let packed = whole.narrow(0, start, rows).unwrap();
+                    if host(&part) != host(&packed) {
+                        varying.push(format!("{inputs} to {outputs}, {rows} rows in {dtype:?}"));
+                    }
+                }
+            }
+        }
+    }
+    assert!(varying.is_empty(), "bits change with the batch:\n{}", varying.join("\n"));
+}
