@@ -1,5 +1,9 @@
 //! Compiles the CUDA kernels, with the feature `cuda`: each `.cu` below `src` to machine code for Hopper and to PTX, which
 //! the driver compiles for any other GPU from the A100 on. Needs nvcc; neither a GPU nor a driver nor the network.
+#![allow(
+    clippy::print_stdout,
+    reason = "it is how a build script talks to cargo"
+)]
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};

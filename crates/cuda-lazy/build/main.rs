@@ -1,4 +1,8 @@
 //! Makes the stand-ins, if the feature `link` asks for them.
+#![allow(
+    clippy::print_stdout,
+    reason = "it is how a build script talks to cargo"
+)]
 
 #[cfg(feature = "link")]
 mod cuda_home;
