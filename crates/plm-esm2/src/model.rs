@@ -4,7 +4,9 @@ use std::sync::Mutex;
 
 use candle_core::{Device, Result as TensorResult, Tensor};
 use plm_core::{Dtype, PackedBatch};
-use plm_kernels::{Gpu, LayerNorm, Rotary, TokenDropout, VarlenAttention, embed_tokens, segment_mean};
+use plm_kernels::{
+    Gpu, LayerNorm, Rotary, TokenDropout, VarlenAttention, embed_tokens, segment_mean,
+};
 use rayon::prelude::*;
 
 use crate::alphabet::{MASK, VOCABULARY};
@@ -61,7 +63,14 @@ impl Esm2 {
             _ => layer(index).pp("attention.LayerNorm"),
         };
         let layers = (0..config.num_layers)
-            .map(|index| Layer::new(&layer(index), &norm_before(index + 1), &config, gpu.as_ref()))
+            .map(|index| {
+                Layer::new(
+                    &layer(index),
+                    &norm_before(index + 1),
+                    &config,
+                    gpu.as_ref(),
+                )
+            })
             .collect::<TensorResult<_>>()?;
         let first_norm = norm_before(0);
         let embeddings = weights.get(
@@ -244,7 +253,6 @@ impl Esm2 {
             _ => Ok(Vec::new()),
         }
     }
-
 }
 
 /// The first row of each sequence, one after the other.

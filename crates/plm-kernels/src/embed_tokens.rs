@@ -11,7 +11,10 @@ use {
     candle_core::{
         CudaStorage,
         backend::BackendStorage,
-        cuda_backend::{WrapErr, cudarc::driver::{CudaView, PushKernelArg}},
+        cuda_backend::{
+            WrapErr,
+            cudarc::driver::{CudaView, PushKernelArg},
+        },
     },
 };
 
@@ -137,13 +140,19 @@ impl EmbedTokens<'_> {
         if total_tokens == 0 {
             return Ok(CudaStorage::wrap_cuda_slice(embeddings, device.clone()));
         }
-        let mask_token_id = self.token_dropout.map_or(u32::MAX, |dropout| dropout.mask_token_id);
+        let mask_token_id = self
+            .token_dropout
+            .map_or(u32::MAX, |dropout| dropout.mask_token_id);
         // SAFETY: the kernel writes every element.
         let mut kept = unsafe { device.alloc::<f32>(num_sequences) }?;
         if self.token_dropout.is_some() {
             let function = kernel(device, Module::EmbedTokens, "kept_fraction")?;
             let mut launch = stream.launch_builder(&function);
-            launch.arg(token_ids).arg(&cu_seqlens.offsets).arg(&mask_token_id).arg(&mut kept);
+            launch
+                .arg(token_ids)
+                .arg(&cu_seqlens.offsets)
+                .arg(&mask_token_id)
+                .arg(&mut kept);
             // SAFETY: the arguments are what the kernel takes, and of the shapes that it reads and writes.
             unsafe { launch.launch(launch_config(num_sequences, 1, 32)) }.w()?;
         }
@@ -151,7 +160,11 @@ impl EmbedTokens<'_> {
         let mut launch = stream.launch_builder(&function);
         let (sequences, hidden) = (num_sequences as i32, hidden as i32);
         let no_dropout = 0_u64;
-        launch.arg(&table).arg(token_ids).arg(&cu_seqlens.offsets).arg(&sequences);
+        launch
+            .arg(&table)
+            .arg(token_ids)
+            .arg(&cu_seqlens.offsets)
+            .arg(&sequences);
         if self.token_dropout.is_some() {
             launch.arg(&kept);
         } else {

@@ -9,8 +9,9 @@ use crate::math::sum_of;
 use {
     crate::cuda::{Format, Module, check_vectors, for_format, kernel, launch_config, view},
     candle_core::{
-        CudaStorage, bail,
+        CudaStorage,
         backend::BackendStorage,
+        bail,
         cuda_backend::{WrapErr, cudarc::driver::PushKernelArg},
     },
 };
@@ -220,7 +221,13 @@ impl CustomOp3 for ResidualLayerNormOp {
         let both = for_format!(
             name,
             x.0.dtype(),
-            on_device(name, x, Some((projection, projection_layout)), parameters, self.eps)
+            on_device(
+                name,
+                x,
+                Some((projection, projection_layout)),
+                parameters,
+                self.eps
+            )
         )?;
         Ok((both, (2, total_tokens, hidden).into()))
     }
@@ -244,7 +251,10 @@ fn on_device<T: Format>(
     check_vectors::<T>(op, hidden)?;
     let vectors = hidden / T::VEC;
     // As few vectors per thread as there are threads for: a row is then in flight all at once.
-    let Some(per_thread) = [1, 2, 4, 8].into_iter().find(|n| vectors.div_ceil(*n) <= 320) else {
+    let Some(per_thread) = [1, 2, 4, 8]
+        .into_iter()
+        .find(|n| vectors.div_ceil(*n) <= 320)
+    else {
         bail!("{op}: {hidden} columns are more than a block can hold");
     };
     let threads = vectors.div_ceil(per_thread).next_multiple_of(32);
@@ -253,7 +263,11 @@ fn on_device<T: Format>(
     let parameters = view::<T>(op, "parameters", parameters.0, parameters.1)?;
     // SAFETY: the kernel writes every element.
     let mut output = unsafe { device.alloc::<T>(outputs * rows * hidden) }?;
-    let function = kernel(device, Module::LayerNorm, &format!("{op}_{}_{per_thread}", T::NAME))?;
+    let function = kernel(
+        device,
+        Module::LayerNorm,
+        &format!("{op}_{}_{per_thread}", T::NAME),
+    )?;
     let stream = device.cuda_stream();
     let mut launch = stream.launch_builder(&function);
     let hidden = hidden as i32;
@@ -263,7 +277,12 @@ fn on_device<T: Format>(
     }
     match projection {
         None => {
-            launch.arg(&x).arg(&parameters).arg(&mut output).arg(&hidden).arg(&eps);
+            launch
+                .arg(&x)
+                .arg(&parameters)
+                .arg(&mut output)
+                .arg(&hidden)
+                .arg(&eps);
             // SAFETY: the arguments are what the kernel takes, and of the shapes that it reads and writes.
             unsafe { launch.launch(config) }.w()?;
         }

@@ -36,13 +36,13 @@ mod cpu;
 mod cu_seqlens;
 #[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(not(feature = "cuda"))]
+#[path = "no_cuda.rs"]
+mod cuda;
 mod embed_tokens;
 mod gpu;
 mod layer_norm;
 mod math;
-#[cfg(not(feature = "cuda"))]
-#[path = "no_cuda.rs"]
-mod cuda;
 mod rotary;
 mod segment_mean;
 

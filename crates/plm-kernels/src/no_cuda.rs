@@ -5,19 +5,27 @@ use candle_core::{DType, Device, Error, Result, Tensor};
 use crate::CuSeqlens;
 use crate::gpu::{GpuError, GpuMemory};
 
+/// What no value can be.
+#[derive(Clone, Copy, Debug)]
+enum Nothing {}
+
 /// A GPU, of which this build knows none.
 #[derive(Clone, Debug)]
-pub enum Gpu {}
+pub struct Gpu(Nothing);
 
 /// Products with a matrix of weights on a GPU.
 #[derive(Clone, Debug)]
-pub enum GpuLinear {}
+pub struct GpuLinear(Nothing);
 
 /// Numbers on their way from a GPU to the host.
 #[derive(Debug)]
-pub enum Download {}
+pub struct Download(Nothing);
 
-#[allow(missing_docs, clippy::missing_errors_doc, reason = "those of the feature `cuda`")]
+#[allow(
+    missing_docs,
+    clippy::missing_errors_doc,
+    reason = "those of the feature `cuda`"
+)]
 impl Gpu {
     pub fn count() -> std::result::Result<u32, GpuError> {
         Err(GpuError::NotBuilt)
@@ -28,49 +36,57 @@ impl Gpu {
     }
 
     pub fn ordinal(&self) -> u32 {
-        match *self {}
+        match self.0 {}
     }
 
     pub fn device(&self) -> &Device {
-        match *self {}
+        match self.0 {}
     }
 
     pub fn name(&self) -> Result<String> {
-        match *self {}
+        match self.0 {}
     }
 
     pub fn uuid(&self) -> Result<String> {
-        match *self {}
+        match self.0 {}
     }
 
     pub fn memory(&self) -> Result<GpuMemory> {
-        match *self {}
+        match self.0 {}
     }
 
     pub fn linear(&self, _weight: Tensor) -> GpuLinear {
-        match *self {}
+        match self.0 {}
     }
 
     pub fn upload(&self, _ids: &[u32], _lengths: &CuSeqlens, _dtype: DType) -> Result<Tensor> {
-        match *self {}
+        match self.0 {}
     }
 
     pub fn download(&self, _values: &Tensor) -> Result<Download> {
-        match *self {}
+        match self.0 {}
     }
 }
 
-#[allow(missing_docs, clippy::missing_errors_doc, reason = "that of the feature `cuda`")]
+#[allow(
+    missing_docs,
+    clippy::missing_errors_doc,
+    reason = "that of the feature `cuda`"
+)]
 impl GpuLinear {
     pub fn forward(&self, _x: &Tensor) -> Result<Tensor> {
-        match *self {}
+        match self.0 {}
     }
 }
 
-#[allow(missing_docs, clippy::missing_errors_doc, reason = "that of the feature `cuda`")]
+#[allow(
+    missing_docs,
+    clippy::missing_errors_doc,
+    reason = "that of the feature `cuda`"
+)]
 impl Download {
     pub fn wait(self) -> Result<Vec<f32>> {
-        match self {}
+        match self.0 {}
     }
 }
 

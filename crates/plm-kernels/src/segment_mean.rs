@@ -70,7 +70,12 @@ impl CustomOp1 for SegmentMean<'_> {
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let (_, hidden) = layout.shape().dims2()?;
-        check_shape(self.name(), "x", layout, &[self.cu_seqlens.total_tokens(), hidden])?;
+        check_shape(
+            self.name(),
+            "x",
+            layout,
+            &[self.cu_seqlens.total_tokens(), hidden],
+        )?;
         self.check_residues()?;
         let means = for_format!(self.name(), x.dtype(), self.on_device(x, layout))?;
         Ok((means, (self.cu_seqlens.num_sequences(), hidden).into()))
@@ -102,7 +107,11 @@ impl SegmentMean<'_> {
             let stream = device.cuda_stream();
             let hidden = hidden as i32;
             let mut launch = stream.launch_builder(&function);
-            launch.arg(&x).arg(&cu_seqlens.offsets).arg(&mut means).arg(&hidden);
+            launch
+                .arg(&x)
+                .arg(&cu_seqlens.offsets)
+                .arg(&mut means)
+                .arg(&hidden);
             // SAFETY: the arguments are what the kernel takes, and of the shapes that it reads and writes.
             unsafe { launch.launch(config) }.w()?;
         }

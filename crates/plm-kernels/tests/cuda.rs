@@ -9,13 +9,20 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use common::{cu_seqlens, random, values};
 use plm_kernels::{
-    CuSeqlens, Gpu, LayerNorm, ResidualLayerNorm, Rotary, TokenDropout, VarlenAttention, bias_gelu_inplace,
-    embed_tokens, segment_mean,
+    CuSeqlens, Gpu, LayerNorm, ResidualLayerNorm, Rotary, TokenDropout, VarlenAttention,
+    bias_gelu_inplace, embed_tokens, segment_mean,
 };
 
 /// hidden_size and heads of the released models, and of plm-tiny.
-const SHAPES: [(usize, usize); 7] =
-    [(128, 8), (320, 20), (480, 20), (640, 20), (1280, 20), (2560, 40), (5120, 40)];
+const SHAPES: [(usize, usize); 7] = [
+    (128, 8),
+    (320, 20),
+    (480, 20),
+    (640, 20),
+    (1280, 20),
+    (2560, 40),
+    (5120, 40),
+];
 const FORMATS: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 
 fn open() -> Gpu {
@@ -38,27 +45,46 @@ fn tolerance(dtype: DType) -> f64 {
 /// Random numbers that the format can hold: as f32 on the CPU, and in the format on the GPU.
 fn operand(dims: &[usize], seed: u64, dtype: DType, gpu: &Device) -> (Tensor, Tensor) {
     let values = random(dims.iter().product(), seed);
-    let on_cpu = Tensor::from_vec(values, dims, &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
+    let on_cpu = Tensor::from_vec(values, dims, &Device::Cpu)
+        .unwrap()
+        .to_dtype(dtype)
+        .unwrap();
     let on_gpu = on_cpu.to_device(gpu).unwrap();
     (on_cpu.to_dtype(DType::F32).unwrap(), on_gpu)
 }
 
 fn host(tensor: &Tensor) -> Vec<f32> {
-    values(&tensor.to_device(&Device::Cpu).unwrap().to_dtype(DType::F32).unwrap())
+    values(
+        &tensor
+            .to_device(&Device::Cpu)
+            .unwrap()
+            .to_dtype(DType::F32)
+            .unwrap(),
+    )
 }
 
 fn assert_alike(what: &str, on_gpu: &Tensor, on_cpu: &Tensor, dtype: DType) {
     let expected: Vec<f64> = values(on_cpu).into_iter().map(f64::from).collect();
-    common::assert_close(&format!("{what} in {dtype:?}"), &host(on_gpu), &expected, tolerance(dtype));
+    common::assert_close(
+        &format!("{what} in {dtype:?}"),
+        &host(on_gpu),
+        &expected,
+        tolerance(dtype),
+    );
 }
 
 /// Every row is right, not only most: the largest difference of a number, over the largest number.
 fn assert_no_outlier(what: &str, on_gpu: &Tensor, on_cpu: &Tensor, dtype: DType) {
     let expected = values(on_cpu);
-    let largest = expected.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+    let largest = expected
+        .iter()
+        .fold(0.0_f32, |most, value| most.max(value.abs()));
     for (i, (a, b)) in host(on_gpu).iter().zip(&expected).enumerate() {
         let error = f64::from((a - b).abs() / largest);
-        assert!(error < 4.0 * tolerance(dtype), "{what} in {dtype:?}: {a} is {b} at {i}");
+        assert!(
+            error < 4.0 * tolerance(dtype),
+            "{what} in {dtype:?}: {a} is {b} at {i}"
+        );
     }
 }
 
@@ -73,9 +99,16 @@ fn layer_norms_are_those_of_the_cpu() {
             let rows = 37;
             let x = operand(&[rows, hidden], 1, dtype, &gpu);
             let projection = operand(&[rows, hidden], 2, dtype, &gpu);
-            let [bias, weight, norm_bias] = [3, 4, 5].map(|seed| operand(&[hidden], seed, dtype, &gpu));
-            let cpu = LayerNorm::new(&weight.0, &norm_bias.0, 1e-5).unwrap().forward(&x.0).unwrap();
-            let own = LayerNorm::new(&weight.1, &norm_bias.1, 1e-5).unwrap().forward(&x.1).unwrap();
+            let [bias, weight, norm_bias] =
+                [3, 4, 5].map(|seed| operand(&[hidden], seed, dtype, &gpu));
+            let cpu = LayerNorm::new(&weight.0, &norm_bias.0, 1e-5)
+                .unwrap()
+                .forward(&x.0)
+                .unwrap();
+            let own = LayerNorm::new(&weight.1, &norm_bias.1, 1e-5)
+                .unwrap()
+                .forward(&x.1)
+                .unwrap();
             assert_alike(&format!("layer_norm {hidden}"), &own, &cpu, dtype);
             let cpu = ResidualLayerNorm::new(&bias.0, &weight.0, &norm_bias.0, 1e-5).unwrap();
             let own = ResidualLayerNorm::new(&bias.1, &weight.1, &norm_bias.1, 1e-5).unwrap();
@@ -84,7 +117,12 @@ fn layer_norms_are_those_of_the_cpu() {
                 own.forward(&x.1, &projection.1).unwrap(),
             );
             assert_alike(&format!("sum {hidden}"), &own.0, &cpu.0, dtype);
-            assert_alike(&format!("residual_layer_norm {hidden}"), &own.1, &cpu.1, dtype);
+            assert_alike(
+                &format!("residual_layer_norm {hidden}"),
+                &own.1,
+                &cpu.1,
+                dtype,
+            );
         }
     }
 }
@@ -111,7 +149,9 @@ fn embeddings_and_means_are_those_of_the_cpu() {
     let lengths = cu_seqlens(&TOKENS);
     let total = lengths.total_tokens();
     // Every 7th token is masked.
-    let ids: Vec<u32> = (0..total as u32).map(|i| if i % 7 == 3 { 32 } else { i % 31 }).collect();
+    let ids: Vec<u32> = (0..total as u32)
+        .map(|i| if i % 7 == 3 { 32 } else { i % 31 })
+        .collect();
     let token_ids = Tensor::new(ids, &Device::Cpu).unwrap();
     for dtype in FORMATS {
         for (hidden, _) in SHAPES {
@@ -189,7 +229,11 @@ fn a_sequences_attention_and_mean_are_its_own() {
                 let part = qkv.narrow(0, range.start, range.len()).unwrap();
                 let alone = attention(&own, (hidden, num_heads), &part, &bias);
                 let packed = together.narrow(0, range.start, range.len()).unwrap();
-                assert!(host(&alone) == host(&packed), "{} tokens of {hidden} in {dtype:?}", range.len());
+                assert!(
+                    host(&alone) == host(&packed),
+                    "{} tokens of {hidden} in {dtype:?}",
+                    range.len()
+                );
                 let mean = segment_mean(&alone, &own).unwrap();
                 assert!(host(&mean) == host(&means.narrow(0, i, 1).unwrap()));
             }
@@ -205,9 +249,12 @@ fn a_products_row_is_right_and_its_own_at_every_batch_size() {
     let mut varying = Vec::new();
     for dtype in FORMATS {
         for (hidden, _) in SHAPES {
-            for (inputs, outputs) in
-                [(hidden, 3 * hidden), (hidden, hidden), (hidden, 4 * hidden), (4 * hidden, hidden)]
-            {
+            for (inputs, outputs) in [
+                (hidden, 3 * hidden),
+                (hidden, hidden),
+                (hidden, 4 * hidden),
+                (4 * hidden, hidden),
+            ] {
                 let rows = 3000;
                 let x = operand(&[rows, inputs], 1, dtype, &gpu);
                 let weight = operand(&[outputs, inputs], 2, dtype, &gpu);
@@ -218,8 +265,18 @@ fn a_products_row_is_right_and_its_own_at_every_batch_size() {
                 let cpu = first.matmul(&weight.0.t().unwrap()).unwrap();
                 let own = whole.narrow(0, 0, few).unwrap();
                 assert_alike(&format!("{inputs} to {outputs}"), &own, &cpu, dtype);
-                for (start, rows) in [(0, 1), (0, 3), (5, 17), (100, 128), (7, 511), (900, 2100), (2999, 1)] {
-                    let part = linear.forward(&x.1.narrow(0, start, rows).unwrap()).unwrap();
+                for (start, rows) in [
+                    (0, 1),
+                    (0, 3),
+                    (5, 17),
+                    (100, 128),
+                    (7, 511),
+                    (900, 2100),
+                    (2999, 1),
+                ] {
+                    let part = linear
+                        .forward(&x.1.narrow(0, start, rows).unwrap())
+                        .unwrap();
                     let packed = whole.narrow(0, start, rows).unwrap();
                     if host(&part) != host(&packed) {
                         varying.push(format!("{inputs} to {outputs}, {rows} rows in {dtype:?}"));
@@ -228,5 +285,9 @@ fn a_products_row_is_right_and_its_own_at_every_batch_size() {
             }
         }
     }
-    assert!(varying.is_empty(), "bits change with the batch:\n{}", varying.join("\n"));
+    assert!(
+        varying.is_empty(),
+        "bits change with the batch:\n{}",
+        varying.join("\n")
+    );
 }

@@ -10,11 +10,11 @@ use candle_core::cuda_backend::cudarc::driver::{
 use candle_core::cuda_backend::{CudaError, WrapErr};
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Error, Result, Storage, Tensor, bail};
 
+use super::GpuLinear;
 use super::gemm::Blas;
 use super::pinned::{Download, Staging};
-use super::GpuLinear;
-use crate::gpu::{GpuError, GpuMemory};
 use crate::CuSeqlens;
+use crate::gpu::{GpuError, GpuMemory};
 
 /// One GPU, opened for one thread: all work goes to one stream, in order.
 #[derive(Clone, Debug)]
@@ -170,10 +170,9 @@ impl Gpu {
     pub fn download(&self, values: &Tensor) -> Result<Download> {
         let (storage, layout) = values.storage_and_layout();
         match &*storage {
-            Storage::Cuda(storage) => {
-                self.staging
-                    .download(&super::view::<f32>("download", "values", storage, layout)?)
-            }
+            Storage::Cuda(storage) => self
+                .staging
+                .download(&super::view::<f32>("download", "values", storage, layout)?),
             _ => bail!("download: the values are not on a GPU"),
         }
     }
@@ -205,7 +204,9 @@ pub fn is_out_of_memory(error: &Error) -> bool {
     match error {
         Error::Cuda(cause) => matches!(
             cause.downcast_ref::<CudaError>(),
-            Some(CudaError::Cuda(DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY)))
+            Some(CudaError::Cuda(DriverError(
+                CUresult::CUDA_ERROR_OUT_OF_MEMORY
+            )))
         ),
         Error::WithBacktrace { inner, .. }
         | Error::Context { inner, .. }

@@ -23,8 +23,8 @@ use candle_core::{CudaDevice, Result};
 
 pub use gpu::{Gpu, is_out_of_memory};
 pub use linear::GpuLinear;
-pub use pinned::Download;
 pub(crate) use operand::{Format, check_vectors, for_format, view};
+pub use pinned::Download;
 pub(crate) use seqlens::DeviceSeqlens;
 
 /// The kernels of one `.cu` file.

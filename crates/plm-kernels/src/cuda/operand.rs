@@ -1,7 +1,7 @@
 //! Operands on a device, as kernels take them.
 
-use candle_core::cuda_backend::cudarc::driver::{CudaView, DeviceRepr};
 use candle_core::cuda_backend::CudaDType;
+use candle_core::cuda_backend::cudarc::driver::{CudaView, DeviceRepr};
 use candle_core::{CudaStorage, Layout, Result, bail};
 use half::{bf16, f16};
 

@@ -4,11 +4,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use candle_core::Result;
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::{
     CudaEvent, CudaSlice, CudaStream, CudaView, DevicePtr, DevicePtrMut, PinnedHostSlice, result,
 };
-use candle_core::Result;
 
 /// Page-locked memory, and when the last copy from or to it is over.
 #[derive(Debug)]
@@ -68,8 +68,7 @@ impl Staging {
 
     /// A buffer of `len` words or more that no copy uses.
     fn take(&self, len: usize) -> Result<Buffer> {
-        let is_free =
-            |buffer: &Buffer| buffer.words.len() >= len && buffer.copied.is_complete();
+        let is_free = |buffer: &Buffer| buffer.words.len() >= len && buffer.copied.is_complete();
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(free) = idle.iter().position(is_free) {
             return Ok(idle.swap_remove(free));
