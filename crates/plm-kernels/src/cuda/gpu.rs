@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use candle_core::backend::BackendDevice;
 use candle_core::cuda_backend::cudarc::driver::{
     CudaContext, DriverError, result,
     sys::{self, CUresult},
@@ -112,7 +111,7 @@ impl Gpu {
             .iter()
             .map(|byte| format!("{:02x}", *byte as u8))
             .collect();
-        let part = |range| hex[range].concat();
+        let part = |range: std::ops::Range<usize>| hex[range].concat();
         Ok(format!(
             "GPU-{}-{}-{}-{}-{}",
             part(0..4),

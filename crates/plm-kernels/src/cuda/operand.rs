@@ -2,11 +2,13 @@
 
 use candle_core::cuda_backend::CudaDType;
 use candle_core::cuda_backend::cudarc::driver::{CudaView, DeviceRepr};
-use candle_core::{CudaStorage, Layout, Result, bail};
+use candle_core::{CudaStorage, DType, Layout, Result, bail};
 use half::{bf16, f16};
 
 /// A number format that the kernels compute in.
 pub(crate) trait Format: CudaDType + DeviceRepr + Unpin {
+    /// As candle calls it.
+    const DTYPE: DType;
     /// What kernels of this format are called.
     const NAME: &'static str;
     /// Numbers in a vector of 16 bytes.
@@ -14,14 +16,17 @@ pub(crate) trait Format: CudaDType + DeviceRepr + Unpin {
 }
 
 impl Format for f32 {
+    const DTYPE: DType = DType::F32;
     const NAME: &'static str = "f32";
 }
 
 impl Format for f16 {
+    const DTYPE: DType = DType::F16;
     const NAME: &'static str = "f16";
 }
 
 impl Format for bf16 {
+    const DTYPE: DType = DType::BF16;
     const NAME: &'static str = "bf16";
 }
 
