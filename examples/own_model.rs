@@ -43,6 +43,7 @@ impl CompositionLoader {
                 hidden_size: AMINO_ACIDS.len(),
                 layer: 0,
                 dtype: Dtype::F32,
+                backend: "cpu".to_owned(),
                 tokens: TokenMap::new(known.chain(others), None, None),
             },
         }

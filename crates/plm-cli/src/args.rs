@@ -62,9 +62,10 @@ pub(crate) struct EmbedArgs {
     #[arg(long, default_value = "auto")]
     pub(crate) devices: Devices,
 
-    /// The model's number format; on the CPU, bf16 and f16 round the weights and bring no speed
-    #[arg(long, default_value = "f32", value_name = "f32|bf16|f16")]
-    pub(crate) dtype: Dtype,
+    /// The model's number format; auto is f16 on GPUs and f32 on the CPU, where bf16 and f16 round the weights and
+    /// bring no speed
+    #[arg(long, default_value = "auto", value_name = "auto|f32|bf16|f16", value_parser = parse_dtype)]
+    pub(crate) dtype: ModelDtype,
 
     /// The number format of the embeddings in the file
     #[arg(long, default_value = "f32", value_name = "f32|f16", value_parser = parse_embeddings_dtype)]
@@ -163,6 +164,20 @@ pub(crate) enum OnLong {
 }
 
 /// A number format that files can hold.
+/// The model's number format; none where the devices decide.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ModelDtype(pub(crate) Option<Dtype>);
+
+fn parse_dtype(words: &str) -> Result<ModelDtype, String> {
+    if words == "auto" {
+        return Ok(ModelDtype(None));
+    }
+    words
+        .parse()
+        .map(|dtype| ModelDtype(Some(dtype)))
+        .map_err(|error: plm_fleet::ParseDtypeError| format!("{error}, or auto"))
+}
+
 fn parse_embeddings_dtype(words: &str) -> Result<Dtype, String> {
     let dtype: Dtype = words
         .parse()

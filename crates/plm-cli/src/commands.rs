@@ -74,7 +74,7 @@ fn run_config(args: &EmbedArgs) -> Result<RunConfig, Error> {
     };
     Ok(RunConfig {
         devices: args.devices.clone(),
-        dtype: args.dtype,
+        dtype: args.dtype.0,
         index: args.index.config(),
         plan: PlanConfig::builder()
             .max_batch_tokens(args.max_batch_tokens)

@@ -1,5 +1,7 @@
 //! Packed batches: sequences one after the other, with no padding in between.
 
+use std::collections::BTreeMap;
+
 use crate::{RowId, TokenMap};
 
 /// Several sequences in one flat run of tokens. Only a [`Packer`] makes one.
@@ -39,6 +41,26 @@ impl PackedBatch {
     /// The number of sequences.
     pub fn num_sequences(&self) -> usize {
         self.segments.len()
+    }
+
+    /// Some of the sequences, in the order given.
+    ///
+    /// # Panics
+    /// If there is no such sequence.
+    pub fn select(&self, sequences: impl IntoIterator<Item = usize>) -> Self {
+        let mut selected = Self {
+            token_ids: Vec::new(),
+            cu_seqlens: vec![0],
+            segments: Vec::new(),
+        };
+        for sequence in sequences {
+            let [start, end] = [0, 1].map(|i| self.cu_seqlens[sequence + i] as usize);
+            selected.token_ids.extend(&self.token_ids[start..end]);
+            // At most as many as here, which fit.
+            selected.cu_seqlens.push(selected.token_ids.len() as u32);
+            selected.segments.push(self.segments[sequence]);
+        }
+        selected
     }
 
     /// The number of tokens, special tokens included.
@@ -196,6 +218,16 @@ impl<'a> Packer<'a> {
 pub struct PooledBatch {
     hidden_size: usize,
     vectors: Vec<f32>,
+    notes: BTreeMap<usize, Note>,
+}
+
+/// What is to be said of one sequence's vector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// It was computed in f32, since the format that the model computes in could not hold it.
+    InF32,
+    /// It could not be computed, for this reason; its vector is to be passed over.
+    Failed(String),
 }
 
 /// Numbers that are no whole count of vectors.
@@ -227,7 +259,30 @@ impl PooledBatch {
         Ok(Self {
             hidden_size,
             vectors,
+            notes: BTreeMap::new(),
         })
+    }
+
+    /// Notes something of a sequence.
+    ///
+    /// # Panics
+    /// If there is no such sequence.
+    pub fn note(&mut self, sequence: usize, note: Note) {
+        assert!(
+            sequence < self.vectors().len(),
+            "there is no sequence {sequence}"
+        );
+        self.notes.insert(sequence, note);
+    }
+
+    /// What was noted of sequences, in their order; of most, nothing is.
+    pub fn notes(&self) -> impl ExactSizeIterator<Item = (usize, &Note)> {
+        self.notes.iter().map(|(&sequence, note)| (sequence, note))
+    }
+
+    /// What was noted of one sequence.
+    pub fn note_of(&self, sequence: usize) -> Option<&Note> {
+        self.notes.get(&sequence)
     }
 
     /// The length of each vector.
@@ -295,6 +350,21 @@ mod tests {
         assert_eq!(batch.max_sequence_tokens(), 4);
         assert!(packer.is_empty());
         assert_eq!(packer.finish().cu_seqlens(), [0]);
+    }
+
+    #[test]
+    fn selected_sequences_are_whole() {
+        let tokens = tokens();
+        let mut packer = Packer::new(&tokens, 100);
+        for (row, residues) in [(3, &b"A"[..]), (1, b"GGA"), (2, b"AG")] {
+            packer.push(RowId(row), residues).unwrap();
+        }
+        let batch = packer.finish();
+        let selected = batch.select([2, 0]);
+        assert_eq!(selected.token_ids(), [0, 5, 6, 2, 0, 5, 2]);
+        assert_eq!(selected.cu_seqlens(), [0, 4, 7]);
+        assert_eq!(selected.segments()[0].row, RowId(2));
+        assert_eq!(batch.select(0..3), batch);
     }
 
     #[test]

@@ -21,6 +21,14 @@ pub enum Dtype {
 pub struct ParseDtypeError(String);
 
 impl Dtype {
+    /// The bytes of one number.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 | Self::F16 => 2,
+        }
+    }
+
     /// The format's short name, as [`FromStr`] reads it.
     pub fn name(self) -> &'static str {
         match self {

@@ -30,7 +30,7 @@ mod outcome;
 pub mod ports;
 mod tokens;
 
-pub use batch::{PackError, PackedBatch, Packer, PooledBatch, Segment, ShapeError};
+pub use batch::{Note, PackError, PackedBatch, Packer, PooledBatch, Segment, ShapeError};
 pub use dtype::{Dtype, ParseDtypeError};
 pub use durable::{DurableFile, TEMPORARY_SUFFIX, sync_directory};
 pub use ids::{BatchIndex, Rank, RowId, Stride, WorldSize, WorldSizeError};

@@ -68,6 +68,8 @@ pub struct EncoderSpec {
     pub layer: usize,
     /// The number format the model computes in.
     pub dtype: Dtype,
+    /// The kind of device that computes, where that decides the last bits: `cpu`, or `cuda`.
+    pub backend: String,
     /// Its alphabet.
     pub tokens: TokenMap,
 }
@@ -86,11 +88,17 @@ pub trait EncoderLoader: Send + Sync {
 
 /// A model on a device. Stays on the thread that loaded it.
 pub trait Encoder {
+    /// Tells of a batch that [`encode`](Self::encode) will be called with, after those that this was called with before: a
+    /// device that queues work can begin, and does not stand still while its last results are fetched. What goes wrong is
+    /// for `encode` to say.
+    fn begin(&mut self, _batch: &PackedBatch) {}
+
     /// One vector per sequence of the batch. A sequence's vector depends on its tokens and on
     /// nothing else, bit for bit: not on its neighbours in the batch, nor on the rank.
     ///
     /// # Errors
-    /// If the device fails or runs out of memory; the rank is then done for.
+    /// If the device fails; the rank is then done for. What is wrong with a single sequence goes into its
+    /// [`Note`](crate::Note) instead.
     fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError>;
 }
 
@@ -105,6 +113,8 @@ pub struct EmbeddedRow {
     pub residue_count: u32,
     /// How it was embedded.
     pub outcome: Outcome,
+    /// Whether it took f32 where the model computes in a smaller format: see [`Note::InF32`](crate::Note::InF32).
+    pub in_f32: bool,
 }
 
 /// Vectors and whose they are: they travel together until they are in a file.

@@ -3,6 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use plm_core::{Dtype, Rank};
+use plm_kernels::{GpuError, is_out_of_memory};
+
 /// Why a model could not be read or run.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -152,7 +155,45 @@ pub enum Error {
     /// The threads of a lane can't be started.
     #[error("the threads of a CPU lane can't be started")]
     Threads(#[source] rayon::ThreadPoolBuildError),
+    /// A GPU can't be used.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+    /// There are more ranks than GPUs.
+    #[error("{rank} has no GPU: give each rank one")]
+    NoGpuForRank {
+        /// The rank.
+        rank: Rank,
+    },
+    /// A GPU has no room for the weights.
+    #[error(
+        "the weights of {model} in {dtype} take {needed_gib} GiB, and cuda:{gpu} has {free_gib} of its {total_gib} GiB free: choose another GPU or a smaller --dtype, or see who uses it"
+    )]
+    NoRoom {
+        /// The GPU.
+        gpu: u32,
+        /// The model.
+        model: String,
+        /// The format of the weights there.
+        dtype: Dtype,
+        /// What they take.
+        needed_gib: f64,
+        /// What nobody uses.
+        free_gib: f64,
+        /// All there is.
+        total_gib: f64,
+    },
     /// A tensor operation failed.
     #[error("a tensor operation failed: {0}")]
     Tensor(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// Whether a GPU had no room, so that something smaller may fit.
+    pub(crate) fn is_out_of_memory(&self) -> bool {
+        match self {
+            Self::NoRoom { .. } => true,
+            Self::Tensor(error) => is_out_of_memory(error),
+            _ => false,
+        }
+    }
 }

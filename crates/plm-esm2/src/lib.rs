@@ -31,6 +31,7 @@ mod alphabet;
 mod checkpoint;
 mod config;
 mod error;
+mod gpu_encoder;
 mod layer;
 mod linear;
 mod lm_head;
@@ -39,6 +40,8 @@ mod micro_batch;
 mod model;
 mod outputs;
 mod shapes;
+
+pub use plm_kernels::{Gpu, GpuError};
 
 pub use alphabet::{VOCABULARY, token_map};
 pub use checkpoint::Checkpoint;

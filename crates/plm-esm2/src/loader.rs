@@ -9,6 +9,7 @@ use plm_core::{
 };
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use crate::gpu_encoder::GpuEncoder;
 use crate::{Checkpoint, Error, Esm2, Outputs, token_map};
 
 /// How ranks share a machine's processors.
@@ -37,36 +38,72 @@ impl CpuOptions {
     }
 }
 
-/// Makes mean-pooling ESM-2 encoders that run on the CPU. All of them share one copy of the weights.
+/// Makes mean-pooling ESM-2 encoders: on the CPU, where all of them share one copy of the weights, or on a GPU each.
 #[derive(Debug)]
 pub struct Esm2Loader {
     checkpoint: Checkpoint,
-    options: CpuOptions,
+    place: Place,
     spec: EncoderSpec,
-    /// Set by the first rank that loads.
-    model: Mutex<Option<Arc<Esm2>>>,
+}
+
+/// Where ranks compute.
+#[derive(Debug)]
+enum Place {
+    Cpu {
+        options: CpuOptions,
+        /// Set by the first rank that loads.
+        model: Mutex<Option<Arc<Esm2>>>,
+    },
+    /// The CUDA ordinal of each rank.
+    Gpus(Vec<u32>),
 }
 
 impl Esm2Loader {
-    /// Encoders that pool the last layer, after the final layer norm, and compute in `dtype` (see
+    /// Encoders on the CPU that pool the last layer, after the final layer norm, with weights in `dtype` (see
     /// [`Esm2::new`]). Reads all weights once, for their digest.
     ///
     /// # Errors
     /// If the weights can't be read.
     pub fn new(checkpoint: Checkpoint, options: CpuOptions, dtype: Dtype) -> Result<Self, Error> {
+        let place = Place::Cpu {
+            options,
+            model: Mutex::new(None),
+        };
+        Self::in_place(checkpoint, place, dtype)
+    }
+
+    /// The same on GPUs, in `dtype` (see [`Esm2::on_gpu`]): rank `i` on the one that CUDA numbers `ordinals[i]`.
+    ///
+    /// A sequence whose numbers a 16-bit `dtype` can't hold is computed in f32, and so noted.
+    ///
+    /// # Errors
+    /// If the weights can't be read. What is wrong with a GPU shows when its rank loads.
+    pub fn on_gpus(
+        checkpoint: Checkpoint,
+        ordinals: Vec<u32>,
+        dtype: Dtype,
+    ) -> Result<Self, Error> {
+        Self::in_place(checkpoint, Place::Gpus(ordinals), dtype)
+    }
+
+    fn in_place(checkpoint: Checkpoint, place: Place, dtype: Dtype) -> Result<Self, Error> {
+        let backend = match place {
+            Place::Cpu { .. } => "cpu",
+            Place::Gpus(_) => "cuda",
+        };
         let spec = EncoderSpec {
             model: checkpoint.name().to_owned(),
             weights_digest: checkpoint.weights_digest()?,
             hidden_size: checkpoint.config().hidden_size,
             layer: checkpoint.config().num_layers,
             dtype,
+            backend: backend.to_owned(),
             tokens: token_map(),
         };
         Ok(Self {
             checkpoint,
-            options,
+            place,
             spec,
-            model: Mutex::new(None),
         })
     }
 
@@ -86,18 +123,6 @@ impl Esm2Loader {
         self.spec.layer = layer;
         Ok(self)
     }
-
-    fn model(&self) -> Result<Arc<Esm2>, Error> {
-        let mut model = self
-            .model
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(model) = &*model {
-            return Ok(model.clone());
-        }
-        let loaded = Arc::new(Esm2::new(&self.checkpoint, self.spec.dtype)?);
-        Ok(model.insert(loaded).clone())
-    }
 }
 
 impl EncoderLoader for Esm2Loader {
@@ -106,29 +131,58 @@ impl EncoderLoader for Esm2Loader {
     }
 
     fn load(&self, rank: Rank) -> Result<Box<dyn Encoder + '_>, BoxError> {
-        let num_threads = self.options.threads_of(rank);
-        let threads = ThreadPoolBuilder::new()
-            .num_threads(num_threads)
-            .thread_name(move |thread| format!("{rank} encode {thread}"))
-            .build()
-            .map_err(Error::Threads)?;
-        let model = self.model()?;
-        tracing::debug!(%rank, num_threads, model = self.spec.model, "encoder loaded");
-        Ok(Box::new(Esm2Encoder {
-            model,
-            threads,
-            outputs: Outputs::mean_of(self.spec.layer),
-        }))
+        let (dtype, layer) = (self.spec.dtype, self.spec.layer);
+        match &self.place {
+            Place::Cpu { options, model } => {
+                let num_threads = options.threads_of(rank);
+                let encoder = CpuEncoder {
+                    threads: thread_pool(rank, num_threads)?,
+                    model: shared(model, || Esm2::new(&self.checkpoint, dtype))?,
+                    outputs: Outputs::mean_of(layer),
+                };
+                tracing::debug!(%rank, num_threads, model = self.spec.model, "encoder loaded");
+                Ok(Box::new(encoder))
+            }
+            Place::Gpus(ordinals) => {
+                let ordinal = *ordinals
+                    .get(rank.0 as usize)
+                    .ok_or(Error::NoGpuForRank { rank })?;
+                let encoder = GpuEncoder::new(&self.checkpoint, ordinal, dtype, layer)?;
+                Ok(Box::new(encoder))
+            }
+        }
     }
 }
 
-struct Esm2Encoder {
+fn thread_pool(rank: Rank, num_threads: usize) -> Result<ThreadPool, Error> {
+    ThreadPoolBuilder::new()
+        .num_threads(num_threads)
+        .thread_name(move |thread| format!("{rank} encode {thread}"))
+        .build()
+        .map_err(Error::Threads)
+}
+
+/// What is there, or else what `load` makes, for the next to find.
+fn shared(
+    model: &Mutex<Option<Arc<Esm2>>>,
+    load: impl FnOnce() -> Result<Esm2, Error>,
+) -> Result<Arc<Esm2>, Error> {
+    let mut model = model
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some(model) = &*model {
+        return Ok(model.clone());
+    }
+    Ok(model.insert(Arc::new(load()?)).clone())
+}
+
+struct CpuEncoder {
     model: Arc<Esm2>,
     threads: ThreadPool,
     outputs: Outputs,
 }
 
-impl Encoder for Esm2Encoder {
+impl Encoder for CpuEncoder {
     fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError> {
         let mut outputs = self
             .threads

@@ -150,7 +150,8 @@ impl Finish<'_> {
             provenance: &fingerprint.provenance(self.index)?,
             output: &embeddings,
         })?;
-        let ledger = Ledger::new(self.index, &plan, &failed_rows);
+        let in_f32 = plm_shards::rows_in_f32(self.shard_directories, &format)?;
+        let ledger = Ledger::new(self.index, &plan, &failed_rows).with_rows_in_f32(&in_f32);
         ledger.write(&self.layout.ledger())?;
         seconds.aggregate = merging.elapsed().as_secs_f64();
         seconds.total = started.elapsed().as_secs_f64();

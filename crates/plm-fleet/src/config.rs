@@ -27,8 +27,8 @@ use crate::Devices;
 pub struct RunConfig {
     /// What computes; each device is a rank.
     pub devices: Devices,
-    /// The model's number format.
-    pub dtype: Dtype,
+    /// The model's number format; if none is given, f16 on GPUs and f32 on the CPU.
+    pub dtype: Option<Dtype>,
     /// What becomes of records that can't be embedded as they are.
     pub index: IndexConfig,
     /// Batch size, the model's window, and what becomes of sequences that are longer.
@@ -49,7 +49,7 @@ impl Default for RunConfig {
     fn default() -> Self {
         Self {
             devices: Devices::default(),
-            dtype: Dtype::default(),
+            dtype: None,
             index: IndexConfig::default(),
             plan: PlanConfig::default(),
             lanes: LaneConfig::default(),

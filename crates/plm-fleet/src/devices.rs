@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use plm_core::WorldSize;
+use plm_core::{Dtype, WorldSize};
+use plm_esm2::{Gpu, GpuError};
 
 use crate::Error;
 
@@ -33,17 +34,62 @@ impl Devices {
         lanes: WorldSize::ONE,
     };
 
+    /// What these are on this machine, with this build: the CPU, or GPUs that are there.
+    ///
+    /// # Errors
+    /// [`Error::Devices`] if GPUs are asked for that can't be used.
+    pub fn resolve(&self) -> Result<Self, Error> {
+        match self {
+            Self::Auto => Ok(Self::automatic()),
+            Self::Cpu { .. } => Ok(self.clone()),
+            Self::Cuda(ordinals) => self.check(ordinals).map(|()| self.clone()),
+        }
+    }
+
+    fn automatic() -> Self {
+        match Gpu::count() {
+            Ok(0) | Err(GpuError::NotBuilt) => Self::CPU,
+            Ok(count) => Self::Cuda((0..count).collect()),
+            Err(error) => {
+                tracing::warn!("{error}; computing on the CPU");
+                Self::CPU
+            }
+        }
+    }
+
+    fn check(&self, ordinals: &[u32]) -> Result<(), Error> {
+        let refused = |source| Error::Devices {
+            devices: self.clone(),
+            source,
+        };
+        let count = Gpu::count().map_err(refused)?;
+        match ordinals.iter().find(|&&ordinal| ordinal >= count) {
+            None if ordinals.is_empty() => Err(Error::NoDevices),
+            None => Ok(()),
+            Some(&ordinal) => Err(refused(GpuError::NoSuchGpu { ordinal, count })),
+        }
+    }
+
     /// How many ranks these devices are on this machine, with this build.
     ///
     /// # Errors
-    /// [`Error::CudaNotBuilt`] if CUDA devices are asked for: this version computes on the CPU.
+    /// Those of [`resolve`](Self::resolve).
     pub fn world_size(&self) -> Result<WorldSize, Error> {
+        match self.resolve()? {
+            Self::Cuda(ordinals) => {
+                WorldSize::new(ordinals.len() as u32).map_err(|_| Error::NoDevices)
+            }
+            Self::Cpu { lanes } => Ok(lanes),
+            Self::Auto => unreachable!("it was resolved"),
+        }
+    }
+
+    /// The number format that models compute in there unless another is asked for: f16 on GPUs, whose tensor cores it is
+    /// made for (and eight times finer than bf16); f32 on the CPU, where the others are no faster.
+    pub(crate) fn dtype(&self) -> Dtype {
         match self {
-            Self::Auto => Ok(WorldSize::ONE),
-            Self::Cpu { lanes } => Ok(*lanes),
-            Self::Cuda(_) => Err(Error::CudaNotBuilt {
-                devices: self.clone(),
-            }),
+            Self::Cuda(_) => Dtype::F16,
+            _ => Dtype::F32,
         }
     }
 }

@@ -3,21 +3,25 @@
 use std::io;
 use std::path::PathBuf;
 
+use plm_esm2::GpuError;
+
 use crate::Devices;
 
 /// Why a run did not do all that it should. Nothing stands half-written under a final name.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// CUDA devices were asked for.
-    #[error(
-        "--devices {devices}: this version of plm-fleet computes on the CPU only; use --devices \
-         cpu, or cpu:N for N ranks"
-    )]
-    CudaNotBuilt {
+    /// GPUs were asked for that can't be used.
+    #[error("--devices {devices}: {source}")]
+    Devices {
         /// What was asked for.
         devices: Devices,
+        /// What is in the way.
+        source: GpuError,
     },
+    /// No device was asked for.
+    #[error("the list of CUDA devices is empty: name one, as in cuda:0")]
+    NoDevices,
     /// The input was refused.
     #[error(transparent)]
     Index(#[from] plm_index::Error),
@@ -195,7 +199,8 @@ impl Error {
                 | plm_index::Error::IndexVersion { .. }
                 | plm_index::Error::DamagedIndex { .. },
             ) => false,
-            Self::CudaNotBuilt { .. }
+            Self::Devices { .. }
+            | Self::NoDevices
             | Self::Index(_)
             | Self::Model(_)
             | Self::Shards(plm_shards::Error::UnsupportedDtype { .. })

@@ -12,7 +12,7 @@ use crate::Error;
 
 /// Everything that decides which rows there are, and the bits of each.
 ///
-/// The batch size, the number of ranks and the devices are not in it: they may change between
+/// The batch size, the number of ranks and which devices of a kind they are is not in it: that may change between
 /// tries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fingerprint {
@@ -24,6 +24,8 @@ pub(crate) struct Fingerprint {
     pub(crate) layer: usize,
     pub(crate) hidden_size: usize,
     pub(crate) dtype: String,
+    /// Last bits differ between kinds of devices.
+    pub(crate) backend: String,
     pub(crate) embeddings_dtype: String,
     pub(crate) max_residues: u32,
     pub(crate) long_sequences: LongSequences,
@@ -44,6 +46,7 @@ impl Fingerprint {
             layer: spec.layer,
             hidden_size: spec.hidden_size,
             dtype: spec.dtype.to_string(),
+            backend: spec.backend.clone(),
             embeddings_dtype: embeddings_dtype.to_string(),
             max_residues: plan.max_residues(),
             long_sequences: plan.long_sequences(),

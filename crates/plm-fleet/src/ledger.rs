@@ -14,11 +14,16 @@ use crate::{Error, RecordCounts};
 
 const HEADER: &str = "row\tid\toutcome\tresidues\tsubstituted\tfile\tline\tbyte_offset\tdetail";
 
+/// Of vectors that the model's own format could not hold.
+const IN_F32: &str = "computed in f32";
+
 /// What became of every record of a finished run.
 pub(crate) struct Ledger<'a> {
     index: &'a FastaIndex,
     plan: &'a PlanConfig,
     failed: HashMap<RowId, &'a str>,
+    /// In increasing order.
+    in_f32: &'a [RowId],
 }
 
 impl<'a> Ledger<'a> {
@@ -34,7 +39,14 @@ impl<'a> Ledger<'a> {
                 .iter()
                 .map(|failed| (failed.row, failed.reason.as_str()))
                 .collect(),
+            in_f32: &[],
         }
+    }
+
+    /// With the rows that took f32 although the model computes in a smaller format, in increasing order.
+    pub(crate) fn with_rows_in_f32(mut self, in_f32: &'a [RowId]) -> Self {
+        self.in_f32 = in_f32;
+        self
     }
 
     /// The outcome of a record, and why if that is not plain.
@@ -57,7 +69,12 @@ impl<'a> Ledger<'a> {
                 .map_or("".into(), |reason| reason.name().into()),
             PlannedOutcome::Skipped(reason) => reason.to_string().into(),
         };
-        (planned.outcome(), detail)
+        if self.in_f32.binary_search(&record.row).is_err() {
+            return (planned.outcome(), detail);
+        }
+        let separator = if detail.is_empty() { "" } else { "; " };
+        let detail = format!("{detail}{separator}{IN_F32}");
+        (planned.outcome(), detail.into())
     }
 
     /// Every row's outcome, in order.

@@ -51,7 +51,7 @@ pub use plm_coordinator::{
     FailedRow, LaneConfig, LongSequences, NoObserver, Observer, Part, PlanConfig, RankFailure,
     RunEvent, StopToken, WorkerReport,
 };
-pub use plm_core::{Dtype, Outcome};
+pub use plm_core::{Dtype, Outcome, ParseDtypeError};
 pub use plm_index::{BadRecordPolicy, DuplicatePolicy, FastaIndex, IndexConfig, Input};
 pub use plm_shards::{EmbeddingsFile, SegmentConfig};
 

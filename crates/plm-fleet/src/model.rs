@@ -54,16 +54,21 @@ impl OpenModel {
         }
     }
 
-    /// The loader of every rank's encoder. Reads all weights, for their digest.
+    /// The loader of every rank's encoder, on devices that are resolved. Reads all weights, for their digest.
     pub(crate) fn loader(
         self,
         devices: &Devices,
-        dtype: Dtype,
+        dtype: Option<Dtype>,
     ) -> Result<Arc<dyn EncoderLoader>, Error> {
         let checkpoint = match self {
             Self::Loader(loader) => return Ok(loader),
             Self::Checkpoint(checkpoint) => checkpoint,
         };
+        let dtype = dtype.unwrap_or(devices.dtype());
+        if let Devices::Cuda(ordinals) = devices {
+            let loader = Esm2Loader::on_gpus(checkpoint, ordinals.clone(), dtype)?;
+            return Ok(Arc::new(loader));
+        }
         let lanes = NonZeroUsize::try_from(devices.world_size()?.get() as usize)
             .expect("a world has at least one rank");
         Ok(Arc::new(Esm2Loader::new(

@@ -56,7 +56,10 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
     let started = Instant::now();
     let mut seconds = StageSeconds::default();
     // Devices that are not there should not cost the time to index.
-    config.devices.world_size()?;
+    let config = &RunConfig {
+        devices: config.devices.resolve()?,
+        ..config.clone()
+    };
     let layout = Layout::new(out_dir.as_ref());
 
     // Reads headers only. The weights, which take minutes, come after all that needs none of them.

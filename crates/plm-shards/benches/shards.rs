@@ -54,6 +54,7 @@ fn batches(input: &Input) -> impl Iterator<Item = EmbeddedBatch> {
                     id: input.record(row).id.to_owned(),
                     residue_count: 50,
                     outcome: Outcome::Embedded,
+                    in_f32: false,
                 })
                 .collect(),
             vectors: PooledBatch::new(rows.len(), HIDDEN_SIZE, values.collect())

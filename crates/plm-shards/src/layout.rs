@@ -15,6 +15,8 @@ pub(crate) const SEQUENCE_IDS: &str = "sequence_ids";
 pub(crate) const LENGTHS: &str = "lengths";
 /// `[n]` codes of outcomes, `u8`.
 pub(crate) const STATUS: &str = "status";
+/// `[n]` 1 where the vector took f32 although the model computes in a smaller format, else 0, `u8`; in segments only.
+pub(crate) const IN_F32: &str = "in_f32";
 /// `[n]` positions in the input, `u64`; in segments only.
 pub(crate) const ROWS: &str = "rows";
 

@@ -16,7 +16,7 @@ use crate::layout::{self, Vectors};
 use crate::{Error, image, seal};
 
 const FORMAT: &str = "plm-shards segment";
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 const RANK: &str = "rank";
 
 /// The rows of a segment without their vectors, column by column: `[n]` each.
@@ -26,6 +26,7 @@ pub(crate) struct Columns {
     pub(crate) ids: Vec<String>,
     pub(crate) lengths: Vec<u32>,
     pub(crate) status: Vec<u8>,
+    pub(crate) in_f32: Vec<u8>,
 }
 
 impl Columns {
@@ -34,16 +35,18 @@ impl Columns {
         self.ids.clear();
         self.lengths.clear();
         self.status.clear();
+        self.in_f32.clear();
     }
 
     /// The digest of a segment with these columns and vectors of this digest.
     fn content_digest(&self, rank: Rank, format: &RunFormat, vectors_digest: &str) -> String {
-        let [mut rows, mut ids, mut lengths, mut status] =
+        let [mut rows, mut ids, mut lengths, mut status, mut in_f32] =
             std::array::from_fn(|_| DatasetHasher::default());
         rows.numbers_u64(&self.rows);
         self.ids.iter().for_each(|id| ids.text(id));
         lengths.numbers_u32(&self.lengths);
         status.bytes(&self.status);
+        in_f32.bytes(&self.in_f32);
         let header = serde_json::to_string(&Header {
             format: FORMAT,
             format_version: FORMAT_VERSION,
@@ -61,6 +64,7 @@ impl Columns {
                 (layout::SEQUENCE_IDS, &ids.finish()),
                 (layout::LENGTHS, &lengths.finish()),
                 (layout::STATUS, &status.finish()),
+                (layout::IN_F32, &in_f32.finish()),
                 (layout::ROWS, &rows.finish()),
             ],
         )
@@ -107,6 +111,7 @@ pub(crate) fn compose(
         layout::create_column::<u64>(file, layout::ROWS, count)?.write(&columns.rows)?;
         layout::create_column::<u32>(file, layout::LENGTHS, count)?.write(&columns.lengths)?;
         layout::create_column::<u8>(file, layout::STATUS, count)?.write(&columns.status)?;
+        layout::create_column::<u8>(file, layout::IN_F32, count)?.write(&columns.in_f32)?;
         layout::create_column::<VarLenUnicode>(file, layout::SEQUENCE_IDS, count)?.write(&ids)?;
         let dataset = layout::create_vectors(file, count, format)?;
         layout::set_digest(&dataset, layout::DIGEST, &vectors_digest)?;
@@ -221,6 +226,7 @@ impl Stored {
                     .collect::<hdf5::Result<_>>()?,
                 lengths: read_column(file, layout::LENGTHS, vectors.rows)?,
                 status,
+                in_f32: read_column(file, layout::IN_F32, vectors.rows)?,
             },
             vectors,
         })

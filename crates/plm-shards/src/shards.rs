@@ -151,6 +151,24 @@ pub fn scan(shard_directories: &[PathBuf], format: &RunFormat) -> Result<Durable
     Ok(durable)
 }
 
+/// The rows whose vectors took f32 although the model computes in a smaller format, in increasing order.
+///
+/// # Errors
+/// As [`scan`]; also [`Error::DamagedSegment`].
+pub fn rows_in_f32(shard_directories: &[PathBuf], format: &RunFormat) -> Result<Vec<RowId>, Error> {
+    let mut in_f32 = vec![];
+    for path in list_segments(shard_directories)? {
+        let columns = Segment::open(&path, format)?.columns;
+        let rows = columns.rows.iter().zip(&columns.in_f32);
+        in_f32.extend(
+            rows.filter(|(_, flag)| **flag != 0)
+                .map(|(&row, _)| RowId(row)),
+        );
+    }
+    in_f32.sort_unstable();
+    Ok(in_f32)
+}
+
 /// Tells which segments have rows twice, once it is known that some do.
 fn duplicates(
     twice: &[RowId],

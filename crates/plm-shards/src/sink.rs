@@ -18,7 +18,7 @@ use crate::shards;
 /// Stores the vectors of each rank as immutable segments below `rank_00000`, `rank_00001`, ...
 ///
 /// A segment appears under its name complete and durable, and never changes. It is an HDF5 file
-/// with `/embeddings` `[n, hidden_size]`, `/sequence_ids`, `/rows`, `/lengths` and `/status`
+/// with `/embeddings` `[n, hidden_size]`, `/sequence_ids`, `/rows`, `/lengths`, `/status` and `/in_f32`
 /// `[n]`. Each rank's directory has one writer at a time.
 ///
 /// ```
@@ -35,6 +35,7 @@ use crate::shards;
 ///     id: "P12345".to_owned(),
 ///     residue_count: 30,
 ///     outcome: Outcome::Embedded,
+///     in_f32: false,
 /// };
 /// let vectors = PooledBatch::new(1, 2, vec![0.5, -1.0])?;
 /// writer.write(EmbeddedBatch { rows: vec![row], vectors }).map_err(|error| error.to_string())?;
@@ -189,6 +190,7 @@ impl SegmentWriter<'_> {
             self.columns.ids.push(row.id);
             self.columns.lengths.push(row.residue_count);
             self.columns.status.push(row.outcome.code());
+            self.columns.in_f32.push(u8::from(row.in_f32));
         }
         Ok(())
     }

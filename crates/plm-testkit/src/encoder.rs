@@ -68,6 +68,7 @@ impl FakeLoader {
                 hidden_size,
                 layer: 0,
                 dtype: Dtype::F32,
+                backend: "cpu".to_owned(),
                 tokens: fake_tokens(),
             },
             faults: HashMap::new(),

@@ -2,7 +2,7 @@
 
 use std::iter::Peekable;
 
-use plm_core::{EmbeddedBatch, EmbeddedRow, PackedBatch, PooledBatch, RowId, Segment};
+use plm_core::{EmbeddedBatch, EmbeddedRow, Note, PackedBatch, PooledBatch, RowId, Segment};
 
 use crate::FailedRow;
 
@@ -23,6 +23,7 @@ pub(super) fn assemble(
     // Nearly every batch is whole as it came: its vectors are moved, not copied.
     if let [(packed, pooled)] = &*parts
         && packed.num_sequences() == rows.len()
+        && pooled.notes().len() == 0
         && pooled.values().iter().all(is_storable)
         && let Some((_, vectors)) = parts.pop()
     {
@@ -31,16 +32,34 @@ pub(super) fn assemble(
 
     let mut pieces = parts
         .iter()
-        .flat_map(|(packed, pooled)| packed.segments().iter().zip(pooled.vectors()))
+        .flat_map(|(packed, pooled)| {
+            let segments = packed.segments().iter().zip(pooled.vectors()).enumerate();
+            segments.map(|(sequence, (segment, vector))| Piece {
+                segment,
+                vector,
+                note: pooled.note_of(sequence),
+            })
+        })
         .peekable();
     let mut values = Vec::with_capacity(rows.len() * hidden_size);
     let mut failed = Vec::new();
     let mut embedded = Vec::with_capacity(rows.len());
-    for row in rows {
-        let vector = combine(row.row, &mut pieces);
+    for mut row in rows {
+        let (vector, in_f32) = match combine(row.row, &mut pieces) {
+            Ok(combined) => combined,
+            Err(reason) => {
+                failed.push(FailedRow {
+                    row: row.row,
+                    reason,
+                    id: row.id,
+                });
+                continue;
+            }
+        };
         match vector.iter().position(|value| !is_storable(value)) {
             None => {
                 values.extend(vector);
+                row.in_f32 = in_f32;
                 embedded.push(row);
             }
             Some(dimension) => failed.push(FailedRow {
@@ -65,30 +84,44 @@ fn reason(value: f32, dimension: usize, largest_value: f32) -> String {
     }
 }
 
-/// The vector of a row from its pieces: a single one as it is, bit for bit; several by their mean,
-/// weighted by residue counts, added in order in f64 and rounded once.
+/// One sequence of a batch, with its vector.
+struct Piece<'a> {
+    segment: &'a Segment,
+    vector: &'a [f32],
+    note: Option<&'a Note>,
+}
+
+/// The vector of a row from its pieces, and whether any took f32: a single piece's as it is, bit for bit; of several the mean,
+/// weighted by residue counts, added in order in f64 and rounded once. Without a vector if a piece has none, with the reason.
 fn combine<'a>(
     row: RowId,
-    pieces: &mut Peekable<impl Iterator<Item = (&'a Segment, &'a [f32])>>,
-) -> Vec<f32> {
-    let mut next = || pieces.next_if(|(segment, _)| segment.row == row);
-    let (first, vector) = next().expect("every row of a batch was packed");
-    let Some(second) = next() else {
-        return vector.to_vec();
-    };
-    let mut sum = vec![0.0_f64; vector.len()];
+    pieces: &mut Peekable<impl Iterator<Item = Piece<'a>>>,
+) -> Result<(Vec<f32>, bool), String> {
+    let own: Vec<Piece<'_>> =
+        std::iter::from_fn(|| pieces.next_if(|piece| piece.segment.row == row)).collect();
+    let failure = own.iter().find_map(|piece| match piece.note {
+        Some(Note::Failed(reason)) => Some(reason.clone()),
+        _ => None,
+    });
+    if let Some(reason) = failure {
+        return Err(reason);
+    }
+    let in_f32 = own.iter().any(|piece| piece.note == Some(&Note::InF32));
+    if let [piece] = &*own {
+        return Ok((piece.vector.to_vec(), in_f32));
+    }
+    let first = own.first().expect("every row of a batch was packed");
+    let mut sum = vec![0.0_f64; first.vector.len()];
     let mut total_residues = 0.0;
-    let rest = std::iter::from_fn(next);
-    for (segment, vector) in [(first, vector), second].into_iter().chain(rest) {
-        let residues = f64::from(segment.residue_count);
+    for piece in &own {
+        let residues = f64::from(piece.segment.residue_count);
         total_residues += residues;
-        for (sum, &value) in sum.iter_mut().zip(vector) {
+        for (sum, &value) in sum.iter_mut().zip(piece.vector) {
             *sum += residues * f64::from(value);
         }
     }
-    sum.into_iter()
-        .map(|sum| (sum / total_residues) as f32)
-        .collect()
+    let mean = sum.into_iter().map(|sum| (sum / total_residues) as f32);
+    Ok((mean.collect(), in_f32))
 }
 
 #[cfg(test)]
@@ -114,6 +147,7 @@ mod tests {
             id: format!("seq{row}"),
             residue_count: 1,
             outcome: Outcome::Embedded,
+            in_f32: false,
         }
     }
 
@@ -158,6 +192,29 @@ mod tests {
                 failed[0].reason
             );
         }
+    }
+
+    #[test]
+    fn what_an_encoder_notes_of_a_sequence_is_its_rows_alone() {
+        let (packed, mut pooled) = part(
+            &[(1, 1), (2, 1), (3, 1), (3, 1)],
+            &[1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 5.0, 5.5],
+        );
+        pooled.note(1, Note::Failed("no room".to_owned()));
+        pooled.note(3, Note::InF32);
+        let rows = vec![row(1), row(2), row(3)];
+        let (batch, failed) = assemble(vec![(packed, pooled)], rows, 2, f32::MAX);
+        let in_f32: Vec<_> = batch
+            .rows
+            .iter()
+            .map(|row| (row.row.0, row.in_f32))
+            .collect();
+        assert_eq!(in_f32, [(1, false), (3, true)]);
+        assert_eq!(batch.vectors.values(), [1.0, 1.5, 4.0, 4.5]);
+        assert_eq!(
+            (failed.len(), failed[0].row, &*failed[0].reason),
+            (1, RowId(2), "no room")
+        );
     }
 
     #[test]

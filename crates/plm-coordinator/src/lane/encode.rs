@@ -5,7 +5,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender};
 use plm_core::{BoxError, Encoder, PackedBatch, PooledBatch};
 
-use super::{Lane, Role, ToEncode, ToWrite};
+use super::{Lane, Packed, Role, ToEncode, ToWrite};
 use crate::{RunEvent, Stage};
 
 /// An encoder's answer is not what its spec promises.
@@ -67,12 +67,20 @@ fn encode_all(
     inbox: &Receiver<ToEncode>,
     to_write: &Sender<ToWrite>,
 ) -> Result<(), BoxError> {
+    let mut ahead = None;
     loop {
-        let waiting = Instant::now();
-        let Some(message) = lane.fence.receive(inbox) else {
-            return Ok(());
+        let message = match ahead.take() {
+            Some(message) => message,
+            None => {
+                let waiting = Instant::now();
+                let Some(message) = lane.fence.receive(inbox) else {
+                    return Ok(());
+                };
+                lane.tally().wait += waiting.elapsed();
+                begin(lane, encoder, &message);
+                message
+            }
         };
-        lane.tally().wait += waiting.elapsed();
         if lane.job.stop.is_stopped() {
             return Ok(());
         }
@@ -80,6 +88,11 @@ fn encode_all(
             ToEncode::Flush => ToWrite::Flush,
             ToEncode::Packed(packed) => {
                 let encoding = Instant::now();
+                // The device is to have its next batch before it is done with this one.
+                ahead = inbox.try_recv().ok();
+                if let Some(next) = &ahead {
+                    begin(lane, encoder, next);
+                }
                 let vectors = encode(lane, encoder, &packed.packed)?;
                 let encode = encoding.elapsed();
                 lane.tally().encode += encode;
@@ -95,6 +108,16 @@ fn encode_all(
             return Ok(());
         }
         lane.tally().wait += waiting.elapsed();
+    }
+}
+
+fn begin(lane: &Lane, encoder: &mut dyn Encoder, message: &ToEncode) {
+    if let ToEncode::Packed(Packed { packed, .. }) = message
+        && packed.num_sequences() > 0
+    {
+        let limit = lane.job.config.batch_timeout();
+        let _beginning = lane.watch(Role::Encode).begin(Stage::Encode, limit);
+        encoder.begin(packed);
     }
 }
 

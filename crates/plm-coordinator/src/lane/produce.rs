@@ -123,6 +123,7 @@ impl Producer<'_> {
                 id: record.id.to_owned(),
                 residue_count: record.residue_count,
                 outcome: job.plan.outcome(&record).outcome(),
+                in_f32: false,
             });
         }
         let packed = Packed {

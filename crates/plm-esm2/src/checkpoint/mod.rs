@@ -119,6 +119,12 @@ impl Checkpoint {
         &self.config
     }
 
+    /// How many numbers its weights are.
+    pub fn num_parameters(&self) -> u64 {
+        let numbers = |tensor: &StoredTensor| tensor.shape().iter().product::<usize>() as u64;
+        self.tensors.values().map(numbers).sum()
+    }
+
     /// Whether there is a masked-language-model head, which logits need.
     pub fn has_lm_head(&self) -> bool {
         self.tensors.contains_key(names::LM_HEAD_PROBE)

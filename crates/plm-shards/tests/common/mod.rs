@@ -71,6 +71,7 @@ pub fn batch(input: &Input, rows: &[RowId], hidden_size: usize) -> EmbeddedBatch
                 id: input.record(row).id.to_owned(),
                 residue_count: input.record(row).residue_count,
                 outcome: outcome(row),
+                in_f32: false,
             })
             .collect(),
         vectors: PooledBatch::new(

@@ -75,6 +75,7 @@ fn next_batch(written: &mut Vec<Stored>, hidden_size: usize) -> EmbeddedBatch {
                 id: format!("sp|{row}|../ü"),
                 residue_count: row as u32 + 1,
                 outcome: Outcome::Embedded,
+                in_f32: false,
             },
             vector,
         ));

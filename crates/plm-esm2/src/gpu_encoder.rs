@@ -1,0 +1,229 @@
+//! ESM-2 on one GPU, as the encoder of a rank.
+
+use std::collections::VecDeque;
+
+use plm_core::{BoxError, Dtype, Encoder, Note, PackedBatch, PooledBatch};
+use plm_kernels::Gpu;
+
+use crate::{Checkpoint, Error, Esm2, ModelOutputs, Outputs, Started};
+
+/// A model on a GPU, and what is done where its number format or the GPU's memory does not suffice.
+///
+/// - Numbers beyond a 16-bit format's range show as vectors that are not finite. Such sequences are computed again in f32
+///   by a second model, which is loaded when the first of them comes.
+/// - A batch that the GPU has no room for is halved until it has, down to single sequences.
+pub(crate) struct GpuEncoder<'a> {
+    checkpoint: &'a Checkpoint,
+    gpu: Gpu,
+    dtype: Dtype,
+    outputs: Outputs,
+    model: Esm2,
+    /// The model in f32, once it was needed.
+    exact: Option<Esm2>,
+    begun: VecDeque<Begun>,
+}
+
+/// A batch that the GPU was given in advance.
+struct Begun {
+    batch: PackedBatch,
+    started: Result<Started, Error>,
+}
+
+impl<'a> GpuEncoder<'a> {
+    /// Opens `cuda:ordinal` and loads the model into it.
+    pub(crate) fn new(
+        checkpoint: &'a Checkpoint,
+        ordinal: u32,
+        dtype: Dtype,
+        layer: usize,
+    ) -> Result<Self, Error> {
+        let gpu = Gpu::open(ordinal)?;
+        check_room(checkpoint, &gpu, dtype)?;
+        let model = Esm2::on_gpu(checkpoint, dtype, &gpu)?;
+        if let (Ok(name), Ok(memory)) = (gpu.name(), gpu.memory()) {
+            let free_gib = gib(memory.free_bytes);
+            tracing::info!(gpu = ordinal, name, %dtype, free_gib, "model loaded");
+        }
+        Ok(Self {
+            checkpoint,
+            gpu,
+            dtype,
+            outputs: Outputs::mean_of(layer),
+            model,
+            exact: None,
+            begun: VecDeque::new(),
+        })
+    }
+
+    /// The vectors of a batch in the model's own format.
+    fn vectors(&mut self, batch: &PackedBatch) -> Result<PooledBatch, Error> {
+        // What was begun in another order than is asked for now is of no use.
+        let begun = self.begun.pop_front().filter(|begun| begun.batch == *batch);
+        let started = match begun {
+            Some(begun) => begun.started,
+            None => self.model.start(batch, &self.outputs),
+        };
+        match started.and_then(Started::finish) {
+            Ok(outputs) => Ok(mean(outputs)),
+            Err(error) if error.is_out_of_memory() => self.in_halves(&self.model, batch),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same by `model`, which had no room for all at once.
+    fn in_halves(&self, model: &Esm2, batch: &PackedBatch) -> Result<PooledBatch, Error> {
+        let num_sequences = batch.num_sequences();
+        let (gpu, tokens) = (self.gpu.ordinal(), batch.total_tokens());
+        if num_sequences == 1 {
+            let hidden_size = self.checkpoint.config().hidden_size;
+            let mut nothing = PooledBatch::new(1, hidden_size, vec![0.0; hidden_size])
+                .expect("one vector is one vector");
+            nothing.note(
+                0,
+                Note::Failed(format!("cuda:{gpu} has no room for its {tokens} tokens")),
+            );
+            return Ok(nothing);
+        }
+        tracing::warn!(
+            gpu,
+            tokens,
+            "no room for a batch, which is halved: lower the batch size"
+        );
+        let half = num_sequences / 2;
+        let [first, second] = [0..half, half..num_sequences].map(|sequences| {
+            let half = batch.select(sequences);
+            match model.forward(&half, &self.outputs) {
+                Ok(outputs) => Ok(mean(outputs)),
+                Err(error) if error.is_out_of_memory() => self.in_halves(model, &half),
+                Err(error) => Err(error),
+            }
+        });
+        Ok(joined(&first?, &second?))
+    }
+
+    /// Replaces the vectors that are not finite by such as are computed in f32.
+    fn redo_in_f32(
+        &mut self,
+        batch: &PackedBatch,
+        pooled: PooledBatch,
+    ) -> Result<PooledBatch, Error> {
+        let wanted: Vec<usize> = pooled
+            .vectors()
+            .enumerate()
+            .filter(|(_, vector)| !vector.iter().all(|value| value.is_finite()))
+            .map(|(sequence, _)| sequence)
+            .collect();
+        if self.dtype == Dtype::F32 || wanted.is_empty() {
+            return Ok(pooled);
+        }
+        let (gpu, sequences, dtype) = (self.gpu.ordinal(), wanted.len(), self.dtype);
+        tracing::warn!(gpu, sequences, %dtype, "numbers out of the format's range: computing in f32");
+        let again = self.in_f32(&batch.select(wanted.iter().copied()))?;
+
+        let hidden_size = pooled.hidden_size();
+        let mut values = pooled.values().to_vec();
+        for (&sequence, vector) in wanted.iter().zip(again.vectors()) {
+            values[sequence * hidden_size..][..hidden_size].copy_from_slice(vector);
+        }
+        let mut all = PooledBatch::new(batch.num_sequences(), hidden_size, values)
+            .expect("vectors were replaced by vectors of the same length");
+        for (sequence, note) in pooled.notes() {
+            all.note(sequence, note.clone());
+        }
+        for (position, &sequence) in wanted.iter().enumerate() {
+            let note = again.note_of(position).cloned().unwrap_or(Note::InF32);
+            all.note(sequence, note);
+        }
+        Ok(all)
+    }
+
+    fn in_f32(&mut self, batch: &PackedBatch) -> Result<PooledBatch, Error> {
+        if self.exact.is_none() {
+            let loaded = check_room(self.checkpoint, &self.gpu, Dtype::F32)
+                .and_then(|()| Esm2::on_gpu(self.checkpoint, Dtype::F32, &self.gpu));
+            match loaded {
+                Ok(exact) => self.exact = Some(exact),
+                Err(error) if error.is_out_of_memory() => {
+                    return Ok(self.none_in_f32(batch, &error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let exact = self.exact.as_ref().expect("it was loaded just now");
+        match exact.forward(batch, &self.outputs) {
+            Ok(outputs) => Ok(mean(outputs)),
+            Err(error) if error.is_out_of_memory() => self.in_halves(exact, batch),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// That none of the sequences has a vector, since the weights do not fit a second time.
+    fn none_in_f32(&self, batch: &PackedBatch, error: &Error) -> PooledBatch {
+        let (num_sequences, hidden_size) =
+            (batch.num_sequences(), self.checkpoint.config().hidden_size);
+        let mut none = PooledBatch::new(
+            num_sequences,
+            hidden_size,
+            vec![0.0; num_sequences * hidden_size],
+        )
+        .expect("as many vectors as sequences");
+        for sequence in 0..num_sequences {
+            let reason = format!("{} can't hold it, and for f32 {error}", self.dtype);
+            none.note(sequence, Note::Failed(reason));
+        }
+        none
+    }
+}
+
+impl Encoder for GpuEncoder<'_> {
+    fn begin(&mut self, batch: &PackedBatch) {
+        let started = self.model.start(batch, &self.outputs);
+        self.begun.push_back(Begun {
+            batch: batch.clone(),
+            started,
+        });
+    }
+
+    fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError> {
+        let pooled = self.vectors(batch)?;
+        Ok(self.redo_in_f32(batch, pooled)?)
+    }
+}
+
+/// Refuses a GPU whose free memory the weights alone exceed, before they are read.
+fn check_room(checkpoint: &Checkpoint, gpu: &Gpu, dtype: Dtype) -> Result<(), Error> {
+    let memory = gpu.memory()?;
+    let needed_bytes = checkpoint.num_parameters() * dtype.bytes();
+    if needed_bytes <= memory.free_bytes {
+        return Ok(());
+    }
+    Err(Error::NoRoom {
+        gpu: gpu.ordinal(),
+        model: checkpoint.name().to_owned(),
+        dtype,
+        needed_gib: gib(needed_bytes),
+        free_gib: gib(memory.free_bytes),
+        total_gib: gib(memory.total_bytes),
+    })
+}
+
+fn mean(mut outputs: ModelOutputs) -> PooledBatch {
+    outputs.means.swap_remove(0)
+}
+
+fn joined(first: &PooledBatch, second: &PooledBatch) -> PooledBatch {
+    let (firsts, hidden_size) = (first.vectors().len(), first.hidden_size());
+    let values = [first.values(), second.values()].concat();
+    let mut all = PooledBatch::new(firsts + second.vectors().len(), hidden_size, values)
+        .expect("vectors of one model have one length");
+    let seconds = second.notes().map(|(i, note)| (firsts + i, note));
+    for (sequence, note) in first.notes().chain(seconds) {
+        all.note(sequence, note.clone());
+    }
+    all
+}
+
+/// In GiB, to one digit.
+fn gib(bytes: u64) -> f64 {
+    (bytes as f64 / (1_u64 << 30) as f64 * 10.0).round() / 10.0
+}
