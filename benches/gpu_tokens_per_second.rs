@@ -1,0 +1,113 @@
+//! How many tokens per second one GPU embeds: from token ids in host memory to mean-pooled f32 vectors in host memory, after a
+//! warm-up, special tokens counted. Random weights, since the numbers do not change the work.
+//!
+//!     gpu-tokens-per-second 650M|3B|... bf16|f16|f32 [MAX_BATCH_TOKENS]
+//!
+//! Three workloads: (a) 8,192 proteins of 90 to 166 residues, evenly spread, as translated from short reads; (b) 2,048
+//! lognormal, median 290, mean 360, clipped to 30 to 1,022, as in a proteome; (c) 64 of 1,022.
+#![expect(clippy::print_stdout, reason = "the rate is what it is run for")]
+
+use std::time::Instant;
+
+use plm_core::{BoxError, Dtype, Encoder, EncoderLoader, PackedBatch, Packer, Rank, RowId};
+use plm_esm2::{Checkpoint, Esm2Loader, RELEASED, token_map};
+use plm_testkit::{lognormal_residue_counts, random_residues, uniform_residue_counts};
+
+const REPEATS: usize = 3;
+
+fn main() -> Result<(), BoxError> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (shape, dtype, max_batch_tokens) = match &arguments[..] {
+        [shape, dtype] => (shape, dtype, 16_384),
+        [shape, dtype, tokens] => (shape, dtype, tokens.parse()?),
+        _ => return Err("usage: gpu-tokens-per-second SHAPE DTYPE [MAX_BATCH_TOKENS]".into()),
+    };
+    let shape = RELEASED
+        .iter()
+        .find(|released| released.name.contains(&format!("_{shape}_")))
+        .ok_or("SHAPE is one of 8M, 35M, 150M, 650M, 3B and 15B")?;
+    let dtype: Dtype = dtype.parse()?;
+    let loader = Esm2Loader::on_gpus(Checkpoint::random(shape, 1), vec![0], dtype)?;
+    let mut encoder = loader.load(Rank(0))?;
+
+    // exp(sigma^2 / 2) is the mean over the median.
+    let sigma = (2.0 * (360.0_f64 / 290.0).ln()).sqrt();
+    for (name, residue_counts) in [
+        ("a", uniform_residue_counts(1, 8_192, 90..=166)),
+        (
+            "b",
+            lognormal_residue_counts(2, 2_048, (290.0, sigma), 30..=1_022),
+        ),
+        ("c", vec![1_022; 64]),
+    ] {
+        let batches = pack(residue_counts, max_batch_tokens)?;
+        let tokens: usize = batches.iter().map(PackedBatch::total_tokens).sum();
+        let flop: f64 = batches.iter().map(|batch| flop(batch, shape)).sum();
+        run(&mut *encoder, &batches[..batches.len().min(4)])?;
+        let mut seconds = Vec::new();
+        for _ in 0..REPEATS {
+            let started = Instant::now();
+            run(&mut *encoder, &batches)?;
+            seconds.push(started.elapsed().as_secs_f64());
+        }
+        seconds.sort_unstable_by(f64::total_cmp);
+        let median = seconds[REPEATS / 2];
+        println!(
+            "{} {dtype} {max_batch_tokens} ({name}): {tokens} tokens in {} batches, {:.0} tokens/s (of {REPEATS} runs: {:.0} to {:.0}), {:.0} TFLOP/s",
+            shape.name,
+            batches.len(),
+            tokens as f64 / median,
+            tokens as f64 / seconds[REPEATS - 1],
+            tokens as f64 / seconds[0],
+            flop / median / 1e12,
+        );
+    }
+    Ok(())
+}
+
+/// Longest first, as a run plans them.
+fn pack(
+    mut residue_counts: Vec<u32>,
+    max_batch_tokens: usize,
+) -> Result<Vec<PackedBatch>, BoxError> {
+    residue_counts.sort_unstable_by(|a, b| b.cmp(a));
+    let tokens = token_map();
+    let mut packer = Packer::new(&tokens, max_batch_tokens);
+    let mut batches = Vec::new();
+    for (row, residue_count) in (0..).zip(residue_counts) {
+        let residues = random_residues(row, residue_count as usize);
+        if residues.len() + 2 > packer.free_tokens() {
+            batches.push(packer.take());
+        }
+        packer.push(RowId(row), &residues)?;
+    }
+    batches.push(packer.take());
+    Ok(batches)
+}
+
+/// As a lane of a run does it: with the next batch begun before the last is fetched.
+fn run(encoder: &mut dyn Encoder, batches: &[PackedBatch]) -> Result<(), BoxError> {
+    encoder.begin(&batches[0]);
+    for (position, batch) in batches.iter().enumerate() {
+        if let Some(next) = batches.get(position + 1) {
+            encoder.begin(next);
+        }
+        let pooled = encoder.encode(batch)?;
+        if !pooled.values().iter().all(|value| value.is_finite()) {
+            return Err("a vector is not finite".into());
+        }
+    }
+    Ok(())
+}
+
+/// The operations of matrix products and attention.
+fn flop(batch: &PackedBatch, shape: &plm_esm2::ModelShape) -> f64 {
+    let hidden = shape.hidden_size as f64;
+    let lengths = batch
+        .cu_seqlens()
+        .windows(2)
+        .map(|ends| f64::from(ends[1] - ends[0]));
+    let squares: f64 = lengths.map(|length| length * length).sum();
+    let products = 24.0 * hidden * hidden * batch.total_tokens() as f64;
+    shape.num_layers as f64 * (products + 4.0 * hidden * squares)
+}

@@ -1,0 +1,180 @@
+//! The model itself, in each number format.
+
+use candle_core::{DType, Tensor};
+use plm_core::{Dtype, EncoderLoader, Note, PackedBatch, Packer, PooledBatch, Rank, RowId};
+use plm_esm2::{Checkpoint, Esm2, Esm2Loader, Gpu, RELEASED, token_map};
+use plm_testkit::{SplitMix64, random_residues};
+
+use crate::reference::{Set, plm_tiny, random};
+
+fn sets() -> Vec<Set> {
+    let sets = ["hd16", "hd24", "hd32", "hd64", "hd128"];
+    sets.map(random).into_iter().chain([plm_tiny()]).collect()
+}
+
+fn gpu() -> Gpu {
+    Gpu::open(0).expect("it was counted")
+}
+
+pub(crate) fn f32_meets_the_reference() {
+    for set in sets() {
+        let model = Esm2::on_gpu(&set.checkpoint, Dtype::F32, &gpu()).expect("the weights load");
+        set.assert_equal_in_f32(&model);
+    }
+}
+
+pub(crate) fn f16_stays_close_to_the_reference() {
+    stays_close(Dtype::F16);
+}
+
+pub(crate) fn bf16_stays_close_to_the_reference() {
+    stays_close(Dtype::Bf16);
+}
+
+fn stays_close(dtype: Dtype) {
+    let failures: Vec<String> = sets()
+        .into_iter()
+        .filter_map(|set| {
+            let model = Esm2::on_gpu(&set.checkpoint, dtype, &gpu()).expect("the weights load");
+            let report = set.worst_cosines(&model, dtype);
+            println!("{report}");
+            (!report.is_close()).then(|| report.to_string())
+        })
+        .collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Sequences of these residue counts, by row.
+fn pack(sequences: &[(u64, usize)]) -> PackedBatch {
+    let tokens = token_map();
+    let mut packer = Packer::new(&tokens, 1 << 24);
+    for &(row, residues) in sequences {
+        packer
+            .push(RowId(row), &random_residues(row, residues))
+            .expect("random residues are in the alphabet");
+    }
+    packer.finish()
+}
+
+fn bits(vector: &[f32]) -> Vec<u32> {
+    vector.iter().map(|value| value.to_bits()).collect()
+}
+
+/// Alone, and in batches of other sizes, orders and neighbours, in every model's shapes and in every format.
+pub(crate) fn a_sequences_bits_are_its_own() {
+    let mut lengths = vec![
+        1, 2, 7, 13, 62, 63, 64, 126, 127, 128, 254, 255, 511, 1022, 2000,
+    ];
+    let mut random = SplitMix64::new(7);
+    lengths.extend((0..25).map(|_| 1 + random.below(700) as usize));
+    let sequences: Vec<(u64, usize)> = (0..).zip(lengths).collect();
+    for shape in &RELEASED[..5] {
+        let checkpoint = Checkpoint::random(shape, 3);
+        for dtype in [Dtype::Bf16, Dtype::F16, Dtype::F32] {
+            let loader = Esm2Loader::on_gpus(checkpoint.clone(), vec![0], dtype)
+                .expect("the weights can be read");
+            let mut encoder = loader.load(Rank(0)).expect("the weights load");
+            let mut vectors: Vec<Option<Vec<u32>>> = vec![None; sequences.len()];
+            let mut check = |batch: &[(u64, usize)], pooled: &PooledBatch| {
+                for (&(row, residues), vector) in batch.iter().zip(pooled.vectors()) {
+                    assert!(vector.iter().all(|value| value.is_finite()));
+                    let known = vectors[row as usize].get_or_insert_with(|| bits(vector));
+                    assert!(
+                        *known == bits(vector),
+                        "{} in {dtype}: {residues} residues have other bits among {} sequences",
+                        shape.name,
+                        batch.len()
+                    );
+                }
+            };
+            // All in one, each alone, then shuffled into batches of random sizes, some begun before the last is done.
+            let mut batches = vec![sequences.clone()];
+            batches.extend(sequences.iter().map(|sequence| vec![*sequence]));
+            for _ in 0..3 {
+                let mut shuffled = sequences.clone();
+                for i in (1..shuffled.len()).rev() {
+                    shuffled.swap(i, random.below(i as u64 + 1) as usize);
+                }
+                let mut rest = &shuffled[..];
+                while !rest.is_empty() {
+                    let size = 1 + random.below(12) as usize;
+                    let (batch, others) = rest.split_at(size.min(rest.len()));
+                    batches.push(batch.to_vec());
+                    rest = others;
+                }
+            }
+            let packed: Vec<PackedBatch> = batches.iter().map(|batch| pack(batch)).collect();
+            for (i, (batch, packed_batch)) in batches.iter().zip(&packed).enumerate() {
+                if i % 2 == 0 {
+                    encoder.begin(packed_batch);
+                    packed
+                        .get(i + 1)
+                        .into_iter()
+                        .for_each(|next| encoder.begin(next));
+                }
+                check(
+                    batch,
+                    &encoder.encode(packed_batch).expect("the batch runs"),
+                );
+            }
+        }
+    }
+}
+
+pub(crate) fn what_f16_cannot_hold_is_computed_in_f32() {
+    let (checkpoint, _files) = crate::overflow::checkpoint();
+    let batch = pack(&[(0, 30), (1, 200), (2, 5)]);
+    let encode = |dtype| {
+        let loader = Esm2Loader::on_gpus(checkpoint.clone(), vec![0], dtype).expect("it loads");
+        let mut encoder = loader.load(Rank(0)).expect("it loads");
+        encoder.encode(&batch).expect("the batch runs")
+    };
+    let (f32, f16, bf16) = (encode(Dtype::F32), encode(Dtype::F16), encode(Dtype::Bf16));
+    assert!(f32.values().iter().all(|value| value.is_finite()));
+    assert_eq!(f16.values(), f32.values());
+    assert!(f16.notes().all(|(_, note)| *note == Note::InF32));
+    assert_eq!(
+        (f16.notes().len(), f32.notes().len(), bf16.notes().len()),
+        (3, 0, 0)
+    );
+}
+
+/// Takes memory until a batch does not fit and its halves do.
+pub(crate) fn a_batch_without_room_is_halved() {
+    let checkpoint = Checkpoint::random(&RELEASED[2], 3);
+    let loader = Esm2Loader::on_gpus(checkpoint, vec![0], Dtype::Bf16).expect("it loads");
+    let mut encoder = loader.load(Rank(0)).expect("it loads");
+    // 2,560 inner numbers of 2 bytes a token, and as much again around them: some GiB for a million tokens.
+    let sequences: Vec<(u64, usize)> = (0..2_000).map(|row| (row, 498)).collect();
+    let first = encoder
+        .encode(&pack(&sequences[..20]))
+        .expect("the batch runs");
+    let gpu = gpu();
+    let hog = leave_free(&gpu, 4 << 30);
+    let all = encoder
+        .encode(&pack(&sequences))
+        .expect("it is halved until it fits");
+    drop(hog);
+    assert_eq!(all.notes().len(), 0);
+    assert_eq!(all.values()[..first.values().len()], *first.values());
+}
+
+pub(crate) fn a_gpu_without_room_is_refused() {
+    let gpu = gpu();
+    let checkpoint = Checkpoint::random(&RELEASED[3], 3);
+    let loader = Esm2Loader::on_gpus(checkpoint, vec![0], Dtype::Bf16).expect("it loads");
+    let hog = leave_free(&gpu, 1 << 30);
+    let refusal = loader.load(Rank(0)).err().map(|error| error.to_string());
+    drop(hog);
+    let refusal = refusal.expect("1.2 GiB do not fit 1 GiB");
+    assert!(
+        refusal.contains("cuda:0") && refusal.contains("GiB free"),
+        "{refusal}"
+    );
+}
+
+/// Takes a GPU's memory but for `bytes`.
+fn leave_free(gpu: &Gpu, bytes: u64) -> Tensor {
+    let free = gpu.memory().expect("the driver answers").free_bytes;
+    Tensor::zeros((free - bytes) as usize, DType::U8, gpu.device()).expect("it is free")
+}

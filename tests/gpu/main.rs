@@ -1,0 +1,110 @@
+//! What must be true on GPUs: the goldens, that a sequence's bits are its own, and whole runs on one and two.
+//!
+//! Each test says how many GPUs it needs, and is ignored where there are fewer. `PLM_FLEET_REQUIRE_GPUS=2` makes it fail
+//! there instead, for machines that should have two. Built with the feature `cuda`:
+//!
+//!     crates/plm-kernels/cuda-build.sh test --release --package plm-tests --test gpu
+
+mod formats;
+mod overflow;
+#[path = "../reference/mod.rs"]
+mod reference;
+mod runs;
+mod utilisation;
+
+use std::env;
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+use plm_esm2::Gpu;
+
+const REQUIRE: &str = "PLM_FLEET_REQUIRE_GPUS";
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // One at a time: they share the GPUs' memory, and some look at the clock.
+    arguments.test_threads = Some(1);
+    let present = Gpu::count().unwrap_or(0);
+    let required = match env::var(REQUIRE).map(|count| count.parse::<u32>()) {
+        Ok(Ok(count)) => count,
+        Ok(Err(_)) => panic!("{REQUIRE} is a number of GPUs"),
+        Err(_) => 0,
+    };
+    let trial = |needed: u32, name: &str, test: fn()| {
+        Trial::test(name, move || {
+            if present < needed {
+                return Err(format!("needs {needed} GPUs, and there are {present}").into());
+            }
+            test();
+            Ok(())
+        })
+        .with_kind(format!("{needed} GPU"))
+        .with_ignored_flag(present < needed && required < needed)
+    };
+    let trials = vec![
+        trial(
+            1,
+            "f32_meets_the_reference",
+            formats::f32_meets_the_reference,
+        ),
+        trial(
+            1,
+            "f16_stays_close_to_the_reference",
+            formats::f16_stays_close_to_the_reference,
+        ),
+        trial(
+            1,
+            "bf16_stays_close_to_the_reference",
+            formats::bf16_stays_close_to_the_reference,
+        ),
+        trial(
+            1,
+            "what_f16_cannot_hold_is_computed_in_f32",
+            formats::what_f16_cannot_hold_is_computed_in_f32,
+        ),
+        trial(
+            1,
+            "a_sequences_bits_are_its_own",
+            formats::a_sequences_bits_are_its_own,
+        ),
+        trial(
+            1,
+            "a_batch_without_room_is_halved",
+            formats::a_batch_without_room_is_halved,
+        ),
+        trial(
+            1,
+            "a_gpu_without_room_is_refused",
+            formats::a_gpu_without_room_is_refused,
+        ),
+        trial(
+            1,
+            "a_gpu_that_is_not_there_is_refused_at_once",
+            runs::a_gpu_that_is_not_there_is_refused_at_once,
+        ),
+        trial(
+            1,
+            "one_gpu_runs_from_fasta_to_file",
+            runs::one_gpu_runs_from_fasta_to_file,
+        ),
+        trial(
+            1,
+            "what_took_f32_is_in_the_ledger",
+            runs::what_took_f32_is_in_the_ledger,
+        ),
+        trial(
+            2,
+            "fewer_sequences_than_gpus",
+            runs::fewer_sequences_than_gpus,
+        ),
+        trial(2, "the_second_gpu_alone", runs::the_second_gpu_alone),
+        trial(2, "two_gpus_equal_one_650m", runs::two_gpus_equal_one_650m),
+        trial(2, "two_gpus_equal_one_3b", runs::two_gpus_equal_one_3b),
+        trial(
+            2,
+            "the_other_gpu_does_what_a_failed_one_leaves",
+            runs::the_other_gpu_does_what_a_failed_one_leaves,
+        ),
+    ];
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

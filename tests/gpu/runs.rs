@@ -1,0 +1,299 @@
+//! Whole runs, from a FASTA file to `embeddings.h5`.
+
+use std::collections::HashSet;
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use plm_core::{
+    BoxError, Dtype, Encoder, EncoderLoader, EncoderSpec, PackedBatch, PooledBatch, Rank,
+};
+use plm_esm2::{Checkpoint, Esm2Loader, ModelShape, RELEASED};
+use plm_fleet::{
+    Devices, EmbeddingsFile, Error, Model, PlanConfig, RunConfig, RunReport,
+    run_multi_gpu_inference,
+};
+use plm_testkit::{SplitMix64, random_residues};
+
+use crate::overflow;
+use crate::utilisation::Utilisation;
+
+/// `count` proteins of 20 to 1,000 residues, in no order.
+fn write_fasta(path: &Path, count: u64) {
+    let mut random = SplitMix64::new(11);
+    let mut fasta = String::new();
+    for row in 0..count {
+        let residues = random_residues(row, 20 + random.below(981) as usize);
+        let residues = String::from_utf8(residues).expect("letters are UTF-8");
+        writeln!(fasta, ">protein_{row}\n{residues}").expect("strings grow");
+    }
+    fs::write(path, fasta).expect("there is room");
+}
+
+fn config(devices: &str) -> RunConfig {
+    RunConfig {
+        devices: devices.parse().expect("they are devices"),
+        dtype: Some(Dtype::Bf16),
+        // Many small batches: enough for every rank to have its share to within a percent.
+        plan: PlanConfig::builder()
+            .max_batch_tokens(8_192)
+            .build()
+            .expect("it is a size"),
+        ..RunConfig::default()
+    }
+}
+
+/// A run's vectors by id, bit for bit, in the order of the file.
+fn vectors(report: &RunReport) -> (Vec<String>, Vec<u32>, usize) {
+    let path = report
+        .embeddings_path
+        .as_ref()
+        .expect("the run is finished");
+    let file = EmbeddingsFile::open(path).expect("it is one");
+    let rows = 0..file.rows();
+    let ids = file.read_ids(rows.clone()).expect("they are there");
+    let values = file.read_rows(rows).expect("they are there");
+    let bits = values.iter().map(|value| value.to_bits()).collect();
+    (ids, bits, file.hidden_size())
+}
+
+pub(crate) fn a_gpu_that_is_not_there_is_refused_at_once() {
+    let out = tempfile::tempdir().expect("there is room");
+    let no_input = out.path().join("none.fasta");
+    let refusal = run_multi_gpu_inference(
+        [no_input],
+        &Model::PlmTiny,
+        out.path().join("out"),
+        &config("cuda:63"),
+    );
+    let refusal = refusal.expect_err("nobody has 64 GPUs").to_string();
+    assert!(refusal.contains("no GPU cuda:63"), "{refusal}");
+    assert!(!out.path().join("out").exists());
+}
+
+fn run_tiny(count: u64, devices: &str, out: &Path) -> Result<RunReport, Error> {
+    let fasta = out.join(format!("{count}.fasta"));
+    write_fasta(&fasta, count);
+    let to = out.join(format!("out_{}", devices.replace([':', ','], "_")));
+    run_multi_gpu_inference([fasta], &Model::PlmTiny, to, &config(devices))
+}
+
+pub(crate) fn one_gpu_runs_from_fasta_to_file() {
+    let out = tempfile::tempdir().expect("there is room");
+    let report = run_tiny(101, "cuda:0", out.path()).expect("it runs");
+    assert_eq!(report.sequences(), 101);
+    let (ids, bits, hidden_size) = vectors(&report);
+    assert_eq!((ids.len(), bits.len(), hidden_size), (101, 101 * 128, 128));
+    // `auto` takes every GPU, and f16 there.
+    let fasta = out.path().join("101.fasta");
+    let automatic = RunConfig::default();
+    let report = run_multi_gpu_inference(
+        [fasta],
+        &Model::PlmTiny,
+        out.path().join("auto"),
+        &automatic,
+    )
+    .expect("it runs");
+    assert!(
+        report.parts[0].devices.starts_with("cuda:0"),
+        "{}",
+        report.parts[0].devices
+    );
+    let path = report.embeddings_path.expect("it is finished");
+    let file = EmbeddingsFile::open(&path).expect("it is one");
+    assert_eq!(file.provenance().model_dtype, Dtype::F16);
+}
+
+pub(crate) fn what_took_f32_is_in_the_ledger() {
+    let out = tempfile::tempdir().expect("there is room");
+    let model = out.path().join("model");
+    fs::create_dir(&model).expect("there is room");
+    overflow::write(&model);
+    let fasta = out.path().join("3.fasta");
+    write_fasta(&fasta, 3);
+    let run = |dtype, to: &str| {
+        let config = RunConfig {
+            dtype: Some(dtype),
+            ..config("cuda:0")
+        };
+        let model = Model::Checkpoint(model.clone());
+        run_multi_gpu_inference([&fasta], &model, out.path().join(to), &config).expect("it runs")
+    };
+    let (f16, f32) = (run(Dtype::F16, "f16"), run(Dtype::F32, "f32"));
+    assert_eq!(vectors(&f16), vectors(&f32));
+    let noted = |to: &str| {
+        let ledger =
+            fs::read_to_string(out.path().join(to).join("ledger.tsv")).expect("it is there");
+        ledger.matches("computed in f32").count()
+    };
+    assert_eq!((noted("f16"), noted("f32")), (3, 0));
+}
+
+pub(crate) fn fewer_sequences_than_gpus() {
+    let out = tempfile::tempdir().expect("there is room");
+    let report = run_tiny(1, "cuda:0,1", out.path()).expect("it runs");
+    assert_eq!(vectors(&report).0, ["protein_0"]);
+}
+
+pub(crate) fn the_second_gpu_alone() {
+    let out = tempfile::tempdir().expect("there is room");
+    let second = run_tiny(33, "cuda:1", out.path()).expect("it runs");
+    let first = run_tiny(33, "cuda:0", out.path()).expect("it runs");
+    assert_eq!(vectors(&second), vectors(&first));
+}
+
+pub(crate) fn two_gpus_equal_one_650m() {
+    two_gpus_equal_one(&RELEASED[3]);
+}
+
+pub(crate) fn two_gpus_equal_one_3b() {
+    two_gpus_equal_one(&RELEASED[4]);
+}
+
+fn two_gpus_equal_one(shape: &ModelShape) {
+    const COUNT: u64 = 1_000;
+    let out = tempfile::tempdir().expect("there is room");
+    let fasta = out.path().join("proteins.fasta");
+    write_fasta(&fasta, COUNT);
+    let checkpoint = Checkpoint::random(shape, 5);
+    let run = |ordinals: &[u32]| {
+        let loader = Esm2Loader::on_gpus(checkpoint.clone(), ordinals.to_vec(), Dtype::Bf16);
+        let model = Model::Loader(Arc::new(loader.expect("the weights can be read")));
+        let devices = Devices::Cuda(ordinals.to_vec());
+        let utilisation = Utilisation::of(ordinals);
+        let to = out.path().join(format!("on_{}", ordinals.len()));
+        let report = run_multi_gpu_inference([&fasta], &model, &to, &config(&devices.to_string()))
+            .expect("it runs");
+        (report, utilisation.percent(), to)
+    };
+    let (one, one_busy, _) = run(&[0]);
+    let (two, two_busy, to) = run(&[0, 1]);
+
+    let (ids, bits, hidden_size) = vectors(&two);
+    assert_eq!((ids.len() as u64, hidden_size), (COUNT, shape.hidden_size));
+    assert_eq!(ids.iter().collect::<HashSet<_>>().len() as u64, COUNT);
+    assert!(
+        (ids, bits, hidden_size) == vectors(&one),
+        "two GPUs give other bits than one"
+    );
+
+    let ranks = &two.parts[0].ranks;
+    let planned = ranks.planned_balance().max_deviation_percent();
+    let done = ranks.balance().max_deviation_percent();
+    assert!(
+        planned <= 1.0,
+        "tokens per rank are planned {planned:.2}% off"
+    );
+    assert!(done <= 10.0, "tokens per rank are {done:.2}% off");
+    let shards: Vec<u64> = (0..2)
+        .map(|rank| size(&to.join(format!("shards/rank_{rank:05}"))))
+        .collect();
+    let mean = shards.iter().sum::<u64>() as f64 / 2.0;
+    assert!(
+        shards
+            .iter()
+            .all(|&bytes| (bytes as f64 / mean - 1.0).abs() <= 0.15),
+        "shards are {shards:?} bytes"
+    );
+    for rank in 0..2 {
+        let log =
+            fs::read_to_string(to.join(format!("logs/rank_{rank:05}.log"))).expect("it is there");
+        assert!(log.lines().count() > 2, "{log}");
+    }
+
+    let rate = |report: &RunReport| {
+        let ranks = &report.parts[0].ranks;
+        let tokens: u64 = ranks.workers.iter().map(|worker| worker.tokens).sum();
+        // A rank's own clock, from its first batch to its last.
+        let seconds = ranks
+            .workers
+            .iter()
+            .map(|worker| worker.encode_seconds + worker.wait_seconds)
+            .fold(0.0, f64::max);
+        tokens as f64 / seconds
+    };
+    let (one_rate, two_rate) = (rate(&one), rate(&two));
+    println!(
+        "{}: {one_rate:.0} tokens/s on one GPU ({one_busy:.0?}% busy), {two_rate:.0} on two ({two_busy:.0?}%): {:.3} times; tokens per rank {planned:.2}% off as planned, {done:.2}% as done; shards of {shards:?} bytes",
+        shape.name,
+        two_rate / one_rate,
+    );
+    assert!(
+        two_rate > 1.8 * one_rate,
+        "{two_rate:.0} is not 1.8 times {one_rate:.0}"
+    );
+}
+
+fn size(directory: &Path) -> u64 {
+    let files = fs::read_dir(directory).expect("it is there");
+    files
+        .map(|file| {
+            file.and_then(|file| file.metadata())
+                .expect("it is there")
+                .len()
+        })
+        .sum()
+}
+
+/// A loader whose rank 1 fails at its fourth batch.
+struct Failing(Esm2Loader);
+
+struct FailingEncoder<'a> {
+    encoder: Box<dyn Encoder + 'a>,
+    batches_left: Option<u32>,
+}
+
+impl EncoderLoader for Failing {
+    fn spec(&self) -> &EncoderSpec {
+        self.0.spec()
+    }
+
+    fn load(&self, rank: Rank) -> Result<Box<dyn Encoder + '_>, BoxError> {
+        Ok(Box::new(FailingEncoder {
+            encoder: self.0.load(rank)?,
+            batches_left: (rank == Rank(1)).then_some(3),
+        }))
+    }
+}
+
+impl Encoder for FailingEncoder<'_> {
+    fn begin(&mut self, batch: &PackedBatch) {
+        self.encoder.begin(batch);
+    }
+
+    fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError> {
+        match &mut self.batches_left {
+            Some(0) => return Err("an injected fault".into()),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        self.encoder.encode(batch)
+    }
+}
+
+pub(crate) fn the_other_gpu_does_what_a_failed_one_leaves() {
+    let out = tempfile::tempdir().expect("there is room");
+    let fasta = out.path().join("proteins.fasta");
+    write_fasta(&fasta, 1_000);
+    let checkpoint = Checkpoint::random(&RELEASED[2], 5);
+    let loader = |ordinals: Vec<u32>| {
+        Esm2Loader::on_gpus(checkpoint.clone(), ordinals, Dtype::Bf16).expect("it can be read")
+    };
+    let run = |loader: Arc<dyn EncoderLoader>, devices: &str, to: &str| {
+        let model = Model::Loader(loader);
+        run_multi_gpu_inference([&fasta], &model, out.path().join(to), &config(devices))
+            .expect("one GPU is left")
+    };
+    let failed = run(Arc::new(Failing(loader(vec![0, 1]))), "cuda:0,1", "failed");
+    let whole = run(Arc::new(loader(vec![0])), "cuda:0", "whole");
+    assert_eq!(vectors(&failed), vectors(&whole));
+    let ranks: Vec<Rank> = failed
+        .failed_ranks
+        .iter()
+        .map(|failure| failure.rank)
+        .collect();
+    assert_eq!(ranks, [Rank(1)]);
+    let failure = failed.failed_ranks[0].to_string();
+    assert!(failure.contains("an injected fault"), "{failure}");
+}

@@ -1,0 +1,293 @@
+//! Float64 reference values that Hugging Face transformers computed (`goldens/make_goldens.py`), and what models are held
+//! against them.
+
+use std::collections::HashMap;
+use std::fmt::{self, Write};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use plm_core::{Dtype, PackedBatch, Packer, RowId};
+use plm_esm2::{Checkpoint, Esm2, ModelOutputs, Outputs, token_map};
+use safetensors::SafeTensors;
+
+/// What f32 arithmetic costs: ||ours - reference|| / ||reference||, per vector or matrix.
+const TOLERANCE: f64 = 2e-5;
+
+/// The least residues of each band of lengths that errors are told of apart.
+const BANDS: [usize; 4] = [1, 50, 200, 500];
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens")
+}
+
+pub(crate) fn plm_tiny() -> Set {
+    Set::new(
+        "plm-tiny",
+        Checkpoint::plm_tiny(),
+        "real_banded.fasta",
+        "plm-tiny.safetensors",
+    )
+}
+
+pub(crate) fn random(name: &'static str) -> Set {
+    let checkpoint = Checkpoint::open(folder().join(name)).expect("the checkpoint opens");
+    Set::new(
+        name,
+        checkpoint,
+        "banded.fasta",
+        &format!("{name}/goldens.safetensors"),
+    )
+}
+
+/// A checkpoint, sequences, and what they give.
+pub(crate) struct Set {
+    pub(crate) name: &'static str,
+    pub(crate) checkpoint: Checkpoint,
+    sequences: Vec<String>,
+    goldens: HashMap<String, Vec<f64>>,
+}
+
+impl Set {
+    fn new(name: &'static str, checkpoint: Checkpoint, fasta: &str, goldens: &str) -> Self {
+        let fasta = fs::read_to_string(folder().join(fasta)).expect("the sequences are there");
+        let goldens = fs::read(folder().join(goldens)).expect("the goldens are there");
+        Self {
+            name,
+            checkpoint,
+            sequences: fasta
+                .split('>')
+                .skip(1)
+                .map(|record| record.lines().skip(1).collect())
+                .collect(),
+            goldens: numbers(&goldens),
+        }
+    }
+
+    fn golden(&self, sequence: usize, what: &str) -> Option<&[f64]> {
+        self.goldens
+            .get(&format!("{sequence}.{what}"))
+            .map(Vec::as_slice)
+    }
+
+    fn batch(&self, sequences: &[usize]) -> PackedBatch {
+        let tokens = token_map();
+        let mut packer = Packer::new(&tokens, 1 << 20);
+        for &sequence in sequences {
+            let residues = self.sequences[sequence].as_bytes();
+            packer
+                .push(RowId(sequence as u64), residues)
+                .expect("it is in the alphabet");
+        }
+        packer.finish()
+    }
+
+    /// Each sequence by itself, then all of them packed.
+    fn batches(&self) -> Vec<Vec<usize>> {
+        let all: Vec<usize> = (0..self.sequences.len()).collect();
+        let mut batches: Vec<Vec<usize>> = all.iter().map(|&sequence| vec![sequence]).collect();
+        batches.push(all);
+        batches
+    }
+
+    /// Every output of a model in f32: each layer's means, the BOS vector, residues and logits.
+    pub(crate) fn assert_equal_in_f32(&self, model: &Esm2) {
+        let num_layers = self.checkpoint.config().num_layers;
+        let everything = Outputs {
+            mean_layers: (0..=num_layers).collect(),
+            bos: true,
+            tokens: true,
+            logits: true,
+        };
+        let mut worst = Worst::default();
+        for sequences in self.batches() {
+            let batch = self.batch(&sequences);
+            let outputs = model.forward(&batch, &everything).expect("the batch runs");
+            let ends = batch.cu_seqlens().windows(2);
+            for (position, (&sequence, ends)) in sequences.iter().zip(ends).enumerate() {
+                let tokens = ends[0] as usize..ends[1] as usize;
+                let ids = self
+                    .golden(sequence, "input_ids")
+                    .expect("every sequence has ids");
+                let own: Vec<f64> = batch.token_ids()[tokens.clone()]
+                    .iter()
+                    .map(|&id| f64::from(id))
+                    .collect();
+                assert_eq!(
+                    own, ids,
+                    "token ids of sequence {sequence} of {}",
+                    self.name
+                );
+                let residues = tokens.start + 1..tokens.end - 1;
+                self.compare(&outputs, position, sequence, residues, &mut worst);
+            }
+        }
+        worst.assert_within(TOLERANCE, self.name);
+    }
+
+    fn compare(
+        &self,
+        outputs: &ModelOutputs,
+        position: usize,
+        sequence: usize,
+        residues: std::ops::Range<usize>,
+        worst: &mut Worst,
+    ) {
+        let hidden = self.checkpoint.config().hidden_size;
+        let means = self
+            .golden(sequence, "mean")
+            .expect("every sequence has means");
+        for (layer, (mean, golden)) in outputs.means.iter().zip(means.chunks(hidden)).enumerate() {
+            let vector = &mean.values()[position * hidden..][..hidden];
+            worst.note(&format!("mean of layer {layer}"), sequence, vector, golden);
+        }
+        let bos = outputs.bos.as_ref().expect("it was asked for");
+        let golden = self
+            .golden(sequence, "bos")
+            .expect("every sequence has one");
+        worst.note(
+            "bos",
+            sequence,
+            &bos.values()[position * hidden..][..hidden],
+            golden,
+        );
+        for (what, values, width) in [
+            ("residues", &outputs.tokens, hidden),
+            ("logits", &outputs.logits, 33),
+        ] {
+            let values = values.as_ref().expect("it was asked for");
+            if let Some(golden) = self.golden(sequence, what) {
+                let rows = &values[residues.start * width..residues.end * width];
+                worst.note(what, sequence, rows, golden);
+            }
+        }
+    }
+
+    /// How near the vectors of a model in 16 bits are to the reference.
+    pub(crate) fn worst_cosines(&self, model: &Esm2, dtype: Dtype) -> Cosines {
+        let (hidden, layer) = {
+            let config = self.checkpoint.config();
+            (config.hidden_size, config.num_layers)
+        };
+        let all: Vec<usize> = (0..self.sequences.len()).collect();
+        let outputs = model
+            .forward(&self.batch(&all), &Outputs::mean_of(layer))
+            .expect("the batch runs");
+        let mut worst = BANDS.map(|_| (1.0, 0));
+        for (sequence, vector) in outputs.means[0].vectors().enumerate() {
+            let golden = &self
+                .golden(sequence, "mean")
+                .expect("every sequence has means")[layer * hidden..];
+            let residues = self.sequences[sequence].len();
+            let band = BANDS.partition_point(|&first| first <= residues) - 1;
+            // A NaN is the worst there is.
+            let cosine = cosine(vector, golden).max(-1.0);
+            if cosine < worst[band].0 {
+                worst[band] = (cosine, residues);
+            }
+        }
+        Cosines {
+            what: format!("{} in {dtype}", self.name),
+            worst,
+        }
+    }
+}
+
+/// The lowest cosine of each band of lengths, and how many residues that sequence has.
+pub(crate) struct Cosines {
+    what: String,
+    worst: [(f64, usize); BANDS.len()],
+}
+
+impl Cosines {
+    pub(crate) fn is_close(&self) -> bool {
+        self.worst.iter().all(|&(cosine, _)| cosine >= 0.9999)
+    }
+}
+
+impl fmt::Display for Cosines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "worst cosines of {}:", self.what)?;
+        for (first, (cosine, residues)) in BANDS.iter().zip(self.worst) {
+            write!(f, " from {first} residues {cosine:.6} (at {residues})")?;
+        }
+        Ok(())
+    }
+}
+
+/// The largest error of each kind.
+#[derive(Default)]
+struct Worst(Vec<(String, f64, usize)>);
+
+impl Worst {
+    fn note(&mut self, what: &str, sequence: usize, ours: &[f32], golden: &[f64]) {
+        let error = relative_error(ours, golden);
+        match self.0.iter_mut().find(|(kind, ..)| kind == what) {
+            Some((_, worst, whose)) => {
+                if error.is_nan() || error > *worst {
+                    (*worst, *whose) = (error, sequence);
+                }
+            }
+            None => self.0.push((what.to_owned(), error, sequence)),
+        }
+    }
+
+    fn assert_within(&self, tolerance: f64, name: &str) {
+        let mut report = format!("the worst relative errors of {name}, {tolerance:e} allowed:");
+        for (what, error, sequence) in &self.0 {
+            write!(report, "\n{what}: {error:.1e} at sequence {sequence}").expect("strings grow");
+        }
+        assert!(!self.0.is_empty());
+        assert!(
+            self.0.iter().all(|&(_, error, _)| error <= tolerance),
+            "{report}"
+        );
+    }
+}
+
+fn relative_error(ours: &[f32], golden: &[f64]) -> f64 {
+    assert_eq!(ours.len(), golden.len());
+    let difference: f64 = ours
+        .iter()
+        .zip(golden)
+        .map(|(&a, b)| (f64::from(a) - b).powi(2))
+        .sum();
+    (difference / golden.iter().map(|b| b * b).sum::<f64>()).sqrt()
+}
+
+fn cosine(ours: &[f32], golden: &[f64]) -> f64 {
+    let dot: f64 = ours
+        .iter()
+        .zip(golden)
+        .map(|(&a, b)| f64::from(a) * b)
+        .sum();
+    let ours: f64 = ours.iter().map(|&a| f64::from(a).powi(2)).sum();
+    let golden: f64 = golden.iter().map(|b| b * b).sum();
+    dot / (ours * golden).sqrt()
+}
+
+/// All tensors of a safetensors file.
+fn numbers(file: &[u8]) -> HashMap<String, Vec<f64>> {
+    let file = SafeTensors::deserialize(file).expect("the goldens are safetensors");
+    let tensors = file.tensors().into_iter().map(|(name, tensor)| {
+        let bytes = tensor.data();
+        let values = match tensor.dtype() {
+            safetensors::Dtype::I64 => {
+                let words = bytes.as_chunks::<8>().0;
+                words
+                    .iter()
+                    .map(|&word| i64::from_le_bytes(word) as f64)
+                    .collect()
+            }
+            safetensors::Dtype::F32 => {
+                let words = bytes.as_chunks::<4>().0;
+                words
+                    .iter()
+                    .map(|&word| f64::from(f32::from_le_bytes(word)))
+                    .collect()
+            }
+            other => panic!("{name} is {other}"),
+        };
+        (name, values)
+    });
+    tensors.collect()
+}
