@@ -64,6 +64,11 @@ fn main() -> ExitCode {
         ),
         trial(
             1,
+            "short_sequences_take_f32_in_bf16",
+            formats::short_sequences_take_f32_in_bf16,
+        ),
+        trial(
+            1,
             "a_sequences_bits_are_its_own",
             formats::a_sequences_bits_are_its_own,
         ),

@@ -6,7 +6,7 @@ use std::fmt::{self, Write};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use plm_core::{Dtype, PackedBatch, Packer, RowId};
+use plm_core::{Dtype, PackedBatch, Packer, PooledBatch, RowId};
 use plm_esm2::{Checkpoint, Esm2, ModelOutputs, Outputs, token_map};
 use safetensors::SafeTensors;
 
@@ -162,21 +162,21 @@ impl Set {
         }
     }
 
-    /// How near the vectors of a model in 16 bits are to the reference.
-    pub(crate) fn worst_cosines(&self, model: &Esm2, dtype: Dtype) -> Cosines {
-        let (hidden, layer) = {
-            let config = self.checkpoint.config();
-            (config.hidden_size, config.num_layers)
-        };
+    /// All sequences in one batch.
+    pub(crate) fn all(&self) -> PackedBatch {
         let all: Vec<usize> = (0..self.sequences.len()).collect();
-        let outputs = model
-            .forward(&self.batch(&all), &Outputs::mean_of(layer))
-            .expect("the batch runs");
+        self.batch(&all)
+    }
+
+    /// How near the vectors that a model in `dtype` gave for [`all`](Self::all) are to the reference.
+    pub(crate) fn worst_cosines(&self, vectors: &PooledBatch, dtype: Dtype) -> Cosines {
+        let config = self.checkpoint.config();
+        let before_last_layer = config.num_layers * config.hidden_size;
         let mut worst = BANDS.map(|_| (1.0, 0));
-        for (sequence, vector) in outputs.means[0].vectors().enumerate() {
+        for (sequence, vector) in vectors.vectors().enumerate() {
             let golden = &self
                 .golden(sequence, "mean")
-                .expect("every sequence has means")[layer * hidden..];
+                .expect("every sequence has means")[before_last_layer..];
             let residues = self.sequences[sequence].len();
             let band = BANDS.partition_point(|&first| first <= residues) - 1;
             // A NaN is the worst there is.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use plm_fleet::esm2::Checkpoint;
+use plm_fleet::esm2::{Checkpoint, Gpu, GpuError};
 use plm_fleet::{EmbeddingsFile, Error, FastaIndex, RunReport};
 
 use crate::Exit;
@@ -50,11 +50,36 @@ fn unfinished(path: &Path) -> Result<String, Error> {
 fn program() -> Result<String, Error> {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     Ok(format!(
-        "plm-fleet {}\n  devices     cpu ({}); CUDA is not in this version\n  built in    {}",
+        "plm-fleet {}\n  devices     cpu ({}){}\n  built in    {}",
         plm_fleet::VERSION,
         count(cores, "core"),
+        gpus(),
         model(&Checkpoint::plm_tiny())?
     ))
+}
+
+/// The GPUs, a line each; or why there are none.
+fn gpus() -> String {
+    let count = match Gpu::count() {
+        Ok(0) => return "; no GPU is visible".to_owned(),
+        Err(GpuError::NotBuilt) => return "; this program was built without CUDA".to_owned(),
+        Err(error) => return format!("; {error}"),
+        Ok(count) => count,
+    };
+    let describe = |ordinal| match Gpu::open(ordinal) {
+        Err(error) => crate::sentence(&error),
+        Ok(gpu) => match (gpu.name(), gpu.memory()) {
+            (Ok(name), Ok(memory)) => format!(
+                "cuda:{ordinal} ({name}, {} of {} GiB free)",
+                memory.free_bytes >> 30,
+                memory.total_bytes >> 30
+            ),
+            (Err(error), _) | (_, Err(error)) => format!("cuda:{ordinal} ({error})"),
+        },
+    };
+    (0..count)
+        .map(|ordinal| format!("\n              {}", describe(ordinal)))
+        .collect()
 }
 
 fn model(checkpoint: &Checkpoint) -> Result<String, Error> {

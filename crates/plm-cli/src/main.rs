@@ -65,9 +65,9 @@ fn run(command: &Command) -> Result<Exit, Error> {
 }
 
 /// An error and its causes as one sentence.
-fn sentence(error: &Error) -> String {
+fn sentence(error: &dyn std::error::Error) -> String {
     let mut sentence = error.to_string();
-    let mut cause = std::error::Error::source(error);
+    let mut cause = error.source();
     while let Some(error) = cause {
         sentence = format!("{sentence}: {error}");
         cause = error.source();

@@ -7,10 +7,15 @@ use plm_kernels::Gpu;
 
 use crate::{Checkpoint, Error, Esm2, ModelOutputs, Outputs, Started};
 
+/// Sequences with fewer residues are computed in f32 where the model computes in bf16.
+const MIN_BF16_RESIDUES: u32 = 8;
+
 /// A model on a GPU, and what is done where its number format or the GPU's memory does not suffice.
 ///
 /// - Numbers beyond a 16-bit format's range show as vectors that are not finite. Such sequences are computed again in f32
 ///   by a second model, which is loaded when the first of them comes.
+/// - So are, where the model computes in bf16, those of few residues: their mean has too few terms for bf16's roundings to
+///   cancel in it (`docs/numerics.md`).
 /// - A batch that the GPU has no room for is halved until it has, down to single sequences.
 pub(crate) struct GpuEncoder<'a> {
     checkpoint: &'a Checkpoint,
@@ -21,6 +26,18 @@ pub(crate) struct GpuEncoder<'a> {
     /// The model in f32, once it was needed.
     exact: Option<Esm2>,
     begun: VecDeque<Begun>,
+    /// The last, so that all the memory it is to give back is free by then.
+    _gpu_memory: GpuMemory,
+}
+
+/// Gives a GPU's memory back to other programs when it is dropped.
+struct GpuMemory(Gpu);
+
+impl Drop for GpuMemory {
+    fn drop(&mut self) {
+        // Of a GPU that has failed nothing can be had back, and that it failed was said.
+        let _ = self.0.release_memory();
+    }
 }
 
 /// A batch that the GPU was given in advance.
@@ -46,6 +63,7 @@ impl<'a> GpuEncoder<'a> {
         }
         Ok(Self {
             checkpoint,
+            _gpu_memory: GpuMemory(gpu.clone()),
             gpu,
             dtype,
             outputs: Outputs::mean_of(layer),
@@ -101,7 +119,7 @@ impl<'a> GpuEncoder<'a> {
         Ok(joined(&first?, &second?))
     }
 
-    /// Replaces the vectors that are not finite by such as are computed in f32.
+    /// Replaces the vectors that the format is not good enough for by such as are computed in f32.
     fn redo_in_f32(
         &mut self,
         batch: &PackedBatch,
@@ -110,14 +128,20 @@ impl<'a> GpuEncoder<'a> {
         let wanted: Vec<usize> = pooled
             .vectors()
             .enumerate()
-            .filter(|(_, vector)| !vector.iter().all(|value| value.is_finite()))
+            .zip(batch.segments())
+            .filter(|((_, vector), segment)| {
+                let is_short = segment.residue_count < MIN_BF16_RESIDUES;
+                self.dtype == Dtype::Bf16 && is_short
+                    || !vector.iter().all(|value| value.is_finite())
+            })
+            .map(|(pooled, _)| pooled)
             .map(|(sequence, _)| sequence)
             .collect();
         if self.dtype == Dtype::F32 || wanted.is_empty() {
             return Ok(pooled);
         }
         let (gpu, sequences, dtype) = (self.gpu.ordinal(), wanted.len(), self.dtype);
-        tracing::warn!(gpu, sequences, %dtype, "numbers out of the format's range: computing in f32");
+        tracing::debug!(gpu, sequences, %dtype, "computing again in f32");
         let again = self.in_f32(&batch.select(wanted.iter().copied()))?;
 
         let hidden_size = pooled.hidden_size();
@@ -168,7 +192,7 @@ impl<'a> GpuEncoder<'a> {
         )
         .expect("as many vectors as sequences");
         for sequence in 0..num_sequences {
-            let reason = format!("{} can't hold it, and for f32 {error}", self.dtype);
+            let reason = format!("{} is too coarse for it, and for f32 {error}", self.dtype);
             none.note(sequence, Note::Failed(reason));
         }
         none

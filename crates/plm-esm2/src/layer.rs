@@ -2,27 +2,25 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use plm_kernels::{Gpu, ResidualLayerNorm, VarlenAttention, bias_gelu_inplace};
+use plm_kernels::{Gpu, VarlenAttention, bias_gelu_inplace};
 
 use crate::Config;
-use crate::linear::Linear;
+use crate::linear::{Linear, ResidualLinear};
 
 /// One pre-layer-norm transformer layer, cut so that every operation between two matrix products is one.
 ///
 /// The layer norm before attention belongs to what comes before the layer, and the norm that follows
 /// the layer (the next layer's first, or the model's last) belongs to it, so that each residual
-/// addition and the norm behind it are one pass over memory. Biases are added by the operation after
+/// addition and the norm behind it are together. Other biases are added by the operation after
 /// the product, which reads its output anyway.
 #[derive(Debug)]
 pub(crate) struct Layer {
     qkv: Linear,
     qkv_bias: Tensor,
-    attention_output: Linear,
-    feed_forward_norm: ResidualLayerNorm,
+    attention_output: ResidualLinear,
     fc1: Linear,
     fc1_bias: Tensor,
-    fc2: Linear,
-    next_norm: ResidualLayerNorm,
+    fc2: ResidualLinear,
 }
 
 impl Layer {
@@ -40,26 +38,28 @@ impl Layer {
             let parts = projections.iter().map(parameter);
             Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)
         };
-        let norm = |projection_bias: Tensor, norm: &VarBuilder<'_>| {
-            ResidualLayerNorm::new(
-                &projection_bias,
-                &norm.get(hidden, "weight")?,
-                &norm.get(hidden, "bias")?,
+        let residual = |linear: &VarBuilder<'_>, inputs: usize, norm: &VarBuilder<'_>| {
+            ResidualLinear::new(
+                linear.get((hidden, inputs), "weight")?,
+                linear.get(hidden, "bias")?,
+                [norm.get(hidden, "weight")?, norm.get(hidden, "bias")?],
                 config.layer_norm_eps,
+                gpu,
             )
         };
-        let linear = |weight| Linear::new(weight, gpu);
-        let attention_output = own.pp("attention.output.dense");
-        let (fc1, fc2) = (own.pp("intermediate.dense"), own.pp("output.dense"));
+        let fc1 = own.pp("intermediate.dense");
+        let qkv = stacked(&|part| part.get((hidden, hidden), "weight"))?;
         Ok(Self {
-            qkv: linear(stacked(&|part| part.get((hidden, hidden), "weight"))?)?,
+            qkv: Linear::new(qkv, gpu)?,
             qkv_bias: stacked(&|part| part.get(hidden, "bias"))?,
-            attention_output: linear(attention_output.get((hidden, hidden), "weight")?)?,
-            feed_forward_norm: norm(attention_output.get(hidden, "bias")?, &own.pp("LayerNorm"))?,
-            fc1: linear(fc1.get((ffn, hidden), "weight")?)?,
+            attention_output: residual(
+                &own.pp("attention.output.dense"),
+                hidden,
+                &own.pp("LayerNorm"),
+            )?,
+            fc1: Linear::new(fc1.get((ffn, hidden), "weight")?, gpu)?,
             fc1_bias: fc1.get(ffn, "bias")?,
-            fc2: linear(fc2.get((hidden, ffn), "weight")?)?,
-            next_norm: norm(fc2.get(hidden, "bias")?, next_norm)?,
+            fc2: residual(&own.pp("output.dense"), ffn, next_norm)?,
         })
     }
 
@@ -73,12 +73,10 @@ impl Layer {
     ) -> Result<(Tensor, Tensor)> {
         let qkv = self.qkv.forward(normalised)?;
         let attended = attention.forward(&qkv, &self.qkv_bias)?;
-        let projection = self.attention_output.forward(&attended)?;
-        let (x, normalised) = self.feed_forward_norm.forward(x, &projection)?;
+        let (x, normalised) = self.attention_output.forward(x, &attended)?;
 
         let inner = self.fc1.forward(&normalised)?;
         bias_gelu_inplace(&inner, &self.fc1_bias)?;
-        let projection = self.fc2.forward(&inner)?;
-        self.next_norm.forward(&x, &projection)
+        self.fc2.forward(&x, &inner)
     }
 }

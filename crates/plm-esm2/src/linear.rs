@@ -2,7 +2,7 @@
 
 use candle_core::{Module, Result, Tensor};
 use candle_transformers::models::with_tracing;
-use plm_kernels::{Gpu, GpuLinear};
+use plm_kernels::{Gpu, GpuLinear, LayerNorm, ResidualLayerNorm};
 
 /// A product with `weight` `[out, in]`, without its bias.
 #[derive(Debug)]
@@ -30,6 +30,55 @@ impl Linear {
         match self {
             Self::Cpu(linear) => linear.forward(x),
             Self::Gpu(linear) => linear.forward(x),
+        }
+    }
+}
+
+/// The end of one half of a transformer layer, and the layer norm behind it: a product with `weight`, its bias, the residual
+/// addition and the norm.
+#[derive(Debug)]
+pub(crate) enum ResidualLinear {
+    /// The product, then the rest in one pass.
+    Cpu(with_tracing::Linear, ResidualLayerNorm),
+    /// All but the norm in the product, which adds in f32 and so rounds once, then the norm.
+    Gpu {
+        linear: GpuLinear,
+        bias: Tensor,
+        norm: LayerNorm,
+    },
+}
+
+impl ResidualLinear {
+    /// With `weight` `[out, in]`, `bias` `[out]` and a norm's `norm_weight` and `norm_bias` `[out]`.
+    pub(crate) fn new(
+        weight: Tensor,
+        bias: Tensor,
+        [norm_weight, norm_bias]: [Tensor; 2],
+        eps: f32,
+        gpu: Option<&Gpu>,
+    ) -> Result<Self> {
+        Ok(match Linear::new(weight, gpu)? {
+            Linear::Cpu(linear) => {
+                let norm = ResidualLayerNorm::new(&bias, &norm_weight, &norm_bias, eps)?;
+                Self::Cpu(linear, norm)
+            }
+            Linear::Gpu(linear) => Self::Gpu {
+                linear,
+                bias,
+                norm: LayerNorm::new(&norm_weight, &norm_bias, eps)?,
+            },
+        })
+    }
+
+    /// The residual stream `residual` `[rows, out]` with what `x` `[rows, in]` adds to it, and that stream normalised.
+    pub(crate) fn forward(&self, residual: &Tensor, x: &Tensor) -> Result<(Tensor, Tensor)> {
+        match self {
+            Self::Cpu(linear, norm) => norm.forward(residual, &linear.forward(x)?),
+            Self::Gpu { linear, bias, norm } => {
+                let sum = linear.forward_onto(residual, x, bias)?;
+                let normalised = norm.forward(&sum)?;
+                Ok((sum, normalised))
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::Devices;
 #[non_exhaustive]
 pub enum Error {
     /// GPUs were asked for that can't be used.
-    #[error("--devices {devices}: {source}")]
+    #[error("--devices {devices} can't be used")]
     Devices {
         /// What was asked for.
         devices: Devices,

@@ -147,11 +147,8 @@ impl Checkpoint {
     /// is f32, they are kept as f32.
     pub(crate) fn weights(&self, dtype: Dtype, device: &Device) -> VarBuilder<'_> {
         let backend = weights::Backend(&self.tensors, dtype);
-        let stored = match device {
-            Device::Cpu => DType::F32,
-            _ => weights::candle_format(dtype),
-        };
-        VarBuilder::from_backend(Box::new(backend), stored, device.clone())
+        // The backend knows the format by itself.
+        VarBuilder::from_backend(Box::new(backend), DType::F32, device.clone())
     }
 }
 

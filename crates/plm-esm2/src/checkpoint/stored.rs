@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensorError};
 
@@ -104,27 +105,45 @@ impl StoredTensor {
         self.source.for_each_piece(self.start, self.len, f)
     }
 
-    /// Whether [`to_f32`](Self::to_f32) can widen it.
+    /// Whether [`values`](Self::values) can widen it.
     pub(super) fn is_readable(&self) -> bool {
         matches!(self.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16)
     }
 
-    /// Its values, widened if they are stored in 16 bits.
-    pub(super) fn to_f32(&self) -> Result<Vec<f32>, Error> {
-        let mut values = Vec::with_capacity(self.shape.iter().product());
-        self.for_each_piece(|bytes| match self.dtype {
-            Dtype::F16 => {
-                values.extend(words(bytes).map(|word| half::f16::from_le_bytes(word).to_f32()))
-            }
-            Dtype::BF16 => {
-                values.extend(words(bytes).map(|word| half::bf16::from_le_bytes(word).to_f32()))
-            }
-            _ => values.extend(words(bytes).map(f32::from_le_bytes)),
-        })?;
+    /// Its values, widened to f32 and put through `convert`. Reads and converts on the threads of the current rayon pool: a
+    /// large model is billions of numbers.
+    pub(super) fn values<T: Clone + Default + Send>(
+        &self,
+        convert: impl Fn(f32) -> T + Sync,
+    ) -> Result<Vec<T>, Error> {
+        match self.dtype {
+            Dtype::F16 => self.read(|word| convert(half::f16::from_le_bytes(word).to_f32())),
+            Dtype::BF16 => self.read(|word| convert(half::bf16::from_le_bytes(word).to_f32())),
+            _ => self.read(|word| convert(f32::from_le_bytes(word))),
+        }
+    }
+
+    fn read<T: Clone + Default + Send, const WORD_BYTES: usize>(
+        &self,
+        convert: impl Fn([u8; WORD_BYTES]) -> T + Sync,
+    ) -> Result<Vec<T>, Error> {
+        /// Numbers that a thread reads and converts at a time.
+        const STRETCH: usize = 1 << 20;
+
+        let mut values = vec![T::default(); self.shape.iter().product()];
+        values
+            .par_chunks_mut(STRETCH)
+            .enumerate()
+            .try_for_each(|(number, stretch)| {
+                let start = self.start + (number * STRETCH * WORD_BYTES) as u64;
+                let mut places = stretch.iter_mut();
+                let len = (places.len() * WORD_BYTES) as u64;
+                self.source.for_each_piece(start, len, |bytes| {
+                    for (&word, place) in bytes.as_chunks().0.iter().zip(&mut places) {
+                        *place = convert(word);
+                    }
+                })
+            })?;
         Ok(values)
     }
-}
-
-fn words<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
-    bytes.as_chunks::<N>().0.iter().copied()
 }

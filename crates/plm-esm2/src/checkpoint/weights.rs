@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Device, Error, Result, Shape, Tensor};
+use candle_core::{DType, Device, Error, Result, Shape, Tensor, WithDType};
 use candle_nn::{Init, var_builder::SimpleBackend};
+use half::{bf16, f16};
 use plm_core::Dtype;
 
 use super::stored::StoredTensor;
 
-/// Tensors that were checked when the checkpoint was opened, rounded to what the model computes in.
+/// Tensors that were checked when the checkpoint was opened, in the format that the model computes in.
 pub(super) struct Backend<'a>(
     pub(super) &'a BTreeMap<String, StoredTensor>,
     pub(super) Dtype,
@@ -34,13 +35,18 @@ impl SimpleBackend for Backend<'_> {
         Ok(tensor)
     }
 
-    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
+    fn get_unchecked(&self, name: &str, _dtype: DType, device: &Device) -> Result<Tensor> {
         let stored = self.0.get(name).ok_or_else(|| Error::CannotFindTensor {
             path: name.to_owned(),
         })?;
-        let values = stored.to_f32().map_err(Error::wrap)?;
-        let tensor = Tensor::from_vec(values, stored.shape(), &Device::Cpu)?;
-        round(&tensor, self.1)?.to_dtype(dtype)?.to_device(device)
+        // The CPU computes in f32, with numbers that the format can hold.
+        match (self.1, device) {
+            (Dtype::F32, _) => load(stored, |x| x, device),
+            (Dtype::Bf16, Device::Cpu) => load(stored, |x| bf16::from_f32(x).to_f32(), device),
+            (Dtype::F16, Device::Cpu) => load(stored, |x| f16::from_f32(x).to_f32(), device),
+            (Dtype::Bf16, _) => load(stored, bf16::from_f32, device),
+            (Dtype::F16, _) => load(stored, f16::from_f32, device),
+        }
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
@@ -48,31 +54,30 @@ impl SimpleBackend for Backend<'_> {
     }
 }
 
-/// `tensor` with values that `format` can hold: to nearest, ties to even.
-fn round(tensor: &Tensor, format: Dtype) -> Result<Tensor> {
-    tensor
-        .to_dtype(candle_format(format))?
-        .to_dtype(tensor.dtype())
-}
-
-/// As candle calls it.
-pub(super) fn candle_format(dtype: Dtype) -> DType {
-    match dtype {
-        Dtype::F32 => DType::F32,
-        Dtype::Bf16 => DType::BF16,
-        Dtype::F16 => DType::F16,
-    }
+fn load<T: WithDType + Default>(
+    stored: &StoredTensor,
+    convert: impl Fn(f32) -> T + Sync,
+    device: &Device,
+) -> Result<Tensor> {
+    let values = stored.values(convert).map_err(Error::wrap)?;
+    Tensor::from_vec(values, stored.shape(), device)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
+    use crate::checkpoint::source::Source;
 
     #[test]
     fn rounding_is_to_nearest_with_ties_to_even() {
         let rounded = |dtype, value: f32| {
-            let tensor = Tensor::new(&[value], &Device::Cpu).unwrap();
-            round(&tensor, dtype).unwrap().to_vec1::<f32>().unwrap()[0]
+            let source = Source::bytes(PathBuf::new(), value.to_le_bytes().to_vec());
+            let tensors = [("x".to_owned(), StoredTensor::whole(source, vec![1]))];
+            let backend = Backend(&tensors.into(), dtype);
+            let tensor = backend.get_unchecked("x", DType::F32, &Device::Cpu);
+            tensor.unwrap().to_vec1::<f32>().unwrap()[0]
         };
         let ulp = 1.0 / 128.0;
         assert_eq!(rounded(Dtype::Bf16, 1.0 + 0.5 * ulp), 1.0);

@@ -11,7 +11,9 @@ use std::ptr;
 use std::sync::{Arc, Mutex};
 
 use candle_core::cuda_backend::cudarc::cublaslt::{result, sys};
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DevicePtrMut};
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaSlice, CudaStream, CudaView, DevicePtr, DevicePtrMut, sys::CUdeviceptr,
+};
 use candle_core::cuda_backend::{CudaDType, WrapErr};
 use candle_core::{CudaDevice, DType, Error, Result, bail};
 
@@ -35,6 +37,16 @@ pub(super) struct Product {
     pub(super) dtype: DType,
     pub(super) inputs: u64,
     pub(super) outputs: u64,
+    /// Whether a residual stream and a bias are added.
+    pub(super) is_added_to: bool,
+}
+
+/// What is added to a product before it is rounded.
+pub(super) struct Added<'a, T> {
+    /// `[rows, outputs]`.
+    pub(super) residual: &'a CudaView<'a, T>,
+    /// `[outputs]`.
+    pub(super) bias: &'a CudaView<'a, T>,
 }
 
 #[derive(Clone, Copy)]
@@ -77,15 +89,25 @@ impl Blas {
         rows: u64,
         x: &impl DevicePtr<T>,
         weight: &impl DevicePtr<T>,
+        added: Option<&Added<'_, T>>,
         y: &mut impl DevicePtrMut<T>,
     ) -> Result<()> {
         let description = Description::new()?;
+        let bias = added.map(|added| added.bias.device_ptr(&self.stream));
+        if let Some((bias, _use)) = &bias {
+            description.add_bias(*bias, product.dtype)?;
+        }
+        let residual = added.map(|added| added.residual.device_ptr(&self.stream));
         let (weight, _weight_use) = weight.device_ptr(&self.stream);
         let (x, _x_use) = x.device_ptr(&self.stream);
         let (y, _y_use) = y.device_ptr_mut(&self.stream);
         let (workspace, _workspace_use) = self.workspace.device_ptr(&self.stream);
         let algorithm = self.algorithm(product, &description)?;
         let layouts = Layouts::new(product, rows)?;
+        let (onto, factor) = match &residual {
+            Some((residual, _use)) => (*residual, 1.0_f32),
+            None => (y, 0.0),
+        };
         // SAFETY: the pointers are of operands of the layouts' shapes (the callers checked), on this stream's device,
         // and live until the guards beside them are dropped; the algorithm was picked for this description.
         unsafe {
@@ -93,12 +115,12 @@ impl Blas {
                 self.handle,
                 description.0,
                 ptr::from_ref(&1.0_f32).cast(),
-                ptr::from_ref(&0.0_f32).cast(),
+                ptr::from_ref(&factor).cast(),
                 weight as *const _,
                 layouts.weight.0,
                 x as *const _,
                 layouts.x.0,
-                y as *const _,
+                onto as *const _,
                 layouts.y.0,
                 y as *mut _,
                 layouts.y.0,
@@ -198,6 +220,21 @@ impl Description {
             &1_i32,
         )?;
         Ok(description)
+    }
+
+    /// Adds `[outputs]` numbers at `bias` to each row.
+    fn add_bias(&self, bias: CUdeviceptr, dtype: DType) -> Result<()> {
+        use sys::cublasLtMatmulDescAttributes_t as Attribute;
+
+        self.set(
+            Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE,
+            &sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS,
+        )?;
+        self.set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias)?;
+        self.set(
+            Attribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE,
+            &data_type(dtype)?,
+        )
     }
 
     fn set<V>(&self, attribute: sys::cublasLtMatmulDescAttributes_t, value: &V) -> Result<()> {

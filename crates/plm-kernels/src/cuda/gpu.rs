@@ -70,7 +70,7 @@ impl Gpu {
             let cuda = CudaDevice::new_with_stream(ordinal as usize)?;
             // SAFETY: tensors of this device are used on this one stream alone, so that nothing has to wait for events.
             unsafe { cuda.disable_event_tracking() };
-            keep_freed_memory(&cuda)?;
+            Pool::of(&cuda)?.keep_what_is_freed()?;
             Ok(Self {
                 ordinal,
                 device: Device::Cuda(cuda.clone()),
@@ -122,16 +122,32 @@ impl Gpu {
         ))
     }
 
-    /// Its memory, as other programs have left it.
+    /// Its memory, as this and other programs have left it.
     ///
     /// # Errors
     /// If the driver fails.
     pub fn memory(&self) -> Result<GpuMemory> {
+        use sys::CUmemPool_attribute::{
+            CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT, CU_MEMPOOL_ATTR_USED_MEM_CURRENT,
+        };
+
         let (free, total) = self.cuda.cuda_stream().context().mem_get_info().w()?;
+        let pool = Pool::of(&self.cuda)?;
+        let kept = pool.get(CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?
+            - pool.get(CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
         Ok(GpuMemory {
-            free_bytes: free as u64,
+            free_bytes: free as u64 + kept,
             total_bytes: total as u64,
         })
+    }
+
+    /// Waits until the GPU has done all that it was asked to, and gives the memory that is then free back to the system.
+    ///
+    /// # Errors
+    /// If the GPU has failed.
+    pub fn release_memory(&self) -> Result<()> {
+        self.cuda.cuda_stream().synchronize().w()?;
+        Pool::of(&self.cuda)?.trim()
     }
 
     /// Products with `weight` `[outputs, inputs]`, which is on this GPU.
@@ -177,23 +193,48 @@ impl Gpu {
     }
 }
 
-/// Lets the driver keep what is freed for what is allocated next. It would hand it back to the system at each
-/// synchronisation, and take it again after.
-fn keep_freed_memory(cuda: &CudaDevice) -> Result<()> {
-    let mut pool = std::ptr::null_mut();
-    let mut threshold = u64::MAX;
-    // SAFETY: the device is open, and both calls write or read the one value they are given.
-    unsafe {
-        sys::cuDeviceGetDefaultMemPool(&raw mut pool, cuda.cuda_stream().context().cu_device())
+/// The memory pool that a device's allocations come from.
+struct Pool(sys::CUmemoryPool);
+
+impl Pool {
+    fn of(cuda: &CudaDevice) -> Result<Self> {
+        let mut pool = std::ptr::null_mut();
+        let device = cuda.cuda_stream().context().cu_device();
+        // SAFETY: the device is open, and the call writes one handle.
+        unsafe { sys::cuDeviceGetDefaultMemPool(&raw mut pool, device) }
             .result()
             .w()?;
-        sys::cuMemPoolSetAttribute(
-            pool,
-            sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
-            (&raw mut threshold).cast(),
-        )
+        Ok(Self(pool))
+    }
+
+    /// Lets the driver keep what is freed for what is allocated next. It would hand it back to the system at each
+    /// synchronisation, and take it again after.
+    fn keep_what_is_freed(&self) -> Result<()> {
+        let mut threshold = u64::MAX;
+        // SAFETY: the call reads one number of this size.
+        unsafe {
+            sys::cuMemPoolSetAttribute(
+                self.0,
+                sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD,
+                (&raw mut threshold).cast(),
+            )
+        }
         .result()
         .w()
+    }
+
+    fn get(&self, attribute: sys::CUmemPool_attribute) -> Result<u64> {
+        let mut value = 0_u64;
+        // SAFETY: the call writes one number of this size.
+        unsafe { sys::cuMemPoolGetAttribute(self.0, attribute, (&raw mut value).cast()) }
+            .result()
+            .w()?;
+        Ok(value)
+    }
+
+    fn trim(&self) -> Result<()> {
+        // SAFETY: it takes only what nobody uses.
+        unsafe { sys::cuMemPoolTrimTo(self.0, 0) }.result().w()
     }
 }
 
