@@ -60,7 +60,7 @@ impl Devices {
     fn check(&self, ordinals: &[u32]) -> Result<(), Error> {
         let refused = |source| Error::Devices {
             devices: self.clone(),
-            source,
+            source: Box::new(source),
         };
         let count = Gpu::count().map_err(refused)?;
         match ordinals.iter().find(|&&ordinal| ordinal >= count) {

@@ -17,7 +17,7 @@ pub enum Error {
         /// What was asked for.
         devices: Devices,
         /// What is in the way.
-        source: GpuError,
+        source: Box<GpuError>,
     },
     /// No device was asked for.
     #[error("the list of CUDA devices is empty: name one, as in cuda:0")]
