@@ -4,6 +4,10 @@
 //! there instead, for machines that should have two. Built with the feature `cuda`:
 //!
 //!     crates/plm-kernels/cuda-build.sh test --release --package plm-tests --test gpu
+#![expect(
+    clippy::print_stdout,
+    reason = "what was measured is told, also where it is within bounds"
+)]
 
 mod formats;
 mod overflow;
