@@ -157,7 +157,21 @@ pub(crate) fn a_batch_without_room_is_halved() {
     let all = encoder
         .encode(&pack(&sequences))
         .expect("it is halved until it fits");
+    // And one that no halving helps, between two that fit.
+    let long = encoder
+        .encode(&pack(&[(0, 498), (1, 1_500_000), (2, 498)]))
+        .expect("the others fit");
     drop(hog);
+    let notes: Vec<_> = long.notes().collect();
+    let [(1, Note::Failed(reason))] = &notes[..] else {
+        panic!("{notes:?}");
+    };
+    assert!(
+        reason.contains("cuda:0 has no room for its 1500002 tokens"),
+        "{reason}"
+    );
+    let hidden_size = first.hidden_size();
+    assert_eq!(long.values()[..hidden_size], first.values()[..hidden_size]);
     assert_eq!(all.notes().len(), 0);
     assert_eq!(all.values()[..first.values().len()], *first.values());
 }

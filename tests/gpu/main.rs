@@ -14,6 +14,7 @@ mod overflow;
 #[path = "../reference/mod.rs"]
 mod reference;
 mod runs;
+mod sticky;
 mod utilisation;
 
 use std::env;
@@ -113,6 +114,12 @@ fn main() -> ExitCode {
             2,
             "the_other_gpu_does_what_a_failed_one_leaves",
             runs::the_other_gpu_does_what_a_failed_one_leaves,
+        ),
+        // The last: this process can't use the second GPU any more then.
+        trial(
+            2,
+            "a_gpu_with_a_sticky_error_is_left_alone",
+            sticky::a_gpu_with_a_sticky_error_is_left_alone,
         ),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()

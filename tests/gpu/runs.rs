@@ -245,23 +245,29 @@ fn size(directory: &Path) -> u64 {
         .sum()
 }
 
-/// A loader whose rank 1 fails at its fourth batch.
-struct Failing(Esm2Loader);
+/// A loader whose rank 1 meets a fault at its fourth batch.
+struct Failing {
+    loader: Esm2Loader,
+    /// What happens then: an error, or something that makes the batch fail.
+    fault: fn() -> Result<(), BoxError>,
+}
 
 struct FailingEncoder<'a> {
     encoder: Box<dyn Encoder + 'a>,
     batches_left: Option<u32>,
+    fault: fn() -> Result<(), BoxError>,
 }
 
 impl EncoderLoader for Failing {
     fn spec(&self) -> &EncoderSpec {
-        self.0.spec()
+        self.loader.spec()
     }
 
     fn load(&self, rank: Rank) -> Result<Box<dyn Encoder + '_>, BoxError> {
         Ok(Box::new(FailingEncoder {
-            encoder: self.0.load(rank)?,
+            encoder: self.loader.load(rank)?,
             batches_left: (rank == Rank(1)).then_some(3),
+            fault: self.fault,
         }))
     }
 }
@@ -273,7 +279,7 @@ impl Encoder for FailingEncoder<'_> {
 
     fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError> {
         match &mut self.batches_left {
-            Some(0) => return Err("an injected fault".into()),
+            Some(0) => (self.fault)()?,
             Some(left) => *left -= 1,
             None => {}
         }
@@ -282,6 +288,12 @@ impl Encoder for FailingEncoder<'_> {
 }
 
 pub(crate) fn the_other_gpu_does_what_a_failed_one_leaves() {
+    let failure = run_with_fault(|| Err("an injected fault".into()));
+    assert!(failure.contains("an injected fault"), "{failure}");
+}
+
+/// What the failure of rank 1 is called in a run in which that fault happens to it; all vectors are those of a run without.
+pub(crate) fn run_with_fault(fault: fn() -> Result<(), BoxError>) -> String {
     let out = tempfile::tempdir().expect("there is room");
     let fasta = out.path().join("proteins.fasta");
     write_fasta(&fasta, 1_000);
@@ -294,7 +306,11 @@ pub(crate) fn the_other_gpu_does_what_a_failed_one_leaves() {
         run_multi_gpu_inference([&fasta], &model, out.path().join(to), &config(devices))
             .expect("one GPU is left")
     };
-    let failed = run(Arc::new(Failing(loader(vec![0, 1]))), "cuda:0,1", "failed");
+    let failing = Failing {
+        loader: loader(vec![0, 1]),
+        fault,
+    };
+    let failed = run(Arc::new(failing), "cuda:0,1", "failed");
     let whole = run(Arc::new(loader(vec![0])), "cuda:0", "whole");
     assert_eq!(vectors(&failed), vectors(&whole));
     let ranks: Vec<Rank> = failed
@@ -303,6 +319,5 @@ pub(crate) fn the_other_gpu_does_what_a_failed_one_leaves() {
         .map(|failure| failure.rank)
         .collect();
     assert_eq!(ranks, [Rank(1)]);
-    let failure = failed.failed_ranks[0].to_string();
-    assert!(failure.contains("an injected fault"), "{failure}");
+    failed.failed_ranks[0].to_string()
 }

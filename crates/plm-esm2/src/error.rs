@@ -152,6 +152,12 @@ pub enum Error {
         /// The model's last layer.
         num_layers: usize,
     },
+    /// A batch that was packed with another alphabet.
+    #[error("token {id} is none of ESM-2's 33: pack batches with plm_esm2::token_map")]
+    UnknownToken {
+        /// The token.
+        id: u32,
+    },
     /// The threads of a lane can't be started.
     #[error("the threads of a CPU lane can't be started")]
     Threads(#[source] rayon::ThreadPoolBuildError),

@@ -118,6 +118,7 @@ impl Esm2 {
     /// Those of [`forward`](Self::forward).
     pub fn start(&self, batch: &PackedBatch, outputs: &Outputs) -> Result<Started, Error> {
         self.check(outputs)?;
+        check_tokens(batch)?;
         let rotary = self.rotary(batch.max_sequence_tokens())?;
         let pieces = match &self.gpu {
             None => MicroBatch::split(batch)?
@@ -252,6 +253,14 @@ impl Esm2 {
             }
             _ => Ok(Vec::new()),
         }
+    }
+}
+
+/// Refuses ids outside of the vocabulary, which a GPU would look up all the same.
+fn check_tokens(batch: &PackedBatch) -> Result<(), Error> {
+    match batch.token_ids().iter().max() {
+        Some(&id) if id as usize >= VOCABULARY.len() => Err(Error::UnknownToken { id }),
+        _ => Ok(()),
     }
 }
 

@@ -132,7 +132,9 @@ fn layer_norms_are_those_of_the_cpu() {
 fn bias_gelu_is_that_of_the_cpu() {
     let gpu = gpu();
     for dtype in FORMATS {
-        for width in [512, 1280, 10_240, 33] {
+        let widths = SHAPES.map(|(hidden, _)| 4 * hidden);
+        // 33 is that of logits, and no whole number of 16-byte vectors.
+        for width in widths.into_iter().chain([33]) {
             let x = operand(&[29, width], 1, dtype, &gpu);
             let bias = operand(&[width], 2, dtype, &gpu);
             bias_gelu_inplace(&x.0, &bias.0).unwrap();
@@ -197,18 +199,23 @@ fn attention(
 fn attention_is_that_of_the_cpu() {
     let gpu = gpu();
     for dtype in FORMATS {
-        // Two heads of each head_dim: what differs between models with the same is their number alone.
-        for head_dim in [16, 24, 32, 64, 128] {
-            let mut tokens = TOKENS.to_vec();
-            tokens.extend([1, 2, 2000]);
-            let lengths = cu_seqlens(&tokens);
-            let hidden = 2 * head_dim;
+        // All lengths with two heads of each head_dim, and the models' own number of heads with some.
+        let two_heads = [16, 24, 32, 64, 128].map(|head_dim| (2 * head_dim, 2, &[1, 2, 2000][..]));
+        let all_heads = SHAPES.map(|(hidden, num_heads)| (hidden, num_heads, &[1][..]));
+        for (hidden, num_heads, more) in two_heads.into_iter().chain(all_heads) {
+            let tokens = if num_heads == 2 {
+                &TOKENS[..]
+            } else {
+                &TOKENS[..3]
+            };
+            let lengths = cu_seqlens(&[tokens, more].concat());
             let qkv = operand(&[lengths.total_tokens(), 3 * hidden], 1, dtype, &gpu);
             let bias = operand(&[3 * hidden], 2, dtype, &gpu);
-            let cpu = attention(&lengths, (hidden, 2), &qkv.0, &bias.0);
-            let own = attention(&lengths, (hidden, 2), &qkv.1, &bias.1);
-            assert_alike(&format!("attention of {head_dim}"), &own, &cpu, dtype);
-            assert_no_outlier(&format!("attention of {head_dim}"), &own, &cpu, dtype);
+            let cpu = attention(&lengths, (hidden, num_heads), &qkv.0, &bias.0);
+            let own = attention(&lengths, (hidden, num_heads), &qkv.1, &bias.1);
+            let what = format!("attention of {num_heads} heads in {hidden}");
+            assert_alike(&what, &own, &cpu, dtype);
+            assert_no_outlier(&what, &own, &cpu, dtype);
         }
     }
 }
@@ -258,25 +265,45 @@ fn a_products_row_is_right_and_its_own_at_every_batch_size() {
                 let rows = 3000;
                 let x = operand(&[rows, inputs], 1, dtype, &gpu);
                 let weight = operand(&[outputs, inputs], 2, dtype, &gpu);
+                let residual = operand(&[rows, outputs], 3, dtype, &gpu);
+                let bias = operand(&[outputs], 4, dtype, &gpu);
                 let linear = opened.linear(weight.1.clone());
-                let whole = linear.forward(&x.1).unwrap();
-                let few = 16;
-                let first = x.0.narrow(0, 0, few).unwrap().contiguous().unwrap();
-                // In f64: over 20,480 numbers, f32 sums in any order differ by more than they should from the truth.
-                let [first, exact] =
-                    [&first, &weight.0].map(|tensor| tensor.to_dtype(DType::F64).unwrap());
-                let exact = first.matmul(&exact.t().unwrap()).unwrap();
-                let exact: Vec<f64> = exact.flatten_all().unwrap().to_vec1().unwrap();
-                let own = host(&whole.narrow(0, 0, few).unwrap());
-                let what = format!("{inputs} to {outputs} in {dtype:?}");
-                // Roundings of f32 sums add up as a random walk does (Higham and Mary 2019, doi:10.1137/18M1226312).
-                let of_sum = (inputs as f64).sqrt() * f64::from(f32::EPSILON) / 2.0;
-                let of_output = if dtype == DType::F32 {
-                    0.0
-                } else {
-                    tolerance(dtype)
+                let plain = |start, rows| linear.forward(&x.1.narrow(0, start, rows).unwrap());
+                let onto = |start, rows| {
+                    let [residual, x] =
+                        [&residual.1, &x.1].map(|tensor| tensor.narrow(0, start, rows).unwrap());
+                    linear.forward_onto(&residual, &x, &bias.1)
                 };
-                common::assert_close(&what, &own, &exact, of_sum + of_output);
+                let whole = [plain(0, rows).unwrap(), onto(0, rows).unwrap()];
+
+                let few = 16;
+                // In f64: over 20,480 numbers, f32 sums in any order differ by more than they should from the truth.
+                let [first, exact_weight, first_residual, exact_bias] = [
+                    &x.0.narrow(0, 0, few).unwrap().contiguous().unwrap(),
+                    &weight.0,
+                    &residual.0.narrow(0, 0, few).unwrap(),
+                    &bias.0,
+                ]
+                .map(|tensor| tensor.to_dtype(DType::F64).unwrap());
+                let product = first.matmul(&exact_weight.t().unwrap()).unwrap();
+                let sum = (&product + &first_residual).unwrap();
+                let sum = sum.broadcast_add(&exact_bias).unwrap();
+                for (what, own, exact) in [
+                    ("product", &whole[0], &product),
+                    ("product onto a residual", &whole[1], &sum),
+                ] {
+                    let exact: Vec<f64> = exact.flatten_all().unwrap().to_vec1().unwrap();
+                    let own = host(&own.narrow(0, 0, few).unwrap());
+                    let what = format!("{what} of {inputs} to {outputs} in {dtype:?}");
+                    // Roundings of f32 sums add up as a random walk does (Higham and Mary 2019, doi:10.1137/18M1226312).
+                    let of_sum = (inputs as f64).sqrt() * f64::from(f32::EPSILON) / 2.0;
+                    let of_output = match dtype {
+                        DType::F32 => 0.0,
+                        _ => tolerance(dtype),
+                    };
+                    common::assert_close(&what, &own, &exact, of_sum + of_output);
+                }
+
                 for (start, rows) in [
                     (0, 1),
                     (0, 3),
@@ -286,12 +313,13 @@ fn a_products_row_is_right_and_its_own_at_every_batch_size() {
                     (900, 2100),
                     (2999, 1),
                 ] {
-                    let part = linear
-                        .forward(&x.1.narrow(0, start, rows).unwrap())
-                        .unwrap();
-                    let packed = whole.narrow(0, start, rows).unwrap();
-                    if host(&part) != host(&packed) {
-                        varying.push(format!("{inputs} to {outputs}, {rows} rows in {dtype:?}"));
+                    for (part, whole) in [plain(start, rows), onto(start, rows)].iter().zip(&whole)
+                    {
+                        let packed = whole.narrow(0, start, rows).unwrap();
+                        if host(part.as_ref().unwrap()) != host(&packed) {
+                            varying
+                                .push(format!("{inputs} to {outputs}, {rows} rows in {dtype:?}"));
+                        }
                     }
                 }
             }
