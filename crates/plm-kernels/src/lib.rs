@@ -13,10 +13,11 @@
 //! | [`bias_gelu_inplace`] | bias, exact GELU |
 //! | [`segment_mean`] | mean over each sequence's residues |
 //!
-//! Each op is a candle custom op on f32 tensors, so that an implementation for another device
-//! can stand beside its `cpu_fwd`. All arithmetic is f32 in an order that is fixed per row or per
+//! Each op is a candle custom op: on the CPU of f32 tensors, and with the feature `cuda` on GPUs of f32, f16 and bf16 tensors.
+//! All sums are f32 in an order that is fixed per row or per
 //! sequence: what an op computes for one sequence does not depend, to the last bit, on the
-//! sequences packed beside it or on the number of threads.
+//! sequences packed beside it or on the number of threads. [`Gpu`] opens a GPU, and [`GpuLinear`] are the matrix products
+//! there. Without the feature both are there too, and opening a GPU is an error.
 //!
 //! The ops fail as candle's own do, with [`candle_core::Error`]: on a tensor of another shape,
 //! format or device than they ask for.
