@@ -1,5 +1,5 @@
 # Sourced by the scripts that build plm-fleet with `--features cuda`: besides what crates/plm-shards/build-tools.sh puts on
-# PATH (and with the arguments that it takes), CUDA's compiler. A CUDA_HOME with a CUDA 13 is taken as it is; otherwise
+# PATH (and with the arguments that it takes), CUDA's compiler. A CUDA_HOME with a CUDA 13.0 is taken as it is; otherwise
 # the compiler comes from PyPI, into the target directory. Neither a GPU nor a driver is needed.
 #
 # Needs Python 3, a C++ compiler, the current directory at the root of the workspace, and, the first time, the network.
@@ -10,8 +10,8 @@
 cuda_version=13.0.88
 cuda_dir=$CARGO_TARGET_DIR/cuda-$cuda_version
 
-is_cuda_13() {
-    [ -n "$1" ] && "$1/bin/nvcc" --version 2>/dev/null | grep -q 'release 13\.'
+is_cuda_13_0() {
+    [ -n "$1" ] && "$1/bin/nvcc" --version 2>/dev/null | grep -q 'release 13\.0'
 }
 
 fetch_cuda() {
@@ -26,8 +26,8 @@ fetch_cuda() {
     mv "$cuda_dir.part" "$cuda_dir"
 }
 
-if ! is_cuda_13 "${CUDA_HOME:-}"; then
-    [ -z "${CUDA_HOME:-}" ] || echo "plm-fleet: $CUDA_HOME has no nvcc of CUDA 13: passed over" >&2
+if ! is_cuda_13_0 "${CUDA_HOME:-}"; then
+    [ -z "${CUDA_HOME:-}" ] || echo "plm-fleet: $CUDA_HOME has no nvcc of CUDA 13.0: passed over" >&2
     fetch_cuda
     # All of the wheels unpack into this one tree.
     CUDA_HOME=$cuda_dir/nvidia/cu13

@@ -163,7 +163,6 @@ pub(crate) enum OnLong {
     Fail,
 }
 
-/// A number format that files can hold.
 /// The model's number format; none where the devices decide.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ModelDtype(pub(crate) Option<Dtype>);
@@ -178,6 +177,7 @@ fn parse_dtype(words: &str) -> Result<ModelDtype, String> {
         .map_err(|error: plm_fleet::ParseDtypeError| format!("{error}, or auto"))
 }
 
+/// A number format that files can hold.
 fn parse_embeddings_dtype(words: &str) -> Result<Dtype, String> {
     let dtype: Dtype = words
         .parse()

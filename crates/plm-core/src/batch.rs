@@ -224,7 +224,7 @@ pub struct PooledBatch {
 /// What is to be said of one sequence's vector.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// It was computed in f32, since the format that the model computes in could not hold it.
+    /// It was computed in f32, since the format that the model computes in did not suffice.
     InF32,
     /// It could not be computed, for this reason; its vector is to be passed over.
     Failed(String),

@@ -164,6 +164,16 @@ pub enum Error {
     /// A GPU can't be used.
     #[error(transparent)]
     Gpu(#[from] GpuError),
+    /// A model of a shape that there are no CUDA kernels for.
+    #[error(
+        "{model} has a head_dim of {head_dim}, for which there are no CUDA kernels: use --devices cpu"
+    )]
+    NoGpuKernel {
+        /// The model.
+        model: String,
+        /// Its head_dim.
+        head_dim: usize,
+    },
     /// There are more ranks than GPUs.
     #[error("{rank} has no GPU: give each rank one")]
     NoGpuForRank {

@@ -23,8 +23,7 @@ pub(crate) struct GpuEncoder<'a> {
     dtype: Dtype,
     outputs: Outputs,
     model: Esm2,
-    /// The model in f32, once it was needed.
-    exact: Option<Esm2>,
+    exact: Exact,
     begun: VecDeque<Begun>,
     /// The last, so that all the memory it is to give back is free by then.
     _gpu_memory: GpuMemory,
@@ -38,6 +37,15 @@ impl Drop for GpuMemory {
         // Of a GPU that has failed nothing can be had back, and that it failed was said.
         let _ = self.0.release_memory();
     }
+}
+
+/// The model in f32.
+enum Exact {
+    /// It was not needed so far.
+    NotLoaded,
+    Loaded(Box<Esm2>),
+    /// There is no room for it, as this says; the weights are not read again for each sequence that would need it.
+    NoRoom(String),
 }
 
 /// A batch that the GPU was given in advance.
@@ -68,7 +76,7 @@ impl<'a> GpuEncoder<'a> {
             dtype,
             outputs: Outputs::mean_of(layer),
             model,
-            exact: None,
+            exact: Exact::NotLoaded,
             begun: VecDeque::new(),
         })
     }
@@ -83,40 +91,38 @@ impl<'a> GpuEncoder<'a> {
         };
         match started.and_then(Started::finish) {
             Ok(outputs) => Ok(mean(outputs)),
-            Err(error) if error.is_out_of_memory() => self.in_halves(&self.model, batch),
+            Err(error) if error.is_out_of_memory() => {
+                if matches!(self.exact, Exact::Loaded(_)) {
+                    // It comes back when it is needed again.
+                    self.exact = Exact::NotLoaded;
+                    self.gpu.release_memory()?;
+                }
+                self.by(&self.model, batch)
+            }
             Err(error) => Err(error),
         }
     }
 
-    /// The same by `model`, which had no room for all at once.
-    fn in_halves(&self, model: &Esm2, batch: &PackedBatch) -> Result<PooledBatch, Error> {
-        let num_sequences = batch.num_sequences();
-        let (gpu, tokens) = (self.gpu.ordinal(), batch.total_tokens());
-        if num_sequences == 1 {
-            let hidden_size = self.checkpoint.config().hidden_size;
-            let mut nothing = PooledBatch::new(1, hidden_size, vec![0.0; hidden_size])
-                .expect("one vector is one vector");
-            nothing.note(
-                0,
-                Note::Failed(format!("cuda:{gpu} has no room for its {tokens} tokens")),
-            );
-            return Ok(nothing);
+    /// The same by `model`, in halves, quarters and so on where there is no room for more at once.
+    fn by(&self, model: &Esm2, batch: &PackedBatch) -> Result<PooledBatch, Error> {
+        let error = match model.forward(batch, &self.outputs) {
+            Ok(outputs) => return Ok(mean(outputs)),
+            Err(error) => error,
+        };
+        if !error.is_out_of_memory() {
+            return Err(error);
         }
-        tracing::warn!(
-            gpu,
-            tokens,
-            "no room for a batch, which is halved: lower the batch size"
-        );
+        let (gpu, tokens) = (self.gpu.ordinal(), batch.total_tokens());
+        let num_sequences = batch.num_sequences();
+        if num_sequences == 1 {
+            let reason = format!("cuda:{gpu} has no room for its {tokens} tokens");
+            return Ok(self.without_vectors(batch, &reason));
+        }
+        tracing::warn!(gpu, tokens, "no room for a batch: halving it");
         let half = num_sequences / 2;
-        let [first, second] = [0..half, half..num_sequences].map(|sequences| {
-            let half = batch.select(sequences);
-            match model.forward(&half, &self.outputs) {
-                Ok(outputs) => Ok(mean(outputs)),
-                Err(error) if error.is_out_of_memory() => self.in_halves(model, &half),
-                Err(error) => Err(error),
-            }
-        });
-        Ok(joined(&first?, &second?))
+        let first = self.by(model, &batch.select(0..half))?;
+        let second = self.by(model, &batch.select(half..num_sequences))?;
+        Ok(joined(&first, &second))
     }
 
     /// Replaces the vectors that the format is not good enough for by such as are computed in f32.
@@ -162,27 +168,27 @@ impl<'a> GpuEncoder<'a> {
     }
 
     fn in_f32(&mut self, batch: &PackedBatch) -> Result<PooledBatch, Error> {
-        if self.exact.is_none() {
+        if matches!(self.exact, Exact::NotLoaded) {
             let loaded = check_room(self.checkpoint, &self.gpu, Dtype::F32)
                 .and_then(|()| Esm2::on_gpu(self.checkpoint, Dtype::F32, &self.gpu));
-            match loaded {
-                Ok(exact) => self.exact = Some(exact),
-                Err(error) if error.is_out_of_memory() => {
-                    return Ok(self.none_in_f32(batch, &error));
-                }
+            self.exact = match loaded {
+                Ok(exact) => Exact::Loaded(Box::new(exact)),
+                Err(error) if error.is_out_of_memory() => Exact::NoRoom(error.to_string()),
                 Err(error) => return Err(error),
-            }
+            };
         }
-        let exact = self.exact.as_ref().expect("it was loaded just now");
-        match exact.forward(batch, &self.outputs) {
-            Ok(outputs) => Ok(mean(outputs)),
-            Err(error) if error.is_out_of_memory() => self.in_halves(exact, batch),
-            Err(error) => Err(error),
+        match &self.exact {
+            Exact::Loaded(exact) => self.by(exact, batch),
+            Exact::NoRoom(reason) => {
+                let reason = format!("{} is too coarse for it, and for f32 {reason}", self.dtype);
+                Ok(self.without_vectors(batch, &reason))
+            }
+            Exact::NotLoaded => unreachable!("it was loaded just now, or there was no room"),
         }
     }
 
-    /// That none of the sequences has a vector, since the weights do not fit a second time.
-    fn none_in_f32(&self, batch: &PackedBatch, error: &Error) -> PooledBatch {
+    /// No vector for any of the sequences, for this reason.
+    fn without_vectors(&self, batch: &PackedBatch, reason: &str) -> PooledBatch {
         let (num_sequences, hidden_size) =
             (batch.num_sequences(), self.checkpoint.config().hidden_size);
         let mut none = PooledBatch::new(
@@ -192,8 +198,7 @@ impl<'a> GpuEncoder<'a> {
         )
         .expect("as many vectors as sequences");
         for sequence in 0..num_sequences {
-            let reason = format!("{} is too coarse for it, and for f32 {error}", self.dtype);
-            none.note(sequence, Note::Failed(reason));
+            none.note(sequence, Note::Failed(reason.to_owned()));
         }
         none
     }

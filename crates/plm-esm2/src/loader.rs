@@ -7,6 +7,7 @@ use std::thread::available_parallelism;
 use plm_core::{
     BoxError, Dtype, Encoder, EncoderLoader, EncoderSpec, PackedBatch, PooledBatch, Rank,
 };
+use plm_kernels::VarlenAttention;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::gpu_encoder::GpuEncoder;
@@ -77,12 +78,19 @@ impl Esm2Loader {
     /// A sequence whose numbers a 16-bit `dtype` can't hold is computed in f32, and so noted.
     ///
     /// # Errors
-    /// If the weights can't be read. What is wrong with a GPU shows when its rank loads.
+    /// [`Error::NoGpuKernel`], or if the weights can't be read. What is wrong with a GPU shows when its rank loads.
     pub fn on_gpus(
         checkpoint: Checkpoint,
         ordinals: Vec<u32>,
         dtype: Dtype,
     ) -> Result<Self, Error> {
+        let head_dim = checkpoint.config().head_dim();
+        if !VarlenAttention::GPU_HEAD_DIMS.contains(&head_dim) {
+            return Err(Error::NoGpuKernel {
+                model: checkpoint.name().to_owned(),
+                head_dim,
+            });
+        }
         Self::in_place(checkpoint, Place::Gpus(ordinals), dtype)
     }
 

@@ -1,5 +1,6 @@
 //! Which devices a run uses, and what a person types to choose them.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -47,27 +48,42 @@ impl Devices {
     }
 
     fn automatic() -> Self {
-        match Gpu::count() {
-            Ok(0) | Err(GpuError::NotBuilt) => Self::CPU,
-            Ok(count) => Self::Cuda((0..count).collect()),
+        let usable = |ordinal: &u32| match Gpu::check(*ordinal) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!("{error}; it is left out");
+                false
+            }
+        };
+        let usable: Vec<u32> = match Gpu::count() {
+            Ok(count) => (0..count).filter(usable).collect(),
+            Err(GpuError::NotBuilt) => Vec::new(),
             Err(error) => {
                 tracing::warn!("{error}; computing on the CPU");
-                Self::CPU
+                Vec::new()
             }
+        };
+        if usable.is_empty() {
+            Self::CPU
+        } else {
+            Self::Cuda(usable)
         }
     }
 
     fn check(&self, ordinals: &[u32]) -> Result<(), Error> {
-        let refused = |source| Error::Devices {
-            devices: self.clone(),
-            source: Box::new(source),
-        };
-        let count = Gpu::count().map_err(refused)?;
-        match ordinals.iter().find(|&&ordinal| ordinal >= count) {
-            None if ordinals.is_empty() => Err(Error::NoDevices),
-            None => Ok(()),
-            Some(&ordinal) => Err(refused(GpuError::NoSuchGpu { ordinal, count })),
+        let distinct: HashSet<&u32> = ordinals.iter().collect();
+        if ordinals.is_empty() || distinct.len() < ordinals.len() {
+            return Err(Error::NotOncePerRank {
+                devices: self.clone(),
+            });
         }
+        ordinals
+            .iter()
+            .try_for_each(|&ordinal| Gpu::check(ordinal))
+            .map_err(|source| Error::Devices {
+                devices: self.clone(),
+                source: Box::new(source),
+            })
     }
 
     /// How many ranks these devices are on this machine, with this build.
@@ -77,7 +93,7 @@ impl Devices {
     pub fn world_size(&self) -> Result<WorldSize, Error> {
         match self.resolve()? {
             Self::Cuda(ordinals) => {
-                WorldSize::new(ordinals.len() as u32).map_err(|_| Error::NoDevices)
+                Ok(WorldSize::new(ordinals.len() as u32).expect("there is one at least"))
             }
             Self::Cpu { lanes } => Ok(lanes),
             Self::Auto => unreachable!("it was resolved"),

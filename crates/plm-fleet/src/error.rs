@@ -19,9 +19,12 @@ pub enum Error {
         /// What is in the way.
         source: Box<GpuError>,
     },
-    /// No device was asked for.
-    #[error("the list of CUDA devices is empty: name one, as in cuda:0")]
-    NoDevices,
+    /// A list of GPUs that gives no rank one, or two ranks the same.
+    #[error("{devices} is no list of distinct GPUs: name each once, as in cuda:0,1")]
+    NotOncePerRank {
+        /// What was asked for.
+        devices: Devices,
+    },
     /// The input was refused.
     #[error(transparent)]
     Index(#[from] plm_index::Error),
@@ -200,7 +203,7 @@ impl Error {
                 | plm_index::Error::DamagedIndex { .. },
             ) => false,
             Self::Devices { .. }
-            | Self::NoDevices
+            | Self::NotOncePerRank { .. }
             | Self::Index(_)
             | Self::Model(_)
             | Self::Shards(plm_shards::Error::UnsupportedDtype { .. })

@@ -14,7 +14,7 @@ use crate::{Error, RecordCounts};
 
 const HEADER: &str = "row\tid\toutcome\tresidues\tsubstituted\tfile\tline\tbyte_offset\tdetail";
 
-/// Of vectors that the model's own format could not hold.
+/// Of vectors that the model's own format did not suffice for.
 const IN_F32: &str = "computed in f32";
 
 /// What became of every record of a finished run.

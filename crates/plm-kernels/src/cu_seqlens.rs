@@ -87,7 +87,11 @@ impl CuSeqlens {
     /// This on `device`, with what ops in `dtype` need of it; the first op that asks puts it there.
     #[cfg(feature = "cuda")]
     pub(crate) fn on_device(&self, device: &CudaDevice, dtype: DType) -> Result<&DeviceSeqlens> {
-        self.put_on_device(dtype, |words| device.clone_htod(words))
+        let there = self.put_on_device(dtype, |words| device.clone_htod(words))?;
+        if !Arc::ptr_eq(there.offsets.stream(), &device.cuda_stream()) {
+            bail!("cu_seqlens is on another device already: make one for each");
+        }
+        Ok(there)
     }
 
     /// The same by `upload`, unless it is there.

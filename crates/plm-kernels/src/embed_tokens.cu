@@ -17,12 +17,13 @@ extern "C" __global__ void kept_fraction(const uint32_t *token_ids, const uint32
 
 // One block per token. Without token dropout `kept` is null, and embeddings are copied.
 template <typename T>
-__device__ inline void embed_token(const T *table, const uint32_t *token_ids, const uint32_t *cu_seqlens,
+__device__ inline void embed_token(const T *table, uint32_t vocabulary, const uint32_t *token_ids, const uint32_t *cu_seqlens,
                                    int num_sequences, const float *kept, uint32_t mask_token_id,
                                    float kept_in_training, T *embeddings, int hidden) {
   constexpr int N = VEC<T>;
   const uint32_t id = token_ids[blockIdx.x];
-  const T *from = table + static_cast<size_t>(id) * hidden;
+  const bool is_known = id < vocabulary;
+  const T *from = table + static_cast<size_t>(is_known ? id : 0) * hidden;
   T *to = embeddings + static_cast<size_t>(blockIdx.x) * hidden;
   const float kept_here = kept == nullptr ? 1.0f : kept[sequence_of(cu_seqlens, num_sequences, blockIdx.x)];
   for (int column = threadIdx.x * N; column < hidden; column += blockDim.x * N) {
@@ -34,17 +35,23 @@ __device__ inline void embed_token(const T *table, const uint32_t *token_ids, co
         vec.values[i] = from_f32<T>(id == mask_token_id ? 0.0f : value);
       }
     }
+    if (!is_known) {
+#pragma unroll
+      for (int i = 0; i < N; ++i) {
+        vec.values[i] = from_f32<T>(NAN);
+      }
+    }
     store_vec<T, N>(to + column, vec);
   }
 }
 
 #define EMBED_TOKENS(T, NAME)                                                                                          \
-  extern "C" __global__ void embed_tokens_##NAME(const T *table, const uint32_t *token_ids,                            \
+  extern "C" __global__ void embed_tokens_##NAME(const T *table, uint32_t vocabulary, const uint32_t *token_ids,       \
                                                  const uint32_t *cu_seqlens, int num_sequences, const float *kept,     \
                                                  uint32_t mask_token_id, float kept_in_training, T *embeddings,        \
                                                  int hidden) {                                                         \
-    embed_token<T>(table, token_ids, cu_seqlens, num_sequences, kept, mask_token_id, kept_in_training, embeddings,     \
-                   hidden);                                                                                            \
+    embed_token<T>(table, vocabulary, token_ids, cu_seqlens, num_sequences, kept, mask_token_id, kept_in_training,     \
+                   embeddings, hidden);                                                                                \
   }
 
 EMBED_TOKENS(float, f32)

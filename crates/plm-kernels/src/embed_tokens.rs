@@ -37,7 +37,7 @@ impl TokenDropout {
 /// `table` `[vocabulary, hidden]`.
 ///
 /// # Errors
-/// If shapes or formats do not fit, or a token id is outside the table.
+/// If shapes or formats do not fit, or a token id is outside the table. On a GPU such an id gives NaN instead.
 pub fn embed_tokens(
     table: &Tensor,
     token_ids: &Tensor,
@@ -97,7 +97,7 @@ impl CustomOp2 for EmbedTokens<'_> {
         Ok((CpuStorage::F32(embeddings), (total_tokens, hidden).into()))
     }
 
-    /// Token ids must be inside the table: they are not checked on the device.
+    /// A token id outside the table, which costs too much to find in advance, becomes NaN.
     #[cfg(feature = "cuda")]
     fn cuda_fwd(
         &self,
@@ -159,9 +159,11 @@ impl EmbedTokens<'_> {
         let function = kernel(device, Module::EmbedTokens, &format!("{name}_{}", T::NAME))?;
         let mut launch = stream.launch_builder(&function);
         let (sequences, hidden) = (num_sequences as i32, hidden as i32);
+        let vocabulary = layout.dims()[0] as u32;
         let no_dropout = 0_u64;
         launch
             .arg(&table)
+            .arg(&vocabulary)
             .arg(token_ids)
             .arg(&cu_seqlens.offsets)
             .arg(&sequences);

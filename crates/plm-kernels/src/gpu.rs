@@ -30,6 +30,18 @@ pub enum GpuError {
         /// How many there are.
         count: u32,
     },
+    /// A GPU is there, and it has not what the kernels are made of.
+    #[error(
+        "cuda:{ordinal} has compute capability {found}, and {needed} is the least (the A100's)"
+    )]
+    TooOld {
+        /// The GPU.
+        ordinal: u32,
+        /// Its compute capability.
+        found: String,
+        /// What is needed.
+        needed: String,
+    },
     /// A GPU is there, and it or the libraries for it can't be used.
     #[error(
         "cuda:{ordinal} can't be opened (the CUDA 13 libraries libcublas, libcublasLt and libcurand must be where the loader looks, and the GPU have room)"

@@ -31,6 +31,10 @@ impl Gpu {
         Err(GpuError::NotBuilt)
     }
 
+    pub fn check(_ordinal: u32) -> std::result::Result<(), GpuError> {
+        Err(GpuError::NotBuilt)
+    }
+
     pub fn open(_ordinal: u32) -> std::result::Result<Self, GpuError> {
         Err(GpuError::NotBuilt)
     }

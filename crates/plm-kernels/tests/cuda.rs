@@ -1,17 +1,53 @@
 //! Every op on a GPU against its CPU implementation on the same numbers, at the shapes of every ESM-2; and that
 //! neighbours do not change a bit there either.
 //!
-//! Ignored where nobody asks for them: `cargo test --features cuda -p plm-kernels --test cuda -- --ignored`.
-#![cfg(feature = "cuda")]
+//! Ignored where there is no GPU; `PLM_FLEET_REQUIRE_GPUS=1` makes them fail there instead.
 
 mod common;
 
+use std::env;
+use std::process::ExitCode;
+
 use candle_core::{DType, Device, Tensor};
 use common::{cu_seqlens, random, values};
+use libtest_mimic::{Arguments, Trial};
 use plm_kernels::{
     CuSeqlens, Gpu, LayerNorm, ResidualLayerNorm, Rotary, TokenDropout, VarlenAttention,
     bias_gelu_inplace, embed_tokens, segment_mean,
 };
+
+fn main() -> ExitCode {
+    let is_there = Gpu::count().is_ok_and(|count| count > 0);
+    let is_required = env::var("PLM_FLEET_REQUIRE_GPUS").is_ok_and(|count| count != "0");
+    let trial = |name, test: fn()| {
+        Trial::test(name, move || {
+            test();
+            Ok(())
+        })
+        .with_ignored_flag(!is_there && !is_required)
+    };
+    let trials = vec![
+        trial(
+            "layer_norms_are_those_of_the_cpu",
+            layer_norms_are_those_of_the_cpu,
+        ),
+        trial("bias_gelu_is_that_of_the_cpu", bias_gelu_is_that_of_the_cpu),
+        trial(
+            "embeddings_and_means_are_those_of_the_cpu",
+            embeddings_and_means_are_those_of_the_cpu,
+        ),
+        trial("attention_is_that_of_the_cpu", attention_is_that_of_the_cpu),
+        trial(
+            "a_sequences_attention_and_mean_are_its_own",
+            a_sequences_attention_and_mean_are_its_own,
+        ),
+        trial(
+            "a_products_row_is_right_and_its_own_at_every_batch_size",
+            a_products_row_is_right_and_its_own_at_every_batch_size,
+        ),
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
 
 /// hidden_size and heads of the released models, and of plm-tiny.
 const SHAPES: [(usize, usize); 7] = [
@@ -90,8 +126,6 @@ fn assert_no_outlier(what: &str, on_gpu: &Tensor, on_cpu: &Tensor, dtype: DType)
 
 const TOKENS: [usize; 9] = [3, 130, 64, 65, 128, 129, 17, 1002, 4];
 
-#[test]
-#[ignore = "needs a CUDA GPU"]
 fn layer_norms_are_those_of_the_cpu() {
     let gpu = gpu();
     for dtype in FORMATS {
@@ -127,8 +161,6 @@ fn layer_norms_are_those_of_the_cpu() {
     }
 }
 
-#[test]
-#[ignore = "needs a CUDA GPU"]
 fn bias_gelu_is_that_of_the_cpu() {
     let gpu = gpu();
     for dtype in FORMATS {
@@ -144,8 +176,6 @@ fn bias_gelu_is_that_of_the_cpu() {
     }
 }
 
-#[test]
-#[ignore = "needs a CUDA GPU"]
 fn embeddings_and_means_are_those_of_the_cpu() {
     let gpu = gpu();
     let lengths = cu_seqlens(&TOKENS);
@@ -169,6 +199,14 @@ fn embeddings_and_means_are_those_of_the_cpu() {
                 .unwrap();
                 assert_alike(&format!("embed_tokens {hidden}"), &own, &cpu, dtype);
             }
+            // What is outside the table is not read.
+            let unknown = Tensor::new(&[32_u32, 33, u32::MAX], &gpu).unwrap();
+            let embedded = embed_tokens(&table.1, &unknown, &cu_seqlens(&[3]), None).unwrap();
+            let is_nan: Vec<bool> = host(&embedded).iter().map(|value| value.is_nan()).collect();
+            assert!(
+                is_nan[..hidden].iter().all(|nan| !nan) && is_nan[hidden..].iter().all(|nan| *nan)
+            );
+
             let x = operand(&[total, hidden], 2, dtype, &gpu);
             let cpu = segment_mean(&x.0, &lengths).unwrap();
             let own = segment_mean(&x.1, &lengths).unwrap();
@@ -194,8 +232,6 @@ fn attention(
     attention.forward(qkv, bias).unwrap()
 }
 
-#[test]
-#[ignore = "needs a CUDA GPU"]
 fn attention_is_that_of_the_cpu() {
     let gpu = gpu();
     for dtype in FORMATS {
@@ -220,8 +256,6 @@ fn attention_is_that_of_the_cpu() {
     }
 }
 
-#[test]
-#[ignore = "needs a CUDA GPU"]
 fn a_sequences_attention_and_mean_are_its_own() {
     let gpu = gpu();
     let lengths = cu_seqlens(&TOKENS);
@@ -248,8 +282,6 @@ fn a_sequences_attention_and_mean_are_its_own() {
     }
 }
 
-#[test]
-#[ignore = "needs a CUDA GPU"]
 fn a_products_row_is_right_and_its_own_at_every_batch_size() {
     let opened = open();
     let gpu = opened.device().clone();

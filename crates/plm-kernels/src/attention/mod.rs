@@ -48,6 +48,9 @@ pub struct VarlenAttention<'a> {
 }
 
 impl VarlenAttention<'_> {
+    /// The head_dims that there are kernels for on GPUs: those of all released models. On the CPU any multiple of 4 will do.
+    pub const GPU_HEAD_DIMS: [usize; 5] = [16, 24, 32, 64, 128];
+
     /// The attention output `[total_tokens, hidden]` of `qkv` `[total_tokens, 3 * hidden]`, which holds
     /// queries, keys and values side by side and is still to get `bias` `[3 * hidden]`.
     ///
@@ -169,9 +172,6 @@ impl CustomOp3 for VarlenAttention<'_> {
 
 #[cfg(feature = "cuda")]
 impl VarlenAttention<'_> {
-    /// The head_dims that the kernel is compiled for: those of all released models.
-    const HEAD_DIMS: [usize; 5] = [16, 24, 32, 64, 128];
-
     /// The query rows of one block, as in the kernel.
     pub(crate) fn query_rows(dtype: DType) -> usize {
         if dtype == DType::F32 { 32 } else { 128 }
@@ -185,10 +185,10 @@ impl VarlenAttention<'_> {
         head_dim: usize,
     ) -> Result<CudaStorage> {
         let name = self.name();
-        if !Self::HEAD_DIMS.contains(&head_dim) {
+        if !Self::GPU_HEAD_DIMS.contains(&head_dim) {
             bail!(
                 "{name}: there is no CUDA kernel for a head_dim of {head_dim}, only for {:?}",
-                Self::HEAD_DIMS
+                Self::GPU_HEAD_DIMS
             );
         }
         let device = qkv.device();

@@ -133,6 +133,14 @@ impl Blas {
         .map_err(Error::wrap)
     }
 
+    /// Refuses another device than this is for.
+    pub(super) fn check_device(&self, op: &str, device: &CudaDevice) -> Result<()> {
+        if !Arc::ptr_eq(&device.cuda_stream(), &self.stream) {
+            bail!("{op}: an operand is of another device, or of the same opened another time");
+        }
+        Ok(())
+    }
+
     fn algorithm(&self, product: Product, description: &Description) -> Result<Algorithm> {
         let mut algorithms = self
             .algorithms

@@ -28,6 +28,8 @@ pub struct Gpu {
 impl Gpu {
     /// The CUDA version that a driver must support: the one whose libraries this is built for.
     const DRIVER_VERSION: i32 = 13_000;
+    /// That of the PTX.
+    const COMPUTE_CAPABILITY: (i32, i32) = (8, 0);
 
     /// How many GPUs there are; `CUDA_VISIBLE_DEVICES` hides some from every CUDA program.
     ///
@@ -56,15 +58,46 @@ impl Gpu {
         Ok(count.unsigned_abs())
     }
 
+    /// Whether this build has kernels for the GPU that CUDA numbers `ordinal`. Opens nothing.
+    ///
+    /// # Errors
+    /// [`GpuError::NoSuchGpu`], [`GpuError::TooOld`], and those of [`count`](Self::count).
+    pub fn check(ordinal: u32) -> std::result::Result<(), GpuError> {
+        use sys::CUdevice_attribute::{
+            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
+            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
+        };
+
+        let count = Self::count()?;
+        if ordinal >= count {
+            return Err(GpuError::NoSuchGpu { ordinal, count });
+        }
+        let capability = || {
+            let device = result::device::get(ordinal as i32)?;
+            // SAFETY: the driver has just named the device.
+            let [major, minor] = [MAJOR, MINOR]
+                .map(|attribute| unsafe { result::device::get_attribute(device, attribute) });
+            Ok((major?, minor?))
+        };
+        let found =
+            capability().map_err(|error: DriverError| GpuError::NoDriver(error.to_string()))?;
+        if found < Self::COMPUTE_CAPABILITY {
+            let readable = |(major, minor)| format!("{major}.{minor}");
+            return Err(GpuError::TooOld {
+                ordinal,
+                found: readable(found),
+                needed: readable(Self::COMPUTE_CAPABILITY),
+            });
+        }
+        Ok(())
+    }
+
     /// Opens the GPU that CUDA numbers `ordinal`, for the calling thread.
     ///
     /// # Errors
     /// [`GpuError`], by what is in the way.
     pub fn open(ordinal: u32) -> std::result::Result<Self, GpuError> {
-        let count = Self::count()?;
-        if ordinal >= count {
-            return Err(GpuError::NoSuchGpu { ordinal, count });
-        }
+        Self::check(ordinal)?;
         let open = || -> Result<Self> {
             // A stream of its own: the default one of a thread would be another one in each thread.
             let cuda = CudaDevice::new_with_stream(ordinal as usize)?;
@@ -133,8 +166,10 @@ impl Gpu {
 
         let (free, total) = self.cuda.cuda_stream().context().mem_get_info().w()?;
         let pool = Pool::of(&self.cuda)?;
-        let kept = pool.get(CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?
-            - pool.get(CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
+        // Others may use the pool between the two calls.
+        let kept = pool
+            .get(CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?
+            .saturating_sub(pool.get(CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?);
         Ok(GpuMemory {
             free_bytes: free as u64 + kept,
             total_bytes: total as u64,

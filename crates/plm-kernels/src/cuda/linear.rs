@@ -137,6 +137,13 @@ fn product<T: Format>(
     added: Option<(Operand<'_>, Operand<'_>)>,
 ) -> Result<(CudaStorage, Shape)> {
     let device = x.device();
+    // candle tells devices apart by ordinal, and a GPU may be open twice.
+    let others = added
+        .iter()
+        .flat_map(|(residual, bias)| [residual.0, bias.0]);
+    for operand in others.chain([x, weight]) {
+        blas.check_device(op, operand.device())?;
+    }
     let (rows, inputs) = x_layout.shape().dims2()?;
     let (outputs, _) = weight_layout.shape().dims2()?;
     check_shape(op, "weight", weight_layout, &[outputs, inputs])?;

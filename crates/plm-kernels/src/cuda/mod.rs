@@ -10,9 +10,10 @@ mod operand;
 mod pinned;
 mod seqlens;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::{
@@ -72,27 +73,30 @@ struct Loaded {
     kernels: HashMap<String, CudaFunction>,
 }
 
-/// By the address of the context they were loaded into, which each of them keeps alive.
-static LOADED: Mutex<Option<HashMap<(usize, Module), Loaded>>> = Mutex::new(None);
+thread_local! {
+    /// By the handle of the context they were loaded into. Of each thread its own, as all that is on a device: a GPU that
+    /// hangs while it compiles keeps no other waiting, and what was loaded goes with the thread.
+    static LOADED: RefCell<HashMap<(usize, Module), Loaded>> = RefCell::default();
+}
 
 /// The kernel `name` of a module, on `device`.
 pub(crate) fn kernel(device: &CudaDevice, module: Module, name: &str) -> Result<CudaFunction> {
     let context = device.cuda_stream().context().clone();
-    let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-    let loaded = loaded.get_or_insert_default();
-    let loaded = match loaded.entry((Arc::as_ptr(&context) as usize, module)) {
-        Entry::Occupied(there) => there.into_mut(),
-        Entry::Vacant(missing) => missing.insert(Loaded {
-            module: load(&context, module)?,
-            kernels: HashMap::new(),
-        }),
-    };
-    if let Some(kernel) = loaded.kernels.get(name) {
-        return Ok(kernel.clone());
-    }
-    let kernel = loaded.module.load_function(name).w()?;
-    loaded.kernels.insert(name.to_owned(), kernel.clone());
-    Ok(kernel)
+    LOADED.with_borrow_mut(|loaded| {
+        let loaded = match loaded.entry((context.cu_ctx() as usize, module)) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(missing) => missing.insert(Loaded {
+                module: load(&context, module)?,
+                kernels: HashMap::new(),
+            }),
+        };
+        if let Some(kernel) = loaded.kernels.get(name) {
+            return Ok(kernel.clone());
+        }
+        let kernel = loaded.module.load_function(name).w()?;
+        loaded.kernels.insert(name.to_owned(), kernel.clone());
+        Ok(kernel)
+    })
 }
 
 fn load(context: &Arc<CudaContext>, module: Module) -> Result<Arc<CudaModule>> {

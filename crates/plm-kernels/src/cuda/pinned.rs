@@ -17,6 +17,14 @@ struct Buffer {
     copied: CudaEvent,
 }
 
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // Not before the last copy is over. Of a device that has failed none is under way.
+        // SAFETY: the event is alive.
+        let _ = unsafe { result::event::synchronize(self.copied.cu_event()) };
+    }
+}
+
 /// The page-locked buffers of one stream.
 #[derive(Clone, Debug)]
 pub(super) struct Staging {
@@ -41,11 +49,10 @@ impl Staging {
         {
             let (to, _use) = there.device_ptr_mut(&self.stream);
             let from = &buffer.words.as_slice().w()?[..words.len()];
-            // SAFETY: both are alive and of this length. The buffer is written to again once `copied` has happened, and
-            // freed after its own event or, failing that, with the stream's context.
+            // SAFETY: both are alive and of this length. The buffer is neither written to again nor freed before `copied`.
             unsafe { result::memcpy_htod_async(to, from, self.stream.cu_stream()) }.w()?;
         }
-        buffer.copied.record(&self.stream).w()?;
+        self.mark(&buffer)?;
         self.give_back(buffer);
         Ok(there)
     }
@@ -58,12 +65,23 @@ impl Staging {
         let to = &mut buffer.words.as_mut_slice().w()?[..len];
         // SAFETY: both are alive and of this many 4-byte numbers. Nobody looks at the buffer before `copied`.
         unsafe { result::memcpy_dtoh_async(to, from, self.stream.cu_stream()) }.w()?;
-        buffer.copied.record(&self.stream).w()?;
+        self.mark(&buffer)?;
         Ok(Download {
             buffer: Some(buffer),
             len,
             staging: self.clone(),
         })
+    }
+
+    /// Marks the end of the copy that was put on the stream last.
+    fn mark(&self, buffer: &Buffer) -> Result<()> {
+        let marked = buffer.copied.record(&self.stream);
+        if marked.is_err() {
+            // Without the mark nothing but the stream's end tells when the copy is over.
+            // SAFETY: the stream is alive.
+            let _ = unsafe { result::stream::synchronize(self.stream.cu_stream()) };
+        }
+        marked.w()
     }
 
     /// A buffer of `len` words or more that no copy uses.
