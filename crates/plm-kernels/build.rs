@@ -25,6 +25,12 @@ const TARGETS: [(&str, [&str; 2]); 2] = [
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    // For tests of the PTX on a Hopper: no machine code is used.
+    println!("cargo::rerun-if-env-changed=PLM_KERNELS_PTX_ONLY");
+    println!("cargo::rustc-check-cfg=cfg(ptx_only)");
+    if env::var_os("PLM_KERNELS_PTX_ONLY").is_some() {
+        println!("cargo::rustc-cfg=ptx_only");
+    }
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {
         return;
     }

@@ -26,6 +26,10 @@ use plm_esm2::Gpu;
 const REQUIRE: &str = "PLM_FLEET_REQUIRE_GPUS";
 
 fn main() -> ExitCode {
+    if let Some(out) = env::var_os(sticky::BREAK) {
+        sticky::run_and_break(out.as_ref());
+        return ExitCode::SUCCESS;
+    }
     let mut arguments = Arguments::from_args();
     // One at a time: they share the GPUs' memory, and some look at the clock.
     arguments.test_threads = Some(1);
@@ -115,11 +119,10 @@ fn main() -> ExitCode {
             "the_other_gpu_does_what_a_failed_one_leaves",
             runs::the_other_gpu_does_what_a_failed_one_leaves,
         ),
-        // The last: this process can't use the second GPU any more then.
         trial(
             2,
-            "a_gpu_with_a_sticky_error_is_left_alone",
-            sticky::a_gpu_with_a_sticky_error_is_left_alone,
+            "a_run_that_a_sticky_error_ended_goes_on",
+            sticky::a_run_that_a_sticky_error_ended_goes_on,
         ),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()

@@ -47,7 +47,7 @@ fn config(devices: &str) -> RunConfig {
 }
 
 /// A run's vectors by id, bit for bit, in the order of the file.
-fn vectors(report: &RunReport) -> (Vec<String>, Vec<u32>, usize) {
+pub(crate) fn vectors(report: &RunReport) -> (Vec<String>, Vec<u32>, usize) {
     let path = report
         .embeddings_path
         .as_ref()
@@ -293,25 +293,11 @@ pub(crate) fn the_other_gpu_does_what_a_failed_one_leaves() {
 }
 
 /// What the failure of rank 1 is called in a run in which that fault happens to it; all vectors are those of a run without.
-pub(crate) fn run_with_fault(fault: fn() -> Result<(), BoxError>) -> String {
+fn run_with_fault(fault: fn() -> Result<(), BoxError>) -> String {
     let out = tempfile::tempdir().expect("there is room");
-    let fasta = out.path().join("proteins.fasta");
-    write_fasta(&fasta, 1_000);
-    let checkpoint = Checkpoint::random(&RELEASED[2], 5);
-    let loader = |ordinals: Vec<u32>| {
-        Esm2Loader::on_gpus(checkpoint.clone(), ordinals, Dtype::Bf16).expect("it can be read")
-    };
-    let run = |loader: Arc<dyn EncoderLoader>, devices: &str, to: &str| {
-        let model = Model::Loader(loader);
-        run_multi_gpu_inference([&fasta], &model, out.path().join(to), &config(devices))
-            .expect("one GPU is left")
-    };
-    let failing = Failing {
-        loader: loader(vec![0, 1]),
-        fault,
-    };
-    let failed = run(Arc::new(failing), "cuda:0,1", "failed");
-    let whole = run(Arc::new(loader(vec![0])), "cuda:0", "whole");
+    write_thousand(out.path());
+    let failed = run_thousand(out.path(), "failed", &[0, 1], Some(fault)).expect("one GPU is left");
+    let whole = run_thousand(out.path(), "whole", &[0], None).expect("it runs");
     assert_eq!(vectors(&failed), vectors(&whole));
     let ranks: Vec<Rank> = failed
         .failed_ranks
@@ -320,4 +306,32 @@ pub(crate) fn run_with_fault(fault: fn() -> Result<(), BoxError>) -> String {
         .collect();
     assert_eq!(ranks, [Rank(1)]);
     failed.failed_ranks[0].to_string()
+}
+
+pub(crate) fn write_thousand(out: &Path) {
+    write_fasta(&out.join("proteins.fasta"), 1_000);
+}
+
+/// A run of what [`write_thousand`] wrote to `out`, with the shape of 150M, into `out/to`; if a fault is given, it happens to
+/// rank 1 at its fourth batch.
+pub(crate) fn run_thousand(
+    out: &Path,
+    to: &str,
+    ordinals: &[u32],
+    fault: Option<fn() -> Result<(), BoxError>>,
+) -> Result<RunReport, Error> {
+    let checkpoint = Checkpoint::random(&RELEASED[2], 5);
+    let loader =
+        Esm2Loader::on_gpus(checkpoint, ordinals.to_vec(), Dtype::Bf16).expect("it can be read");
+    let loader: Arc<dyn EncoderLoader> = match fault {
+        Some(fault) => Arc::new(Failing { loader, fault }),
+        None => Arc::new(loader),
+    };
+    let devices = Devices::Cuda(ordinals.to_vec()).to_string();
+    run_multi_gpu_inference(
+        [out.join("proteins.fasta")],
+        &Model::Loader(loader),
+        out.join(to),
+        &config(&devices),
+    )
 }

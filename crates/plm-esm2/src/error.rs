@@ -199,7 +199,7 @@ pub enum Error {
         total_gib: f64,
     },
     /// A tensor operation failed.
-    #[error("a tensor operation failed: {0}")]
+    #[error("a tensor operation failed: {}{}", without_backtrace(.0), advice(.0))]
     Tensor(#[from] candle_core::Error),
 }
 
@@ -211,5 +211,22 @@ impl Error {
             Self::Tensor(error) => is_out_of_memory(error),
             _ => false,
         }
+    }
+}
+
+/// The error itself, on one line also where `RUST_BACKTRACE` is set.
+fn without_backtrace(error: &candle_core::Error) -> &candle_core::Error {
+    match error {
+        candle_core::Error::WithBacktrace { inner, .. } => without_backtrace(inner),
+        error => error,
+    }
+}
+
+fn advice(error: &candle_core::Error) -> &'static str {
+    match without_backtrace(error) {
+        candle_core::Error::Cuda(_) => {
+            "; after such an error CUDA may be of no use in this process: run again to go on"
+        }
+        _ => "",
     }
 }

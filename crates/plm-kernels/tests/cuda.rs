@@ -308,13 +308,19 @@ fn a_products_row_is_right_and_its_own_at_every_batch_size() {
                 };
                 let whole = [plain(0, rows).unwrap(), onto(0, rows).unwrap()];
 
-                let few = 16;
+                // Some rows and columns of the product: all of them take minutes in f64.
+                let (few, columns) = (16, 128);
                 // In f64: over 20,480 numbers, f32 sums in any order differ by more than they should from the truth.
                 let [first, exact_weight, first_residual, exact_bias] = [
                     &x.0.narrow(0, 0, few).unwrap().contiguous().unwrap(),
-                    &weight.0,
-                    &residual.0.narrow(0, 0, few).unwrap(),
-                    &bias.0,
+                    &weight.0.narrow(0, 0, columns).unwrap(),
+                    &residual
+                        .0
+                        .narrow(0, 0, few)
+                        .unwrap()
+                        .narrow(1, 0, columns)
+                        .unwrap(),
+                    &bias.0.narrow(0, 0, columns).unwrap(),
                 ]
                 .map(|tensor| tensor.to_dtype(DType::F64).unwrap());
                 let product = first.matmul(&exact_weight.t().unwrap()).unwrap();
@@ -325,7 +331,12 @@ fn a_products_row_is_right_and_its_own_at_every_batch_size() {
                     ("product onto a residual", &whole[1], &sum),
                 ] {
                     let exact: Vec<f64> = exact.flatten_all().unwrap().to_vec1().unwrap();
-                    let own = host(&own.narrow(0, 0, few).unwrap());
+                    let own = own
+                        .narrow(0, 0, few)
+                        .unwrap()
+                        .to_device(&Device::Cpu)
+                        .unwrap();
+                    let own = host(&own.narrow(1, 0, columns).unwrap());
                     let what = format!("{what} of {inputs} to {outputs} in {dtype:?}");
                     // Roundings of f32 sums add up as a random walk does (Higham and Mary 2019, doi:10.1137/18M1226312).
                     let of_sum = (inputs as f64).sqrt() * f64::from(f32::EPSILON) / 2.0;

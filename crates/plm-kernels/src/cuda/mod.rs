@@ -101,13 +101,13 @@ pub(crate) fn kernel(device: &CudaDevice, module: Module, name: &str) -> Result<
 
 fn load(context: &Arc<CudaContext>, module: Module) -> Result<Arc<CudaModule>> {
     let Compiled { cubin, ptx } = module.compiled();
-    if context.compute_capability().w()? == (9, 0)
-        && let Ok(module) = context.load_module(Ptx::from_binary(cubin.to_vec()))
-    {
-        return Ok(module);
-    }
-    // Another GPU, or a driver that was told to take no machine code (CUDA_FORCE_PTX_JIT).
-    context.load_module(Ptx::from_src(ptx)).w()
+    let is_hopper = context.compute_capability().w()? == (9, 0);
+    let image = if is_hopper && !cfg!(ptx_only) {
+        Ptx::from_binary(cubin.to_vec())
+    } else {
+        Ptx::from_src(ptx)
+    };
+    context.load_module(image).w()
 }
 
 /// A grid of `blocks` by `rows_of_blocks` blocks of `threads` threads.
