@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use plm_core::BoxError;
+use plm_fleet::Error;
 
 use crate::runs::{run_thousand, vectors, write_thousand};
 
@@ -23,7 +24,7 @@ pub(crate) fn a_run_that_a_sticky_error_ended_goes_on() {
         .output()
         .expect("it starts");
     let told = String::from_utf8_lossy(&broken.stdout);
-    println!("{}", told.lines().next().unwrap_or_default());
+    println!("{told}");
     assert!(broken.status.success(), "{broken:?}");
     assert!(
         told.contains("CUDA_ERROR") && told.contains("rank 1"),
@@ -39,6 +40,10 @@ pub(crate) fn a_run_that_a_sticky_error_ended_goes_on() {
 pub(crate) fn run_and_break(out: &Path) {
     match run_thousand(out, "broken", &[0, 1], Some(break_the_second_gpu)) {
         Ok(report) => println!("finished all the same; {}", report.failed_ranks[0]),
+        Err(Error::Coordinator(error)) => {
+            let report = error.report().expect("the ranks had begun");
+            report.failures().for_each(|failure| println!("{failure}"));
+        }
         Err(error) => println!("{error}"),
     }
 }

@@ -200,7 +200,14 @@ pub enum Error {
     },
     /// A tensor operation failed.
     #[error("a tensor operation failed: {}{}", without_backtrace(.0), advice(.0))]
-    Tensor(#[from] candle_core::Error),
+    Tensor(candle_core::Error),
+}
+
+/// What the message says already is not the error's source as well.
+impl From<candle_core::Error> for Error {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Tensor(error)
+    }
 }
 
 impl Error {
