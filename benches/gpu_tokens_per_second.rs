@@ -1,7 +1,7 @@
 //! How many tokens per second one GPU embeds: from token ids in host memory to mean-pooled f32 vectors in host memory, after a
 //! warm-up, special tokens counted. Random weights, since the numbers do not change the work.
 //!
-//!     gpu-tokens-per-second 650M|3B|... bf16|f16|f32 [MAX_BATCH_TOKENS]
+//!     crates/plm-kernels/cuda-build.sh bench --workspace --bench gpu_tokens_per_second -- 650M bf16 [MAX_BATCH_TOKENS]
 //!
 //! Three workloads: (a) 8,192 proteins of 90 to 166 residues, evenly spread, as translated from short reads; (b) 2,048
 //! lognormal, median 290, mean 360, clipped to 30 to 1,022, as in a proteome; (c) 64 of 1,022.
@@ -16,11 +16,19 @@ use plm_testkit::{lognormal_residue_counts, random_residues, uniform_residue_cou
 const REPEATS: usize = 3;
 
 fn main() -> Result<(), BoxError> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // Cargo adds one of its own.
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| word != "--bench")
+        .collect();
     let (shape, dtype, max_batch_tokens) = match &arguments[..] {
+        [] => {
+            println!("gpu_tokens_per_second: name a shape and a number format, as in 650M bf16");
+            return Ok(());
+        }
         [shape, dtype] => (shape, dtype, 16_384),
         [shape, dtype, tokens] => (shape, dtype, tokens.parse()?),
-        _ => return Err("usage: gpu-tokens-per-second SHAPE DTYPE [MAX_BATCH_TOKENS]".into()),
+        _ => return Err("usage: gpu_tokens_per_second SHAPE DTYPE [MAX_BATCH_TOKENS]".into()),
     };
     let shape = RELEASED
         .iter()

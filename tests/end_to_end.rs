@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use plm_core::{
-    BoxError, Encoder, EncoderLoader, EncoderSpec, PackedBatch, PooledBatch, Rank, RowId,
+    BoxError, Encoder, EncoderLoader, EncoderSpec, Note, PackedBatch, PooledBatch, Rank, RowId,
 };
 use plm_fleet::{
     Devices, Dtype, EmbeddingsFile, Error, LongSequences, Model, Observer, Part, PlanConfig,
@@ -320,6 +320,70 @@ fn a_vector_too_large_for_f16_costs_its_own_record_only_and_f32_takes_it() {
         assert_eq!(report.records.failed, failed as u64);
         verify_run(out.path()).unwrap();
     }
+}
+
+/// Encoders that are [`FakeLoader`]'s, and say of one row that it took f32 and of another that it has no vector.
+struct Noting(FakeLoader);
+
+struct NotingEncoder<'a>(Box<dyn Encoder + 'a>);
+
+impl EncoderLoader for Noting {
+    fn spec(&self) -> &EncoderSpec {
+        self.0.spec()
+    }
+
+    fn load(&self, rank: Rank) -> Result<Box<dyn Encoder + '_>, BoxError> {
+        Ok(Box::new(NotingEncoder(self.0.load(rank)?)))
+    }
+}
+
+impl Encoder for NotingEncoder<'_> {
+    fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError> {
+        let mut vectors = self.0.encode(batch)?;
+        for (sequence, segment) in batch.segments().iter().enumerate() {
+            match segment.row {
+                RowId(3) => vectors.note(sequence, Note::InF32),
+                RowId(4) => vectors.note(sequence, Note::Failed("it does not fit".to_owned())),
+                _ => {}
+            }
+        }
+        Ok(vectors)
+    }
+}
+
+#[test]
+fn what_an_encoder_notes_of_a_sequence_is_in_the_ledger() {
+    let out = tempfile::tempdir().unwrap();
+    let run = |index| {
+        let loader: Arc<dyn EncoderLoader> = Arc::new(Noting(FakeLoader::new(8)));
+        let config = RunConfig {
+            devices: cpu("cpu:2"),
+            plan: plan(1_024, 1_022),
+            part: Part::new(index, 2).unwrap(),
+            ..RunConfig::default()
+        };
+        run_multi_gpu_inference([golden_fasta()], &Model::from(loader), out.path(), &config)
+            .unwrap()
+    };
+    // In parts, so that what was noted has to be in their files.
+    run(1);
+    run(0);
+    let report = aggregate_parts(out.path(), &[]).unwrap();
+    assert_eq!(report.records.failed, 1);
+    let ledger = fs::read_to_string(out.path().join("ledger.tsv")).unwrap();
+    let detail = |row: usize| {
+        ledger
+            .lines()
+            .nth(row + 1)
+            .unwrap()
+            .rsplit('\t')
+            .next()
+            .unwrap()
+    };
+    assert_eq!(detail(3), "computed in f32");
+    assert_eq!(detail(4), "it does not fit");
+    assert_eq!(ledger.matches("computed in f32").count(), 1);
+    verify_run(out.path()).unwrap();
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use plm_fleet::{Observer, RunEvent};
 
-use crate::words::{duration, number};
+use crate::words::{count, duration, number};
 
 /// How often a plain line is written.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -100,11 +100,10 @@ impl Observer for Progress {
                     lines.total_tokens = tokens;
                     lines.total_sequences = sequences;
                     self.say(&format!(
-                        "{} sequences, {} tokens, on {} rank{}",
-                        number(sequences),
-                        number(tokens),
-                        ranks,
-                        if ranks == 1 { "" } else { "s" }
+                        "{}, {}, on {}",
+                        count(sequences, "sequence"),
+                        count(tokens, "token"),
+                        count(u64::from(ranks), "rank"),
                     ));
                 }
             }

@@ -1,13 +1,18 @@
 //! Runs in which no rank fails.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use plm_coordinator::{
     BatchPlan, CoordinatorReport, Error, Observer, Part, PlanConfig, RunEvent, RunOptions,
     WorkerOutcome, run,
 };
-use plm_core::{EncoderLoader, Rank, RowId, WorldSize};
+use plm_core::{
+    BoxError, Encoder, EncoderLoader, EncoderSpec, PackedBatch, PooledBatch, Rank, RowId, WorldSize,
+};
 use plm_testkit::{EncoderFault, FakeLoader, MemorySink, MemorySource, within};
 
 use crate::support::{Case, HIDDEN_SIZE, WATCHDOG, undisturbed};
@@ -265,4 +270,62 @@ fn an_observer_that_panics_costs_nothing() {
         case.sink.durable()
     });
     assert_eq!(durable.len(), 20);
+}
+
+/// Encoders that hold every batch against those that were begun.
+struct Strict(FakeLoader, Arc<AtomicUsize>);
+
+struct StrictEncoder<'a> {
+    fake: Box<dyn Encoder + 'a>,
+    begun: VecDeque<PackedBatch>,
+    most_begun: Arc<AtomicUsize>,
+}
+
+impl EncoderLoader for Strict {
+    fn spec(&self) -> &EncoderSpec {
+        self.0.spec()
+    }
+
+    fn load(&self, rank: Rank) -> Result<Box<dyn Encoder + '_>, BoxError> {
+        Ok(Box::new(StrictEncoder {
+            fake: self.0.load(rank)?,
+            begun: VecDeque::new(),
+            most_begun: Arc::clone(&self.1),
+        }))
+    }
+}
+
+impl Encoder for StrictEncoder<'_> {
+    fn begin(&mut self, batch: &PackedBatch) {
+        self.begun.push_back(batch.clone());
+        self.most_begun
+            .fetch_max(self.begun.len(), Ordering::Relaxed);
+    }
+
+    fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError> {
+        assert_eq!(self.begun.pop_front().as_ref(), Some(batch));
+        // Time for the producer to have the next.
+        thread::sleep(Duration::from_millis(2));
+        self.fake.encode(batch)
+    }
+}
+
+#[test]
+fn an_encoder_is_told_of_its_next_batch_before_it_is_asked_for_the_last() {
+    let most_begun = Arc::new(AtomicUsize::new(0));
+    let names: Vec<String> = (0..40).map(|row| format!("seq{row}")).collect();
+    let source = Arc::new(MemorySource::new(names.iter().map(|name| (&**name, "MKV"))));
+    let loader = Arc::new(Strict(FakeLoader::new(8), Arc::clone(&most_begun)));
+    let config = PlanConfig::builder()
+        .max_batch_tokens(10)
+        .max_residues(3)
+        .build()
+        .unwrap();
+    let plan = BatchPlan::new(&*source, &loader.spec().tokens, &config).unwrap();
+    let sink = MemorySink::new(16);
+    let options = RunOptions::new(Arc::new(plan), WorldSize::new(2).unwrap());
+    let report = run(source, loader, Arc::new(sink.clone()), options).unwrap();
+    assert!(report.failed_ranks().is_empty(), "{report:?}");
+    assert_eq!(sink.durable().len(), 40);
+    assert_eq!(most_begun.load(Ordering::Relaxed), 2);
 }

@@ -1,9 +1,9 @@
 //! The contract of encoders.
 
-use plm_core::{Encoder, EncoderLoader, Packer, Rank, RowId};
+use plm_core::{Encoder, EncoderLoader, PackedBatch, Packer, Rank, RowId};
 
 /// Checks that a vector depends on its sequence and on nothing else, bit for bit: each sequence
-/// alone, all of them in one batch, in the opposite order, beside itself, after other batches and
+/// alone, all of them in one batch, in the opposite order, beside itself, after other batches, begun in advance and
 /// from an encoder loaded anew all give the same vector, finite and of the spec's `hidden_size`.
 ///
 /// # Panics
@@ -33,6 +33,7 @@ pub fn check_encoder(loader: &dyn EncoderLoader, sequences: &[&[u8]]) {
     ] {
         check_batch(loader, &mut *encoder, sequences, &alone, (how, positions));
     }
+    check_begun(loader, &mut *encoder, sequences, &alone);
     drop(encoder);
     let how = "from an encoder loaded anew";
     check_batch(
@@ -74,11 +75,40 @@ fn check_batch(
     }
 }
 
+/// Each sequence alone, two begun at a time before the first of them is encoded.
+fn check_begun(
+    loader: &dyn EncoderLoader,
+    encoder: &mut dyn Encoder,
+    sequences: &[&[u8]],
+    alone: &[Vec<f32>],
+) {
+    let batches: Vec<PackedBatch> = sequences
+        .iter()
+        .map(|&sequence| pack(loader, &[sequence]))
+        .collect();
+    for (two, alone) in batches.chunks(2).zip(alone.chunks(2)) {
+        two.iter().for_each(|batch| encoder.begin(batch));
+        for (batch, alone) in two.iter().zip(alone) {
+            let vectors = run(loader, encoder, batch);
+            let bits = |vector: &[f32]| vector.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert_eq!(
+                bits(&vectors[0]),
+                bits(alone),
+                "a sequence has another vector if its batch was begun in advance"
+            );
+        }
+    }
+}
+
 fn encode(
     loader: &dyn EncoderLoader,
     encoder: &mut dyn Encoder,
     sequences: &[&[u8]],
 ) -> Vec<Vec<f32>> {
+    run(loader, encoder, &pack(loader, sequences))
+}
+
+fn pack(loader: &dyn EncoderLoader, sequences: &[&[u8]]) -> PackedBatch {
     let tokens = &loader.spec().tokens;
     let special_tokens = tokens.special_tokens() as usize;
     let total_tokens = sequences
@@ -91,8 +121,16 @@ fn encode(
             .push(RowId(row), sequence)
             .unwrap_or_else(|error| panic!("sequence {row} can't be packed: {error}"));
     }
+    packer.finish()
+}
+
+fn run(
+    loader: &dyn EncoderLoader,
+    encoder: &mut dyn Encoder,
+    batch: &PackedBatch,
+) -> Vec<Vec<f32>> {
     let pooled = encoder
-        .encode(&packer.finish())
+        .encode(batch)
         .unwrap_or_else(|error| panic!("the encoder failed: {error}"));
     let hidden_size = loader.spec().hidden_size;
     assert_eq!(
@@ -102,7 +140,7 @@ fn encode(
     );
     assert_eq!(
         pooled.vectors().len(),
-        sequences.len(),
+        batch.num_sequences(),
         "not one vector per sequence"
     );
     pooled.vectors().map(<[f32]>::to_vec).collect()
@@ -110,7 +148,7 @@ fn encode(
 
 #[cfg(test)]
 mod tests {
-    use plm_core::{BoxError, EncoderSpec, PackedBatch, PooledBatch};
+    use plm_core::{BoxError, EncoderSpec, PooledBatch};
 
     use super::*;
     use crate::FakeLoader;
