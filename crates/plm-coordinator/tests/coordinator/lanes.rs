@@ -102,10 +102,10 @@ fn a_rank_that_is_still_loading_holds_no_work() {
     let mut case = Case::of(40).world(2);
     case.loader = case.loader.fault(Rank(1), EncoderFault::HangLoad);
     let (gate, sink) = (case.loader.gate(), case.sink.clone());
-    let watching = std::thread::spawn(move || {
+    let watching = thread::spawn(move || {
         let started = std::time::Instant::now();
         while sink.durable().len() < 40 && started.elapsed() < WATCHDOG / 4 {
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         }
         let durable = sink.durable().len();
         gate.open();
@@ -202,8 +202,8 @@ fn a_stop_ends_ranks_that_wait_for_others() {
         .loader
         .fault(Rank(0), EncoderFault::HangEncode { at: 0 });
     let (gate, stop) = (case.loader.gate(), case.stop.clone());
-    let stopper = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(30));
+    let stopper = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(30));
         stop.stop();
         gate.open();
     });
