@@ -26,13 +26,13 @@ pub(crate) struct GpuEncoder<'a> {
     exact: Exact,
     begun: VecDeque<Begun>,
     /// The last, so that all the memory it is to give back is free by then.
-    _gpu_memory: GpuMemory,
+    _releases_memory: ReleasesMemory,
 }
 
 /// Gives a GPU's memory back to other programs when it is dropped.
-struct GpuMemory(Gpu);
+struct ReleasesMemory(Gpu);
 
-impl Drop for GpuMemory {
+impl Drop for ReleasesMemory {
     fn drop(&mut self) {
         // Of a GPU that has failed nothing can be had back, and that it failed was said.
         let _ = self.0.release_memory();
@@ -71,7 +71,7 @@ impl<'a> GpuEncoder<'a> {
         }
         Ok(Self {
             checkpoint,
-            _gpu_memory: GpuMemory(gpu.clone()),
+            _releases_memory: ReleasesMemory(gpu.clone()),
             gpu,
             dtype,
             outputs: Outputs::mean_of(layer),
@@ -135,13 +135,11 @@ impl<'a> GpuEncoder<'a> {
             .vectors()
             .enumerate()
             .zip(batch.segments())
-            .filter(|((_, vector), segment)| {
+            .filter_map(|((sequence, vector), segment)| {
                 let is_short = segment.residue_count < MIN_BF16_RESIDUES;
-                self.dtype == Dtype::Bf16 && is_short
-                    || !vector.iter().all(|value| value.is_finite())
+                let is_finite = vector.iter().all(|value| value.is_finite());
+                (!is_finite || self.dtype == Dtype::Bf16 && is_short).then_some(sequence)
             })
-            .map(|(pooled, _)| pooled)
-            .map(|(sequence, _)| sequence)
             .collect();
         if self.dtype == Dtype::F32 || wanted.is_empty() {
             return Ok(pooled);

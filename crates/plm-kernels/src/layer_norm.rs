@@ -7,7 +7,9 @@ use crate::math::sum_of;
 
 #[cfg(feature = "cuda")]
 use {
-    crate::cuda::{Format, Module, check_vectors, for_format, kernel, launch_config, view},
+    crate::cuda::{
+        Format, Module, Operand, check_vectors, for_format, kernel, launch_config, view,
+    },
     candle_core::{
         CudaStorage,
         backend::BackendStorage,
@@ -44,7 +46,8 @@ impl LayerNorm {
 }
 
 /// Adds a projection to the residual stream and normalises the sum: the end of one half of a
-/// transformer layer and the start of the next, in one pass over memory.
+/// transformer layer and the start of the next, in one pass over memory. (Where the product itself can add to the residual stream,
+/// as [`GpuLinear::forward_onto`](crate::GpuLinear::forward_onto) does, that rounds once less.)
 #[derive(Clone, Debug)]
 pub struct ResidualLayerNorm {
     /// `[3, hidden]`: the projection's bias, weight, bias.
@@ -232,10 +235,6 @@ impl CustomOp3 for ResidualLayerNormOp {
         Ok((both, (2, total_tokens, hidden).into()))
     }
 }
-
-/// An operand of a kernel.
-#[cfg(feature = "cuda")]
-type Operand<'a> = (&'a CudaStorage, &'a Layout);
 
 /// The kernel `layer_norm`, or with a projection `residual_layer_norm`, which also gives the sums.
 #[cfg(feature = "cuda")]

@@ -8,7 +8,7 @@ use candle_core::{
 };
 
 use super::gemm::{Added, Blas, Product};
-use super::{Format, for_format, view};
+use super::{Format, Operand, for_format, view};
 use crate::cpu::check_shape;
 
 /// A matrix of weights on a device, to multiply rows by.
@@ -126,8 +126,6 @@ impl CustomOp3 for LinearOntoOp<'_> {
         )
     }
 }
-
-type Operand<'a> = (&'a CudaStorage, &'a Layout);
 
 fn product<T: Format>(
     op: &str,

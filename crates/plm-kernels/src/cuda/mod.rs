@@ -24,7 +24,7 @@ use candle_core::{CudaDevice, Result};
 
 pub use gpu::{Gpu, is_out_of_memory};
 pub use linear::GpuLinear;
-pub(crate) use operand::{Format, check_vectors, for_format, view};
+pub(crate) use operand::{Format, Operand, check_vectors, for_format, view};
 pub use pinned::Download;
 pub(crate) use seqlens::DeviceSeqlens;
 

@@ -43,6 +43,9 @@ macro_rules! for_format {
 }
 pub(crate) use for_format;
 
+/// An operand of an op.
+pub(crate) type Operand<'a> = (&'a CudaStorage, &'a Layout);
+
 /// The operand `what` of `op` as contiguous memory.
 pub(crate) fn view<'a, T: CudaDType>(
     op: &str,
