@@ -46,8 +46,10 @@ impl LayerNorm {
 }
 
 /// Adds a projection to the residual stream and normalises the sum: the end of one half of a
-/// transformer layer and the start of the next, in one pass over memory. (Where the product itself can add to the residual stream,
-/// as [`GpuLinear::forward_onto`](crate::GpuLinear::forward_onto) does, that rounds once less.)
+/// transformer layer and the start of the next, in one pass over memory.
+///
+/// Where the product itself can add to the residual stream, as [`GpuLinear::forward_onto`](crate::GpuLinear::forward_onto)
+/// does, that rounds once less.
 #[derive(Clone, Debug)]
 pub struct ResidualLayerNorm {
     /// `[3, hidden]`: the projection's bias, weight, bias.
