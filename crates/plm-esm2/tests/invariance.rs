@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use plm_core::{Dtype, EncoderLoader, PackedBatch, Packer, Rank, RowId};
+use plm_core::{Dtype, EncoderLoader, PackedBatch, Packer, Rank, RowId, TokenMap};
 use plm_esm2::{
-    Checkpoint, CpuOptions, Esm2, Esm2Loader, ModelOutputs, Outputs, RELEASED, token_map,
+    Checkpoint, CpuOptions, Esm2, Esm2Loader, ModelOutputs, ModelShape, Outputs, RELEASED,
+    token_map,
 };
 use rayon::ThreadPoolBuilder;
 
@@ -133,7 +134,7 @@ fn neighbours_do_not_change_a_bit_of_the_8m_shape() {
 /// a product's order depends on its rows soonest.
 #[test]
 fn neighbours_do_not_change_a_bit_of_wide_models() {
-    let shape = plm_esm2::ModelShape {
+    let shape = ModelShape {
         name: "one layer of 650M",
         num_layers: 1,
         ..RELEASED[3]
@@ -178,4 +179,33 @@ fn an_empty_batch_gives_nothing() {
     let model = Esm2::new(&Checkpoint::plm_tiny(), Dtype::F32).unwrap();
     let outputs = model.forward(&pack([]), &Outputs::mean_of(6)).unwrap();
     assert_eq!(outputs.means[0].vectors().len(), 0);
+}
+
+#[test]
+fn a_batch_of_another_alphabet_is_refused() {
+    let tokens = TokenMap::new([(b'A', 33)], None, None);
+    let mut packer = Packer::new(&tokens, 10);
+    packer.push(RowId(0), b"AA").unwrap();
+    let model = Esm2::new(&Checkpoint::plm_tiny(), Dtype::F32).unwrap();
+    let refusal = model.forward(&packer.finish(), &Outputs::mean_of(6));
+    assert!(matches!(
+        refusal,
+        Err(plm_esm2::Error::UnknownToken { id: 33 })
+    ));
+}
+
+#[test]
+fn a_shape_without_gpu_kernels_is_refused_before_its_weights_are_read() {
+    let shape = ModelShape {
+        name: "odd",
+        num_layers: 1,
+        hidden_size: 80,
+        num_heads: 4,
+        ffn_size: 160,
+    };
+    let refusal = Esm2Loader::on_gpus(Checkpoint::random(&shape, 1), vec![0], Dtype::F32);
+    assert!(matches!(
+        refusal,
+        Err(plm_esm2::Error::NoGpuKernel { head_dim: 20, .. })
+    ));
 }

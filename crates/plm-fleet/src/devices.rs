@@ -171,6 +171,21 @@ mod tests {
     }
 
     #[test]
+    fn a_gpu_is_one_ranks() {
+        for ordinals in [vec![], vec![0, 0], vec![1, 0, 1]] {
+            let refusal = Devices::Cuda(ordinals).resolve();
+            assert!(matches!(refusal, Err(Error::NotOncePerRank { .. })));
+        }
+    }
+
+    #[test]
+    fn automatic_devices_are_there() {
+        let devices = Devices::Auto.resolve().unwrap();
+        assert_eq!(devices.resolve().unwrap(), devices);
+        assert_ne!(devices, Devices::Auto);
+    }
+
+    #[test]
     fn words_that_name_no_devices_are_refused() {
         for words in [
             "", "gpu", "cpu:", "cpu:0", "cpu:-1", "cuda", "cuda:", "cuda:0,", "cuda:1,1", "CPU",
