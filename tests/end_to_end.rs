@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use plm_core::{
     BoxError, Encoder, EncoderLoader, EncoderSpec, Note, PackedBatch, PooledBatch, Rank, RowId,
@@ -383,6 +385,49 @@ fn what_an_encoder_notes_of_a_sequence_is_in_the_ledger() {
     assert_eq!(detail(3), "computed in f32");
     assert_eq!(detail(4), "it does not fit");
     assert_eq!(ledger.matches("computed in f32").count(), 1);
+    verify_run(out.path()).unwrap();
+}
+
+/// Encoders that are [`FakeLoader`]'s, once they may be.
+struct Waiting(FakeLoader, Mutex<mpsc::Receiver<()>>);
+
+impl EncoderLoader for Waiting {
+    fn spec(&self) -> &EncoderSpec {
+        self.0.spec()
+    }
+
+    fn load(&self, rank: Rank) -> Result<Box<dyn Encoder + '_>, BoxError> {
+        self.1.lock().unwrap().recv()?;
+        self.0.load(rank)
+    }
+}
+
+#[test]
+fn a_second_run_in_the_same_directory_is_refused_while_the_first_lasts() {
+    let out = tempfile::tempdir().unwrap();
+    let config = RunConfig {
+        devices: Devices::CPU,
+        ..RunConfig::default()
+    };
+    let run = |loader: Arc<dyn EncoderLoader>| {
+        run_multi_gpu_inference([golden_fasta()], &Model::from(loader), out.path(), &config)
+    };
+    let (go, wait) = mpsc::channel();
+    thread::scope(|scope| {
+        let first = scope.spawn(|| run(Arc::new(Waiting(FakeLoader::new(8), Mutex::new(wait)))));
+        // What is in it is written once it is locked.
+        let is_locked = || {
+            let lock = fs::read_to_string(out.path().join("shards/lock"));
+            lock.is_ok_and(|holder| holder.ends_with('\n'))
+        };
+        while !is_locked() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let refusal = run(Arc::new(FakeLoader::new(8))).unwrap_err();
+        assert!(matches!(&refusal, Error::InUse { holder, .. } if holder.starts_with("process ")));
+        go.send(()).unwrap();
+        first.join().unwrap().unwrap();
+    });
     verify_run(out.path()).unwrap();
 }
 

@@ -13,6 +13,7 @@ use crate::Error;
 use crate::claim::Claim;
 use crate::layout::Layout;
 use crate::ledger::Ledger;
+use crate::lock::Lock;
 use crate::report::{PartReport, RunReport, StageSeconds, read_json};
 
 /// Merges the parts of a run into `embeddings.h5` and `ledger.tsv` in `out_dir`, once all are
@@ -68,6 +69,7 @@ pub fn aggregate_parts(
             missing,
         });
     }
+    let _lock = Lock::take(&layout.shards(Part::WHOLE))?;
     if layout.claim().exists()
         && let Some(report) = finished(&layout)?
     {

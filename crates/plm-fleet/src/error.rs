@@ -81,6 +81,14 @@ pub enum Error {
         /// What differs, as `setting: there, here`.
         differences: String,
     },
+    /// Another process is at work on the same part of the run.
+    #[error("{} is in use by {holder}: wait for it, or stop it", path.display())]
+    InUse {
+        /// The directory of its segments.
+        path: PathBuf,
+        /// The process, as `process 123 on host`.
+        holder: String,
+    },
     /// Parts that an aggregation needs are not there.
     #[error(
         "{}: {} of {count} parts are not done: {}; run `plm-fleet embed ... --shard i/{count}` for \
@@ -209,7 +217,8 @@ impl Error {
             | Self::Shards(plm_shards::Error::UnsupportedDtype { .. })
             | Self::NothingToEmbed { .. }
             | Self::SequenceTooLong { .. }
-            | Self::OtherRun { .. } => true,
+            | Self::OtherRun { .. }
+            | Self::InUse { .. } => true,
             // One without a report was raised before any rank was started.
             Self::Coordinator(error) => error.report().is_none(),
             _ => false,

@@ -34,6 +34,7 @@ mod fingerprint;
 mod indexing;
 mod layout;
 mod ledger;
+mod lock;
 mod logs;
 mod model;
 mod part;

@@ -14,6 +14,7 @@ use crate::claim::Claim;
 use crate::fingerprint::Fingerprint;
 use crate::indexing::PendingIndex;
 use crate::layout::Layout;
+use crate::lock::Lock;
 use crate::part::Progress;
 use crate::report::{PartReport, RecordCounts, RunReport, StageSeconds};
 use crate::{Error, Model, RunConfig};
@@ -91,6 +92,7 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
         aggregate::remove_unpacked_inputs(&layout);
         return Ok(report);
     }
+    let _lock = Lock::take(&layout.shards(config.part))?;
     let progress = Progress::find(&layout, &claim.fingerprint, config)?;
     claim.stake(&layout)?;
     let index = Arc::new(pending.keep(&layout)?);

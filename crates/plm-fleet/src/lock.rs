@@ -1,0 +1,79 @@
+//! One process at a time on a directory of segments.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process;
+
+use crate::Error;
+
+/// The right to work in a directory of segments, until it is dropped or its process dies: the system keeps it, and not what is
+/// written in the file.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock of `directory`, which is made if it is missing. Where the file system knows no locks nothing is kept
+    /// apart, and the log says so.
+    pub(crate) fn take(directory: &Path) -> Result<Self, Error> {
+        fs::create_dir_all(directory).map_err(Error::io(directory))?;
+        let path = directory.join("lock");
+        let open = || {
+            OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(&path)
+        };
+        let mut file = open().map_err(Error::io(&path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                // Its holder may not have written yet.
+                let _ = file.read_to_string(&mut holder);
+                let holder = match holder.trim() {
+                    "" => "another process".to_owned(),
+                    holder => holder.to_owned(),
+                };
+                return Err(Error::InUse {
+                    path: directory.to_owned(),
+                    holder,
+                });
+            }
+            Err(TryLockError::Error(error)) => {
+                tracing::warn!(path = %path.display(), %error, "can't be locked: start no second run here");
+                return Ok(Self { _file: file });
+            }
+        }
+        let host = fs::read_to_string("/proc/sys/kernel/hostname");
+        let host = host.as_deref().map_or("an unknown host", str::trim);
+        let holder = format!("process {} on {host}\n", process::id());
+        file.set_len(0)
+            .and_then(|()| file.write_all(holder.as_bytes()))
+            .map_err(Error::io(&path))?;
+        Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_one_holders_until_it_is_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let shards = directory.path().join("shards");
+        let held = Lock::take(&shards).unwrap();
+        let refusal = Lock::take(&shards).unwrap_err();
+        let this = format!("process {} on ", process::id());
+        assert!(refusal.to_string().contains(&this), "{refusal}");
+        assert!(refusal.is_refusal());
+        drop(held);
+        // What the last holder wrote is no lock.
+        Lock::take(&shards).unwrap();
+    }
+}
