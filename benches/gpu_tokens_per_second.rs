@@ -10,7 +10,7 @@
 use std::time::Instant;
 
 use plm_core::{BoxError, Dtype, Encoder, EncoderLoader, PackedBatch, Packer, Rank, RowId};
-use plm_esm2::{Checkpoint, Esm2Loader, RELEASED, token_map};
+use plm_esm2::{Checkpoint, Esm2Loader, Gpu, RELEASED, token_map};
 use plm_testkit::{lognormal_residue_counts, random_residues, uniform_residue_counts};
 
 const REPEATS: usize = 3;
@@ -35,6 +35,8 @@ fn main() -> Result<(), BoxError> {
         .find(|released| released.name.contains(&format!("_{shape}_")))
         .ok_or("SHAPE is one of 8M, 35M, 150M, 650M, 3B and 15B")?;
     let dtype: Dtype = dtype.parse()?;
+    // Before minutes go into random weights.
+    Gpu::check(0).map_err(|error| error.to_string())?;
     let loader = Esm2Loader::on_gpus(Checkpoint::random(shape, 1), vec![0], dtype)?;
     let mut encoder = loader.load(Rank(0))?;
 

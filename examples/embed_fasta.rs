@@ -1,9 +1,13 @@
 //! Embeds a FASTA file, as a pipeline would.
 //!
 //!     cargo run --release --example embed_fasta -- proteins.fasta.gz OUT [MODEL_DIR]
+//!
+//! With GPUs:
+//!
+//!     crates/plm-kernels/cuda-build.sh run --release --package plm-examples --example embed_fasta -- proteins.fasta.gz OUT
 #![expect(clippy::print_stdout, reason = "examples talk to people")]
 
-use plm_fleet::{LongSequences, Model, PlanConfig, RunConfig, run_multi_gpu_inference};
+use plm_fleet::{Devices, LongSequences, Model, PlanConfig, RunConfig, run_multi_gpu_inference};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -15,8 +19,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
 
     let config = RunConfig {
-        // Two ranks share the CPU's cores.
-        devices: "cpu:2".parse()?,
+        // A rank on every GPU, or else the CPU; "cuda:0,1" and "cpu:2" parse to a choice of one's own.
+        devices: Devices::Auto,
         // Proteins longer than the window are embedded in windows that overlap by half.
         plan: PlanConfig::builder()
             .long_sequences(LongSequences::Window {

@@ -3,7 +3,7 @@
 //! Each test says how many GPUs it needs, and is ignored where there are fewer. `PLM_FLEET_REQUIRE_GPUS=2` makes it fail
 //! there instead, for machines that should have two. Built with the feature `cuda`:
 //!
-//!     crates/plm-kernels/cuda-build.sh test --release --package plm-tests --test gpu
+//!     crates/plm-kernels/cuda-build.sh test --release --workspace --test gpu
 #![expect(
     clippy::print_stdout,
     reason = "what was measured is told, also where it is within bounds"

@@ -1,5 +1,6 @@
 //! The forward pass.
 
+use std::ops::Range;
 use std::sync::Mutex;
 
 use candle_core::{Device, Result as TensorResult, Tensor};
@@ -215,19 +216,28 @@ impl Esm2 {
             take_mean(number, if is_last { &normalised } else { &x })?;
         }
 
-        let last = piece.without_padding(&normalised)?;
+        // One copy for both: on a GPU each makes the host wait.
+        let tokens = if outputs.bos || outputs.tokens {
+            to_values(&piece.without_padding(&normalised)?)?
+        } else {
+            Vec::new()
+        };
+        let bos_row = |sequence: Range<usize>| {
+            &tokens[sequence.start * self.config.hidden_size..][..self.config.hidden_size]
+        };
+        let bos = match outputs.bos {
+            true => piece
+                .sequences
+                .ranges()
+                .flat_map(bos_row)
+                .copied()
+                .collect(),
+            false => Vec::new(),
+        };
         Ok(PieceOutputs {
             means: means.into_iter().flatten().collect(),
-            bos: outputs
-                .bos
-                .then(|| bos_rows(&last, piece))
-                .transpose()?
-                .unwrap_or_default(),
-            tokens: outputs
-                .tokens
-                .then(|| to_values(&last))
-                .transpose()?
-                .unwrap_or_default(),
+            bos,
+            tokens: if outputs.tokens { tokens } else { Vec::new() },
             logits: self.logits(&normalised, piece, outputs)?,
         })
     }
@@ -256,19 +266,10 @@ impl Esm2 {
     }
 }
 
-/// Refuses ids outside of the vocabulary, which a GPU would look up all the same.
+/// Refuses ids outside of the vocabulary, which on a GPU would only show as NaN.
 fn check_tokens(batch: &PackedBatch) -> Result<(), Error> {
     match batch.token_ids().iter().max() {
         Some(&id) if id as usize >= VOCABULARY.len() => Err(Error::UnknownToken { id }),
         _ => Ok(()),
     }
-}
-
-/// The first row of each sequence, one after the other.
-fn bos_rows(last: &Tensor, piece: &MicroBatch) -> TensorResult<Vec<f32>> {
-    let mut rows = Vec::new();
-    for sequence in piece.sequences.ranges() {
-        rows.extend(to_values(&last.get(sequence.start)?)?);
-    }
-    Ok(rows)
 }

@@ -21,82 +21,118 @@ pub struct GpuLinear(Nothing);
 #[derive(Debug)]
 pub struct Download(Nothing);
 
-#[allow(
-    missing_docs,
-    clippy::missing_errors_doc,
-    reason = "those of the feature `cuda`"
-)]
 impl Gpu {
+    /// How many GPUs there are.
+    ///
+    /// # Errors
+    /// Always [`GpuError::NotBuilt`].
     pub fn count() -> std::result::Result<u32, GpuError> {
         Err(GpuError::NotBuilt)
     }
 
+    /// Whether this build has kernels for the GPU that CUDA numbers `ordinal`.
+    ///
+    /// # Errors
+    /// Always [`GpuError::NotBuilt`].
     pub fn check(_ordinal: u32) -> std::result::Result<(), GpuError> {
         Err(GpuError::NotBuilt)
     }
 
+    /// Opens the GPU that CUDA numbers `ordinal`, for the calling thread.
+    ///
+    /// # Errors
+    /// Always [`GpuError::NotBuilt`].
     pub fn open(_ordinal: u32) -> std::result::Result<Self, GpuError> {
         Err(GpuError::NotBuilt)
     }
 
+    /// CUDA's number for it.
     pub fn ordinal(&self) -> u32 {
         match self.0 {}
     }
 
+    /// As candle knows it.
     pub fn device(&self) -> &Device {
         match self.0 {}
     }
 
+    /// What it is sold as.
+    ///
+    /// # Errors
+    /// If the GPU fails; in a build without the feature `cuda` there is none.
     pub fn name(&self) -> Result<String> {
         match self.0 {}
     }
 
+    /// Its identity as NVML and `nvidia-smi` write it.
+    ///
+    /// # Errors
+    /// If the GPU fails; in a build without the feature `cuda` there is none.
     pub fn uuid(&self) -> Result<String> {
         match self.0 {}
     }
 
+    /// Its memory, as this and other programs have left it.
+    ///
+    /// # Errors
+    /// If the GPU fails; in a build without the feature `cuda` there is none.
     pub fn memory(&self) -> Result<GpuMemory> {
         match self.0 {}
     }
 
+    /// Waits until the GPU has done all that it was asked to, and gives the memory that is then free back to the system.
+    ///
+    /// # Errors
+    /// If the GPU fails; in a build without the feature `cuda` there is none.
     pub fn release_memory(&self) -> Result<()> {
         match self.0 {}
     }
 
+    /// Products with `weight` `[outputs, inputs]`, which is on this GPU.
     pub fn linear(&self, _weight: Tensor) -> GpuLinear {
         match self.0 {}
     }
 
+    /// `token_ids` `[total_tokens]` on the GPU, and with them what ops in a format will ask of `cu_seqlens`.
+    ///
+    /// # Errors
+    /// If the GPU fails; in a build without the feature `cuda` there is none.
     pub fn upload(&self, _ids: &[u32], _lengths: &CuSeqlens, _dtype: DType) -> Result<Tensor> {
         match self.0 {}
     }
 
+    /// Begins to copy a contiguous f32 tensor to the host.
+    ///
+    /// # Errors
+    /// If the GPU fails; in a build without the feature `cuda` there is none.
     pub fn download(&self, _values: &Tensor) -> Result<Download> {
         match self.0 {}
     }
 }
 
-#[allow(
-    missing_docs,
-    clippy::missing_errors_doc,
-    reason = "that of the feature `cuda`"
-)]
 impl GpuLinear {
+    /// `x` `[rows, inputs]` times the weight transposed: `[rows, outputs]`.
+    ///
+    /// # Errors
+    /// If the GPU fails; in a build without the feature `cuda` there is none.
     pub fn forward(&self, _x: &Tensor) -> Result<Tensor> {
         match self.0 {}
     }
 
+    /// `residual` `[rows, outputs]` + `x` `[rows, inputs]` times the weight transposed + `bias` `[outputs]`.
+    ///
+    /// # Errors
+    /// If the GPU fails; in a build without the feature `cuda` there is none.
     pub fn forward_onto(&self, _residual: &Tensor, _x: &Tensor, _bias: &Tensor) -> Result<Tensor> {
         match self.0 {}
     }
 }
 
-#[allow(
-    missing_docs,
-    clippy::missing_errors_doc,
-    reason = "that of the feature `cuda`"
-)]
 impl Download {
+    /// Waits for the numbers.
+    ///
+    /// # Errors
+    /// If the GPU fails; in a build without the feature `cuda` there is none.
     pub fn wait(self) -> Result<Vec<f32>> {
         match self.0 {}
     }

@@ -153,6 +153,18 @@ template <typename T, int HEAD_DIM> struct Attention {
     }
   }
 
+  // A stretch of the first half of a head and its partner in the second half, into shared row `row`.
+  __device__ void store_pair(int row, int column, const float (&a)[N], const float (&b)[N]) const {
+    Vec<T, N> out_a, out_b;
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      out_a.values[i] = from_f32<T>(a[i]);
+      out_b.values[i] = from_f32<T>(b[i]);
+    }
+    store_vec<T, N>(shared + row * ROW + column, out_a);
+    store_vec<T, N>(shared + row * ROW + HEAD_DIM / 2 + column, out_b);
+  }
+
   // Rows past the sequence's end become zeros: they get no weight, but must not hold a NaN.
   __device__ void store_tile(int first_key, const Incoming &incoming) const {
 #pragma unroll
@@ -160,19 +172,12 @@ template <typename T, int HEAD_DIM> struct Attention {
       const int unit = load * THREADS + threadIdx.x;
       const int local = unit / PAIRS_PER_ROW, row = first_key + local, column = unit % PAIRS_PER_ROW * N;
       if (unit < KEYS * PAIRS_PER_ROW) {
-        Vec<T, N> out_a, out_b;
         float a[N] = {}, b[N] = {};
         if (row < tokens) {
           rotate<T, HEAD_DIM, N>(incoming.keys_a[load], incoming.keys_b[load], bias(1), in.rotary, in.positions, row,
                                  column, 1.0f, a, b);
         }
-#pragma unroll
-        for (int i = 0; i < N; ++i) {
-          out_a.values[i] = from_f32<T>(a[i]);
-          out_b.values[i] = from_f32<T>(b[i]);
-        }
-        store_vec<T, N>(shared + local * ROW + column, out_a);
-        store_vec<T, N>(shared + local * ROW + HEAD_DIM / 2 + column, out_b);
+        store_pair(local, column, a, b);
       }
     }
 #pragma unroll
@@ -196,20 +201,13 @@ template <typename T, int HEAD_DIM> struct Attention {
     const float scale = 1.0f / sqrtf(static_cast<float>(HEAD_DIM));
     for (int unit = threadIdx.x; unit < QUERIES * PAIRS_PER_ROW; unit += THREADS) {
       const int local = unit / PAIRS_PER_ROW, row = first_query + local, column = unit % PAIRS_PER_ROW * N;
-      Vec<T, N> out_a, out_b;
       float a[N] = {}, b[N] = {};
       if (row < tokens) {
         const T *query = sequence + row * stride();
         rotate<T, HEAD_DIM, N>(load_vec<T, N>(query + column), load_vec<T, N>(query + HEAD_DIM / 2 + column), bias(0),
                                in.rotary, in.positions, row, column, scale, a, b);
       }
-#pragma unroll
-      for (int i = 0; i < N; ++i) {
-        out_a.values[i] = from_f32<T>(a[i]);
-        out_b.values[i] = from_f32<T>(b[i]);
-      }
-      store_vec<T, N>(shared + local * ROW + column, out_a);
-      store_vec<T, N>(shared + local * ROW + HEAD_DIM / 2 + column, out_b);
+      store_pair(local, column, a, b);
     }
   }
 

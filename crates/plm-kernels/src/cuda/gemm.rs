@@ -170,11 +170,9 @@ impl Blas {
 
 impl Drop for Blas {
     fn drop(&mut self) {
+        // A device that failed can't be cleaned up after.
         // SAFETY: `new` made it, and nobody else destroys it.
-        if let Err(error) = unsafe { result::destroy_handle(self.handle) } {
-            // A device that failed can't be cleaned up after.
-            let _ = error;
-        }
+        let _ = unsafe { result::destroy_handle(self.handle) };
     }
 }
 
