@@ -106,6 +106,25 @@ impl DurableFile {
         self.commit_as(path)
     }
 
+    /// As [`commit`](Self::commit), where there is no file of that name yet.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] if there is one, which then stays; else as [`commit`](Self::commit).
+    pub fn commit_new(self) -> io::Result<()> {
+        self.file.sync_all()?;
+        match fs::hard_link(&self.temporary, &self.path) {
+            // A file system without links: the only other way that leaves no half a file.
+            Err(error) if is_without_links(&error) && !self.path.try_exists()? => self.commit(),
+            linked => {
+                linked?;
+                let directory = self.path.parent().unwrap_or(Path::new("")).to_owned();
+                // The other name of what is now a file.
+                drop(self);
+                sync_directory(&directory)
+            }
+        }
+    }
+
     /// As [`commit`](Self::commit), under a name in the same directory that was not known before
     /// the content was, such as its digest.
     ///
@@ -137,6 +156,11 @@ impl Drop for DurableFile {
             let _ = fs::remove_file(&self.temporary);
         }
     }
+}
+
+fn is_without_links(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, Unsupported};
+    matches!(error.kind(), PermissionDenied | Unsupported)
 }
 
 /// Makes the names in a directory durable.
@@ -172,6 +196,23 @@ mod tests {
         io::Write::write_all(&mut file, b"after").unwrap();
         drop(file);
         assert_eq!(fs::read(&path).unwrap(), b"before");
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn a_new_file_takes_no_others_place() {
+        let directory = directory("new");
+        let path = directory.join("file");
+        let new = |content: &[u8]| {
+            let mut file = DurableFile::create(&path).unwrap();
+            io::Write::write_all(&mut file, content).unwrap();
+            file.commit_new()
+        };
+        new(b"first").unwrap();
+        let refused = new(b"second").unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"first");
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
         fs::remove_dir_all(&directory).unwrap();
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use plm_esm2::GpuError;
 
-use crate::Devices;
+use crate::{Damage, Devices};
 
 /// Why a run did not do all that it should. Nothing stands half-written under a final name.
 #[derive(Debug, thiserror::Error)]
@@ -71,8 +71,8 @@ pub enum Error {
     },
     /// The output directory holds the results of another input, model or setting.
     #[error(
-        "{} belongs to another run: {differences}; choose another --out, or remove that directory \
-         if its results are not needed",
+        "{} belongs to another run: {differences}; choose another --out, or discard its results \
+         with --restart",
         path.display()
     )]
     OtherRun {
@@ -147,7 +147,7 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         #[source]
-        source: serde_json::Error,
+        source: Damage,
     },
     /// What says whose a directory is can't be read.
     #[error(
@@ -161,7 +161,7 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         #[source]
-        source: serde_json::Error,
+        source: Damage,
     },
     /// A file stands under the name of the result and is none.
     #[error(

@@ -82,6 +82,13 @@ pub fn verify_run(out_dir: impl AsRef<Path>) -> Result<VerifyReport, Error> {
             ),
         });
     }
+    if report.ledger_digest.as_ref() != Some(&ledger::digest(&layout.ledger())?) {
+        return Err(Error::Ledger {
+            path: layout.ledger(),
+            line: 1,
+            problem: "its text, here or further on, is not the one that was written".to_owned(),
+        });
+    }
     Ok(VerifyReport {
         rows: verified.rows as u64,
         hidden_size: format.hidden_size(),

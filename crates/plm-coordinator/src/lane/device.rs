@@ -1,20 +1,23 @@
 //! The encoder of a rank, which is loaded anew when it fails: a sequence that no encoder survives costs itself, and no rank.
 //!
 //! A batch that an encoder failed on is given to the next one in pieces, and what fails in pieces of its own, until single
-//! sequences are left. What fails alone is tried once more, then in f32, and at last given up, if the encoder still does what it
-//! did before: if it does not, it is the device that is at fault, and the rank is out.
+//! sequences are left. What fails alone is tried once more, then in f32, and at last given up, if the encoder encodes a
+//! plain sequence: if it does not, it is the device that is at fault, and the rank is out.
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Instant;
 
-use plm_core::{BoxError, Encoder, Note, PackedBatch, PooledBatch};
+use plm_core::{BoxError, Encoder, Note, PackedBatch, Packer, PooledBatch, RowId};
 
 use super::{Lane, Role};
 use crate::{RankFailure, RunEvent, Stage};
 
 /// Into how many pieces a batch is cut: to load an encoder takes longer than to encode some of them.
 const PIECES: usize = 8;
+
+/// A sequence that there is nothing wrong with.
+const PLAIN: &[u8] = b"MAGSTLLKAV";
 
 /// An encoder's answer is not what its spec promises.
 #[derive(Debug, thiserror::Error)]
@@ -36,8 +39,6 @@ pub(super) struct Device<'a> {
     reloads: u32,
     /// Of the packed batch that took longest for its size.
     seconds_per_token: Option<f64>,
-    /// A sequence that was encoded.
-    healthy: Option<PackedBatch>,
 }
 
 impl<'a> Device<'a> {
@@ -47,7 +48,6 @@ impl<'a> Device<'a> {
             encoder: None,
             reloads: 0,
             seconds_per_token: None,
-            healthy: None,
         };
         let started = Instant::now();
         device.load_encoder()?;
@@ -135,7 +135,6 @@ impl<'a> Device<'a> {
                 }
             }
         }
-        // Only now: one that is encoded is what tells that it is not the device.
         for (sequence, failure) in suspects {
             let (vector, note) = self.alone(&packed.select([sequence]), failure)?;
             if let Some(vector) = vector {
@@ -187,14 +186,22 @@ impl<'a> Device<'a> {
 
     /// What is to be noted of a sequence that encoders fail on; the failure is the rank's if the encoder fails on others too.
     fn give_up(&mut self, failure: RankFailure) -> Result<Note, RankFailure> {
-        let Some(healthy) = self.healthy.clone() else {
+        let Some(plain) = self.plain_sequence() else {
             return Err(failure);
         };
-        self.vectors(&healthy)?;
+        self.vectors(&plain)?;
         Ok(Note::Failed(format!(
             "encoders fail on it, also alone: {}",
             failure.words()
         )))
+    }
+
+    /// A sequence that any encoder that works can encode.
+    fn plain_sequence(&self) -> Option<PackedBatch> {
+        let tokens = &self.lane.job.loader.spec().tokens;
+        let mut packer = Packer::new(tokens, PLAIN.len() + tokens.special_tokens() as usize);
+        packer.push(RowId(0), PLAIN).ok()?;
+        Some(packer.finish())
     }
 
     fn vectors(&mut self, packed: &PackedBatch) -> Result<PooledBatch, RankFailure> {
@@ -205,11 +212,7 @@ impl<'a> Device<'a> {
             self.seconds_per_token
                 .map_or(pace, |slowest| slowest.max(pace)),
         );
-        let pooled = self.checked(packed, pooled)?;
-        if self.healthy.is_none() {
-            self.healthy = Some(packed.select([0]));
-        }
-        Ok(pooled)
+        self.checked(packed, pooled)
     }
 
     /// The answer for a batch, if there is a vector of the right length for each of its sequences.

@@ -80,7 +80,6 @@ fn a_sequence_that_encoders_survive_in_f32_is_embedded_and_marked() {
 
 #[test]
 fn the_first_sequence_of_all_may_be_the_poison() {
-    // Nothing has been encoded before it, so that others of its batch must vouch for the device.
     let mut case = Case::with(MemorySource::random(5, &[12, 9, 9]));
     case.loader = case
         .loader
@@ -91,11 +90,11 @@ fn the_first_sequence_of_all_may_be_the_poison() {
 }
 
 #[test]
-fn with_nobody_to_vouch_for_the_device_it_is_the_rank_that_fails() {
+fn a_device_that_encodes_nothing_any_more_is_not_blamed_on_a_sequence() {
     let mut case = Case::with(MemorySource::random(5, &[9]));
     case.loader = case
         .loader
-        .poison(case.source.residues(RowId(0)), Poison::Error);
+        .fault(Rank(0), EncoderFault::OutOfMemory { over: 0 });
     let finished = case.run();
     finished.check();
     assert!(matches!(finished.result, Err(Error::AllRanksFailed { .. })));
@@ -103,7 +102,7 @@ fn with_nobody_to_vouch_for_the_device_it_is_the_rank_that_fails() {
         panic!("{:?}", finished.any_report().suspects);
     };
     assert_eq!((&*suspect.rows, suspect.lost_ranks), (&[RowId(0)][..], 1));
-    assert!(suspect.failure.contains("the device met poison"));
+    assert!(suspect.failure.contains("there is no room"));
 }
 
 #[test]
