@@ -81,6 +81,14 @@ pub enum Error {
         /// What differs, as `setting: there, here`.
         differences: String,
     },
+    /// A run that was held against FASTA files and is not of them.
+    #[error("{} is not of these inputs: {difference}", path.display())]
+    OtherInput {
+        /// The output directory.
+        path: PathBuf,
+        /// The first record that differs.
+        difference: String,
+    },
     /// Another process is at work on the same part of the run.
     #[error("{} is in use by {holder}: wait for it, or stop it", path.display())]
     InUse {

@@ -68,7 +68,7 @@ pub use model::Model;
 pub use report::{DamagedSegment, PartReport, RecordCounts, RunReport, StageSeconds};
 pub use run::run_multi_gpu_inference;
 pub use sealed::Damage;
-pub use verify::{VerifyReport, verify_run};
+pub use verify::{VerifyReport, verify_run, verify_run_against};
 
 /// The version of plm-fleet: that of all its crates.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

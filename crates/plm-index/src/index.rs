@@ -70,6 +70,7 @@ impl FastaIndex {
             byte_offset: entry.byte_offset,
             sequence_offset: entry.sequence_offset(),
             residue_count: entry.residue_count,
+            residues_hash: entry.residues_hash,
             substitutions: entry.substitutions,
             skipped: entry.skipped,
         }
@@ -147,6 +148,8 @@ pub struct IndexedRecord<'a> {
     pub residue_count: u32,
     /// How many of its letters became `X`.
     pub substitutions: u32,
+    /// The 64-bit XXH3 (seed 0) of its residues, as [`ResidueReader`] gives them.
+    pub residues_hash: u64,
     /// Why it is left out, if it is.
     pub skipped: Option<SkipReason>,
 }
