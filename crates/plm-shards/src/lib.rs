@@ -10,6 +10,8 @@
 //! reserved, `std::fs` makes them durable, and vectors, nearly all of the bytes, go past it. What a
 //! run left behind is never parsed by it: segments are read without it.
 //!
+//! [`StoredRows`] and [`available_bytes`] tell whether a run's files will have room.
+//!
 //! This crate must not know what a model is, how batches are planned, or how FASTA looks.
 //!
 //! # Seals
@@ -70,6 +72,7 @@ mod seal;
 mod segment;
 mod shards;
 mod sink;
+mod space;
 mod verify;
 
 pub use aggregate::{AggregateReport, Aggregation, aggregate};
@@ -80,4 +83,5 @@ pub use expect::Expectation;
 pub use provenance::{InputDigest, Provenance};
 pub use shards::{DamagedSegment, DurableRows, rows_in_f32, scan, set_aside};
 pub use sink::SegmentSink;
+pub use space::{StoredRows, available_bytes};
 pub use verify::{VerifyReport, verify};

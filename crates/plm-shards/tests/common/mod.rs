@@ -94,6 +94,22 @@ pub fn config(max_rows: usize, dtype: Dtype) -> SegmentConfig {
         .unwrap()
 }
 
+/// What one rank makes of these batches below `directory`.
+pub fn write_batches(
+    directory: &Path,
+    run: &Run,
+    config: SegmentConfig,
+    batches: impl Iterator<Item = Vec<RowId>>,
+) {
+    let hidden_size = run.format.hidden_size();
+    let sink = SegmentSink::new(directory, RUN_DIGEST, hidden_size, config);
+    let mut writer = sink.open_shard(Rank(0)).unwrap();
+    for rows in batches {
+        writer.write(batch(&run.input, &rows, hidden_size)).unwrap();
+    }
+    writer.flush().unwrap();
+}
+
 /// A run in a directory of its own.
 pub struct Run {
     pub directory: tempfile::TempDir,
