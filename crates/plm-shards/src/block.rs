@@ -274,7 +274,9 @@ impl<'a> BlockReader<'a> {
         let start = bytes
             .and_then(|bytes| self.unread.end.checked_sub(bytes))
             .filter(|&start| start >= self.unread.start)
-            .ok_or_else(|| self.damaged("it says of itself that it is longer than it is"))?;
+            .ok_or_else(|| {
+                self.damaged("its block says that it is longer than the file has room for")
+            })?;
         let mut taken = vec![0; (self.unread.end - start) as usize];
         self.file
             .read_exact_at(&mut taken, start)

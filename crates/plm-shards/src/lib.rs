@@ -41,7 +41,7 @@
 //! The description has the members `header`, `id_bytes`, `embeddings_digest` and `content_digest`,
 //! and no others; `header` is what the content digest covers, with the members `format`
 //! (`plm-shards segment`), `format_version`, `run_digest`, `rank`, `rows` (`n`), `hidden_size` and
-//! `dtype`. The vectors are `n * hidden_size` numbers of that type and end before the block starts.
+//! `dtype`, in this order. The vectors are `n * hidden_size` numbers of that type and end before the block starts.
 //! A file that breaks any of this is damaged: so are segments of older versions, which have no
 //! block. They are set aside like others, and their rows are computed again.
 //!

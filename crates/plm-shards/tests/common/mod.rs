@@ -5,6 +5,8 @@
     reason = "each test binary uses a part of it"
 )]
 
+pub mod forge;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,8 +15,8 @@ use plm_core::{
     RecordInfo, RowId, SequenceReader, SequenceSource,
 };
 use plm_shards::{
-    AggregateReport, Aggregation, Error, Expectation, InputDigest, Provenance, RunFormat,
-    SegmentConfig, SegmentSink, aggregate,
+    AggregateReport, Aggregation, EmbeddingsFile, Error, Expectation, InputDigest, Provenance,
+    RunFormat, SegmentConfig, SegmentSink, aggregate, verify,
 };
 
 pub const RUN_DIGEST: &str = "blake3:of-the-run";
@@ -56,6 +58,15 @@ pub fn vector(row: RowId, hidden_size: usize) -> Vec<f32> {
     (0..hidden_size)
         .map(|dimension| ((row.0 * 31 + dimension as u64) as f32).sin())
         .collect()
+}
+
+/// The same as it comes back.
+pub fn stored(row: RowId, hidden_size: usize, dtype: Dtype) -> Vec<f32> {
+    let round = |value| match dtype {
+        Dtype::F16 => half::f16::from_f32(value).to_f32(),
+        _ => value,
+    };
+    vector(row, hidden_size).into_iter().map(round).collect()
 }
 
 pub fn outcome(row: RowId) -> Outcome {
@@ -128,6 +139,16 @@ impl Run {
         }
     }
 
+    /// As [`new`](Self::new), in memory where the system has a place for files there: with many
+    /// small runs, nearly all of the time is the disk's to sync.
+    pub fn in_memory(rows: u64, hidden_size: usize, dtype: Dtype) -> Self {
+        let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Self {
+            directory: directory.unwrap(),
+            ..Self::new(rows, hidden_size, dtype)
+        }
+    }
+
     pub fn shards(&self) -> PathBuf {
         self.directory.path().join("shards")
     }
@@ -180,6 +201,32 @@ impl Run {
             provenance: &provenance(),
             output,
         })
+    }
+
+    /// That the result is there and is the right one: of each row its own id, length, outcome and
+    /// vector.
+    pub fn assert_right(&self) {
+        verify(self.output(), Some(self.expectation())).unwrap();
+        let file = EmbeddingsFile::open(self.output()).unwrap();
+        let (hidden_size, dtype) = (self.format.hidden_size(), self.format.dtype());
+        let rows: Vec<RowId> = (0..self.input.len())
+            .map(RowId)
+            .filter(|row| !self.without_vector.contains(row) && !self.input.record(*row).skipped)
+            .collect();
+        assert_eq!(file.rows(), rows.len());
+        let ids = file.ids().unwrap();
+        let lengths = file.lengths().unwrap();
+        let outcomes = file.read_outcomes(0..rows.len()).unwrap();
+        let vectors = file.read_rows(0..rows.len()).unwrap();
+        for (place, &row) in rows.iter().enumerate() {
+            let record = self.input.record(row);
+            assert_eq!(
+                (&*ids[place], lengths[place]),
+                (record.id, record.residue_count)
+            );
+            assert_eq!(outcomes[place], outcome(row));
+            assert_eq!(vectors.row(place).to_vec(), stored(row, hidden_size, dtype));
+        }
     }
 
     pub fn segments(&self) -> Vec<PathBuf> {
