@@ -72,6 +72,9 @@ pub(crate) fn power_is_cut_after_the_end(effort: Effort) {
         }
         scene.run(How::PLAIN, None).assert_success();
         cut_power(&scene.tap, Cut::Lost);
+        // What was removed may be back, until it is removed once more.
+        scene.assert_whole();
+        scene.run(How::PLAIN, None).assert_success();
         scene.assert_finished();
     }
 }

@@ -118,6 +118,19 @@ impl Scene {
 
     /// What must be true after a run that has said that it is finished.
     pub(crate) fn assert_finished(&self) {
+        self.assert_whole();
+        let temporary: Vec<PathBuf> = self
+            .files()
+            .into_iter()
+            .filter(|path| path.to_string_lossy().ends_with(TEMPORARY_SUFFIX))
+            .collect();
+        assert!(temporary.is_empty(), "left behind: {temporary:?}");
+        let inputs = self.out().join("inputs");
+        assert!(!inputs.exists(), "unpacked inputs are left");
+    }
+
+    /// What must be true of the results of such a run.
+    pub(crate) fn assert_whole(&self) {
         self.assert_sound();
         let out = self.out();
         let found = fs::read(out.join("embeddings.h5")).expect("it is finished");
@@ -125,13 +138,6 @@ impl Scene {
         assert!(out.join("ledger.tsv").exists() && out.join("run.json").exists());
         self.reference.assert_vectors(&out, None);
         verify_run(&out).expect("it is finished");
-        let temporary: Vec<PathBuf> = self
-            .files()
-            .into_iter()
-            .filter(|path| path.to_string_lossy().ends_with(TEMPORARY_SUFFIX))
-            .collect();
-        assert!(temporary.is_empty(), "left behind: {temporary:?}");
-        assert!(!out.join("inputs").exists(), "unpacked inputs are left");
     }
 
     fn format(&self) -> RunFormat {
