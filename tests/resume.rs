@@ -246,6 +246,19 @@ fn a_restart_discards_this_run_or_another() {
 }
 
 #[test]
+fn a_disk_without_room_is_told_of_before_an_encoder_is_loaded() {
+    let desk = Desk::new();
+    let loads = Arc::new(Mutex::new(0));
+    // Vectors of a petabyte.
+    let counting = Counting(FakeLoader::new(1 << 48), Arc::clone(&loads));
+    let refused = desk.run(counting, &config()).unwrap_err();
+    assert!(matches!(refused, Error::NoSpace { .. }), "{refused}");
+    assert!(refused.is_refusal());
+    assert!(refused.to_string().contains("GiB are free"), "{refused}");
+    assert_eq!(*loads.lock().unwrap(), 0);
+}
+
+#[test]
 fn a_part_that_restarts_leaves_the_other_parts_alone() {
     let desk = Desk::new();
     let part = |index, resume| RunConfig {

@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::sweep::{self, sweep};
+
 /// The ending of every temporary name, so that leftovers of a killed run are recognisable.
 pub const TEMPORARY_SUFFIX: &str = ".tmp";
 
@@ -12,7 +14,8 @@ pub const TEMPORARY_SUFFIX: &str = ".tmp";
 ///
 /// [`commit`](Self::commit) makes its content durable and moves it to the final name in one step,
 /// over whatever was there; dropped before that, it is removed. So a reader of the final name
-/// sees the whole file or none, whatever happens to the writer or to the machine.
+/// sees the whole file or none, whatever happens to the writer or to the machine. What a writer
+/// that was killed left under a temporary name, the next one for the same final name removes.
 ///
 /// ```
 /// use std::io::Write;
@@ -46,6 +49,7 @@ impl DurableFile {
     /// If it can't be made in `path`'s directory.
     pub fn create(path: impl Into<PathBuf>) -> io::Result<Self> {
         let path = path.into();
+        sweep(&path);
         let mut attempt = 0_u32;
         let (file, temporary) = loop {
             // The process's number tells people whose file it is; a killed process may have left
@@ -63,7 +67,8 @@ impl DurableFile {
                 .create_new(true)
                 .open(&temporary);
             match created {
-                Ok(file) => break (file, temporary),
+                Ok(file) if sweep::lock(&file, &temporary) => break (file, temporary),
+                Ok(_) => attempt += 1,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => attempt += 1,
                 Err(error) => return Err(error),
             }
@@ -176,6 +181,30 @@ pub fn sync_directory(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
+/// Makes a directory, and those above it that are missing, with durable names.
+///
+/// If it is there already, its name is made durable all the same, as far as may be: whoever made it may have
+/// been killed before that.
+///
+/// # Errors
+/// If one can't be made, or the directory that it is made in can't be synced.
+pub fn create_directory(directory: &Path) -> io::Result<()> {
+    let parent = directory.parent().unwrap_or(Path::new(""));
+    match fs::create_dir(directory) {
+        Ok(()) => sync_directory(parent),
+        Err(_) if directory.is_dir() => {
+            // What it is in may be anyone's, and not to be read.
+            let _ = sync_directory(parent);
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound && parent != Path::new("") => {
+            create_directory(parent)?;
+            create_directory(directory)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,6 +243,20 @@ mod tests {
         assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).unwrap(), b"first");
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
+    fn directories_are_made_with_those_above_them() {
+        let directory = directory("directories");
+        let deep = directory.join("a/b/c");
+        for _ in 0..2 {
+            create_directory(&deep).unwrap();
+            assert!(deep.is_dir());
+        }
+        fs::write(directory.join("file"), "").unwrap();
+        assert!(create_directory(&directory.join("file")).is_err());
+        assert!(create_directory(&directory.join("file/below")).is_err());
         fs::remove_dir_all(&directory).unwrap();
     }
 

@@ -28,11 +28,12 @@ mod ids;
 mod letters;
 mod outcome;
 pub mod ports;
+mod sweep;
 mod tokens;
 
 pub use batch::{Note, PackError, PackedBatch, Packer, PooledBatch, Segment, ShapeError};
 pub use dtype::{Dtype, ParseDtypeError};
-pub use durable::{DurableFile, TEMPORARY_SUFFIX, sync_directory};
+pub use durable::{DurableFile, TEMPORARY_SUFFIX, create_directory, sync_directory};
 pub use ids::{BatchIndex, Rank, RowId, Stride, WorldSize, WorldSizeError};
 pub use letters::{Letter, classify_letter};
 pub use outcome::Outcome;
@@ -40,4 +41,5 @@ pub use ports::{
     BoxError, EmbeddedBatch, EmbeddedRow, EmbeddingSink, Encoder, EncoderLoader, EncoderSpec,
     RecordInfo, SequenceReader, SequenceSource, ShardWriter, Written,
 };
+pub use sweep::sweep;
 pub use tokens::TokenMap;

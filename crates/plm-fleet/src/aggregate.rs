@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use plm_coordinator::{FailedRow, Part, PlanConfig};
-use plm_core::RowId;
+use plm_core::{RowId, create_directory};
 use plm_index::FastaIndex;
 use plm_shards::{Aggregation, Expectation};
 
@@ -80,7 +80,7 @@ pub fn aggregate_parts(
     claim.check_saved_index(&index, &first.index())?;
     if first.root() != layout.root() {
         // So that OUT can be verified by itself.
-        fs::create_dir_all(layout.root()).map_err(Error::io(layout.root()))?;
+        create_directory(layout.root()).map_err(Error::io(layout.root()))?;
         claim.stake(&layout)?;
         index.save(&layout.index())?;
     }

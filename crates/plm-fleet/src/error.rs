@@ -89,6 +89,22 @@ pub enum Error {
         /// The first record that differs.
         difference: String,
     },
+    /// The file system has less room than the run will take.
+    #[error(
+        "{}: {} are free, and the run takes up to {}: make room, choose another --out, or store \
+         less with --embeddings-dtype f16",
+        path.display(),
+        gib(*available_bytes),
+        gib(*needed_bytes)
+    )]
+    NoSpace {
+        /// The output directory.
+        path: PathBuf,
+        /// What segments and result will take, at most.
+        needed_bytes: u64,
+        /// What is free.
+        available_bytes: u64,
+    },
     /// Another process is at work on the same part of the run.
     #[error("{} is in use by {holder}: wait for it, or stop it", path.display())]
     InUse {
@@ -226,6 +242,7 @@ impl Error {
             | Self::NothingToEmbed { .. }
             | Self::SequenceTooLong { .. }
             | Self::OtherRun { .. }
+            | Self::NoSpace { .. }
             | Self::InUse { .. } => true,
             // One without a report was raised before any rank was started.
             Self::Coordinator(error) => error.report().is_none(),
@@ -237,6 +254,16 @@ impl Error {
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
+    }
+}
+
+/// In GiB, or in MiB where that says more.
+fn gib(bytes: u64) -> String {
+    let mib = bytes as f64 / f64::from(1 << 20);
+    if mib < 1024.0 {
+        format!("{mib:.1} MiB")
+    } else {
+        format!("{:.1} GiB", mib / 1024.0)
     }
 }
 

@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use plm_core::create_directory;
 use plm_index::{FastaIndex, Freshness, IndexConfig, Input};
 
 use crate::Error;
@@ -54,7 +55,9 @@ impl PendingIndex {
             .then(|| Unpacked::new(&spool))
             .transpose()?;
         // Also what finds a directory that can't be written to, before anything is computed.
-        fs::create_dir_all(&spool).map_err(Error::io(&spool))?;
+        for directory in [layout.root(), &spool] {
+            create_directory(directory).map_err(Error::io(directory))?;
+        }
         let index = if unpacked.is_some() {
             FastaIndex::build(&inputs, &spool, &config)?
         } else {

@@ -42,6 +42,7 @@ mod part;
 mod report;
 mod run;
 mod sealed;
+mod space;
 mod suspects;
 mod verify;
 

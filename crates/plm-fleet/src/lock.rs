@@ -5,6 +5,8 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::process;
 
+use plm_core::create_directory;
+
 use crate::Error;
 use crate::layout::LOCK;
 
@@ -19,7 +21,7 @@ impl Lock {
     /// Takes the lock of `directory`, which is made if it is missing. Where the file system knows no locks nothing is kept
     /// apart, and the log says so.
     pub(crate) fn take(directory: &Path) -> Result<Self, Error> {
-        fs::create_dir_all(directory).map_err(Error::io(directory))?;
+        create_directory(directory).map_err(Error::io(directory))?;
         let path = directory.join(LOCK);
         let open = || {
             OpenOptions::new()

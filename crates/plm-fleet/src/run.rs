@@ -17,7 +17,7 @@ use crate::layout::Layout;
 use crate::lock::Lock;
 use crate::part::Progress;
 use crate::report::{PartReport, RecordCounts, RunReport, StageSeconds};
-use crate::{Error, Model, Resume, RunConfig, discard};
+use crate::{Error, Model, Resume, RunConfig, discard, space};
 
 /// Embeds every protein of some FASTA files: one vector per record into `embeddings.h5` in
 /// `out_dir`, in the order of the input, and one line per record into `ledger.tsv`.
@@ -108,6 +108,7 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
     claim.stake(&layout)?;
     let index = Arc::new(pending.keep(&layout)?);
     let rest = progress.rest(&plan, &index, config);
+    space::check(&layout, &claim, &index, &rest, config)?;
     seconds.plan = lap(&started, &seconds);
 
     let part = progress.complete(&layout, &index, loader, rest, config)?;

@@ -57,12 +57,11 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 
-use plm_core::RowId;
+use plm_core::{DurableFile, RowId};
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Hashing;
 use crate::index::{Entry, FirstRows, Records};
-use crate::sweep;
 use crate::{Error, FastaIndex, IndexConfig, InputFile, SkipReason};
 
 const MAGIC: [u8; 8] = *b"PLMINDEX";
@@ -97,7 +96,7 @@ impl FastaIndex {
             inputs: self.inputs.clone(),
         })?;
         let header_bytes = u32::try_from(header.len()).map_err(io::Error::other)?;
-        let file = sweep::create(path)?;
+        let file = DurableFile::create(path)?;
         let mut body = BufWriter::with_capacity(BUFFER_BYTES, Hashing::new(file));
         body.write_all(&MAGIC)?;
         body.write_all(&VERSION.to_le_bytes())?;

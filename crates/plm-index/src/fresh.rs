@@ -3,8 +3,9 @@
 use std::io;
 use std::path::Path;
 
+use plm_core::sweep;
+
 use crate::stage::{Staged, stage};
-use crate::sweep::sweep;
 use crate::{Error, FastaIndex, IndexConfig, Input, InputFile, build};
 
 /// Whether an index had to be built.

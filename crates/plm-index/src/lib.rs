@@ -70,7 +70,6 @@ mod scan;
 mod seen;
 mod spool;
 mod stage;
-mod sweep;
 mod text;
 mod text_check;
 

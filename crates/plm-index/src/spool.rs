@@ -8,9 +8,10 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use plm_core::{DurableFile, create_directory, sweep};
+
 use crate::digest::{Hashing, digest_file};
 use crate::gzip::{self, Compression, Decompressor};
-use crate::sweep::{self, sweep};
 use crate::text_check::TextCheck;
 use crate::{Digest, Error, InputFile};
 
@@ -85,8 +86,9 @@ impl Spool {
         let compression = Compression::of(&head);
         let mut text = Decompressor::new(compression, head.as_slice().chain(stream));
 
-        fs::create_dir_all(&self.folder).map_err(spool_error)?;
-        let file = sweep::create(&self.folder.join(Self::UNFINISHED_NAME)).map_err(spool_error)?;
+        create_directory(&self.folder).map_err(spool_error)?;
+        let file =
+            DurableFile::create(self.folder.join(Self::UNFINISHED_NAME)).map_err(spool_error)?;
         let mut file = Hashing::new(file);
         let mut check = TextCheck::default();
         let mut buffer = vec![0; Self::BUFFER_BYTES];

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use plm_core::{
-    BoxError, DurableFile, EmbeddedBatch, EmbeddingSink, Rank, ShardWriter, Written, sync_directory,
+    BoxError, DurableFile, EmbeddedBatch, EmbeddingSink, Rank, ShardWriter, Written,
+    create_directory,
 };
 
 use crate::Error;
@@ -78,12 +79,8 @@ impl SegmentSink {
 
     fn open_writer(&self, rank: Rank) -> Result<SegmentWriter<'_>, Error> {
         let directory = shards::rank_directory(&self.directory, rank);
-        fs::create_dir_all(&directory).at("make this directory", &directory)?;
-        for created in [Some(&*self.directory), self.directory.parent()]
-            .into_iter()
-            .flatten()
-        {
-            sync_directory(created).at("sync it", created)?;
+        for directory in [&self.directory, &directory] {
+            create_directory(directory).at("make this directory", directory)?;
         }
         shards::sweep_rank_directory(&directory)?;
         Ok(SegmentWriter {

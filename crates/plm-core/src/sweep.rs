@@ -1,4 +1,4 @@
-//! Temporary files, and what killed runs left of them.
+//! What killed writers left of temporary files.
 //!
 //! Several runs may share a folder at the same time, so a temporary file is not stale because it
 //! is of another process. Its writer holds a lock on it, which ends with the writer however that
@@ -9,27 +9,22 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::Path;
 
-use plm_core::{DurableFile, TEMPORARY_SUFFIX};
+use crate::TEMPORARY_SUFFIX;
 
-/// As [`DurableFile::create`], safe from [`sweep`].
-pub(crate) fn create(path: &Path) -> io::Result<DurableFile> {
-    loop {
-        let mut file = DurableFile::create(path)?;
-        let is_locked = match file.file().try_lock() {
-            Ok(()) => true,
-            Err(TryLockError::WouldBlock) => false,
-            // Without locks, no one removes it either.
-            Err(TryLockError::Error(_)) => return Ok(file),
-        };
+/// Locks a temporary file that was just made against [`sweep`]; false if one took it away first.
+pub(crate) fn lock(file: &File, path: &Path) -> bool {
+    match file.try_lock() {
         // A sweep may have come between creation and lock.
-        if is_locked && file.temporary_path().exists() {
-            return Ok(file);
-        }
+        Ok(()) => path.exists(),
+        Err(TryLockError::WouldBlock) => false,
+        // Without locks, no one removes it either.
+        Err(TryLockError::Error(_)) => true,
     }
 }
 
-/// Removes what killed writers left of the temporary files that were to become `path`.
-pub(crate) fn sweep(path: &Path) {
+/// Removes what killed [`DurableFile`](crate::DurableFile)s left of temporary files that were to become `path`, and
+/// leaves those of living ones. What can't be removed stays: no one reads a temporary name.
+pub fn sweep(path: &Path) {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
@@ -39,24 +34,13 @@ pub(crate) fn sweep(path: &Path) {
         return;
     };
     for entry in entries.flatten() {
-        let name = entry.file_name();
-        if !is_temporary_of(path, &name.to_string_lossy()) {
-            continue;
-        }
-        let leftover = entry.path();
-        match remove_if_stale(&leftover) {
-            Ok(true) => {
-                tracing::info!(path = %leftover.display(), "removed what a killed run left");
-            }
-            Ok(false) => {}
-            Err(error) => {
-                tracing::warn!(path = %leftover.display(), "can't remove what a killed run left: {error}");
-            }
+        if is_temporary_of(path, &entry.file_name().to_string_lossy()) {
+            let _ = remove_if_stale(&entry.path());
         }
     }
 }
 
-/// Whether [`DurableFile`] uses `name` for what is to become `path`: `.NAME.<process>-<attempt>.tmp`.
+/// Whether `name` is one that is used for what is to become `path`: `.NAME.<process>-<attempt>.tmp`.
 fn is_temporary_of(path: &Path, name: &str) -> bool {
     let Some(final_name) = path.file_name().and_then(|name| name.to_str()) else {
         return false;
@@ -68,36 +52,29 @@ fn is_temporary_of(path: &Path, name: &str) -> bool {
         .is_some_and(|(process, attempt)| is_number(process) && is_number(attempt))
 }
 
-fn remove_if_stale(path: &Path) -> io::Result<bool> {
+fn remove_if_stale(path: &Path) -> io::Result<()> {
     // For writing: some network file systems give a lock only with that.
-    let file = match File::options().write(true).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        opened => opened?,
-    };
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Ok(false),
-        Err(TryLockError::Error(error)) => return Err(error),
-    }
+    let file = File::options().write(true).open(path)?;
+    file.try_lock()?;
     // Removed with the lock held, so that its writer can't come to hold it in between.
-    fs::remove_file(path)?;
-    Ok(true)
+    fs::remove_file(path)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::DurableFile;
 
     #[test]
     fn leftovers_go_and_files_of_living_writers_stay() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("text");
-        let leftover = folder.path().join(".text.4000000000-0.tmp");
+        let folder = std::env::temp_dir().join(format!("plm-core-sweep-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("text");
+        let alive = DurableFile::create(&path).unwrap();
+        let leftover = folder.join(".text.4000000000-0.tmp");
         fs::write(&leftover, "half").unwrap();
         // Of the very process: numbers are given again.
-        let same_number = folder
-            .path()
-            .join(format!(".text.{}-0.tmp", std::process::id()));
+        let same_number = folder.join(format!(".text.{}-7.tmp", std::process::id()));
         fs::write(&same_number, "half").unwrap();
         let others = [
             ".text.tmp",
@@ -105,11 +82,10 @@ mod tests {
             ".other.1-0.tmp",
             "text.1-0.tmp",
         ]
-        .map(|name| folder.path().join(name));
+        .map(|name| folder.join(name));
         for other in &others {
             fs::write(other, "not ours").unwrap();
         }
-        let alive = create(&path).unwrap();
 
         sweep(&path);
         assert!(!leftover.exists() && !same_number.exists());
@@ -117,6 +93,7 @@ mod tests {
         assert!(others.iter().all(|other| other.exists()));
         alive.commit().unwrap();
         assert!(path.exists());
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -1,0 +1,151 @@
+//! The input is changed in place, and its time is set back.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::PathBuf;
+
+use crate::effort::Effort;
+use crate::points::{Fault, Kind, Manner};
+use crate::reference::fasta;
+use crate::scene::Scene;
+use crate::subject::{How, RECORDS_FAILED, REFUSED};
+
+/// A run of inputs of its own, of which the first one may be changed.
+struct Fickle {
+    scene: Scene,
+    original: Vec<u8>,
+}
+
+/// Records of the first input.
+const PLAIN_RECORDS: usize = 40;
+
+impl Fickle {
+    /// A run that stops when it names its first segment.
+    fn new() -> (Self, Fault) {
+        let mut scene = Scene::new();
+        let names = scene.inputs.clone();
+        scene.inputs = names
+            .iter()
+            .map(|input| {
+                let copy = scene
+                    .folder()
+                    .join(input.file_name().expect("it is a file"));
+                fs::copy(input, &copy).expect("there is room");
+                copy
+            })
+            .collect();
+        let counted = Scene::new();
+        counted.run(Self::HOW, None).assert_success();
+        let operations = counted.tap.operations();
+        let first = operations.iter().find(|operation| {
+            matches!(&operation.kind, Kind::Rename { to } if to.to_string_lossy().contains("segment_"))
+        });
+        let at = first.expect("it writes segments").number;
+        let original = fs::read(&scene.inputs[0]).expect("it is there");
+        (
+            Self { scene, original },
+            Fault {
+                at,
+                manner: Manner::Stop,
+            },
+        )
+    }
+
+    /// One rank and small batches, so that much is yet to be read when the first segment is there.
+    const HOW: How = How {
+        ranks: 1,
+        batch_tokens: 60,
+        segment_rows: 1,
+        part: (0, 1),
+    };
+
+    fn input(&self) -> &PathBuf {
+        &self.scene.inputs[0]
+    }
+
+    /// Writes other content of the same size, and sets the time back.
+    fn change(&self, content: &[u8]) {
+        let modified = fs::metadata(self.input()).and_then(|found| found.modified());
+        fs::write(self.input(), content).expect("there is room");
+        File::options()
+            .write(true)
+            .open(self.input())
+            .and_then(|file| file.set_modified(modified?))
+            .expect("it is ours");
+    }
+
+    /// Every record with the residues of another of its size, or reversed.
+    fn other_content(&self) -> Vec<u8> {
+        let records = &self.scene.reference.records[..PLAIN_RECORDS];
+        let reversed: Vec<(String, String)> = records
+            .iter()
+            .map(|record| (record.id.clone(), record.residues.chars().rev().collect()))
+            .collect();
+        let text = fasta(reversed.iter().map(|(id, residues)| (&**id, &**residues)));
+        assert_eq!(text.len(), self.original.len());
+        text.into_bytes()
+    }
+}
+
+pub(crate) fn between_two_tries(_effort: Effort) {
+    let (fickle, stop) = Fickle::new();
+    let kill = Fault {
+        manner: Manner::KillAfter,
+        ..stop
+    };
+    assert!(fickle.scene.run(Fickle::HOW, Some(kill)).was_killed());
+    fickle.change(&fickle.other_content());
+    let before = contents(&fickle.scene);
+    let refused = fickle.scene.run(Fickle::HOW, None);
+    assert_eq!(refused.code(), REFUSED, "{}", refused.told);
+    let claim = fickle.scene.out().join("fingerprint.json");
+    assert!(
+        refused.told.contains(&*claim.to_string_lossy()),
+        "{}",
+        refused.told
+    );
+    assert!(contents(&fickle.scene) == before, "the run is as it was");
+
+    fickle.change(&fickle.original);
+    fickle.scene.run(Fickle::HOW, None).assert_success();
+    fickle
+        .scene
+        .reference
+        .assert_vectors(&fickle.scene.out(), None);
+}
+
+fn contents(scene: &Scene) -> BTreeMap<PathBuf, Vec<u8>> {
+    let read = |path: PathBuf| {
+        let bytes = fs::read(&path).expect("it is there");
+        (path, bytes)
+    };
+    scene.files().into_iter().map(read).collect()
+}
+
+pub(crate) fn while_it_is_read(_effort: Effort) {
+    let (fickle, stop) = Fickle::new();
+    let mut running = fickle.scene.start(Fickle::HOW, Some(stop));
+    assert!(running.wait_for_stop());
+    fickle.change(&fickle.other_content());
+    running.go_on();
+    let ended = running.wait();
+    assert_eq!(ended.code(), RECORDS_FAILED, "{}", ended.told);
+    let input = fickle.input().to_string_lossy();
+    let failed: Vec<&str> = ended
+        .told
+        .lines()
+        .map(|line| {
+            let (id, reason) = line.split_once(" failed: ").expect("one failure a line");
+            assert!(reason.contains(&*input), "{line}");
+            id
+        })
+        .collect();
+    assert!(failed.len() > 10, "most were yet to be read");
+    let is_failed = |id: &str| failed.contains(&id);
+    fickle
+        .scene
+        .reference
+        .assert_vectors(&fickle.scene.out(), Some(&is_failed));
+    let ledger = fs::read_to_string(fickle.scene.out().join("ledger.tsv")).expect("it is finished");
+    assert_eq!(ledger.matches("\tfailed\t").count(), failed.len());
+}

@@ -1,0 +1,153 @@
+//! Disks that are full, broken or not to be written to: an ordinary error, nothing bad under a final name, and the same bytes
+//! once there is room.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::effort::Effort;
+use crate::points::{Errno, Fault, Manner};
+use crate::scene::Scene;
+use crate::subject::{self, Ended, FAILED, How};
+use crate::tell;
+
+/// That a run on a broken disk came to an end that it should, and whether it is finished.
+///
+/// It may be: where the disk failed once, another rank does what the first one had to leave, and logs are not worth a run.
+fn assert_orderly(scene: &Scene, ended: &Ended) -> bool {
+    let code = ended.code();
+    scene.assert_sound();
+    if code == 0 {
+        scene.reference.assert_vectors(&scene.out(), None);
+        return true;
+    }
+    assert_eq!(code, FAILED, "{}", ended.told);
+    let message: Vec<&str> = ended.told.lines().collect();
+    let disk = scene.tap.root.to_string_lossy();
+    assert!(
+        matches!(message[..], [line] if line.starts_with("error: ") && line.contains(&*disk)),
+        "one line that names a path: {}",
+        ended.told
+    );
+    false
+}
+
+pub(crate) fn operations_that_fail(effort: Effort) {
+    let count = Scene::count_operations(How::PLAIN);
+    let manners = [
+        Manner::FailOn(Errno::NoSpace),
+        Manner::Fail(Errno::NoSpace),
+        Manner::Fail(Errno::Io),
+        Manner::FailOn(Errno::Quota),
+        Manner::FailOn(Errno::Io),
+        Manner::FailOn(Errno::ReadOnly),
+    ];
+    let (mut finished, mut failed) = (0, 0);
+    for (turn, at) in effort.points(count, 30).into_iter().enumerate() {
+        for manner in effort.kinds(&manners, turn) {
+            let scene = Scene::new();
+            let ended = scene.run(How::PLAIN, Some(Fault { at, manner }));
+            if assert_orderly(&scene, &ended) {
+                finished += 1;
+            } else {
+                failed += 1;
+            }
+            scene.run(How::PLAIN, None).assert_success();
+            scene.assert_finished();
+        }
+    }
+    tell(&format!(
+        "{} faults in files: {failed} runs failed, {finished} finished all the same",
+        failed + finished
+    ));
+}
+
+pub(crate) fn file_systems_of_any_size(effort: Effort) {
+    let scene = Scene::new();
+    let step = effort.times(48, 4);
+    let (mut failed, mut finished) = (0, 0);
+    for kib in (4..).step_by(step as usize) {
+        mount(
+            &["-t", "tmpfs", "-o", &format!("size={kib}k"), "none"],
+            &scene.tap.root,
+        );
+        let ended = scene.run(How::PLAIN, None);
+        let enough = assert_orderly(&scene, &ended);
+        mount(&["-o", "remount,size=64m"], &scene.tap.root);
+        scene.run(How::PLAIN, None).assert_success();
+        scene.assert_finished();
+        unmount(&scene.tap.root);
+        failed += u32::from(!enough);
+        finished += u32::from(enough);
+        // Some more, since logs may fill what is left without harm.
+        if finished == 3 {
+            break;
+        }
+    }
+    assert!(failed > 3, "some are too small");
+    tell(&format!(
+        "{failed} file systems were too small, of 4 KiB to {} KiB, in steps of {step} KiB",
+        4 + step * u64::from(failed + finished)
+    ));
+}
+
+pub(crate) fn a_file_system_that_is_read_only(_effort: Effort) {
+    let scene = Scene::new();
+    mount(&["-t", "tmpfs", "-o", "size=64m", "none"], &scene.tap.root);
+    for at in [0, 1, 100] {
+        if at > 0 {
+            let fault = Fault {
+                at,
+                manner: Manner::KillBefore,
+            };
+            assert!(scene.run(How::PLAIN, Some(fault)).was_killed());
+        }
+        mount(&["-o", "remount,ro"], &scene.tap.root);
+        let ended = scene.run(How::PLAIN, None);
+        assert!(!assert_orderly(&scene, &ended));
+        assert!(ended.told.contains("Read-only"), "{}", ended.told);
+        mount(&["-o", "remount,rw"], &scene.tap.root);
+    }
+    scene.run(How::PLAIN, None).assert_success();
+    scene.assert_finished();
+    unmount(&scene.tap.root);
+}
+
+/// As root, the subject is another user: root may write anywhere.
+pub(crate) fn a_directory_without_permission(_effort: Effort) {
+    const NOBODY: u32 = 65_534;
+    let scene = Scene::new();
+    let open = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is ours");
+    };
+    open(scene.folder(), 0o755);
+    open(&scene.tap.root, 0o555);
+    let mut command = subject::command(&scene.inputs, &scene.out(), How::PLAIN);
+    let is_root =
+        fs::metadata("/proc/self").is_ok_and(|it| std::os::unix::fs::MetadataExt::uid(&it) == 0);
+    if is_root {
+        command.uid(NOBODY);
+    }
+    let ended = subject::start(command, &scene.tap, None).wait();
+    assert!(!assert_orderly(&scene, &ended));
+    assert!(ended.told.contains("Permission denied"), "{}", ended.told);
+    open(&scene.tap.root, 0o755);
+    scene.run(How::PLAIN, None).assert_success();
+    scene.assert_finished();
+}
+
+fn mount(arguments: &[&str], place: &Path) {
+    let mounted = Command::new("mount")
+        .args(arguments)
+        .arg(place)
+        .output()
+        .expect("mount is there");
+    assert!(mounted.status.success(), "{mounted:?}");
+}
+
+fn unmount(place: &Path) {
+    let unmounted = Command::new("umount").arg(place).status();
+    assert!(unmounted.is_ok_and(|status| status.success()));
+}

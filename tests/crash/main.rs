@@ -1,0 +1,116 @@
+//! The proof by crashing: a run that is killed, loses power, has no disk, or has company, loses nothing and scrambles nothing.
+//!
+//! Each test starts this program again as the subject that runs `run_multi_gpu_inference` on a few short proteins, with
+//! `points.c` loaded before it, so that the subject can be broken at each operation on a file. What must come of it is in
+//! `reference.rs`, and what must be true at any time in `scene.rs`. `PLM_FLEET_RELIABILITY=full` tries every operation in
+//! every manner, which takes long; docs/reliability.md has its figures.
+#![expect(clippy::print_stdout, reason = "how much was tried is told")]
+
+mod changed_inputs;
+mod disk;
+mod effort;
+mod failing_disks;
+mod kills;
+mod mounts;
+mod points;
+mod power_cuts;
+mod reference;
+mod scene;
+mod subject;
+mod two_runs;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+use crate::effort::Effort;
+
+fn main() -> ExitCode {
+    if let Some(ended) = subject::run_if_asked() {
+        return ended;
+    }
+    let arguments = Arguments::from_args();
+    let effort = Effort::asked_for();
+    let trial = |name: &'static str, test: fn(Effort)| {
+        Trial::test(name, move || {
+            test(effort);
+            Ok(())
+        })
+    };
+    let mounts_are_possible = mounts::are_possible();
+    let mounting = |name: &'static str, test: fn(Effort)| {
+        Trial::test(name, move || {
+            if !mounts_are_possible {
+                return Err("needs the right to mount a tmpfs".into());
+            }
+            mounts::alone(name, || test(effort));
+            Ok(())
+        })
+        .with_kind("mounts a tmpfs")
+        .with_ignored_flag(!mounts_are_possible)
+    };
+    let trials = vec![
+        trial(
+            "a_run_killed_at_any_operation_finishes_with_the_same_bytes",
+            kills::killed_at_any_operation,
+        ),
+        trial(
+            "a_run_killed_at_any_moment_finishes_with_the_same_bytes",
+            kills::killed_at_any_moment,
+        ),
+        trial(
+            "damaged_segments_are_made_again",
+            kills::damaged_segments_are_made_again,
+        ),
+        trial(
+            "a_run_whose_power_is_cut_finishes_with_the_same_bytes",
+            power_cuts::power_is_cut_at_any_operation,
+        ),
+        trial(
+            "a_finished_run_outlives_a_power_cut",
+            power_cuts::power_is_cut_after_the_end,
+        ),
+        trial(
+            "a_file_operation_that_fails_is_an_ordinary_error",
+            failing_disks::operations_that_fail,
+        ),
+        mounting(
+            "a_file_system_of_any_size_is_enough_or_an_ordinary_error",
+            failing_disks::file_systems_of_any_size,
+        ),
+        mounting(
+            "a_read_only_file_system_is_an_ordinary_error",
+            failing_disks::a_file_system_that_is_read_only,
+        ),
+        trial(
+            "a_directory_without_permission_is_an_ordinary_error",
+            failing_disks::a_directory_without_permission,
+        ),
+        trial(
+            "a_second_run_is_refused_and_told_who_is_there",
+            two_runs::the_second_is_refused_and_the_first_finishes,
+        ),
+        trial(
+            "a_killed_run_holds_no_lock",
+            two_runs::a_killed_holder_holds_nothing,
+        ),
+        trial("two_parts_work_at_once", two_runs::two_parts_work_at_once),
+        trial(
+            "two_runs_that_start_at_once_are_one_after_the_other_or_refused",
+            two_runs::two_start_at_the_same_instant,
+        ),
+        trial(
+            "an_input_changed_between_tries_is_refused",
+            changed_inputs::between_two_tries,
+        ),
+        trial(
+            "an_input_changed_while_it_is_read_gives_no_other_vector",
+            changed_inputs::while_it_is_read,
+        ),
+    ];
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn tell(what: &str) {
+    println!("{what}");
+}

@@ -1,0 +1,123 @@
+//! The power is cut at any operation, and the file system keeps only what it must: the run goes on all the same.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use plm_testkit::SplitMix64;
+
+use crate::disk::{Cut, cut_power};
+use crate::effort::Effort;
+use crate::points::{Fault, Kind, Manner};
+use crate::scene::Scene;
+use crate::subject::How;
+use crate::tell;
+
+/// One of each kind of cut.
+fn cuts(seed: u64) -> [Cut; 5] {
+    [
+        Cut::Lost,
+        Cut::NamesStay,
+        Cut::Zeros,
+        Cut::Coins(seed),
+        Cut::Coins(!seed),
+    ]
+}
+
+/// Killed at an operation and cut off there; in every other case, killed twice before the cut, so that what the first try
+/// left unsynced is the second one's to see to.
+pub(crate) fn power_is_cut_at_any_operation(effort: Effort) {
+    let count = Scene::count_operations(How::PLAIN);
+    let mut cases = 0;
+    let mut most_lost = 0;
+    for (turn, at) in effort.points(count, 16).into_iter().enumerate() {
+        for cut in effort.kinds(&cuts(at), turn) {
+            let scene = Scene::new();
+            let mut random = SplitMix64::new(at ^ (turn as u64) << 20);
+            let fault = |at, manner| Some(Fault { at, manner });
+            scene.run(How::PLAIN, fault(at, Manner::KillAfter));
+            if random.below(2) == 0 {
+                let again = 1 + random.below(count - at + 1);
+                scene.run(How::PLAIN, fault(again, Manner::KillHalf));
+            }
+            let segments = Named::count(&scene);
+            cut_power(&scene.tap, cut);
+            scene.assert_sound();
+            most_lost = most_lost.max(segments.assert_kept(&scene));
+            scene.run(How::PLAIN, None).assert_success();
+            scene.assert_finished();
+            cases += 1;
+        }
+    }
+    tell(&format!(
+        "the power was cut {cases} times; at most {most_lost} segments were lost; a run takes {count} operations"
+    ));
+}
+
+/// What a program has said is done, is done: also where the last try found everything there, whatever the tries before it
+/// had left unsynced.
+pub(crate) fn power_is_cut_after_the_end(effort: Effort) {
+    let count = Scene::count_operations(How::PLAIN);
+    // Near the end there is the most to get wrong.
+    let first = count - effort.times(10, count - 1);
+    for (turn, at) in (first..=count).rev().enumerate() {
+        let scene = Scene::new();
+        if turn > 0 {
+            scene.run(
+                How::PLAIN,
+                Some(Fault {
+                    at,
+                    manner: Manner::KillBefore,
+                }),
+            );
+        }
+        scene.run(How::PLAIN, None).assert_success();
+        cut_power(&scene.tap, Cut::Lost);
+        // What was removed may be back, until it is removed once more.
+        scene.assert_whole();
+        scene.run(How::PLAIN, None).assert_success();
+        scene.assert_finished();
+    }
+}
+
+/// The segments that were given their names, by try and rank, in order.
+struct Named(BTreeMap<(u32, PathBuf), Vec<PathBuf>>);
+
+impl Named {
+    fn count(scene: &Scene) -> Self {
+        let mut named: BTreeMap<_, Vec<PathBuf>> = BTreeMap::new();
+        let (mut tries, mut last_number) = (0, u64::MAX);
+        for operation in scene.tap.operations() {
+            tries += u32::from(operation.number < last_number);
+            last_number = operation.number;
+            let Kind::Rename { to } = operation.kind else {
+                continue;
+            };
+            if is_segment(&to) {
+                let rank = to.parent().expect("it is in a directory").to_owned();
+                named.entry((tries, rank)).or_default().push(to);
+            }
+        }
+        Self(named)
+    }
+
+    /// That each rank of each try has lost its last segment at most, and how many are lost.
+    fn assert_kept(&self, scene: &Scene) -> usize {
+        let there = scene.segments();
+        let mut all_lost = 0;
+        for named in self.0.values() {
+            let mut lost = named.iter().filter(|path| !there.contains(path));
+            let first = lost.next();
+            assert!(
+                lost.next().is_none() && first.is_none_or(|path| named.last() == Some(path)),
+                "a segment that was followed by another is lost: {first:?}"
+            );
+            all_lost += usize::from(first.is_some());
+        }
+        all_lost
+    }
+}
+
+fn is_segment(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with("segment_") && name.ends_with(".h5")
+}

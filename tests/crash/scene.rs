@@ -1,0 +1,237 @@
+//! A place where a run is broken and goes on, and what must be true of it at every moment and at the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use plm_core::TEMPORARY_SUFFIX;
+use plm_fleet::shards::{RunFormat, scan};
+use plm_fleet::{FastaIndex, SegmentConfig, verify_run};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::points::{Fault, Tap};
+use crate::reference::Reference;
+use crate::subject::{self, Ended, How, Running};
+
+/// A run's directory on a disk whose operations are told, and what the run must come to.
+pub(crate) struct Scene {
+    folder: TempDir,
+    pub(crate) reference: &'static Reference,
+    pub(crate) inputs: Vec<PathBuf>,
+    pub(crate) tap: Tap,
+    /// Segments that were damaged on purpose and may still be there.
+    pub(crate) damaged: BTreeSet<PathBuf>,
+}
+
+/// What a try has done by its own logs.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// Rows that its writers have taken.
+    pub(crate) written_rows: u64,
+    /// Of the largest batch.
+    pub(crate) batch_rows: u64,
+}
+
+impl Scene {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().expect("there is room");
+        let tap = Tap {
+            root: folder.path().join("disk"),
+            log: folder.path().join("operations"),
+            inodes: folder.path().join("inodes"),
+        };
+        fs::create_dir(&tap.root).expect("there is room");
+        fs::create_dir(&tap.inodes).expect("there is room");
+        let reference = Reference::get();
+        Self {
+            folder,
+            reference,
+            inputs: reference.inputs.clone(),
+            tap,
+            damaged: BTreeSet::new(),
+        }
+    }
+
+    /// Beside the disk.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn out(&self) -> PathBuf {
+        self.tap.root.join("out")
+    }
+
+    pub(crate) fn start(&self, how: How, fault: Option<Fault>) -> Running {
+        let command = subject::command(&self.inputs, &self.out(), how);
+        subject::start(command, &self.tap, fault)
+    }
+
+    pub(crate) fn run(&self, how: How, fault: Option<Fault>) -> Ended {
+        self.start(how, fault).wait()
+    }
+
+    /// How many operations a run takes that nothing happens to.
+    pub(crate) fn count_operations(how: How) -> u64 {
+        let scene = Self::new();
+        scene.run(how, None).assert_success();
+        scene.assert_finished();
+        let operations = scene.tap.operations();
+        operations.last().expect("it makes files").number
+    }
+
+    /// What must be true whenever no process is at work: what has a final name is whole and of this run.
+    pub(crate) fn assert_sound(&self) {
+        let out = self.out();
+        let reference = self.reference;
+        for (name, expected) in [
+            ("embeddings.h5", &reference.embeddings),
+            ("ledger.tsv", &reference.ledger),
+        ] {
+            if let Ok(found) = fs::read(out.join(name)) {
+                assert!(found == *expected, "{name} has its name and is another");
+            }
+        }
+        let index = out.join("index.plm");
+        if index.exists() {
+            let index = FastaIndex::load(&index).expect("index.plm has its name");
+            assert_eq!(index.len(), reference.records.len() as u64);
+        }
+        for path in self.files() {
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "json")
+            {
+                let json = fs::read(&path).expect("it is there");
+                let read = serde_json::from_slice::<Value>(&json);
+                assert!(read.is_ok(), "{} has its name", path.display());
+            }
+        }
+        let shards = self.shard_directories();
+        let found = scan(&shards, &self.format()).expect("segments can be read");
+        let damaged: BTreeSet<PathBuf> = found.damaged.into_iter().map(|it| it.path).collect();
+        assert!(
+            damaged.is_subset(&self.damaged),
+            "segments have their names and are damaged: {damaged:?}"
+        );
+    }
+
+    /// What must be true after a run that has said that it is finished.
+    pub(crate) fn assert_finished(&self) {
+        self.assert_whole();
+        let temporary: Vec<PathBuf> = self
+            .files()
+            .into_iter()
+            .filter(|path| path.to_string_lossy().ends_with(TEMPORARY_SUFFIX))
+            .collect();
+        assert!(temporary.is_empty(), "left behind: {temporary:?}");
+        let inputs = self.out().join("inputs");
+        assert!(!inputs.exists(), "unpacked inputs are left");
+    }
+
+    /// What must be true of the results of such a run.
+    pub(crate) fn assert_whole(&self) {
+        self.assert_sound();
+        let out = self.out();
+        let found = fs::read(out.join("embeddings.h5")).expect("it is finished");
+        assert!(found == self.reference.embeddings, "other bytes");
+        assert!(out.join("ledger.tsv").exists() && out.join("run.json").exists());
+        self.reference.assert_vectors(&out, None);
+        verify_run(&out).expect("it is finished");
+    }
+
+    fn format(&self) -> RunFormat {
+        let hidden_size = self.reference.records[0].vector.len();
+        SegmentConfig::default().run_format(&self.reference.run_digest, hidden_size)
+    }
+
+    /// Every file below the run's directory.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        let mut directories = vec![self.out()];
+        while let Some(directory) = directories.pop() {
+            let Ok(entries) = fs::read_dir(&directory) else {
+                continue;
+            };
+            for entry in entries {
+                let path = entry.expect("it can be listed").path();
+                if path.is_dir() {
+                    directories.push(path);
+                } else {
+                    files.push(path);
+                }
+            }
+        }
+        files.sort_unstable();
+        files
+    }
+
+    /// `shards`, or its directories of parts.
+    fn shard_directories(&self) -> Vec<PathBuf> {
+        let shards = self.out().join("shards");
+        let Ok(entries) = fs::read_dir(&shards) else {
+            return Vec::new();
+        };
+        entries
+            .map(|entry| entry.expect("it can be listed").path())
+            .filter(|path| {
+                let name = path.file_name().unwrap_or_default();
+                name.to_string_lossy().starts_with("part_") && path.is_dir()
+            })
+            .chain([shards])
+            .collect()
+    }
+
+    /// The segments that are there.
+    pub(crate) fn segments(&self) -> Vec<PathBuf> {
+        self.files()
+            .into_iter()
+            .filter(|path| {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                name.starts_with("segment_") && name.ends_with(".h5")
+            })
+            .collect()
+    }
+
+    /// The rows in whole segments.
+    pub(crate) fn durable_rows(&self) -> u64 {
+        let found = scan(&self.shard_directories(), &self.format());
+        found.expect("segments can be read").rows.len() as u64
+    }
+
+    /// How far the logs go, to tell what a later try adds to them.
+    pub(crate) fn log_ends(&self) -> BTreeMap<PathBuf, usize> {
+        let metrics = self
+            .files()
+            .into_iter()
+            .filter(|path| path.file_name().is_some_and(|name| name == "metrics.jsonl"));
+        metrics
+            .map(|path| {
+                let length = fs::read(&path).map_or(0, |bytes| bytes.len());
+                (path, length)
+            })
+            .collect()
+    }
+
+    /// What has been done since the logs ended there.
+    pub(crate) fn progress_since(&self, ends: &BTreeMap<PathBuf, usize>) -> Progress {
+        let mut progress = Progress::default();
+        for path in self.log_ends().into_keys() {
+            let bytes = fs::read(&path).expect("it is there");
+            let start = ends.get(&path).copied().unwrap_or(0);
+            let text = String::from_utf8_lossy(&bytes[start.min(bytes.len())..]).into_owned();
+            // A try that was killed may have left half a line.
+            for line in text.lines() {
+                let Ok(event) = serde_json::from_str::<Value>(line) else {
+                    continue;
+                };
+                if event["event"] == "written" {
+                    let rows = event["sequences"].as_u64().expect("a number of rows");
+                    progress.written_rows += rows;
+                    progress.batch_rows = progress.batch_rows.max(rows);
+                }
+            }
+        }
+        progress
+    }
+}

@@ -1,0 +1,227 @@
+//! The program that is crashed: this very executable, started again with other arguments.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, ExitStatus};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use plm_fleet::{
+    Error, Model, Part, PlanConfig, RunConfig, RunReport, SegmentConfig, aggregate_parts,
+    run_multi_gpu_inference,
+};
+
+use crate::points::{Fault, Tap};
+
+/// The first argument of the subject.
+const FLAG: &str = "--be-the-subject";
+/// What it ends with, as `plm-fleet` does.
+pub(crate) const FAILED: i32 = 1;
+pub(crate) const REFUSED: i32 = 3;
+pub(crate) const RECORDS_FAILED: i32 = 4;
+
+/// What ought to take a second takes this long: it hangs.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// What may differ between the tries of one run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct How {
+    pub(crate) ranks: u64,
+    pub(crate) batch_tokens: u64,
+    pub(crate) segment_rows: u64,
+    /// Index from zero, and count; zero of zero merges the parts.
+    pub(crate) part: (u64, u64),
+}
+
+impl How {
+    pub(crate) const PLAIN: Self = Self {
+        ranks: 2,
+        batch_tokens: 100,
+        segment_rows: 4,
+        part: (0, 1),
+    };
+}
+
+/// Runs as the subject if this process was started as one.
+pub(crate) fn run_if_asked() -> Option<ExitCode> {
+    let mut arguments = env::args_os().skip(1);
+    (arguments.next()? == FLAG).then(|| match embed(&arguments.collect::<Vec<_>>()) {
+        Ok(report) if report.failed_rows.is_empty() => ExitCode::SUCCESS,
+        Ok(report) => {
+            for failed in &report.failed_rows {
+                tell(&format!("{} failed: {}", failed.id, failed.reason));
+            }
+            ExitCode::from(RECORDS_FAILED as u8)
+        }
+        Err(error) => {
+            let mut sentence = format!("error: {error}");
+            let mut cause = std::error::Error::source(&error);
+            while let Some(error) = cause {
+                sentence = format!("{sentence}: {error}");
+                cause = error.source();
+            }
+            tell(&sentence);
+            ExitCode::from(if error.is_refusal() { REFUSED } else { FAILED } as u8)
+        }
+    })
+}
+
+#[expect(clippy::print_stderr, reason = "it is a program of its own")]
+fn tell(sentence: &str) {
+    eprintln!("{sentence}");
+}
+
+fn embed(arguments: &[OsString]) -> Result<RunReport, Error> {
+    let number = |place: usize| -> u64 {
+        let text = arguments[place].to_str().expect("a number is text");
+        text.parse().expect("it is a number")
+    };
+    let out = Path::new(&arguments[0]);
+    if number(5) == 0 {
+        return aggregate_parts(out, &[]);
+    }
+    let config = RunConfig {
+        devices: format!("cpu:{}", number(1)).parse().expect("devices"),
+        plan: PlanConfig::builder()
+            .max_batch_tokens(number(2) as u32)
+            .max_residues(40)
+            .build()
+            .expect("a plan"),
+        segments: SegmentConfig::builder()
+            .max_rows(number(3) as usize)
+            .build()
+            .expect("segments"),
+        part: Part::new(number(4) as u32, number(5) as u32).expect("a part"),
+        ..RunConfig::default()
+    };
+    let inputs = arguments[6..].iter().map(Path::new);
+    run_multi_gpu_inference(inputs, &Model::PlmTiny, out, &config)
+}
+
+/// The command that embeds `inputs` into `out`.
+pub(crate) fn command(inputs: &[PathBuf], out: &Path, how: How) -> Command {
+    let mut command = Command::new(env::current_exe().expect("this program has a path"));
+    command.arg(FLAG).arg(out);
+    for number in [
+        how.ranks,
+        how.batch_tokens,
+        how.segment_rows,
+        how.part.0,
+        how.part.1,
+    ] {
+        command.arg(number.to_string());
+    }
+    command.args(inputs);
+    command
+}
+
+/// A subject that was started.
+pub(crate) struct Running {
+    child: Child,
+    told: PathBuf,
+}
+
+/// How a subject ended.
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    /// What it said on standard error.
+    pub(crate) told: String,
+}
+
+/// Starts a subject whose operations below `tap.root` are counted.
+pub(crate) fn start(mut command: Command, tap: &Tap, fault: Option<Fault>) -> Running {
+    static STARTED: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let count = STARTED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let told = tap.log.with_file_name(format!("told-{count}"));
+    tap.put_on(&mut command, fault);
+    let child = command
+        .stderr(File::create(&told).expect("there is room"))
+        .spawn()
+        .expect("this program starts again");
+    Running { child, told }
+}
+
+impl Running {
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn kill(mut self) -> Ended {
+        self.child.kill().expect("it is our own");
+        self.wait()
+    }
+
+    /// Waits until it has stopped itself, at [`Manner::Stop`](crate::points::Manner::Stop); false if it ended before.
+    pub(crate) fn wait_for_stop(&mut self) -> bool {
+        let stat = format!("/proc/{}/stat", self.process());
+        self.poll("stop", |child| {
+            if child.try_wait().expect("it is our own").is_some() {
+                return Some(false);
+            }
+            let stat = fs::read_to_string(&stat).unwrap_or_default();
+            let (_, state) = stat.rsplit_once(") ")?;
+            state.starts_with('T').then_some(true)
+        })
+    }
+
+    /// Lets a stopped subject go on.
+    pub(crate) fn go_on(&self) {
+        let told = Command::new("kill")
+            .arg("-CONT")
+            .arg(self.process().to_string())
+            .status();
+        assert!(told.is_ok_and(|status| status.success()), "kill -CONT");
+    }
+
+    pub(crate) fn wait(mut self) -> Ended {
+        let status = self.poll("end", |child| child.try_wait().expect("it is our own"));
+        let told = fs::read(&self.told).expect("it was made when it started");
+        Ended {
+            status,
+            told: String::from_utf8_lossy(&told).into_owned(),
+        }
+    }
+
+    fn poll<T>(&mut self, what: &str, mut done: impl FnMut(&mut Child) -> Option<T>) -> T {
+        let started = Instant::now();
+        loop {
+            if let Some(done) = done(&mut self.child) {
+                return done;
+            }
+            if started.elapsed() > LIMIT {
+                let _ = self.child.kill();
+                panic!(
+                    "it does not {what}; so far it said: {}",
+                    fs::read_to_string(&self.told).unwrap_or_default()
+                );
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Ended {
+    /// Whether it was killed with SIGKILL; anything else that is no exit is a crash of its own.
+    pub(crate) fn was_killed(&self) -> bool {
+        self.status.signal() == Some(9)
+    }
+
+    /// That it ended by itself, without a panic, and in which way.
+    pub(crate) fn code(&self) -> i32 {
+        assert!(
+            !self.told.contains("panicked"),
+            "it panicked: {}",
+            self.told
+        );
+        self.status
+            .code()
+            .unwrap_or_else(|| panic!("{}: {}", self.status, self.told))
+    }
+
+    pub(crate) fn assert_success(&self) {
+        assert_eq!(self.code(), 0, "{}", self.told);
+    }
+}
