@@ -7,6 +7,9 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use common::Run;
 use common::forge::{Forged, seal, unseal};
@@ -529,8 +532,12 @@ fn what_is_no_file_is_no_segment_and_is_not_waited_for() {
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
     fs::create_dir(&directory).unwrap();
-    let found = scanned(&run).unwrap().damaged;
-    assert_eq!([&found[0].path, &found[1].path], [&pipe, &directory]);
+    let (shards, format) = (run.shards(), run.format.clone());
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || sender.send(scan(&[shards], &format)));
+    let found = receiver.recv_timeout(Duration::from_secs(60));
+    let damaged = found.expect("nobody will ever write").unwrap().damaged;
+    assert_eq!([&damaged[0].path, &damaged[1].path], [&pipe, &directory]);
     go_on(&run);
 }
 
