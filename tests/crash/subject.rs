@@ -43,6 +43,14 @@ impl How {
         segment_rows: 4,
         part: (0, 1),
     };
+
+    /// A part of a run; of none, their merge.
+    pub(crate) const fn part(index: u64, count: u64) -> Self {
+        Self {
+            part: (index, count),
+            ..Self::PLAIN
+        }
+    }
 }
 
 /// Runs as the subject if this process was started as one.

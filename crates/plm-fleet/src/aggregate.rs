@@ -73,6 +73,7 @@ pub fn aggregate_parts(
     if layout.claim().exists()
         && let Some(report) = finished(&layout)?
     {
+        remove_unpacked_inputs(&layout);
         return Ok(report);
     }
 

@@ -114,8 +114,9 @@ impl Progress {
     }
 }
 
-/// The rows in whole segments, in increasing order.
+/// The rows in whole segments, in increasing order; what is not whole makes way.
 fn durable_rows(shards: &Path, format: &RunFormat) -> Result<Vec<RowId>, Error> {
+    plm_shards::sweep_leftovers(shards)?;
     let durable = plm_shards::scan(&[shards.to_owned()], format)?;
     for damaged in &durable.damaged {
         plm_shards::set_aside(&damaged.path)?;

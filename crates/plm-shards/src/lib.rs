@@ -50,6 +50,6 @@ pub use embeddings::EmbeddingsFile;
 pub use error::{Error, NamedRows};
 pub use expect::Expectation;
 pub use provenance::{InputDigest, Provenance};
-pub use shards::{DamagedSegment, DurableRows, rows_in_f32, scan, set_aside};
+pub use shards::{DamagedSegment, DurableRows, rows_in_f32, scan, set_aside, sweep_leftovers};
 pub use sink::SegmentSink;
 pub use verify::{VerifyReport, verify};
