@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, reason = "how much was tried is told")]
 
 mod changed_inputs;
+mod damage;
 mod disk;
 mod effort;
 mod failing_disks;
