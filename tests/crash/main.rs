@@ -64,6 +64,10 @@ fn main() -> ExitCode {
             kills::damaged_segments_are_made_again,
         ),
         trial(
+            "the_simulated_disk_is_the_real_one_until_its_power_is_cut",
+            power_cuts::the_disk_is_known,
+        ),
+        trial(
             "a_run_whose_power_is_cut_finishes_with_the_same_bytes",
             power_cuts::power_is_cut_at_any_operation,
         ),

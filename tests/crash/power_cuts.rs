@@ -23,6 +23,29 @@ fn cuts(seed: u64) -> [Cut; 5] {
     ]
 }
 
+/// The operations that are told are all that there are: done again, they make the same files.
+pub(crate) fn the_disk_is_known(_effort: Effort) {
+    let scene = Scene::new();
+    let half = Scene::count_operations(How::PLAIN) / 2;
+    for fault in [
+        Some(Fault {
+            at: half,
+            manner: Manner::KillHalf,
+        }),
+        None,
+    ] {
+        scene.run(How::PLAIN, fault);
+        let there = scene.contents();
+        cut_power(&scene.tap, Cut::Kept);
+        let again = scene.contents();
+        assert!(there.keys().eq(again.keys()));
+        for (path, bytes) in &there {
+            assert!(again[path] == *bytes, "{}", path.display());
+        }
+    }
+    scene.assert_finished();
+}
+
 /// Killed at an operation and cut off there; in every other case, killed twice before the cut, so that what the first try
 /// left unsynced is the second one's to see to.
 pub(crate) fn power_is_cut_at_any_operation(effort: Effort) {

@@ -166,6 +166,15 @@ impl Scene {
         files
     }
 
+    /// All of them, and what is in them.
+    pub(crate) fn contents(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let read = |path: PathBuf| {
+            let bytes = fs::read(&path).expect("it is there");
+            (path, bytes)
+        };
+        self.files().into_iter().map(read).collect()
+    }
+
     /// `shards`, or its directories of parts.
     fn shard_directories(&self) -> Vec<PathBuf> {
         let shards = self.out().join("shards");

@@ -211,6 +211,14 @@ impl Running {
     }
 }
 
+impl Drop for Running {
+    /// A test that fails leaves no process behind, least of all one that has stopped.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 impl Ended {
     /// Whether it was killed with SIGKILL; anything else that is no exit is a crash of its own.
     pub(crate) fn was_killed(&self) -> bool {

@@ -6,7 +6,12 @@
 # without the patch, or the table says so. A patch that no longer applies is an error: write it anew.
 set -eu
 cd "$(dirname "$0")/../.."
-. crates/plm-shards/build-tools.sh
+# In a function, whose arguments it may change.
+build_tools() {
+    set --
+    . crates/plm-shards/build-tools.sh
+}
+build_tools
 tree=$PWD
 planted=$tree/tests/planted
 copy=$(mktemp -d)
@@ -63,11 +68,11 @@ done <"$copy/noticers"
 
 for name in "$@"; do
     patch=$planted/$name.patch
-    if ! patch -p1 --forward --batch --fuzz=0 --dry-run <"$patch" >"$log" 2>&1; then
+    if ! git apply --check "$patch" >"$log" 2>&1; then
         tell "$name" "" "DOES NOT APPLY"
         continue
     fi
-    patch -p1 --batch --quiet <"$patch"
+    git apply "$patch"
     noticers "$patch" >"$copy/noticers"
     while read -r arguments; do
         result=$(outcome "$arguments")
@@ -77,7 +82,7 @@ for name in "$@"; do
         esac
         tell "$name" "$arguments" "$result"
     done <"$copy/noticers"
-    patch -p1 --batch --quiet --reverse <"$patch"
+    git apply --reverse "$patch"
 done
 [ "$failures" = 0 ] || {
     echo "$failures of these are not as they should be" >&2
