@@ -103,6 +103,24 @@ pub(crate) fn damaged_segments_are_made_again(effort: Effort) {
     }
 }
 
+/// Each part is killed once, and so is the merge.
+pub(crate) fn killed_parts(effort: Effort) {
+    let tries = [How::part(0, 2), How::part(1, 2), How::part(0, 0)];
+    let count = Scene::count_operations(tries[0]);
+    for (turn, at) in effort.points(count, 4).into_iter().enumerate() {
+        for manner in effort.kinds(&MANNERS, turn) {
+            let scene = Scene::new();
+            for how in tries {
+                // A merge is done in fewer operations: then it is not killed.
+                scene.run(how, Some(Fault { at, manner }));
+                scene.assert_sound();
+                scene.run(how, None).assert_success();
+            }
+            scene.assert_finished();
+        }
+    }
+}
+
 /// What happened to some runs.
 #[derive(Default)]
 struct Tally {

@@ -60,6 +60,10 @@ fn main() -> ExitCode {
             kills::killed_at_any_moment,
         ),
         trial(
+            "parts_killed_at_any_operation_merge_into_the_same_bytes",
+            kills::killed_parts,
+        ),
+        trial(
             "damaged_segments_are_made_again",
             kills::damaged_segments_are_made_again,
         ),
