@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use plm_coordinator::{BatchPlan, RunOptions};
-use plm_core::{EmbeddingSink, EncoderLoader, RowId, SequenceSource};
+use plm_core::{EmbeddingSink, EncoderLoader, RowId, SequenceSource, sweep};
 use plm_index::FastaIndex;
 use plm_shards::{RunFormat, SegmentSink};
 
@@ -47,6 +47,7 @@ impl Progress {
             Vec::new()
         };
         let path = layout.part_report(config.part);
+        sweep(&path);
         let mut report: Option<PartReport> = path.exists().then(|| read_json(&path)).transpose()?;
         if let Some(report) = &mut report {
             let failed = &mut report.ranks.failed_rows;
