@@ -1,6 +1,5 @@
 //! The input is changed in place, and its time is set back.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::PathBuf;
 
@@ -95,7 +94,7 @@ pub(crate) fn between_two_tries(_effort: Effort) {
     };
     assert!(fickle.scene.run(Fickle::HOW, Some(kill)).was_killed());
     fickle.change(&fickle.other_content());
-    let before = contents(&fickle.scene);
+    let before = fickle.scene.contents();
     let refused = fickle.scene.run(Fickle::HOW, None);
     assert_eq!(refused.code(), REFUSED, "{}", refused.told);
     let claim = fickle.scene.out().join("fingerprint.json");
@@ -104,7 +103,7 @@ pub(crate) fn between_two_tries(_effort: Effort) {
         "{}",
         refused.told
     );
-    assert!(contents(&fickle.scene) == before, "the run is as it was");
+    assert!(fickle.scene.contents() == before, "the run is as it was");
 
     fickle.change(&fickle.original);
     fickle.scene.run(Fickle::HOW, None).assert_success();
@@ -112,14 +111,6 @@ pub(crate) fn between_two_tries(_effort: Effort) {
         .scene
         .reference
         .assert_vectors(&fickle.scene.out(), None);
-}
-
-fn contents(scene: &Scene) -> BTreeMap<PathBuf, Vec<u8>> {
-    let read = |path: PathBuf| {
-        let bytes = fs::read(&path).expect("it is there");
-        (path, bytes)
-    };
-    scene.files().into_iter().map(read).collect()
 }
 
 pub(crate) fn while_it_is_read(_effort: Effort) {

@@ -18,6 +18,8 @@ use crate::points::{Kind, Operation, Tap};
 /// What becomes of what was not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cut {
+    /// All is kept, as if everything had been synced.
+    Kept,
     /// All is undone: no name stays, and files are as long as they were when they were synced.
     Lost,
     /// Names stay, and their files are empty or as long as when they were synced.
@@ -254,20 +256,18 @@ impl Disk {
             } => {
                 let kept = tap.inodes.join(inode.to_string());
                 let mut bytes = fs::read(kept).expect("it has its second name for ever");
-                let zero_all = cut == Cut::Zeros;
+                let mut falls_to = |cuts: &[Cut]| match &mut coin {
+                    Some(coin) => coin.below(2) == 0,
+                    None => cuts.contains(&cut),
+                };
                 for range in unsynced {
-                    let keep = coin.as_mut().is_some_and(|coin| coin.below(2) == 0);
                     let end = (range.end as usize).min(bytes.len());
                     let start = (range.start as usize).min(end);
-                    if !keep {
+                    if falls_to(&[Cut::Zeros]) {
                         bytes[start..end].fill(0);
                     }
                 }
-                let shorten = match &mut coin {
-                    Some(coin) => coin.below(2) == 0,
-                    None => !zero_all,
-                };
-                if shorten && !unsynced.is_empty() {
+                if !unsynced.is_empty() && falls_to(&[Cut::Lost, Cut::NamesStay]) {
                     bytes.truncate(*synced_length as usize);
                 }
                 fs::write(path, bytes).expect("there is room");

@@ -1,12 +1,11 @@
 //! Killed with SIGKILL, over and over, at any operation and at any moment: then finished, with the same bytes.
 
-use std::fs;
-use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use plm_testkit::SplitMix64;
 
+use crate::damage::damage;
 use crate::effort::Effort;
 use crate::points::{Fault, Manner};
 use crate::scene::Scene;
@@ -93,7 +92,7 @@ pub(crate) fn damaged_segments_are_made_again(effort: Effort) {
         let ended = scene.run(How::PLAIN, Some(late));
         assert!(ended.was_killed());
         for _ in 0..=random.below(3) {
-            damage(&mut scene, &mut random).expect("there are segments");
+            assert!(damage(&mut scene, &mut random), "there are segments");
         }
         finish(&scene, &mut random);
         let aside = scene.files();
@@ -101,6 +100,24 @@ pub(crate) fn damaged_segments_are_made_again(effort: Effort) {
             .iter()
             .filter(|path| path.to_string_lossy().ends_with(".damaged"));
         assert_eq!(aside.count(), scene.damaged.len());
+    }
+}
+
+/// Each part is killed once, and so is the merge.
+pub(crate) fn killed_parts(effort: Effort) {
+    let tries = [How::part(0, 2), How::part(1, 2), How::part(0, 0)];
+    let count = Scene::count_operations(tries[0]);
+    for (turn, at) in effort.points(count, 4).into_iter().enumerate() {
+        for manner in effort.kinds(&MANNERS, turn) {
+            let scene = Scene::new();
+            for how in tries {
+                // A merge is done in fewer operations: then it is not killed.
+                scene.run(how, Some(Fault { at, manner }));
+                scene.assert_sound();
+                scene.run(how, None).assert_success();
+            }
+            scene.assert_finished();
+        }
     }
 }
 
@@ -136,7 +153,7 @@ impl Tally {
             let bound = how.ranks * (how.segment_rows - 1 + progress.batch_rows);
             assert!(lost <= bound as i64, "{lost} rows were lost: {death:?}");
             self.most_lost = self.most_lost.max(lost);
-            if random.below(3) == 0 && damage(&mut scene, random).is_some() {
+            if random.below(3) == 0 && damage(&mut scene, random) {
                 self.damaged += 1;
             }
             death = span.random_death(random);
@@ -187,27 +204,4 @@ fn finish(scene: &Scene, random: &mut SplitMix64) {
     scene.assert_finished();
     let computed = scene.progress_since(&ends).written_rows;
     assert_eq!(kept + computed, scene.reference.records.len() as u64);
-}
-
-/// Damages a segment of a run that is not finished, if there is one, and says which.
-fn damage(scene: &mut Scene, random: &mut SplitMix64) -> Option<PathBuf> {
-    if scene.out().join("run.json").exists() {
-        return None;
-    }
-    let mut segments = scene.segments();
-    segments.retain(|segment| !scene.damaged.contains(segment));
-    if segments.is_empty() {
-        return None;
-    }
-    let segment = segments.swap_remove(random.below(segments.len() as u64) as usize);
-    let mut bytes = fs::read(&segment).expect("it is there");
-    let place = random.below(bytes.len() as u64) as usize;
-    match random.below(3) {
-        0 => bytes[place] ^= 1 << random.below(8),
-        1 => bytes.truncate(place),
-        _ => bytes[place..].iter_mut().for_each(|byte| *byte = !*byte),
-    }
-    fs::write(&segment, bytes).expect("there is room");
-    scene.damaged.insert(segment.clone());
-    Some(segment)
 }

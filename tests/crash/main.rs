@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, reason = "how much was tried is told")]
 
 mod changed_inputs;
+mod damage;
 mod disk;
 mod effort;
 mod failing_disks;
@@ -59,8 +60,16 @@ fn main() -> ExitCode {
             kills::killed_at_any_moment,
         ),
         trial(
+            "parts_killed_at_any_operation_merge_into_the_same_bytes",
+            kills::killed_parts,
+        ),
+        trial(
             "damaged_segments_are_made_again",
             kills::damaged_segments_are_made_again,
+        ),
+        trial(
+            "the_simulated_disk_is_the_real_one_until_its_power_is_cut",
+            power_cuts::the_disk_is_known,
         ),
         trial(
             "a_run_whose_power_is_cut_finishes_with_the_same_bytes",

@@ -23,6 +23,29 @@ fn cuts(seed: u64) -> [Cut; 5] {
     ]
 }
 
+/// The operations that are told are all that there are: done again, they make the same files.
+pub(crate) fn the_disk_is_known(_effort: Effort) {
+    let scene = Scene::new();
+    let half = Scene::count_operations(How::PLAIN) / 2;
+    for fault in [
+        Some(Fault {
+            at: half,
+            manner: Manner::KillHalf,
+        }),
+        None,
+    ] {
+        scene.run(How::PLAIN, fault);
+        let there = scene.contents();
+        cut_power(&scene.tap, Cut::Kept);
+        let again = scene.contents();
+        assert!(there.keys().eq(again.keys()));
+        for (path, bytes) in &there {
+            assert!(again[path] == *bytes, "{}", path.display());
+        }
+    }
+    scene.assert_finished();
+}
+
 /// Killed at an operation and cut off there; in every other case, killed twice before the cut, so that what the first try
 /// left unsynced is the second one's to see to.
 pub(crate) fn power_is_cut_at_any_operation(effort: Effort) {
@@ -56,26 +79,36 @@ pub(crate) fn power_is_cut_at_any_operation(effort: Effort) {
 /// What a program has said is done, is done: also where the last try found everything there, whatever the tries before it
 /// had left unsynced.
 pub(crate) fn power_is_cut_after_the_end(effort: Effort) {
-    let count = Scene::count_operations(How::PLAIN);
-    // Near the end there is the most to get wrong.
-    let first = count - effort.times(10, count - 1);
-    for (turn, at) in (first..=count).rev().enumerate() {
+    let merge = How::part(0, 0);
+    let parts = [How::part(0, 2), How::part(1, 2)];
+    for (before, last) in [(&[][..], How::PLAIN), (&parts[..], merge)] {
         let scene = Scene::new();
-        if turn > 0 {
-            scene.run(
-                How::PLAIN,
-                Some(Fault {
-                    at,
-                    manner: Manner::KillBefore,
-                }),
-            );
+        let run_before = |scene: &Scene| {
+            for &how in before {
+                scene.run(how, None).assert_success();
+            }
+        };
+        run_before(&scene);
+        scene.run(last, None).assert_success();
+        let count = scene
+            .tap
+            .operations()
+            .last()
+            .expect("it makes files")
+            .number;
+        // Near the end there is the most to get wrong.
+        for at in count - effort.times(6, count - 1)..=count {
+            let scene = Scene::new();
+            run_before(&scene);
+            let manner = Manner::KillBefore;
+            scene.run(last, Some(Fault { at, manner }));
+            scene.run(last, None).assert_success();
+            cut_power(&scene.tap, Cut::Lost);
+            // What was removed may be back, until it is removed once more.
+            scene.assert_whole();
+            scene.run(last, None).assert_success();
+            scene.assert_finished();
         }
-        scene.run(How::PLAIN, None).assert_success();
-        cut_power(&scene.tap, Cut::Lost);
-        // What was removed may be back, until it is removed once more.
-        scene.assert_whole();
-        scene.run(How::PLAIN, None).assert_success();
-        scene.assert_finished();
     }
 }
 

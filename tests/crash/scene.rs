@@ -75,7 +75,6 @@ impl Scene {
     pub(crate) fn count_operations(how: How) -> u64 {
         let scene = Self::new();
         scene.run(how, None).assert_success();
-        scene.assert_finished();
         let operations = scene.tap.operations();
         operations.last().expect("it makes files").number
     }
@@ -164,6 +163,15 @@ impl Scene {
         }
         files.sort_unstable();
         files
+    }
+
+    /// All of them, and what is in them.
+    pub(crate) fn contents(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let read = |path: PathBuf| {
+            let bytes = fs::read(&path).expect("it is there");
+            (path, bytes)
+        };
+        self.files().into_iter().map(read).collect()
     }
 
     /// `shards`, or its directories of parts.

@@ -43,6 +43,14 @@ impl How {
         segment_rows: 4,
         part: (0, 1),
     };
+
+    /// A part of a run; of none, their merge.
+    pub(crate) const fn part(index: u64, count: u64) -> Self {
+        Self {
+            part: (index, count),
+            ..Self::PLAIN
+        }
+    }
 }
 
 /// Runs as the subject if this process was started as one.
@@ -200,6 +208,14 @@ impl Running {
             }
             thread::sleep(Duration::from_millis(2));
         }
+    }
+}
+
+impl Drop for Running {
+    /// A test that fails leaves no process behind, least of all one that has stopped.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -7,14 +7,6 @@ use crate::points::{Fault, Kind, Manner};
 use crate::scene::Scene;
 use crate::subject::{How, REFUSED, Running};
 
-/// Parts share one batch size.
-fn part(index: u64, count: u64) -> How {
-    How {
-        part: (index, count),
-        ..How::PLAIN
-    }
-}
-
 /// A run that has stopped with the lock in its hands, in the middle of its work.
 fn stopped_in_the_middle(scene: &Scene, how: How, at: u64) -> Running {
     let mut running = scene.start(
@@ -41,7 +33,7 @@ fn middle(how: How) -> u64 {
 }
 
 pub(crate) fn the_second_is_refused_and_the_first_finishes(_effort: Effort) {
-    for how in [How::PLAIN, part(1, 2)] {
+    for how in [How::PLAIN, How::part(1, 2)] {
         let scene = Scene::new();
         let first = stopped_in_the_middle(&scene, how, middle(how));
         let second = scene.run(how, None);
@@ -53,8 +45,8 @@ pub(crate) fn the_second_is_refused_and_the_first_finishes(_effort: Effort) {
         first.go_on();
         first.wait().assert_success();
         if how.part != How::PLAIN.part {
-            scene.run(part(0, 2), None).assert_success();
-            scene.run(part(0, 0), None).assert_success();
+            scene.run(How::part(0, 2), None).assert_success();
+            scene.run(How::part(0, 0), None).assert_success();
         }
         scene.assert_finished();
     }
@@ -70,13 +62,13 @@ pub(crate) fn a_killed_holder_holds_nothing(_effort: Effort) {
 
 pub(crate) fn two_parts_work_at_once(_effort: Effort) {
     let scene = Scene::new();
-    let first = stopped_in_the_middle(&scene, part(0, 2), middle(part(0, 2)));
-    scene.run(part(1, 2), None).assert_success();
-    let early = scene.run(part(0, 0), None);
+    let first = stopped_in_the_middle(&scene, How::part(0, 2), middle(How::part(0, 2)));
+    scene.run(How::part(1, 2), None).assert_success();
+    let early = scene.run(How::part(0, 0), None);
     assert_ne!(early.code(), 0, "part 1 is not done");
     first.go_on();
     first.wait().assert_success();
-    scene.run(part(0, 0), None).assert_success();
+    scene.run(How::part(0, 0), None).assert_success();
     scene.assert_finished();
 }
 
@@ -86,7 +78,7 @@ pub(crate) fn two_start_at_the_same_instant(effort: Effort) {
     for turn in 0..effort.times(20, 200) {
         let scene = Scene::new();
         let hows = match turn % 4 {
-            0 => [part(0, 2), part(1, 2)],
+            0 => [How::part(0, 2), How::part(1, 2)],
             _ => [How::PLAIN; 2],
         };
         let running = hows.map(|how| scene.start(how, None));
@@ -94,7 +86,7 @@ pub(crate) fn two_start_at_the_same_instant(effort: Effort) {
             let ended = running.wait();
             let code = ended.code();
             assert!(
-                code == 0 || code == REFUSED && ended.told.contains("process "),
+                code == 0 || code == REFUSED && ended.told.contains(" is in use by "),
                 "{}",
                 ended.told
             );
@@ -102,7 +94,7 @@ pub(crate) fn two_start_at_the_same_instant(effort: Effort) {
         });
         if turn % 4 == 0 {
             assert_eq!(codes, [0, 0]);
-            scene.run(part(0, 0), None).assert_success();
+            scene.run(How::part(0, 0), None).assert_success();
         } else {
             assert!(codes.contains(&0), "{codes:?}");
         }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use plm_coordinator::{FailedRow, Part, PlanConfig};
-use plm_core::{RowId, create_directory};
+use plm_core::{RowId, create_directory, sweep};
 use plm_index::FastaIndex;
 use plm_shards::{Aggregation, Expectation};
 
@@ -73,6 +73,7 @@ pub fn aggregate_parts(
     if layout.claim().exists()
         && let Some(report) = finished(&layout)?
     {
+        remove_unpacked_inputs(&layout);
         return Ok(report);
     }
 
@@ -185,6 +186,8 @@ impl Finish<'_> {
             seconds,
         };
         report.write(&self.layout.run_report())?;
+        // Of another process, which wanted to claim the directory at the same time as the one that did.
+        sweep(&self.layout.claim());
         remove_unpacked_inputs(self.layout);
         Ok(report)
     }

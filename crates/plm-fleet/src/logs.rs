@@ -1,7 +1,7 @@
 //! A log for people per rank, and metrics for programs.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -34,8 +34,10 @@ impl Logs {
             // Appended to, since a run that goes on after a crash should not lose what led to it.
             File::options()
                 .create(true)
+                .read(true)
                 .append(true)
                 .open(&path)
+                .and_then(end_line)
                 .map(|file| Mutex::new(BufWriter::new(file)))
                 .map_err(Error::io(path))
         };
@@ -122,6 +124,19 @@ impl Logs {
             _ => Ok(()),
         }
     }
+}
+
+/// Ends the last line, of which a killed run may have left half: what follows is a line of its own.
+fn end_line(mut file: File) -> io::Result<File> {
+    let mut last = [b'\n'];
+    if file.metadata()?.len() > 0 {
+        file.seek(SeekFrom::End(-1))?;
+        file.read_exact(&mut last)?;
+    }
+    if last != [b'\n'] {
+        file.write_all(b"\n")?;
+    }
+    Ok(file)
 }
 
 impl Observer for Logs {

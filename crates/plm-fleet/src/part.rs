@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use plm_coordinator::{BatchPlan, FailedRow, RunOptions};
-use plm_core::{EmbeddingSink, EncoderLoader, RowId, SequenceSource};
+use plm_core::{EmbeddingSink, EncoderLoader, RowId, SequenceSource, sweep};
 use plm_index::FastaIndex;
 use plm_shards::{RunFormat, SegmentSink};
 
@@ -47,8 +47,14 @@ impl Progress {
             config.segments.clone(),
         );
         let (mut done, damaged) = durable_rows(&shards, sink.format())?;
-        let report = read_report(&layout.part_report(config.part))?;
-        let mut suspects = Suspects::read(&layout.suspects(config.part))?;
+        let (report_path, suspects_path) = (
+            layout.part_report(config.part),
+            layout.suspects(config.part),
+        );
+        sweep(&report_path);
+        sweep(&suspects_path);
+        let report = read_report(&report_path)?;
+        let mut suspects = Suspects::read(&suspects_path)?;
         let mut failed = match (&report, config.resume) {
             (_, Resume::RetryFailed) => {
                 suspects = Suspects::default();
@@ -165,6 +171,7 @@ fn durable_rows(
     if !shards.exists() {
         return Ok((Vec::new(), Vec::new()));
     }
+    plm_shards::sweep_leftovers(shards)?;
     let durable = plm_shards::scan(&[shards.to_owned()], format)?;
     let set_aside = |damaged: plm_shards::DamagedSegment| -> Result<DamagedSegment, Error> {
         Ok(DamagedSegment {

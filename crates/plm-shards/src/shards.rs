@@ -50,15 +50,32 @@ pub(crate) fn sweep_rank_directory(rank_directory: &Path) -> Result<(), Error> {
     sweep_temporaries(rank_directory, SEGMENT_PREFIX)
 }
 
+/// Removes what killed writers left of segments below a directory that a
+/// [`SegmentSink`](crate::SegmentSink) was given: also those of ranks that a run that goes on does not
+/// have. Only to be called while no one writes there.
+///
+/// # Errors
+/// [`Error::Io`] if one can't be removed.
+pub fn sweep_leftovers(shard_directory: &Path) -> Result<(), Error> {
+    rank_directories(shard_directory)?
+        .iter()
+        .try_for_each(|rank_directory| sweep_rank_directory(rank_directory))
+}
+
+fn rank_directories(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    Ok(names(directory)?
+        .into_iter()
+        .filter(|name| name.starts_with(RANK_PREFIX))
+        .map(|name| directory.join(name))
+        .filter(|path| path.is_dir())
+        .collect())
+}
+
 /// The segments below these directories, in one order whatever the file system's.
 pub(crate) fn list_segments(shard_directories: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
     let mut segments = vec![];
     for directory in shard_directories {
-        for rank in names(directory)? {
-            let rank_directory = directory.join(&rank);
-            if !rank.starts_with(RANK_PREFIX) || !rank_directory.is_dir() {
-                continue;
-            }
+        for rank_directory in rank_directories(directory)? {
             segments.extend(
                 names(&rank_directory)?
                     .into_iter()
