@@ -69,13 +69,10 @@ pub(crate) fn file_systems_of_any_size(effort: Effort) {
     let step = effort.times(48, 4);
     let (mut failed, mut finished) = (0, 0);
     for kib in (4..).step_by(step as usize) {
-        mount(
-            &["-t", "tmpfs", "-o", &format!("size={kib}k"), "none"],
-            &scene.tap.root,
-        );
+        mount(&format!("size={kib}k"), &scene.tap.root);
         let ended = scene.run(How::PLAIN, None);
         let enough = assert_orderly(&scene, &ended);
-        mount(&["-o", "remount,size=64m"], &scene.tap.root);
+        mount("remount,size=64m", &scene.tap.root);
         scene.run(How::PLAIN, None).assert_success();
         scene.assert_finished();
         unmount(&scene.tap.root);
@@ -95,7 +92,7 @@ pub(crate) fn file_systems_of_any_size(effort: Effort) {
 
 pub(crate) fn a_file_system_that_is_read_only(_effort: Effort) {
     let scene = Scene::new();
-    mount(&["-t", "tmpfs", "-o", "size=64m", "none"], &scene.tap.root);
+    mount("size=64m", &scene.tap.root);
     for at in [0, 1, 100] {
         if at > 0 {
             let fault = Fault {
@@ -104,11 +101,11 @@ pub(crate) fn a_file_system_that_is_read_only(_effort: Effort) {
             };
             assert!(scene.run(How::PLAIN, Some(fault)).was_killed());
         }
-        mount(&["-o", "remount,ro"], &scene.tap.root);
+        mount("remount,ro", &scene.tap.root);
         let ended = scene.run(How::PLAIN, None);
         assert!(!assert_orderly(&scene, &ended));
         assert!(ended.told.contains("Read-only"), "{}", ended.told);
-        mount(&["-o", "remount,rw"], &scene.tap.root);
+        mount("remount,rw", &scene.tap.root);
     }
     scene.run(How::PLAIN, None).assert_success();
     scene.assert_finished();
@@ -138,9 +135,12 @@ pub(crate) fn a_directory_without_permission(_effort: Effort) {
     scene.assert_finished();
 }
 
-fn mount(arguments: &[&str], place: &Path) {
+/// Mounts a tmpfs, or changes one.
+fn mount(options: &str, place: &Path) {
+    // With a source that is named, nothing is added to the options of one that is changed: some that the kernel tells of are
+    // none that it takes from a user.
     let mounted = Command::new("mount")
-        .args(arguments)
+        .args(["-t", "tmpfs", "-o", options, "none"])
         .arg(place)
         .output()
         .expect("mount is there");
