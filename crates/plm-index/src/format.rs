@@ -210,7 +210,9 @@ fn read(path: &Path) -> Result<FastaIndex, Failure> {
         entries.push(entry);
     }
     if entries.last().map_or(0, |entry| entry.id_end) != id_bytes {
-        return Err(Failure::Damaged("its ids do not end with the last record's"));
+        return Err(Failure::Damaged(
+            "its ids do not end with the last record's",
+        ));
     }
     let ids = read_bytes(&mut body, id_bytes)?;
     let digest = body.into_inner().digest();
