@@ -10,16 +10,22 @@ cd "$(dirname "$0")/../.."
 seconds=${1:?usage: tests/fuzz/run.sh SECONDS [TARGET...]}
 shift
 . crates/plm-shards/build-tools.sh
-[ $# -gt 0 ] || set -- fasta index config_json safetensors
+[ $# -gt 0 ] || set -- $(basename -s .rs tests/fuzz/fuzz_targets/*.rs)
 toolchain=
 [ -n "${RUSTC_BOOTSTRAP:-}" ] || toolchain=+nightly
 for target in "$@"; do
+    case $target in
+        config_json | safetensors) features=checkpoints ;;
+        segment) features=segments ;;
+        *) features= ;;
+    esac
     corpus=tests/fuzz/corpus/$target
+    seeds=tests/fuzz/seeds/$target
     mkdir -p "$corpus"
-    # What a target may take at once is bounded: each input is small, so whoever asks for more
-    # believed what it says.
-    cargo $toolchain fuzz run --fuzz-dir tests/fuzz --target-dir "$CARGO_TARGET_DIR/fuzz" "$target" \
-        "$corpus" "tests/fuzz/seeds/$target" -- \
+    [ -d "$seeds" ] || seeds=
+    # Inputs are small, so a target that asks for much memory at once has believed what one says.
+    cargo $toolchain fuzz run --fuzz-dir tests/fuzz --target-dir "$CARGO_TARGET_DIR/fuzz" --features "$features" \
+        "$target" "$corpus" $seeds -- \
         -max_total_time="$seconds" -max_len=8192 -timeout=10 \
         -malloc_limit_mb=64 -rss_limit_mb=2048 -print_final_stats=1
 done
