@@ -274,6 +274,16 @@ fn what_changed_behind_the_same_size_and_time_is_noticed_at_reading_and_at_resum
 }
 
 #[test]
+fn a_record_that_came_to_stand_where_there_were_empty_lines_is_noticed() {
+    let workspace = Workspace::new();
+    let path = workspace.write("input", ">a\nACDE\n\n\n\n\n>b\nFG\n");
+    let index = workspace.build(&[&path], &IndexConfig::default()).unwrap();
+    change_secretly(&path, ">a\nACDE\n>c\n\n>b\nFG\n");
+    let error = index.reader().read(RowId(0), &mut Vec::new()).unwrap_err();
+    assert!(matches!(error, Error::InputChanged { .. }), "{error:?}");
+}
+
+#[test]
 fn a_record_longer_than_what_is_read_at_once_is_checked_to_its_end() {
     let workspace = Workspace::new();
     let lines = "ACDEFGHIKL\r\n".repeat(30_000);
