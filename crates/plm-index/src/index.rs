@@ -235,6 +235,11 @@ impl FirstRows {
         last <= Some(file)
     }
 
+    /// How many inputs have rows.
+    pub(crate) fn count(&self) -> usize {
+        self.starts.len()
+    }
+
     /// The input of a row that was pushed.
     pub(crate) fn file_of(&self, row: usize) -> u32 {
         let after = self
