@@ -197,7 +197,11 @@ pub fn create_directory(directory: &Path) -> io::Result<()> {
             let _ = sync_directory(parent);
             Ok(())
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound && parent != Path::new("") => {
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                && parent != Path::new("")
+                && !parent.is_dir() =>
+        {
             create_directory(parent)?;
             create_directory(directory)
         }
@@ -257,6 +261,9 @@ mod tests {
         fs::write(directory.join("file"), "").unwrap();
         assert!(create_directory(&directory.join("file")).is_err());
         assert!(create_directory(&directory.join("file/below")).is_err());
+        // Where nobody can make one, though all above it is there.
+        #[cfg(target_os = "linux")]
+        assert!(create_directory(Path::new("/proc/plm-core")).is_err());
         fs::remove_dir_all(&directory).unwrap();
     }
 
