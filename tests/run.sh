@@ -1,6 +1,6 @@
 #!/bin/sh
-# Passes the tests of the whole workspace, those that need h5py, and those with the FASTA files of other tools. Arguments go to `cargo test` instead, as in
-# `tests/run.sh -p plm-index` or `tests/run.sh goldens -- --nocapture`.
+# Passes the tests of the whole workspace, those that need h5py, and those with the FASTA files of other tools.
+# Arguments go to `cargo test` instead, as in `tests/run.sh -p plm-index` or `tests/run.sh goldens -- --nocapture`.
 set -eu
 cd "$(dirname "$0")/.."
 build_tools() {
