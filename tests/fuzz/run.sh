@@ -9,7 +9,12 @@ set -eu
 cd "$(dirname "$0")/../.."
 seconds=${1:?usage: tests/fuzz/run.sh SECONDS [TARGET...]}
 shift
-. crates/plm-shards/build-tools.sh
+# In a function, whose arguments are its own.
+build_tools() {
+    set --
+    . crates/plm-shards/build-tools.sh
+}
+build_tools
 [ $# -gt 0 ] || set -- $(basename -s .rs tests/fuzz/fuzz_targets/*.rs)
 toolchain=
 [ -n "${RUSTC_BOOTSTRAP:-}" ] || toolchain=+nightly

@@ -31,6 +31,8 @@
 //!
 //! A record's sequence lines end where the next record of the same input starts, or with the text.
 //! The records of an input follow each other, and inputs follow in the order of the list.
+//! An id is one word: it holds no ASCII white space and no NUL byte, and only a record that was
+//! skipped for having none is without.
 //!
 //! Version 1 had the same layout. It is not taken up, for its records were not refused for a NUL
 //! byte in their id, or for a carriage return without a line feed.
