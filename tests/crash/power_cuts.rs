@@ -126,8 +126,10 @@ pub(crate) fn power_is_cut_after_the_end(effort: Effort) {
         for at in count - effort.times(6, count - 1)..=count + 1 {
             let scene = Scene::new();
             run_before(&scene);
-            let manner = Manner::KillBefore;
-            scene.run(last, Some(Fault { at, manner }));
+            if at <= count {
+                let manner = Manner::KillBefore;
+                scene.run(last, Some(Fault { at, manner }));
+            }
             scene.run(last, None).assert_success();
             cut_power(&scene.tap, Cut::Lost);
             // What was removed may be back, until it is removed once more.
