@@ -1,6 +1,6 @@
 #!/bin/sh
-# Passes the tests of the whole workspace, and those that need h5py. Arguments go to `cargo test` instead, as in
-# `tests/run.sh -p plm-index` or `tests/run.sh goldens -- --nocapture`.
+# Passes the tests of the whole workspace, those that need h5py, and those with the FASTA files of other tools. Arguments
+# go to `cargo test` instead, as in `tests/run.sh -p plm-index` or `tests/run.sh goldens -- --nocapture`.
 set -eu
 cd "$(dirname "$0")/.."
 build_tools() {
@@ -16,3 +16,10 @@ if [ $# -gt 0 ]; then
 fi
 cargo test --workspace --locked
 cargo test --workspace --locked h5py -- --ignored
+PLM_TEST_FASTA_FOLDER=$CARGO_TARGET_DIR/torture
+export PLM_TEST_FASTA_FOLDER
+if "$tools_python" crates/plm-index/tests/torture.py "$PLM_TEST_FASTA_FOLDER"; then
+    cargo test --workspace --locked --test index torture -- --ignored
+else
+    echo "tests/run.sh: the FASTA files of other tools could not be fetched: the tests with them were ignored" >&2
+fi

@@ -193,6 +193,10 @@ impl Disk {
                 let new = Some((to, self.by_inode[&inode]));
                 self.change(directory, Change { gone: name, new });
             }
+            Kind::Link => {
+                let new = name.map(|name| (name, self.by_inode[&inode]));
+                self.change(directory, Change { gone: None, new });
+            }
             Kind::Unlink => self.change(
                 directory,
                 Change {

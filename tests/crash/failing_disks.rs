@@ -10,7 +10,7 @@ use std::process::Command;
 use crate::effort::Effort;
 use crate::points::{Errno, Fault, Manner};
 use crate::scene::Scene;
-use crate::subject::{self, Ended, FAILED, How};
+use crate::subject::{self, Ended, FAILED, How, REFUSED};
 use crate::tell;
 
 /// That a run on a broken disk came to an end that it should, and whether it is finished.
@@ -68,11 +68,26 @@ pub(crate) fn file_systems_of_any_size(effort: Effort) {
     let scene = Scene::new();
     let step = effort.times(48, 4);
     let (mut failed, mut finished, mut largest) = (0, 0, 0);
+    let beginning = beginning();
     for kib in (4_u64..).step_by(step as usize) {
-        mount(&format!("size={kib}k"), &scene.tap.root);
-        let ended = scene.run(How::PLAIN, None);
+        // What is there before the run begins is looked at, so that it is others who fill the rest meanwhile.
+        mount("size=8m", &scene.tap.root);
+        let mut running = scene.start(
+            How::PLAIN,
+            Some(Fault {
+                at: beginning,
+                manner: Manner::Stop,
+            }),
+        );
+        assert!(running.wait_for_stop(), "it ended before it began");
+        let others = scene.tap.root.join("others");
+        let free = plm_fleet::shards::available_bytes(&scene.tap.root).expect("it is mounted");
+        let fill = vec![0; free.saturating_sub(kib * 1024) as usize];
+        fs::write(&others, fill).expect("there is room for as much");
+        running.go_on();
+        let ended = running.wait();
         let enough = assert_orderly(&scene, &ended);
-        mount("remount,size=64m", &scene.tap.root);
+        fs::remove_file(&others).expect("it is ours");
         scene.run(How::PLAIN, None).assert_success();
         scene.assert_finished();
         unmount(&scene.tap.root);
@@ -113,6 +128,33 @@ pub(crate) fn a_file_system_that_is_read_only(_effort: Effort) {
     scene.run(How::PLAIN, None).assert_success();
     scene.assert_finished();
     unmount(&scene.tap.root);
+}
+
+/// The operation at which a run has found that there is room, and begins.
+fn beginning() -> u64 {
+    let scene = Scene::new();
+    scene.run(How::PLAIN, None).assert_success();
+    let operations = scene.tap.operations();
+    let log = operations
+        .iter()
+        .find(|operation| operation.path.ends_with("out/logs/metrics.jsonl"));
+    log.expect("there are logs").number
+}
+
+pub(crate) fn a_file_system_that_is_too_small(_effort: Effort) {
+    let scene = Scene::new();
+    for size in ["size=64k", "size=256k"] {
+        mount(size, &scene.tap.root);
+        let ended = scene.run(How::PLAIN, None);
+        assert_eq!(ended.code(), REFUSED, "{}", ended.told);
+        assert!(ended.told.contains("are free"), "{}", ended.told);
+        scene.assert_sound();
+        assert!(scene.segments().is_empty());
+        mount("remount,size=64m", &scene.tap.root);
+        scene.run(How::PLAIN, None).assert_success();
+        scene.assert_finished();
+        unmount(&scene.tap.root);
+    }
 }
 
 /// As root, the subject is another user: root may write anywhere.

@@ -88,6 +88,10 @@ fn main() -> ExitCode {
             failing_disks::file_systems_of_any_size,
         ),
         mounting(
+            "a_file_system_that_is_too_small_is_told_of_before_anything_is_computed",
+            failing_disks::a_file_system_that_is_too_small,
+        ),
+        mounting(
             "a_read_only_file_system_is_an_ordinary_error",
             failing_disks::a_file_system_that_is_read_only,
         ),

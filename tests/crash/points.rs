@@ -137,6 +137,8 @@ pub(crate) enum Kind {
     Rename {
         to: PathBuf,
     },
+    /// A further name for a file.
+    Link,
     Unlink,
     MakeDirectory,
 }
@@ -157,6 +159,7 @@ impl Operation {
                 "truncate" => Kind::Truncate { length },
                 "sync" => Kind::Sync { length },
                 "rename" => Kind::Rename { to: to.into() },
+                "link" => Kind::Link,
                 "unlink" => Kind::Unlink,
                 "mkdir" => Kind::MakeDirectory,
                 other => panic!("nothing here is expected to {other}"),

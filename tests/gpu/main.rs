@@ -10,6 +10,7 @@
 )]
 
 mod formats;
+mod killed;
 mod overflow;
 #[path = "../reference/mod.rs"]
 mod reference;
@@ -28,6 +29,14 @@ const REQUIRE: &str = "PLM_FLEET_REQUIRE_GPUS";
 fn main() -> ExitCode {
     if let Some(out) = env::var_os(sticky::BREAK) {
         sticky::run_and_break(out.as_ref());
+        return ExitCode::SUCCESS;
+    }
+    if let Some(out) = env::var_os(sticky::POISON) {
+        sticky::run_with_poison(out.as_ref());
+        return ExitCode::SUCCESS;
+    }
+    if let Some(out) = env::var_os(killed::RUN) {
+        killed::run(out.as_ref());
         return ExitCode::SUCCESS;
     }
     let mut arguments = Arguments::from_args();
@@ -123,6 +132,16 @@ fn main() -> ExitCode {
             2,
             "a_run_that_a_sticky_error_ended_goes_on",
             sticky::a_run_that_a_sticky_error_ended_goes_on,
+        ),
+        trial(
+            1,
+            "a_sequence_that_breaks_gpus_fails_alone",
+            sticky::a_sequence_that_breaks_gpus_fails_alone,
+        ),
+        trial(
+            2,
+            "a_killed_run_ends_with_the_bytes_of_an_unbroken_one",
+            killed::a_killed_run_ends_with_the_bytes_of_an_unbroken_one,
         ),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use plm_core::{
     BoxError, Dtype, Encoder, EncoderLoader, EncoderSpec, PackedBatch, PooledBatch, Rank,
@@ -21,7 +22,7 @@ use crate::overflow;
 use crate::utilisation::Utilisation;
 
 /// `count` proteins of 20 to 1,000 residues, in no order.
-fn write_fasta(path: &Path, count: u64) {
+pub(crate) fn write_fasta(path: &Path, count: u64) {
     let mut random = SplitMix64::new(11);
     let mut fasta = String::new();
     for row in 0..count {
@@ -32,7 +33,7 @@ fn write_fasta(path: &Path, count: u64) {
     fs::write(path, fasta).expect("there is room");
 }
 
-fn config(devices: &str) -> RunConfig {
+pub(crate) fn config(devices: &str) -> RunConfig {
     RunConfig {
         devices: devices.parse().expect("they are devices"),
         dtype: Some(Dtype::Bf16),
@@ -245,17 +246,18 @@ fn size(directory: &Path) -> u64 {
         .sum()
 }
 
-/// A loader whose rank 1 meets a fault at its fourth batch.
+/// A loader whose rank 1 meets a fault at its fourth batch, and loads no encoder after that.
 struct Failing {
     loader: Esm2Loader,
     /// What happens then: an error, or something that makes the batch fail.
     fault: fn() -> Result<(), BoxError>,
+    has_failed: AtomicBool,
 }
 
 struct FailingEncoder<'a> {
     encoder: Box<dyn Encoder + 'a>,
     batches_left: Option<u32>,
-    fault: fn() -> Result<(), BoxError>,
+    failing: &'a Failing,
 }
 
 impl EncoderLoader for Failing {
@@ -264,10 +266,13 @@ impl EncoderLoader for Failing {
     }
 
     fn load(&self, rank: Rank) -> Result<Box<dyn Encoder + '_>, BoxError> {
+        if rank == Rank(1) && self.has_failed.load(Ordering::Relaxed) {
+            return Err("the GPU is gone".into());
+        }
         Ok(Box::new(FailingEncoder {
             encoder: self.loader.load(rank)?,
             batches_left: (rank == Rank(1)).then_some(3),
-            fault: self.fault,
+            failing: self,
         }))
     }
 }
@@ -279,7 +284,10 @@ impl Encoder for FailingEncoder<'_> {
 
     fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError> {
         match &mut self.batches_left {
-            Some(0) => (self.fault)()?,
+            Some(0) => {
+                self.failing.has_failed.store(true, Ordering::Relaxed);
+                (self.failing.fault)()?;
+            }
             Some(left) => *left -= 1,
             None => {}
         }
@@ -324,7 +332,11 @@ pub(crate) fn run_thousand(
     let loader =
         Esm2Loader::on_gpus(checkpoint, ordinals.to_vec(), Dtype::Bf16).expect("it can be read");
     let loader: Arc<dyn EncoderLoader> = match fault {
-        Some(fault) => Arc::new(Failing { loader, fault }),
+        Some(fault) => Arc::new(Failing {
+            loader,
+            fault,
+            has_failed: AtomicBool::new(false),
+        }),
         None => Arc::new(loader),
     };
     let devices = Devices::Cuda(ordinals.to_vec()).to_string();

@@ -4,13 +4,19 @@
 //! context with it. So a run may end by one, and goes on where it was in the next process.
 
 use std::env;
+use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
-use plm_core::BoxError;
-use plm_fleet::Error;
+use plm_core::{
+    BoxError, Dtype, Encoder, EncoderLoader, EncoderSpec, PackedBatch, PooledBatch, Rank, RowId,
+};
+use plm_esm2::{Checkpoint, Esm2Loader, Gpu, RELEASED};
+use plm_fleet::{Error, Model, run_multi_gpu_inference};
 
-use crate::runs::{run_thousand, vectors, write_thousand};
+use crate::runs::{config, run_thousand, vectors, write_thousand};
 
 /// Names the folder in which a process of its own is to run and break.
 pub(crate) const BREAK: &str = "PLM_FLEET_TEST_BREAKS_IN";
@@ -38,7 +44,7 @@ pub(crate) fn a_run_that_a_sticky_error_ended_goes_on() {
 
 /// Runs until the second GPU breaks, and tells how that ends.
 pub(crate) fn run_and_break(out: &Path) {
-    match run_thousand(out, "broken", &[0, 1], Some(break_the_second_gpu)) {
+    match run_thousand(out, "broken", &[0, 1], Some(|| break_gpu(1))) {
         Ok(report) => println!("finished all the same; {}", report.failed_ranks[0]),
         Err(Error::Coordinator(error)) => {
             let report = error.report().expect("the ranks had begun");
@@ -48,17 +54,107 @@ pub(crate) fn run_and_break(out: &Path) {
     }
 }
 
+/// Names the folder in which a process of its own, and those that take its place, run over a sequence that breaks GPUs.
+pub(crate) const POISON: &str = "PLM_FLEET_TEST_POISON_IN";
+
+/// The sequence.
+const POISON_ROW: RowId = RowId(500);
+
+pub(crate) fn a_sequence_that_breaks_gpus_fails_alone() {
+    let out = tempfile::tempdir().expect("there is room");
+    write_thousand(out.path());
+    let this = env::current_exe().expect("it runs");
+    let ended = Command::new(this)
+        .env(POISON, out.path())
+        .output()
+        .expect("it starts");
+    let told = String::from_utf8_lossy(&ended.stdout);
+    println!("{told}");
+    assert!(ended.status.success(), "{ended:?}");
+    // In its batch, alone, alone again, and then without it.
+    assert_eq!(told.matches("CUDA_ERROR").count(), 3, "{told}");
+    let ledger = out.path().join("poisoned/ledger.tsv");
+    let ledger = fs::read_to_string(ledger).expect("it is finished");
+    let failed: Vec<&str> = ledger
+        .lines()
+        .filter(|line| line.contains("\tfailed\t"))
+        .collect();
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    assert!(
+        failed[0].starts_with("500\tprotein_500\t")
+            && failed[0].contains("2 ranks failed on it alone"),
+        "{}",
+        failed[0]
+    );
+}
+
+/// Runs over a sequence that breaks GPUs; if that ends the run, another process takes this one's place.
+pub(crate) fn run_with_poison(out: &Path) {
+    let gpu = Gpu::open(0).expect("it is there");
+    let free_gib = gpu.memory().expect("it has some").free_bytes >> 30;
+    let checkpoint = Checkpoint::random(&RELEASED[2], 5);
+    let loader = Esm2Loader::on_gpus(checkpoint, vec![0], Dtype::Bf16).expect("it can be read");
+    let loader: Arc<dyn EncoderLoader> = Arc::new(Poisoned(loader));
+    let ended = run_multi_gpu_inference(
+        [out.join("proteins.fasta")],
+        &Model::Loader(loader),
+        out.join("poisoned"),
+        &config("cuda:0"),
+    );
+    match ended {
+        Ok(report) => println!("{free_gib} GiB free: {:?}", report.records),
+        Err(Error::Coordinator(error)) => {
+            let report = error.report().expect("the ranks had begun");
+            assert!(!report.suspects.is_empty());
+            println!("{free_gib} GiB free: {error}");
+            let this = env::current_exe().expect("it runs");
+            let refused = Command::new(this).env(POISON, out).exec();
+            panic!("{refused}");
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Breaks the GPU when it comes to [`POISON_ROW`].
+struct Poisoned(Esm2Loader);
+
+struct PoisonedEncoder<'a>(Box<dyn Encoder + 'a>);
+
+impl EncoderLoader for Poisoned {
+    fn spec(&self) -> &EncoderSpec {
+        self.0.spec()
+    }
+
+    fn load(&self, rank: Rank) -> Result<Box<dyn Encoder + '_>, BoxError> {
+        Ok(Box::new(PoisonedEncoder(self.0.load(rank)?)))
+    }
+}
+
+impl Encoder for PoisonedEncoder<'_> {
+    fn begin(&mut self, batch: &PackedBatch) {
+        self.0.begin(batch);
+    }
+
+    fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError> {
+        let mut rows = batch.segments().iter().map(|segment| segment.row);
+        if rows.any(|row| row == POISON_ROW) {
+            break_gpu(0)?;
+        }
+        self.0.encode(batch)
+    }
+}
+
 /// Runs a kernel that traps.
 #[cfg(feature = "cuda")]
 #[allow(unsafe_code, reason = "kernels are launched by pointer")]
-fn break_the_second_gpu() -> Result<(), BoxError> {
+fn break_gpu(ordinal: usize) -> Result<(), BoxError> {
     use candle_core::cuda_backend::cudarc::driver::LaunchConfig;
     use candle_core::{CudaDevice, backend::BackendDevice};
 
     const TRAP: &str =
         ".version 7.0\n.target sm_80\n.address_size 64\n.visible .entry trap_here() { trap; }";
 
-    let gpu = CudaDevice::new(1)?;
+    let gpu = CudaDevice::new(ordinal)?;
     let trap = gpu.get_or_load_custom_func("trap_here", "trap", TRAP)?;
     // SAFETY: it takes nothing and touches nothing; that it fails is the point.
     unsafe { trap.builder().launch(LaunchConfig::for_num_elems(1)) }?;
@@ -67,6 +163,6 @@ fn break_the_second_gpu() -> Result<(), BoxError> {
 }
 
 #[cfg(not(feature = "cuda"))]
-fn break_the_second_gpu() -> Result<(), BoxError> {
+fn break_gpu(_ordinal: usize) -> Result<(), BoxError> {
     Err("there is no GPU to break".into())
 }

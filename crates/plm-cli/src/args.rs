@@ -32,7 +32,11 @@ Exit codes:
   1  failed: nothing stands under a final name; the message says what to do
   2  the command line is wrong
   3  the input or the model was refused, before anything was computed
-  4  done, but some records failed: ledger.tsv, or for a part the last words, name them and say why";
+  4  done, but some records failed: ledger.tsv, or for a part the last words, name them and say why
+  130, 143  stopped by SIGINT (Ctrl-C) or SIGTERM; the same command goes on
+
+Signals to embed: SIGINT or SIGTERM once keeps what is computed and ends within seconds, twice ends at once;
+SIGUSR1 prints how far it is.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -91,6 +95,18 @@ pub(crate) struct EmbedArgs {
     /// Do part i of N only (i from 1), for job arrays; `plm-fleet aggregate` merges the parts
     #[arg(long, default_value = "1/1", value_name = "i/N", value_parser = parse_part)]
     pub(crate) shard: Part,
+
+    /// Discard what OUT holds, of this run or another, and begin anew
+    #[arg(long, conflicts_with = "retry_failed")]
+    pub(crate) restart: bool,
+
+    /// Try records that failed again, also those of a finished run
+    #[arg(long)]
+    pub(crate) retry_failed: bool,
+
+    /// How often this program has taken the place of one whose ranks all failed
+    #[arg(long, default_value_t = 0, hide = true)]
+    pub(crate) again: u32,
 }
 
 #[derive(Debug, Args)]
@@ -132,6 +148,10 @@ pub(crate) struct VerifyArgs {
     /// The output directory
     #[arg(value_name = "OUT")]
     pub(crate) out: PathBuf,
+
+    /// Also check that the run is of these FASTA files, record by record
+    #[arg(long, value_name = "FASTA", num_args = 1..)]
+    pub(crate) against: Vec<Input>,
 }
 
 #[derive(Debug, Args)]

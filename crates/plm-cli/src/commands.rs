@@ -4,14 +4,15 @@ use std::io::Write;
 use std::sync::Arc;
 
 use plm_fleet::{
-    Error, LongSequences, Model, PlanConfig, RunConfig, RunReport, SegmentConfig, aggregate_parts,
-    build_index, run_multi_gpu_inference, verify_run,
+    Error, LongSequences, Model, PlanConfig, Resume, RunConfig, RunReport, SegmentConfig,
+    aggregate_parts, build_index, run_multi_gpu_inference, verify_run, verify_run_against,
 };
 
 use crate::Exit;
 use crate::args::{AggregateArgs, EmbedArgs, IndexArgs, OnLong, VerifyArgs};
 use crate::progress::Progress;
-use crate::summary;
+use crate::signals::Signals;
+use crate::{again, summary};
 
 pub(crate) fn embed(args: &EmbedArgs) -> Result<Exit, Error> {
     let config = run_config(args)?;
@@ -23,6 +24,7 @@ pub(crate) fn embed(args: &EmbedArgs) -> Result<Exit, Error> {
         observer: Arc::clone(&progress) as _,
         ..config
     };
+    let signals = Signals::watch(config.stop.clone(), Arc::clone(&progress));
     let report = run_multi_gpu_inference(
         args.index.inputs.clone(),
         &args.model,
@@ -30,7 +32,16 @@ pub(crate) fn embed(args: &EmbedArgs) -> Result<Exit, Error> {
         &config,
     );
     progress.finish();
-    finished(&report?, args.index.out.as_path())
+    match report {
+        Ok(report) => finished(&report, args.index.out.as_path()),
+        Err(error) => match signals.received() {
+            Some(signal) => {
+                say(&format!("stopped: {}", crate::sentence(&error)));
+                Ok(Exit::Signal(signal))
+            }
+            None => Err(again::take_over(args, error)),
+        },
+    }
 }
 
 pub(crate) fn index(args: &IndexArgs) -> Result<Exit, Error> {
@@ -44,8 +55,12 @@ pub(crate) fn aggregate(args: &AggregateArgs) -> Result<Exit, Error> {
 }
 
 pub(crate) fn verify(args: &VerifyArgs) -> Result<Exit, Error> {
-    let report = verify_run(&args.out)?;
-    show(&summary::verified(&report, &args.out));
+    let report = if args.against.is_empty() {
+        verify_run(&args.out)?
+    } else {
+        verify_run_against(&args.out, args.against.clone())?
+    };
+    show(&summary::verified(&report, args));
     Ok(if report.records.failed > 0 {
         Exit::RecordsFailed
     } else {
@@ -85,12 +100,18 @@ fn run_config(args: &EmbedArgs) -> Result<RunConfig, Error> {
             .dtype(args.embeddings_dtype)
             .build()?,
         part: args.shard,
+        resume: match (args.restart, args.retry_failed) {
+            // What discarded it was an earlier try of this command.
+            (true, _) if args.again == 0 => Resume::Restart,
+            (_, true) if args.again == 0 => Resume::RetryFailed,
+            _ => Resume::Continue,
+        },
         ..RunConfig::default()
     })
 }
 
 /// Words beside the result, for people: standard error.
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     // A closed standard error is no reason to stop.
     let _ = writeln!(std::io::stderr(), "{text}");
 }

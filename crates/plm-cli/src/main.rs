@@ -3,10 +3,12 @@
 //! It must not know how anything is computed: it reads the command line, calls one function of
 //! plm-fleet, and says what came of it.
 
+mod again;
 mod args;
 mod commands;
 mod info;
 mod progress;
+mod signals;
 mod summary;
 mod words;
 
@@ -22,10 +24,24 @@ use crate::args::{Cli, Command};
 /// What the exit code tells a script; `--help` has the words. (2 is clap's, for usage.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exit {
-    Done = 0,
-    Failed = 1,
-    Refused = 3,
-    RecordsFailed = 4,
+    Done,
+    Failed,
+    Refused,
+    RecordsFailed,
+    /// Stopped by this one.
+    Signal(u8),
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Refused => 3,
+            Exit::RecordsFailed => 4,
+            Exit::Signal(signal) => signals::exit_code(signal),
+        })
+    }
 }
 
 fn main() -> ExitCode {
@@ -51,7 +67,7 @@ fn main() -> ExitCode {
             }
         }
     };
-    ExitCode::from(exit as u8)
+    exit.into()
 }
 
 fn run(command: &Command) -> Result<Exit, Error> {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use plm_fleet::{FastaIndex, RecordCounts, RunReport, VerifyReport};
 
+use crate::args::VerifyArgs;
 use crate::words::{count, duration, number};
 
 pub(crate) const DEMONSTRATION_MODEL: &str = "note: no --model was given, so this uses plm-tiny, \
@@ -82,6 +83,25 @@ pub(crate) fn run(report: &RunReport, out: &Path) -> String {
         duration(seconds.ranks),
         duration(seconds.aggregate)
     );
+    for worker in report.workers().filter(|worker| worker.reloads > 0) {
+        let _ = write!(
+            text,
+            "\nwarning: the encoder of {} failed and was loaded anew {}",
+            worker.rank,
+            match worker.reloads {
+                1 => "once".to_owned(),
+                times => format!("{times} times"),
+            }
+        );
+    }
+    for damaged in report.parts.iter().flat_map(|part| &part.damaged_segments) {
+        let _ = write!(
+            text,
+            "\nwarning: a segment was damaged and computed again: {} ({})",
+            damaged.path.display(),
+            damaged.reason
+        );
+    }
     for failure in &report.failed_ranks {
         let _ = write!(text, "\nwarning: {failure}; the other ranks did its work");
     }
@@ -125,14 +145,22 @@ pub(crate) fn index(index: &FastaIndex, path: &Path) -> String {
     )
 }
 
-pub(crate) fn verified(report: &VerifyReport, out: &Path) -> String {
-    format!(
+pub(crate) fn verified(report: &VerifyReport, args: &VerifyArgs) -> String {
+    let mut text = format!(
         "{} is whole: {} vectors of {} read and checked\n  records     {}",
-        out.display(),
+        args.out.display(),
         number(report.rows),
         report.hidden_size,
         outcomes(&report.records)
-    )
+    );
+    if !args.against.is_empty() {
+        let _ = write!(
+            text,
+            "\n  input       the same records, residue by residue, as in {}",
+            count(args.against.len() as u64, "file given")
+        );
+    }
+    text
 }
 
 /// Only the outcomes that occur.

@@ -25,14 +25,14 @@ mod run;
 mod stop;
 mod supervise;
 
-pub use config::{LaneConfig, LaneConfigBuilder};
+pub use config::{BatchTimeout, LaneConfig, LaneConfigBuilder};
 pub use error::Error;
 pub use observe::{NoObserver, Observer, RunEvent};
 pub use plan::{
     BatchPlan, LongSequences, Part, PlanConfig, PlanConfigBuilder, PlannedOutcome, SkipReason,
 };
 pub use report::{
-    Balance, CoordinatorReport, FailedRow, FailureKind, RankFailure, Stage, WorkerOutcome,
+    Balance, CoordinatorReport, FailedRow, FailureKind, RankFailure, Stage, Suspect, WorkerOutcome,
     WorkerReport,
 };
 pub use run::{RunOptions, run};

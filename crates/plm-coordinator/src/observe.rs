@@ -69,6 +69,11 @@ pub enum RunEvent<'a> {
         /// The record and the reason.
         row: &'a FailedRow,
     },
+    /// A rank's encoder failed and was loaded anew; what it failed on is tried in pieces.
+    EncoderReloaded {
+        /// Which rank's, and why.
+        failure: &'a RankFailure,
+    },
     /// A rank is out; its unfinished batches go to the others.
     RankFailed {
         /// Which, where and why.

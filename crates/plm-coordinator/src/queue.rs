@@ -20,13 +20,19 @@
 //! time between a write's return and the word that it was durable belongs to the writer, fenced or
 //! not. The price is paid where a *writer* hangs: what is in its sink is in doubt for good, nobody
 //! may do it again, and [`abandon`](WorkQueue::abandon) tells the others not to wait for it.
+//!
+//! # How one batch does not take all ranks with it
+//!
+//! A batch that a rank's encoder was at when the rank failed is a *suspect*: it may do the same to the next. So suspects, and
+//! batches that the plan sets apart for what an earlier run has seen of them, come after all others, one at a time and while no
+//! other batch is leased: if one of them ends the process, everything else is in a sink, and it is known which it was.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use plm_core::{BatchIndex, Rank, WorldSize};
 
-use crate::{BatchPlan, Part, StopToken};
+use crate::{BatchPlan, Part, RankFailure, StopToken, Suspect};
 
 /// The batches of a part, shared by all lanes of a run.
 #[derive(Debug)]
@@ -43,7 +49,19 @@ pub(crate) struct WorkQueue {
 struct State {
     /// `[world]`
     ranks: Vec<RankWork>,
+    /// Queued for whoever comes, once nothing else is.
+    apart: VecDeque<BatchIndex>,
+    /// What ranks have failed on, until it is durable.
+    suspicions: BTreeMap<BatchIndex, Suspicion>,
     missing: Missing,
+}
+
+/// What is held against a batch.
+#[derive(Debug)]
+struct Suspicion {
+    lost_ranks: u32,
+    /// The last of the failures.
+    failure: String,
 }
 
 #[derive(Debug, Default)]
@@ -89,20 +107,33 @@ impl State {
             .rev()
             .max_by_key(|work| work.queued.len())
     }
+
+    /// Whether the next batch that is set apart may be given out.
+    fn may_try_apart(&self) -> bool {
+        !self.apart.is_empty() && self.ranks.iter().all(|work| work.leased.is_empty())
+    }
 }
 
 impl WorkQueue {
     /// Every rank's stride of the part.
     pub(crate) fn new(plan: Arc<BatchPlan>, part: Part, world: WorldSize, stop: StopToken) -> Self {
         let ranks = world.ranks().map(|rank| RankWork {
-            queued: plan.rank_batches(part, rank, world).collect(),
+            queued: plan
+                .rank_batches(part, rank, world)
+                .filter(|&batch| !plan.is_apart(batch))
+                .collect(),
             ..RankWork::default()
         });
+        let apart = plan
+            .part_batches(part)
+            .filter(|&batch| plan.is_apart(batch));
         let rows = plan
             .part_batches(part)
             .map(|batch| plan.rows(batch).len() as u64);
         let state = State {
             ranks: ranks.collect(),
+            apart: apart.collect(),
+            suspicions: BTreeMap::new(),
             missing: Missing {
                 batches: plan.part_batches(part).count() as u64,
                 rows: rows.sum(),
@@ -126,15 +157,18 @@ impl WorkQueue {
     }
 
     /// The next batch of a rank: its own, or one from the back of the fullest queue, where the
-    /// batches lie that its owner would come to last.
+    /// batches lie that its owner would come to last; in the end those that are set apart.
     pub(crate) fn take(&self, rank: Rank) -> Take {
         let mut state = self.lock();
         if self.has_ended(&state, rank) {
             return Take::Ended;
         }
         let own = state.ranks[rank.0 as usize].queued.pop_front();
-        let Some(batch) = own.or_else(|| state.fullest()?.queued.pop_back()) else {
-            return Take::Drained;
+        let planned = own.or_else(|| state.fullest()?.queued.pop_back());
+        let batch = match planned {
+            Some(batch) => batch,
+            None if state.may_try_apart() => state.apart.pop_front().expect("one is there"),
+            None => return Take::Drained,
         };
         state.ranks[rank.0 as usize].leased.insert(batch);
         Take::Batch(batch)
@@ -146,7 +180,7 @@ impl WorkQueue {
     /// stops too, and its writer's [`release`](Self::release) wakes everyone.
     pub(crate) fn wait(&self, rank: Rank) {
         let mut state = self.lock();
-        while !self.has_ended(&state, rank) && state.fullest().is_none() {
+        while !self.has_ended(&state, rank) && state.fullest().is_none() && !state.may_try_apart() {
             state = self
                 .changed
                 .wait(state)
@@ -166,6 +200,9 @@ impl WorkQueue {
         let was_leased = work.leased.remove(&batch);
         debug_assert!(was_leased, "{rank} writes {batch}, which it does not hold");
         work.in_sink.push(batch);
+        if state.may_try_apart() {
+            self.changed.notify_all();
+        }
         true
     }
 
@@ -173,18 +210,31 @@ impl WorkQueue {
     pub(crate) fn durable(&self, rank: Rank) {
         let mut state = self.lock();
         for batch in std::mem::take(&mut state.ranks[rank.0 as usize].in_sink) {
+            state.suspicions.remove(&batch);
             state.missing.batches -= 1;
             state.missing.rows -= self.plan.rows(batch).len() as u64;
         }
         self.changed.notify_all();
     }
 
-    /// Takes a rank out, and gives back what its sink has not seen.
-    pub(crate) fn fence(&self, rank: Rank) {
+    /// Takes a rank out, and gives back what its sink has not seen; `in_encoder` are the batches that its encoder failed on, if
+    /// it was its encoder that failed.
+    pub(crate) fn fence(&self, rank: Rank, failure: &RankFailure, in_encoder: &[BatchIndex]) {
         let mut state = self.lock();
         let work = &mut state.ranks[rank.0 as usize];
         work.fenced = true;
-        let leased = std::mem::take(&mut work.leased);
+        let mut leased = std::mem::take(&mut work.leased);
+        for &batch in in_encoder {
+            if leased.remove(&batch) {
+                let suspicion = state.suspicions.entry(batch).or_insert(Suspicion {
+                    lost_ranks: 0,
+                    failure: String::new(),
+                });
+                suspicion.lost_ranks += 1;
+                suspicion.failure = failure.to_string();
+                state.apart.push_back(batch);
+            }
+        }
         self.give_back(&mut state, leased);
     }
 
@@ -210,6 +260,17 @@ impl WorkQueue {
         self.lock().missing
     }
 
+    /// The batches that ranks have failed on and that are not durable.
+    pub(crate) fn suspects(&self) -> Vec<Suspect> {
+        let state = self.lock();
+        let suspects = state.suspicions.iter().map(|(&batch, suspicion)| Suspect {
+            rows: self.plan.rows(batch).to_vec(),
+            lost_ranks: suspicion.lost_ranks,
+            failure: suspicion.failure.clone(),
+        });
+        suspects.collect()
+    }
+
     fn has_ended(&self, state: &State, rank: Rank) -> bool {
         self.stop.is_stopped() || state.ranks[rank.0 as usize].fenced || state.is_finished()
     }
@@ -217,6 +278,10 @@ impl WorkQueue {
     /// Puts batches back to the front of the queues they came from, in the plan's order.
     fn give_back(&self, state: &mut State, batches: BTreeSet<BatchIndex>) {
         for batch in batches.into_iter().rev() {
+            if self.plan.is_apart(batch) || state.suspicions.contains_key(&batch) {
+                state.apart.push_front(batch);
+                continue;
+            }
             let planned = self.planned_rank(batch).0 as usize;
             state.ranks[planned].queued.push_front(batch);
         }
@@ -263,6 +328,31 @@ mod tests {
         assert!(queue.begin_write(rank, BatchIndex(batch)));
     }
 
+    fn failure() -> RankFailure {
+        RankFailure::hung(ZERO, crate::Stage::Encode, std::time::Duration::ZERO)
+    }
+
+    #[test]
+    fn what_a_rank_failed_on_comes_last_and_alone() {
+        let queue = queue(4, 2);
+        assert_eq!([take(&queue, ZERO), take(&queue, ZERO)], [0, 2]);
+        queue.fence(ZERO, &failure(), &[BatchIndex(0)]);
+        assert_eq!(
+            [take(&queue, ONE), take(&queue, ONE), take(&queue, ONE)],
+            [1, 3, 2]
+        );
+        for batch in [1, 3, 2] {
+            assert_eq!(queue.take(ONE), Take::Drained, "{batch} is still leased");
+            write(&queue, ONE, batch);
+        }
+        let suspects = queue.suspects();
+        assert_eq!((suspects.len(), suspects[0].lost_ranks), (1, 1));
+        assert_eq!(take(&queue, ONE), 0);
+        write(&queue, ONE, 0);
+        queue.durable(ONE);
+        assert!(queue.suspects().is_empty());
+    }
+
     #[test]
     fn a_rank_takes_its_stride_and_then_the_last_of_the_fullest() {
         let queue = queue(7, 2);
@@ -277,7 +367,7 @@ mod tests {
         let queue = queue(4, 2);
         assert_eq!([take(&queue, ZERO), take(&queue, ZERO)], [0, 2]);
         write(&queue, ZERO, 0);
-        queue.fence(ZERO);
+        queue.fence(ZERO, &failure(), &[]);
         assert_eq!(queue.take(ZERO), Take::Ended);
         let taken: Vec<u64> = (0..3).map(|_| take(&queue, ONE)).collect();
         assert_eq!(taken, [1, 3, 2]);
@@ -288,7 +378,7 @@ mod tests {
     fn late_results_of_a_fenced_rank_are_refused() {
         let queue = queue(1, 2);
         take(&queue, ZERO);
-        queue.fence(ZERO);
+        queue.fence(ZERO, &failure(), &[]);
         assert!(!queue.begin_write(ZERO, BatchIndex(0)));
         assert_eq!(take(&queue, ONE), 0);
     }
@@ -298,7 +388,7 @@ mod tests {
         let queue = queue(1, 2);
         take(&queue, ZERO);
         write(&queue, ZERO, 0);
-        queue.fence(ZERO);
+        queue.fence(ZERO, &failure(), &[]);
         queue.durable(ZERO);
         queue.release(ZERO);
         assert_eq!(queue.missing().batches, 0);
@@ -310,7 +400,7 @@ mod tests {
         let queue = queue(1, 2);
         take(&queue, ZERO);
         write(&queue, ZERO, 0);
-        queue.fence(ZERO);
+        queue.fence(ZERO, &failure(), &[]);
         assert_eq!(queue.take(ONE), Take::Drained);
         queue.release(ZERO);
         assert_eq!(take(&queue, ONE), 0);
@@ -321,7 +411,7 @@ mod tests {
         let queue = queue(2, 2);
         take(&queue, ZERO);
         write(&queue, ZERO, 0);
-        queue.fence(ZERO);
+        queue.fence(ZERO, &failure(), &[]);
         queue.abandon(ZERO);
         assert_eq!(take(&queue, ONE), 1);
         write(&queue, ONE, 1);

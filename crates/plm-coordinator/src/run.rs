@@ -179,6 +179,7 @@ fn conclude(
     let report = CoordinatorReport {
         workers: world.ranks().map(worker).collect(),
         failed_rows,
+        suspects: job.queue.suspects(),
         wall_seconds: wall.as_secs_f64(),
     };
 

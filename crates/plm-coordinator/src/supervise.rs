@@ -1,7 +1,7 @@
 //! Starts the lanes, and sees to it that a run ends though threads may not.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::unbounded;
 use plm_core::{Rank, WorldSize};
@@ -11,6 +11,9 @@ use crate::lane::{Job, Lane, LaneThread, Role, Watch, spawn};
 
 /// How often to look for calls that have begun since the last look.
 const TICK: Duration = Duration::from_millis(20);
+
+/// A look that comes so much later than it should was held up with all of the process, by Ctrl-Z say.
+const STANDSTILL: Duration = Duration::from_secs(2);
 
 /// Runs every rank of a world until each of its threads is over or is left behind.
 pub(crate) fn supervise(job: &Arc<Job>, world: WorldSize) -> Vec<Arc<Lane>> {
@@ -22,6 +25,8 @@ pub(crate) fn supervise(job: &Arc<Job>, world: WorldSize) -> Vec<Arc<Lane>> {
         lanes.push(lane);
         running.extend(threads);
     }
+    let mut stopped = None;
+    let mut last_look = Instant::now();
     while !running.is_empty() {
         let left = running
             .iter()
@@ -29,6 +34,19 @@ pub(crate) fn supervise(job: &Arc<Job>, world: WorldSize) -> Vec<Arc<Lane>> {
         let pause = left.fold(TICK, Duration::min);
         if let Ok(over) = ended.recv_timeout(pause) {
             join(&mut running, over);
+        }
+        let held_up = last_look.elapsed().saturating_sub(pause);
+        if held_up >= STANDSTILL {
+            running
+                .iter()
+                .for_each(|thread| watch(thread).forgive(held_up));
+        }
+        last_look = Instant::now();
+        if job.stop.is_stopped() {
+            let stopped: &mut Instant = stopped.get_or_insert_with(Instant::now);
+            if stopped.elapsed() >= job.config.stop_grace() {
+                running.retain(|thread| !is_left(thread));
+            }
         }
         running.retain(|thread| !has_hung(thread));
     }
@@ -51,6 +69,12 @@ fn join(running: &mut Vec<LaneThread>, (rank, role): (Rank, Role)) {
             .join()
             .expect("a lane's threads catch the panics of what they call");
     }
+}
+
+/// Whether a thread of a stopped run is not waited for any more: one that writes always is.
+fn is_left(thread: &LaneThread) -> bool {
+    thread.lane.leave();
+    thread.role != Role::Write
 }
 
 /// Whether a thread is in a call for too long. Its rank is then out; the thread itself can't be

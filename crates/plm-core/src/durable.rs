@@ -111,6 +111,25 @@ impl DurableFile {
         self.commit_as(path)
     }
 
+    /// As [`commit`](Self::commit), where there is no file of that name yet.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] if there is one, which then stays; else as [`commit`](Self::commit).
+    pub fn commit_new(self) -> io::Result<()> {
+        self.file.sync_all()?;
+        match fs::hard_link(&self.temporary, &self.path) {
+            // A file system without links: the only other way that leaves no half a file.
+            Err(error) if is_without_links(&error) && !self.path.try_exists()? => self.commit(),
+            linked => {
+                linked?;
+                let directory = self.path.parent().unwrap_or(Path::new("")).to_owned();
+                // The other name of what is now a file.
+                drop(self);
+                sync_directory(&directory)
+            }
+        }
+    }
+
     /// As [`commit`](Self::commit), under a name in the same directory that was not known before
     /// the content was, such as its digest.
     ///
@@ -144,6 +163,11 @@ impl Drop for DurableFile {
     }
 }
 
+fn is_without_links(error: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, Unsupported};
+    matches!(error.kind(), PermissionDenied | Unsupported)
+}
+
 /// Makes the names in a directory durable.
 ///
 /// # Errors
@@ -173,7 +197,11 @@ pub fn create_directory(directory: &Path) -> io::Result<()> {
             let _ = sync_directory(parent);
             Ok(())
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound && parent != Path::new("") => {
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                && parent != Path::new("")
+                && !parent.is_dir() =>
+        {
             create_directory(parent)?;
             create_directory(directory)
         }
@@ -206,6 +234,23 @@ mod tests {
     }
 
     #[test]
+    fn a_new_file_takes_no_others_place() {
+        let directory = directory("new");
+        let path = directory.join("file");
+        let new = |content: &[u8]| {
+            let mut file = DurableFile::create(&path).unwrap();
+            io::Write::write_all(&mut file, content).unwrap();
+            file.commit_new()
+        };
+        new(b"first").unwrap();
+        let refused = new(b"second").unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"first");
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    #[test]
     fn directories_are_made_with_those_above_them() {
         let directory = directory("directories");
         let deep = directory.join("a/b/c");
@@ -216,6 +261,9 @@ mod tests {
         fs::write(directory.join("file"), "").unwrap();
         assert!(create_directory(&directory.join("file")).is_err());
         assert!(create_directory(&directory.join("file/below")).is_err());
+        // Where nobody can make one, though all above it is there.
+        #[cfg(target_os = "linux")]
+        assert!(create_directory(Path::new("/proc/plm-core")).is_err());
         fs::remove_dir_all(&directory).unwrap();
     }
 

@@ -90,16 +90,27 @@ pub trait EncoderLoader: Send + Sync {
 pub trait Encoder {
     /// Tells of a batch that [`encode`](Self::encode) will be called with, after those that this was called with before: a
     /// device that queues work can begin, and does not stand still while its last results are fetched. What goes wrong is
-    /// for `encode` to say.
+    /// for `encode` to say. (An encoder that was loaded in another's place may be asked for batches that only the other was
+    /// told of.)
     fn begin(&mut self, _batch: &PackedBatch) {}
 
     /// One vector per sequence of the batch. A sequence's vector depends on its tokens and on
     /// nothing else, bit for bit: not on its neighbours in the batch, nor on the rank.
     ///
     /// # Errors
-    /// If the device fails; the rank is then done for. What is wrong with a single sequence goes into its
+    /// If the device fails. This encoder is then dropped, another is loaded, and the batch is tried in pieces; if none can be
+    /// loaded, the rank is done for. What is known to be wrong with a single sequence goes into its
     /// [`Note`](crate::Note) instead.
     fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError>;
+
+    /// The same in f32, by an encoder that computes in a smaller format: a last try for a sequence that
+    /// [`encode`](Self::encode) failed on. None if there is no other way than that of `encode`.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    fn encode_in_f32(&mut self, _batch: &PackedBatch) -> Result<Option<PooledBatch>, BoxError> {
+        Ok(None)
+    }
 }
 
 /// A record on its way out.

@@ -8,6 +8,12 @@ use serde::Deserialize;
 use crate::alphabet::{EOS, MASK, PAD, VOCABULARY};
 use crate::{Error, ModelShape};
 
+/// How large a model may be before its configuration is not to be believed: what it says decides how
+/// much memory is taken. The largest ESM-2 has 48 layers and a feed-forward block of 20,480.
+const MAX_LAYERS: usize = 1 << 10;
+/// Of everything else that is counted.
+const MAX_SIZE: usize = 1 << 16;
+
 /// An ESM-2's architecture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -103,8 +109,14 @@ impl File {
                 supported: supported.to_string(),
             })
         };
+        // Quoted, so that what comes from elsewhere stays on its line.
         let equals = |field, found: &str, supported: &str| {
-            must_be(field, &found, found == supported, &supported)
+            must_be(
+                field,
+                &format_args!("{found:?}"),
+                found == supported,
+                &format_args!("{supported:?}"),
+            )
         };
         let flag = |field, found: Option<bool>, supported: bool| {
             let found = found.unwrap_or(supported);
@@ -114,7 +126,10 @@ impl File {
             let found = found.unwrap_or(supported);
             must_be(field, &found, found == supported, &supported)
         };
-        let positive = |field, found: usize| must_be(field, &found, found > 0, &"at least 1");
+        let up_to = |field, found: usize, max: usize| {
+            let fits = (1..=max).contains(&found);
+            must_be(field, &found, fits, &format_args!("1 to {max}"))
+        };
 
         equals("model_type", &self.model_type, "esm")?;
         equals(
@@ -144,10 +159,10 @@ impl File {
             self.vocab_size == vocabulary,
             &vocabulary,
         )?;
-        positive("num_hidden_layers", self.num_hidden_layers)?;
-        positive("num_attention_heads", self.num_attention_heads)?;
-        positive("hidden_size", self.hidden_size)?;
-        positive("intermediate_size", self.intermediate_size)?;
+        up_to("num_hidden_layers", self.num_hidden_layers, MAX_LAYERS)?;
+        up_to("num_attention_heads", self.num_attention_heads, MAX_SIZE)?;
+        up_to("hidden_size", self.hidden_size, MAX_SIZE)?;
+        up_to("intermediate_size", self.intermediate_size, MAX_SIZE)?;
         let eps = self.layer_norm_eps;
         must_be(
             "layer_norm_eps",

@@ -28,6 +28,16 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// A file of the checkpoint is so large that it must be something else.
+    #[error(
+        "{path} has more than {max_bytes} bytes, which no such file of a model has: fetch it again"
+    )]
+    FileTooLarge {
+        /// The file.
+        path: PathBuf,
+        /// How many it may have.
+        max_bytes: u64,
+    },
     /// The configuration asks for something that this crate would compute wrongly.
     #[error("{path} has {field} = {found}; only {supported} is supported")]
     Unsupported {
@@ -69,6 +79,16 @@ pub enum Error {
         /// Why.
         #[source]
         source: safetensors::SafeTensorError,
+    },
+    /// A weights file breaks the safetensors format in what it says of a tensor.
+    #[error("{path} is no valid safetensors file: the tensor {name:?} {problem}")]
+    TensorLayout {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
     },
     /// A weights file is shorter or longer than its header says.
     #[error(
@@ -121,7 +141,7 @@ pub enum Error {
         found: String,
     },
     /// A tensor that no ESM-2 of this configuration has.
-    #[error("{path} has the tensor {name}, which ESM-2 with this config.json has no use for")]
+    #[error("{path} has the tensor {name:?}, which ESM-2 with this config.json has no use for")]
     UnexpectedTensor {
         /// The file.
         path: PathBuf,

@@ -215,6 +215,13 @@ impl Encoder for GpuEncoder<'_> {
         let pooled = self.vectors(batch)?;
         Ok(self.redo_in_f32(batch, pooled)?)
     }
+
+    fn encode_in_f32(&mut self, batch: &PackedBatch) -> Result<Option<PooledBatch>, BoxError> {
+        Ok(match self.dtype {
+            Dtype::F32 => None,
+            Dtype::F16 | Dtype::Bf16 => Some(self.in_f32(batch)?),
+        })
+    }
 }
 
 /// Refuses a GPU whose free memory the weights alone exceed, before they are read.

@@ -9,12 +9,12 @@ use plm_core::{RowId, create_directory, sweep};
 use plm_index::FastaIndex;
 use plm_shards::{Aggregation, Expectation};
 
-use crate::Error;
 use crate::claim::Claim;
 use crate::layout::Layout;
-use crate::ledger::Ledger;
+use crate::ledger::{self, Ledger};
 use crate::lock::Lock;
-use crate::report::{PartReport, RunReport, StageSeconds, read_json};
+use crate::report::{PartReport, RunReport, StageSeconds};
+use crate::{Error, sealed};
 
 /// Merges the parts of a run into `embeddings.h5` and `ledger.tsv` in `out_dir`, once all are
 /// there: the same bytes as one run makes. A run that is merged already is left as it is.
@@ -87,7 +87,7 @@ pub fn aggregate_parts(
     }
     let parts = done
         .iter()
-        .map(|(root, part)| read_json(&root.part_report(*part)))
+        .map(|(root, part)| sealed::read(&root.part_report(*part)))
         .collect::<Result<Vec<PartReport>, Error>>()?;
     let shard_directories: Vec<PathBuf> =
         done.iter().map(|(root, part)| root.shards(*part)).collect();
@@ -113,9 +113,22 @@ pub(crate) fn finished(layout: &Layout) -> Result<Option<RunReport>, Error> {
     let all_there = [layout.embeddings(), layout.ledger(), layout.run_report()]
         .iter()
         .all(|path| path.exists());
-    all_there
-        .then(|| RunReport::read(&layout.run_report()))
-        .transpose()
+    if !all_there {
+        return Ok(None);
+    }
+    let report = match RunReport::read(&layout.run_report()) {
+        Err(error @ Error::DamagedReport { .. }) => {
+            tracing::warn!(%error, "it is written anew");
+            return Ok(None);
+        }
+        report => report?,
+    };
+    let path = layout.ledger();
+    if report.ledger_digest.as_ref() != Some(&ledger::digest(&path)?) {
+        tracing::warn!(path = %path.display(), "not what was written: it is written anew");
+        return Ok(None);
+    }
+    Ok(Some(report))
 }
 
 /// The last step of a run, whose ranks are all done.
@@ -155,7 +168,7 @@ impl Finish<'_> {
         })?;
         let in_f32 = plm_shards::rows_in_f32(self.shard_directories, &format)?;
         let ledger = Ledger::new(self.index, &plan, &failed_rows).with_rows_in_f32(&in_f32);
-        ledger.write(&self.layout.ledger())?;
+        let ledger_digest = ledger.write(&self.layout.ledger())?;
         seconds.aggregate = merging.elapsed().as_secs_f64();
         seconds.total = started.elapsed().as_secs_f64();
         let report = RunReport {
@@ -169,6 +182,7 @@ impl Finish<'_> {
                 .collect(),
             failed_rows,
             parts,
+            ledger_digest: Some(ledger_digest),
             seconds,
         };
         report.write(&self.layout.run_report())?;

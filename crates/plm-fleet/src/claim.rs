@@ -7,10 +7,9 @@ use plm_index::FastaIndex;
 use plm_shards::EmbeddingsFile;
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
 use crate::fingerprint::Fingerprint;
 use crate::layout::Layout;
-use crate::report::{read_json, write_json};
+use crate::{Error, sealed};
 
 /// Whose an output directory is: written before anything is computed, never changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,10 +51,11 @@ impl Claim {
     /// before.
     pub(crate) fn stake(&self, layout: &Layout) -> Result<(), Error> {
         let path = layout.claim();
-        if path.exists() {
-            return Ok(());
+        if path.exists() || !sealed::write_new(&path, self)? {
+            // Perhaps only now, by another part of this run, or of another.
+            return self.check_against(&Self::read(layout)?, &path);
         }
-        write_json(&path, self)
+        Ok(())
     }
 
     /// That `embeddings.h5`, if it is there, is of this run: fingerprint.json may have been removed,
@@ -153,7 +153,7 @@ impl Claim {
     }
 
     pub(crate) fn read(layout: &Layout) -> Result<Self, Error> {
-        read_json(&layout.claim()).map_err(|error| match error {
+        sealed::read(&layout.claim()).map_err(|error| match error {
             Error::DamagedReport { path, source } => Error::DamagedFingerprint { path, source },
             other => other,
         })

@@ -10,6 +10,18 @@ use plm_shards::SegmentConfig;
 
 use crate::Devices;
 
+/// What becomes of what is in the output directory of the same run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Resume {
+    /// It is taken up: what is durable is not computed again, and what is finished stays.
+    #[default]
+    Continue,
+    /// The same, but records that failed are tried again.
+    RetryFailed,
+    /// It is discarded, even if it is another run's. (A part discards that part only, if it is one of the same run.)
+    Restart,
+}
+
 /// What a run does with its input, on which devices, and how. Each crate's own settings are
 /// checked where they are built.
 ///
@@ -39,6 +51,8 @@ pub struct RunConfig {
     pub segments: SegmentConfig,
     /// Which part of the work this run does, if others do the rest.
     pub part: Part,
+    /// What becomes of what is there already.
+    pub resume: Resume,
     /// Is told of the run's progress, from the ranks' own threads.
     pub observer: Arc<dyn Observer>,
     /// Ends the run early when asked to.
@@ -55,6 +69,7 @@ impl Default for RunConfig {
             lanes: LaneConfig::default(),
             segments: SegmentConfig::default(),
             part: Part::WHOLE,
+            resume: Resume::default(),
             observer: Arc::new(NoObserver),
             stop: StopToken::default(),
         }
@@ -71,6 +86,7 @@ impl fmt::Debug for RunConfig {
             .field("lanes", &self.lanes)
             .field("segments", &self.segments)
             .field("part", &self.part)
+            .field("resume", &self.resume)
             .finish_non_exhaustive()
     }
 }

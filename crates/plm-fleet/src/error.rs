@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use plm_esm2::GpuError;
 
-use crate::Devices;
+use crate::{Damage, Devices};
 
 /// Why a run did not do all that it should. Nothing stands half-written under a final name.
 #[derive(Debug, thiserror::Error)]
@@ -71,8 +71,8 @@ pub enum Error {
     },
     /// The output directory holds the results of another input, model or setting.
     #[error(
-        "{} belongs to another run: {differences}; choose another --out, or remove that directory \
-         if its results are not needed",
+        "{} belongs to another run: {differences}; choose another --out, or discard its results \
+         with --restart",
         path.display()
     )]
     OtherRun {
@@ -80,6 +80,30 @@ pub enum Error {
         path: PathBuf,
         /// What differs, as `setting: there, here`.
         differences: String,
+    },
+    /// A run that was held against FASTA files and is not of them.
+    #[error("{} is not of these inputs: {difference}", path.display())]
+    OtherInput {
+        /// The output directory.
+        path: PathBuf,
+        /// The first record that differs.
+        difference: String,
+    },
+    /// The file system has less room than the run will take.
+    #[error(
+        "{}: {} are free, and the run takes up to {}: make room, choose another --out, or store \
+         less with --embeddings-dtype f16",
+        path.display(),
+        gib(*available_bytes),
+        gib(*needed_bytes)
+    )]
+    NoSpace {
+        /// The output directory.
+        path: PathBuf,
+        /// What segments and result will take, at most.
+        needed_bytes: u64,
+        /// What is free.
+        available_bytes: u64,
     },
     /// Another process is at work on the same part of the run.
     #[error("{} is in use by {holder}: wait for it, or stop it", path.display())]
@@ -147,7 +171,7 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         #[source]
-        source: serde_json::Error,
+        source: Damage,
     },
     /// What says whose a directory is can't be read.
     #[error(
@@ -161,7 +185,7 @@ pub enum Error {
         path: PathBuf,
         /// What is wrong with it.
         #[source]
-        source: serde_json::Error,
+        source: Damage,
     },
     /// A file stands under the name of the result and is none.
     #[error(
@@ -218,6 +242,7 @@ impl Error {
             | Self::NothingToEmbed { .. }
             | Self::SequenceTooLong { .. }
             | Self::OtherRun { .. }
+            | Self::NoSpace { .. }
             | Self::InUse { .. } => true,
             // One without a report was raised before any rank was started.
             Self::Coordinator(error) => error.report().is_none(),
@@ -229,6 +254,16 @@ impl Error {
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
+    }
+}
+
+/// In GiB, or in MiB where that says more.
+fn gib(bytes: u64) -> String {
+    let mib = bytes as f64 / f64::from(1 << 20);
+    if mib < 1024.0 {
+        format!("{mib:.1} MiB")
+    } else {
+        format!("{:.1} GiB", mib / 1024.0)
     }
 }
 

@@ -1,8 +1,15 @@
 //! Where a run keeps its files: the one place that knows their names.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::Part;
+use crate::{Error, Part};
+
+/// What the names of parts' directories start with.
+pub(crate) const PART_PREFIX: &str = "part_";
+
+/// The file in a part's directory whose lock is the right to work there.
+pub(crate) const LOCK: &str = "lock";
 
 /// The output directory of a run.
 #[derive(Clone, Debug)]
@@ -46,6 +53,27 @@ impl Layout {
         in_part(self.root.join("shards"), part)
     }
 
+    /// Where the ranks of any part keep their segments, of those that are there.
+    pub(crate) fn all_shards(&self) -> Result<Vec<PathBuf>, Error> {
+        let whole = self.shards(Part::WHOLE);
+        if !whole.exists() {
+            return Ok(Vec::new());
+        }
+        let mut all = vec![whole.clone()];
+        for entry in fs::read_dir(&whole).map_err(Error::io(&whole))? {
+            let entry = entry.map_err(Error::io(&whole))?;
+            if entry.file_name().to_string_lossy().starts_with(PART_PREFIX) {
+                all.push(entry.path());
+            }
+        }
+        Ok(all)
+    }
+
+    /// What ranks of a part have failed on.
+    pub(crate) fn suspects(&self, part: Part) -> PathBuf {
+        self.shards(part).join("suspects.json")
+    }
+
     /// What a part says of itself once it is done.
     pub(crate) fn part_report(&self, part: Part) -> PathBuf {
         self.shards(part).join("part.json")
@@ -75,7 +103,7 @@ fn in_part(directory: PathBuf, part: Part) -> PathBuf {
         directory
     } else {
         directory.join(format!(
-            "part_{:05}_of_{:05}",
+            "{PART_PREFIX}{:05}_of_{:05}",
             part.index() + 1,
             part.count()
         ))

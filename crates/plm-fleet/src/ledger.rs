@@ -91,10 +91,14 @@ impl<'a> Ledger<'a> {
         counts
     }
 
-    pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
-        let write = || -> io::Result<()> {
+    /// Writes it, and gives its digest.
+    pub(crate) fn write(&self, path: &Path) -> Result<String, Error> {
+        let write = || -> io::Result<String> {
             let mut file = DurableFile::create(path)?;
-            let mut out = BufWriter::new(file.file());
+            let mut out = BufWriter::new(Digesting {
+                file: file.file(),
+                hasher: blake3::Hasher::new(),
+            });
             writeln!(out, "{HEADER}")?;
             for record in self.index.records() {
                 let (outcome, detail) = self.outcome(&record);
@@ -111,11 +115,42 @@ impl<'a> Ledger<'a> {
                     field(&detail),
                 )?;
             }
-            out.flush()?;
-            drop(out);
-            file.commit()
+            let out = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+            let digest = name(&out.hasher);
+            file.commit()?;
+            Ok(digest)
         };
         write().map_err(Error::io(path))
+    }
+}
+
+/// The digest of a ledger that is there.
+pub(crate) fn digest(path: &Path) -> Result<String, Error> {
+    let mut hasher = blake3::Hasher::new();
+    let file = File::open(path).map_err(Error::io(path))?;
+    hasher.update_reader(file).map_err(Error::io(path))?;
+    Ok(name(&hasher))
+}
+
+fn name(hasher: &blake3::Hasher) -> String {
+    format!("blake3:{}", hasher.finalize())
+}
+
+/// A file that is hashed while it is written.
+struct Digesting<'a> {
+    file: &'a mut File,
+    hasher: blake3::Hasher,
+}
+
+impl Write for Digesting<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
 

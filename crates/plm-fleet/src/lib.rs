@@ -29,6 +29,7 @@ mod aggregate;
 mod claim;
 mod config;
 mod devices;
+mod discard;
 mod error;
 mod fingerprint;
 mod indexing;
@@ -40,6 +41,9 @@ mod model;
 mod part;
 mod report;
 mod run;
+mod sealed;
+mod space;
+mod suspects;
 mod verify;
 
 pub use plm_coordinator as coordinator;
@@ -49,22 +53,23 @@ pub use plm_index as index;
 pub use plm_shards as shards;
 
 pub use plm_coordinator::{
-    FailedRow, LaneConfig, LongSequences, NoObserver, Observer, Part, PlanConfig, RankFailure,
-    RunEvent, StopToken, WorkerReport,
+    BatchTimeout, FailedRow, LaneConfig, LongSequences, NoObserver, Observer, Part, PlanConfig,
+    RankFailure, RunEvent, StopToken, WorkerReport,
 };
 pub use plm_core::{Dtype, Outcome, ParseDtypeError};
 pub use plm_index::{BadRecordPolicy, DuplicatePolicy, FastaIndex, IndexConfig, Input};
 pub use plm_shards::{EmbeddingsFile, SegmentConfig};
 
 pub use aggregate::aggregate_parts;
-pub use config::RunConfig;
+pub use config::{Resume, RunConfig};
 pub use devices::{Devices, ParseDevicesError};
 pub use error::Error;
 pub use indexing::build_index;
 pub use model::Model;
-pub use report::{PartReport, RecordCounts, RunReport, StageSeconds};
+pub use report::{DamagedSegment, PartReport, RecordCounts, RunReport, StageSeconds};
 pub use run::run_multi_gpu_inference;
-pub use verify::{VerifyReport, verify_run};
+pub use sealed::Damage;
+pub use verify::{VerifyReport, verify_run, verify_run_against};
 
 /// The version of plm-fleet: that of all its crates.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

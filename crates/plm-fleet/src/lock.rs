@@ -8,6 +8,7 @@ use std::process;
 use plm_core::create_directory;
 
 use crate::Error;
+use crate::layout::LOCK;
 
 /// The right to work in a directory of segments, until it is dropped or its process dies: the system keeps it, and not what is
 /// written in the file.
@@ -21,7 +22,7 @@ impl Lock {
     /// apart, and the log says so.
     pub(crate) fn take(directory: &Path) -> Result<Self, Error> {
         create_directory(directory).map_err(Error::io(directory))?;
-        let path = directory.join("lock");
+        let path = directory.join(LOCK);
         let open = || {
             OpenOptions::new()
                 .read(true)

@@ -110,6 +110,11 @@ impl Logs {
                 &format!("{:?} ({}) failed: {}", row.id, row.row, row.reason),
                 serde_json::json!({"event": "row_failed", "row": row.row.0, "id": row.id, "reason": row.reason}),
             ),
+            RunEvent::EncoderReloaded { failure } => self.log(
+                failure.rank,
+                &format!("{failure}; its encoder was loaded anew"),
+                serde_json::json!({"event": "encoder_reloaded", "message": failure.message}),
+            ),
             RunEvent::RankFailed { failure } => self.log(
                 failure.rank,
                 &failure.to_string(),

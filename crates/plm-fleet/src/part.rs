@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use plm_coordinator::{BatchPlan, RunOptions};
+use plm_coordinator::{BatchPlan, FailedRow, RunOptions};
 use plm_core::{EmbeddingSink, EncoderLoader, RowId, SequenceSource, sweep};
 use plm_index::FastaIndex;
 use plm_shards::{RunFormat, SegmentSink};
@@ -12,8 +12,9 @@ use plm_shards::{RunFormat, SegmentSink};
 use crate::fingerprint::Fingerprint;
 use crate::layout::Layout;
 use crate::logs::Logs;
-use crate::report::{PartReport, read_json, write_json};
-use crate::{Error, RunConfig};
+use crate::report::{DamagedSegment, PartReport};
+use crate::suspects::Suspects;
+use crate::{Error, Resume, RunConfig, sealed};
 
 /// What earlier tries have left of a part.
 pub(crate) struct Progress {
@@ -21,9 +22,13 @@ pub(crate) struct Progress {
     /// What the part said of itself when it was done. That it was is no proof that it still is:
     /// segments may have been damaged or lost since.
     report: Option<PartReport>,
-    /// Rows that need no computing, in increasing order: those in whole segments, and those that
-    /// the report says have no vector.
+    /// Rows that need no computing, in increasing order: those in whole segments, and
+    /// [`failed`](Self::failed) ones.
     done: Vec<RowId>,
+    /// Rows that have failed and are not to be tried again.
+    failed: Vec<FailedRow>,
+    damaged: Vec<DamagedSegment>,
+    suspects: Suspects,
 }
 
 impl Progress {
@@ -41,21 +46,48 @@ impl Progress {
             fingerprint.hidden_size,
             config.segments.clone(),
         );
-        let mut done = if shards.exists() {
-            durable_rows(&shards, sink.format())?
-        } else {
-            Vec::new()
+        let (mut done, damaged) = durable_rows(&shards, sink.format())?;
+        let (report_path, suspects_path) = (
+            layout.part_report(config.part),
+            layout.suspects(config.part),
+        );
+        sweep(&report_path);
+        sweep(&suspects_path);
+        let report = read_report(&report_path)?;
+        let mut suspects = Suspects::read(&suspects_path)?;
+        let mut failed = match (&report, config.resume) {
+            (_, Resume::RetryFailed) => {
+                suspects = Suspects::default();
+                Vec::new()
+            }
+            (Some(report), _) => report.ranks.failed_rows.clone(),
+            (None, _) => Vec::new(),
         };
-        let path = layout.part_report(config.part);
-        sweep(&path);
-        let mut report: Option<PartReport> = path.exists().then(|| read_json(&path)).transpose()?;
-        if let Some(report) = &mut report {
-            let failed = &mut report.ranks.failed_rows;
-            failed.retain(|failed| done.binary_search(&failed.row).is_err());
-            done.extend(failed.iter().map(|failed| failed.row));
-            done.sort_unstable();
-        }
-        Ok(Self { sink, report, done })
+        failed.extend(suspects.given_up(&done));
+        failed.sort_by_key(|failed| failed.row);
+        failed.dedup_by_key(|failed| failed.row);
+        failed.retain(|failed| done.binary_search(&failed.row).is_err());
+        done.extend(failed.iter().map(|failed| failed.row));
+        done.sort_unstable();
+        Ok(Self {
+            sink,
+            report,
+            done,
+            failed,
+            damaged,
+            suspects,
+        })
+    }
+
+    /// The rows of the part that are still to be computed, in their batches.
+    pub(crate) fn rest(
+        &self,
+        plan: &BatchPlan,
+        index: &FastaIndex,
+        config: &RunConfig,
+    ) -> BatchPlan {
+        plan.without(&self.done, index)
+            .apart(&self.suspects.rows(), config.part, index)
     }
 
     /// Runs the ranks for what is missing, if anything is, and reports on the part.
@@ -64,25 +96,24 @@ impl Progress {
         layout: &Layout,
         index: &Arc<FastaIndex>,
         loader: Arc<dyn EncoderLoader>,
-        plan: &BatchPlan,
+        rest: BatchPlan,
         config: &RunConfig,
     ) -> Result<PartReport, Error> {
         let part = config.part;
-        let rest = plan.without(&self.done, &**index);
-        let known_failures = match self.report {
-            Some(report) if rest.part_batches(part).next().is_none() => {
-                tracing::info!(part = part.index() + 1, "this part is done already");
-                return Ok(report);
-            }
-            Some(report) => report.ranks.failed_rows,
-            None => Vec::new(),
-        };
+        let is_done = rest.part_batches(part).next().is_none();
+        if let Some(report) = &self.report
+            && is_done
+            && report.ranks.failed_rows == self.failed
+        {
+            tracing::info!(part = part.index() + 1, "this part is done already");
+            return Ok(report.clone());
+        }
         if !self.done.is_empty() {
             tracing::info!(rows = self.done.len(), "continues an earlier run");
         }
         let shards = layout.shards(part);
-        fs::create_dir_all(&shards).map_err(Error::io(&shards))?;
         let world = config.devices.world_size()?;
+        fs::create_dir_all(&shards).map_err(Error::io(&shards))?;
         let options = RunOptions {
             plan: Arc::new(rest),
             world,
@@ -96,31 +127,72 @@ impl Progress {
             )?),
             stop: config.stop.clone(),
         };
-        let mut ranks = plm_coordinator::run(
+        let ended = plm_coordinator::run(
             Arc::clone(index) as Arc<dyn SequenceSource>,
             loader,
             Arc::new(self.sink) as Arc<dyn EmbeddingSink>,
             options,
-        )?;
-        ranks.failed_rows.extend(known_failures);
+        );
+        let path = layout.suspects(part);
+        let mut ranks = match ended {
+            Ok(ranks) => ranks,
+            Err(error) => {
+                if let Some(report) = error.report() {
+                    self.suspects.write(&path, &report.suspects, index)?;
+                }
+                return Err(error.into());
+            }
+        };
+        ranks.failed_rows.extend(self.failed);
         ranks.failed_rows.sort_unstable_by_key(|failed| failed.row);
+        let mut damaged_segments = self
+            .report
+            .map_or_else(Vec::new, |report| report.damaged_segments);
+        damaged_segments.extend(self.damaged);
         let report = PartReport {
             number: part.index() + 1,
             count: part.count(),
             devices: config.devices.to_string(),
+            damaged_segments,
             ranks,
         };
-        write_json(&layout.part_report(part), &report)?;
+        sealed::write(&layout.part_report(part), &report)?;
+        // Those that were given up are in the report now.
+        Suspects::forget(&path)?;
         Ok(report)
     }
 }
 
-/// The rows in whole segments, in increasing order; what is not whole makes way.
-fn durable_rows(shards: &Path, format: &RunFormat) -> Result<Vec<RowId>, Error> {
+/// The rows in whole segments, in increasing order, and the segments that are not.
+fn durable_rows(
+    shards: &Path,
+    format: &RunFormat,
+) -> Result<(Vec<RowId>, Vec<DamagedSegment>), Error> {
+    if !shards.exists() {
+        return Ok((Vec::new(), Vec::new()));
+    }
     plm_shards::sweep_leftovers(shards)?;
     let durable = plm_shards::scan(&[shards.to_owned()], format)?;
-    for damaged in &durable.damaged {
-        plm_shards::set_aside(&damaged.path)?;
+    let set_aside = |damaged: plm_shards::DamagedSegment| -> Result<DamagedSegment, Error> {
+        Ok(DamagedSegment {
+            path: plm_shards::set_aside(&damaged.path)?,
+            reason: damaged.reason,
+        })
+    };
+    let damaged = durable.damaged.into_iter().map(set_aside);
+    Ok((durable.rows, damaged.collect::<Result<_, _>>()?))
+}
+
+/// What a part says of itself. If that is damaged, the part is not done: what it says of failed rows is found out again.
+fn read_report(path: &Path) -> Result<Option<PartReport>, Error> {
+    if !path.exists() {
+        return Ok(None);
     }
-    Ok(durable.rows)
+    match sealed::read(path) {
+        Err(error @ Error::DamagedReport { .. }) => {
+            tracing::warn!(%error, "it is written anew");
+            Ok(None)
+        }
+        report => report.map(Some),
+    }
 }

@@ -1,15 +1,13 @@
 //! What a run did: the value that the verb returns, and what `run.json` holds.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use plm_coordinator::{CoordinatorReport, FailedRow, RankFailure, WorkerReport};
-use plm_core::{DurableFile, Outcome};
-use serde::de::DeserializeOwned;
+use plm_core::Outcome;
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
 use crate::layout::Layout;
+use crate::{Error, sealed};
 
 /// What a run did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,6 +28,8 @@ pub struct RunReport {
     pub failed_rows: Vec<FailedRow>,
     /// Who did what, part by part; a run that is all of its world has one part.
     pub parts: Vec<PartReport>,
+    /// The digest of `ledger.tsv`, as `blake3:hex`; `None` after a part of a larger world.
+    pub ledger_digest: Option<String>,
     /// Where the time went.
     pub seconds: StageSeconds,
 }
@@ -44,8 +44,19 @@ pub struct PartReport {
     pub count: u32,
     /// The devices, as they were asked for.
     pub devices: String,
+    /// Segments of earlier tries that were damaged, and whose records were computed again.
+    pub damaged_segments: Vec<DamagedSegment>,
     /// What each rank did.
     pub ranks: CoordinatorReport,
+}
+
+/// A segment that was not what had been written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DamagedSegment {
+    /// Where it was set aside.
+    pub path: PathBuf,
+    /// What gave it away.
+    pub reason: String,
 }
 
 /// How many records had which outcome.
@@ -124,11 +135,11 @@ impl RunReport {
     }
 
     pub(crate) fn read(path: &Path) -> Result<Self, Error> {
-        read_json(path)
+        sealed::read(path)
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
-        write_json(path, self)
+        sealed::write(path, self)
     }
 }
 
@@ -147,21 +158,4 @@ impl RecordCounts {
     pub fn total(&self) -> u64 {
         self.embedded + self.truncated + self.windowed + self.skipped + self.failed
     }
-}
-
-/// Reads a report of an earlier run.
-pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
-    let bytes = fs::read(path).map_err(Error::io(path))?;
-    serde_json::from_slice(&bytes).map_err(|source| Error::DamagedReport {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-/// Writes a report, whole or not at all.
-pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
-    let mut json =
-        serde_json::to_vec_pretty(value).expect("reports hold nothing that JSON cannot say");
-    json.push(b'\n');
-    DurableFile::write(path, &json).map_err(Error::io(path))
 }

@@ -17,7 +17,7 @@ use crate::layout::Layout;
 use crate::lock::Lock;
 use crate::part::Progress;
 use crate::report::{PartReport, RecordCounts, RunReport, StageSeconds};
-use crate::{Error, Model, RunConfig};
+use crate::{Error, Model, Resume, RunConfig, discard, space};
 
 /// Embeds every protein of some FASTA files: one vector per record into `embeddings.h5` in
 /// `out_dir`, in the order of the input, and one line per record into `ledger.tsv`.
@@ -29,7 +29,7 @@ use crate::{Error, Model, RunConfig};
 ///
 /// A directory that already holds this very run, finished, is left as it is and its report
 /// returned; one that was interrupted is continued, and segments that are damaged or gone are made
-/// again. One that holds another run is refused and left as it is, byte for byte.
+/// again. One that holds another run is refused and left as it is, byte for byte. `config.resume` has other ways.
 ///
 /// # Errors
 /// [`Error`] says what, where and what to do. Problems of the input, the model and the settings
@@ -84,21 +84,34 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
         config.segments.dtype(),
     );
     let claim = Claim::new(fingerprint, config.part, config.plan.max_batch_tokens());
-    claim.check(&layout)?;
-    if let Some(report) = aggregate::finished(&layout)? {
-        claim.stake(&layout)?;
-        pending.keep(&layout)?;
-        tracing::info!("this run is finished already");
-        aggregate::remove_unpacked_inputs(&layout);
-        return Ok(report);
+    if config.resume != Resume::Restart {
+        claim.check(&layout)?;
+        if let Some(report) = aggregate::finished(&layout)?
+            && (config.resume == Resume::Continue || report.records.failed == 0)
+        {
+            claim.stake(&layout)?;
+            pending.keep(&layout)?;
+            tracing::info!("this run is finished already");
+            aggregate::remove_unpacked_inputs(&layout);
+            return Ok(report);
+        }
     }
     let _lock = Lock::take(&layout.shards(config.part))?;
+    match config.resume {
+        Resume::Continue => {}
+        Resume::RetryFailed => discard::result(&layout)?,
+        Resume::Restart => discard::run(&layout, &claim, config.part)?,
+    }
+    // Again, for another process may have been here before the lock was ours.
+    claim.check(&layout)?;
     let progress = Progress::find(&layout, &claim.fingerprint, config)?;
     claim.stake(&layout)?;
     let index = Arc::new(pending.keep(&layout)?);
+    let rest = progress.rest(&plan, &index, config);
+    space::check(&layout, &claim, &index, &rest, config)?;
     seconds.plan = lap(&started, &seconds);
 
-    let part = progress.complete(&layout, &index, loader, &plan, config)?;
+    let part = progress.complete(&layout, &index, loader, rest, config)?;
     seconds.ranks = lap(&started, &seconds);
 
     if config.part.is_whole() {
@@ -119,6 +132,7 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
         failed_ranks: part.ranks.failures().cloned().collect(),
         failed_rows: part.ranks.failed_rows.clone(),
         parts: vec![part],
+        ledger_digest: None,
         seconds,
     })
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use plm_core::{Outcome, RowId};
-use plm_index::FastaIndex;
+use plm_index::{FastaIndex, Input};
 use plm_shards::{EmbeddingsFile, Expectation};
 
 use crate::claim::Claim;
@@ -82,11 +82,72 @@ pub fn verify_run(out_dir: impl AsRef<Path>) -> Result<VerifyReport, Error> {
             ),
         });
     }
+    if report.ledger_digest.as_ref() != Some(&ledger::digest(&layout.ledger())?) {
+        return Err(Error::Ledger {
+            path: layout.ledger(),
+            line: 1,
+            problem: "its text, here or further on, is not the one that was written".to_owned(),
+        });
+    }
     Ok(VerifyReport {
         rows: verified.rows as u64,
         hidden_size: format.hidden_size(),
         content_digest: verified.content_digest,
         records,
+    })
+}
+
+/// As [`verify_run`], and that the run is of these FASTA files: as many records, in the same order, under the same names and with
+/// the same residues, whatever the files are called and however they are compressed. Compressed ones are unpacked in the system's
+/// folder for temporary files.
+///
+/// # Errors
+/// As [`verify_run`]; [`Error::OtherInput`] with the first record that differs; [`Error::Index`] if a file can't be read.
+pub fn verify_run_against<I: Into<Input>>(
+    out_dir: impl AsRef<Path>,
+    inputs: impl IntoIterator<Item = I>,
+) -> Result<VerifyReport, Error> {
+    let out_dir = out_dir.as_ref();
+    let report = verify_run(out_dir)?;
+    let index = FastaIndex::load(&Layout::new(out_dir).index())?;
+    let inputs: Vec<Input> = inputs.into_iter().map(Into::into).collect();
+    let spool = tempfile::tempdir().map_err(Error::io(std::env::temp_dir()))?;
+    let given = FastaIndex::build(&inputs, spool.path(), &index.config())?;
+    match first_difference(&index, &given) {
+        None => Ok(report),
+        Some(difference) => Err(Error::OtherInput {
+            path: out_dir.to_owned(),
+            difference,
+        }),
+    }
+}
+
+/// The first record that is not the same in what a run is of and in what is given, as a person would say it.
+fn first_difference(run: &FastaIndex, given: &FastaIndex) -> Option<String> {
+    for (run, given) in run.records().zip(given.records()) {
+        let differs = if run.id != given.id {
+            format!("is {:?} there and {:?} here", run.id, given.id)
+        } else if (run.residue_count, run.skipped) != (given.residue_count, given.skipped) {
+            format!(
+                "({:?}) has {} residues there and {} here",
+                run.id, run.residue_count, given.residue_count
+            )
+        } else if run.residues_hash != given.residues_hash {
+            format!("({:?}) has other residues there than here", run.id)
+        } else {
+            continue;
+        };
+        return Some(format!(
+            "{} {differs} ({}, line {}, byte {})",
+            run.row, given.file.name, given.line, given.byte_offset
+        ));
+    }
+    (run.len() != given.len()).then(|| {
+        format!(
+            "it has {} records and there are {} here",
+            run.len(),
+            given.len()
+        )
     })
 }
 

@@ -1,11 +1,12 @@
 //! Scanned records to an index, under its policies.
 
-use std::borrow::Cow;
 use std::fs::File;
+use std::mem;
 
 use memchr::memchr;
 
 use crate::index::{Entry, Records};
+use crate::parse::readable_id;
 use crate::rename::rename_repeats;
 use crate::residues::residues_hash;
 use crate::scan::{ScannedRecord, scan};
@@ -105,7 +106,11 @@ impl<'a> Builder<'a> {
             (None, Some(earlier)) => self.add_duplicate(record, row, earlier),
             (None, None) => {}
         }
-        Ok(())
+        if self.problems.total() < Problems::MAX_COUNTED {
+            Ok(())
+        } else {
+            Err(mem::take(&mut self.problems).into())
+        }
     }
 
     /// Notes the record; one with a defect as skipped, which is what it is if there is an index.
@@ -173,7 +178,7 @@ impl<'a> Builder<'a> {
 
     fn finish(mut self) -> Result<Records, Error> {
         if self.problems.total() > 0 {
-            return Err(Error::Problems(Box::new(self.problems)));
+            return Err(self.problems.into());
         }
         for problem in self.skipped.first() {
             tracing::warn!("skipped: {problem}");
@@ -188,17 +193,6 @@ impl<'a> Builder<'a> {
         self.records.entries.shrink_to_fit();
         self.records.ids.shrink_to_fit();
         Ok(self.records)
-    }
-}
-
-/// An id for people and for outputs, which take no NUL byte: a record that is skipped for its id has
-/// one too.
-fn readable_id(id: &[u8]) -> Cow<'_, str> {
-    let text = String::from_utf8_lossy(id);
-    if memchr(0, id).is_some() {
-        text.replace('\0', "\u{fffd}").into()
-    } else {
-        text
     }
 }
 

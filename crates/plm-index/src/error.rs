@@ -123,6 +123,23 @@ pub enum Error {
         /// How many residues a record may have.
         max_residues: usize,
     },
+    /// The input has a record whose name can't be one.
+    #[error(
+        "{file}, line {line}, byte {byte_offset}: the record's name has {id_bytes} bytes, and a name \
+         may have {max_bytes}: put a blank after its name"
+    )]
+    IdTooLong {
+        /// The input.
+        file: String,
+        /// The line of its `>`, from one.
+        line: u64,
+        /// Its `>`, from zero.
+        byte_offset: u64,
+        /// The size of the first word after the `>`.
+        id_bytes: usize,
+        /// How long a name may be.
+        max_bytes: usize,
+    },
     /// The input has no bytes.
     #[error("{file} is empty: check what was to write it")]
     EmptyInput {
@@ -191,10 +208,10 @@ pub enum Error {
     DamagedIndex {
         /// The index file.
         path: PathBuf,
-        /// What does not fit.
-        what: &'static str,
+        /// What does not fit, and in which record.
+        what: String,
     },
-    /// The text at a record's place is not what was indexed.
+    /// The text at a record's place, its name or its residues, is not what was indexed.
     #[error(
         "{} changed after it was indexed: record {record:?} at byte {byte_offset} is no longer what \
          it was; index it again",
@@ -222,4 +239,10 @@ pub enum Error {
         /// Why it was skipped.
         reason: SkipReason,
     },
+}
+
+impl From<Problems> for Error {
+    fn from(problems: Problems) -> Self {
+        Self::Problems(Box::new(problems))
+    }
 }

@@ -57,11 +57,13 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 
-use plm_core::{DurableFile, RowId};
+use plm_core::DurableFile;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Hashing;
 use crate::index::{Entry, FirstRows, Records};
+use crate::text_check::TextCheck;
+use crate::validate::validate;
 use crate::{Error, FastaIndex, IndexConfig, InputFile, SkipReason};
 
 const MAGIC: [u8; 8] = *b"PLMINDEX";
@@ -70,6 +72,8 @@ const PREAMBLE_BYTES: u64 = 32;
 const RECORD_BYTES: u64 = 54;
 const DIGEST_BYTES: u64 = 32;
 const BUFFER_BYTES: usize = 1 << 18;
+/// Rows have 32 bits.
+const MAX_RECORDS: u64 = 1 << 32;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -131,7 +135,14 @@ impl FastaIndex {
                     found,
                     expected: VERSION,
                 },
-                Failure::Damaged(what) => Error::DamagedIndex { path, what },
+                Failure::Damaged(what) => Error::DamagedIndex {
+                    path,
+                    what: what.to_owned(),
+                },
+                Failure::DamagedRecord(row, what) => Error::DamagedIndex {
+                    path,
+                    what: format!("record {row}: {what}"),
+                },
             }
         })
     }
@@ -143,6 +154,7 @@ enum Failure {
     NotAnIndex,
     Version(u32),
     Damaged(&'static str),
+    DamagedRecord(u32, &'static str),
 }
 
 impl From<io::Error> for Failure {
@@ -173,7 +185,7 @@ fn read(path: &Path) -> Result<FastaIndex, Failure> {
     let header_bytes = u32::from_le_bytes(read_array(&mut body)?);
     let record_count = u64::from_le_bytes(read_array(&mut body)?);
     let id_bytes = u64::from_le_bytes(read_array(&mut body)?);
-    // Nothing is allocated before the sizes are known to be the file's: none can exceed it.
+    // Nothing is allocated before the sizes are known to be the file's, which may be a sparse one.
     let expected_bytes = record_count
         .checked_mul(RECORD_BYTES)
         .and_then(|bytes| bytes.checked_add(PREAMBLE_BYTES + u64::from(header_bytes)))
@@ -182,16 +194,25 @@ fn read(path: &Path) -> Result<FastaIndex, Failure> {
         return Err(Failure::Damaged("its sizes do not add up"));
     }
 
+    if record_count > MAX_RECORDS {
+        return Err(Failure::Damaged("it has too many records"));
+    }
+
     let header = read_bytes(&mut body, u64::from(header_bytes))?;
-    let mut entries = Vec::with_capacity(record_count as usize);
+    let mut entries = with_room(record_count)?;
     let mut files = FirstRows::default();
-    for row in 0..record_count {
-        let (entry, file) = read_entry(&read_array(&mut body)?)?;
-        let row = u32::try_from(row).map_err(|_| Failure::Damaged("it has too many records"))?;
+    for row in (0..=u32::MAX).take(record_count as usize) {
+        let damaged = |what| Failure::DamagedRecord(row, what);
+        let (entry, file) = read_entry(&read_array(&mut body)?).map_err(damaged)?;
         if !files.push(row, file) {
-            return Err(Failure::Damaged("a record is in no input"));
+            return Err(damaged("it is of an earlier input than the one before it"));
         }
         entries.push(entry);
+    }
+    if entries.last().map_or(0, |entry| entry.id_end) != id_bytes {
+        return Err(Failure::Damaged(
+            "its ids do not end with the last record's",
+        ));
     }
     let ids = read_bytes(&mut body, id_bytes)?;
     let digest = body.into_inner().digest();
@@ -211,45 +232,11 @@ fn read(path: &Path) -> Result<FastaIndex, Failure> {
             files,
         },
     };
-    validate(&index).map_err(Failure::Damaged)?;
+    if index.records.files.count() != index.inputs.len() {
+        return Err(Failure::Damaged("its records are of other inputs"));
+    }
+    validate(&index).map_err(|(row, what)| Failure::DamagedRecord(row, what))?;
     Ok(index)
-}
-
-/// Checks what reading records relies on, for a file that is whole may still be wrong.
-fn validate(index: &FastaIndex) -> Result<(), &'static str> {
-    let Records { entries, ids, .. } = &index.records;
-    let mut id_start = 0;
-    for (row, entry) in entries.iter().enumerate() {
-        let row = RowId(row as u64);
-        if index.file(row) as usize >= index.inputs.len() {
-            return Err("a record is in no input");
-        }
-        let id = usize::try_from(entry.id_end)
-            .ok()
-            .and_then(|id_end| ids.get(id_start..id_end))
-            .ok_or("an id is out of bounds")?;
-        id_start += id.len();
-        if entry.renamed && !id.contains('_') {
-            return Err("a renamed record has no number");
-        }
-        let end_offset = index.end_offset(row);
-        if entry.definition_bytes == 0 || entry.sequence_offset() > end_offset {
-            return Err("a record is out of bounds");
-        }
-        if u64::from(entry.residue_count) > end_offset - entry.sequence_offset()
-            || entry.substitutions > entry.residue_count
-            || (entry.residue_count == 0 && entry.skipped.is_none())
-        {
-            return Err("a residue count can't be");
-        }
-    }
-    if ids.contains('\0') {
-        return Err("an id holds a NUL byte");
-    }
-    if id_start != ids.len() {
-        return Err("an id belongs to no record");
-    }
-    Ok(())
 }
 
 fn write_entry(entry: &Entry, file: u32, writer: &mut impl Write) -> io::Result<()> {
@@ -265,34 +252,43 @@ fn write_entry(entry: &Entry, file: u32, writer: &mut impl Write) -> io::Result<
 }
 
 /// A record, and its input.
-fn read_entry(bytes: &[u8; RECORD_BYTES as usize]) -> Result<(Entry, u32), Failure> {
+fn read_entry(bytes: &[u8; RECORD_BYTES as usize]) -> Result<(Entry, u32), &'static str> {
     let mut rest = &bytes[..];
-    let rest = &mut rest;
-    let byte_offset = u64::from_le_bytes(read_array(rest)?);
-    let sequence_offset = u64::from_le_bytes(read_array(rest)?);
+    let byte_offset = u64::from_le_bytes(take(&mut rest));
+    let sequence_offset = u64::from_le_bytes(take(&mut rest));
     let definition_bytes = sequence_offset
         .checked_sub(byte_offset)
+        .filter(|bytes| (1..=TextCheck::MAX_LINE_BYTES).contains(bytes))
         .and_then(|bytes| u32::try_from(bytes).ok())
-        .ok_or(Failure::Damaged("a record is out of bounds"))?;
+        .ok_or("its definition line can't be that long")?;
     let mut entry = Entry {
         byte_offset,
         definition_bytes,
-        line: u64::from_le_bytes(read_array(rest)?),
-        residues_hash: u64::from_le_bytes(read_array(rest)?),
-        id_end: u64::from_le_bytes(read_array(rest)?),
-        residue_count: u32::from_le_bytes(read_array(rest)?),
-        substitutions: u32::from_le_bytes(read_array(rest)?),
+        line: u64::from_le_bytes(take(&mut rest)),
+        residues_hash: u64::from_le_bytes(take(&mut rest)),
+        id_end: u64::from_le_bytes(take(&mut rest)),
+        residue_count: u32::from_le_bytes(take(&mut rest)),
+        substitutions: u32::from_le_bytes(take(&mut rest)),
         skipped: None,
         renamed: false,
     };
-    let file = u32::from_le_bytes(read_array(rest)?);
-    entry.skipped = skip_reason(u8::from_le_bytes(read_array(rest)?))?;
-    entry.renamed = match read_array(rest)? {
+    let file = u32::from_le_bytes(take(&mut rest));
+    entry.skipped = skip_reason(u8::from_le_bytes(take(&mut rest)))?;
+    entry.renamed = match take(&mut rest) {
         [0] => false,
         [1] => true,
-        _ => return Err(Failure::Damaged("a record's flag is unknown")),
+        _ => return Err("its flag is unknown"),
     };
     Ok((entry, file))
+}
+
+/// The next bytes of a record.
+fn take<const N: usize>(rest: &mut &[u8]) -> [u8; N] {
+    let (bytes, after) = rest
+        .split_first_chunk()
+        .expect("a record's fields have its size");
+    *rest = after;
+    *bytes
 }
 
 fn skip_code(skipped: Option<SkipReason>) -> u8 {
@@ -307,7 +303,7 @@ fn skip_code(skipped: Option<SkipReason>) -> u8 {
     }
 }
 
-fn skip_reason(code: u8) -> Result<Option<SkipReason>, Failure> {
+fn skip_reason(code: u8) -> Result<Option<SkipReason>, &'static str> {
     if code == 0 {
         return Ok(None);
     }
@@ -315,7 +311,7 @@ fn skip_reason(code: u8) -> Result<Option<SkipReason>, Failure> {
         .into_iter()
         .find(|reason| skip_code(Some(*reason)) == code)
         .map(Some)
-        .ok_or(Failure::Damaged("a record's skip reason is unknown"))
+        .ok_or("its skip reason is unknown")
 }
 
 fn read_array<const N: usize>(reader: &mut impl Read) -> io::Result<[u8; N]> {
@@ -325,7 +321,20 @@ fn read_array<const N: usize>(reader: &mut impl Read) -> io::Result<[u8; N]> {
 }
 
 fn read_bytes(reader: &mut impl Read, count: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; count as usize];
-    reader.read_exact(&mut bytes)?;
-    Ok(bytes)
+    let mut bytes = with_room(count)?;
+    let found = reader.take(count).read_to_end(&mut bytes)?;
+    if found as u64 == count {
+        Ok(bytes)
+    } else {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+/// An error and not the end of the process if there is no such room.
+fn with_room<T>(count: u64) -> io::Result<Vec<T>> {
+    let mut items = Vec::new();
+    items
+        .try_reserve_exact(usize::try_from(count).unwrap_or(usize::MAX))
+        .map_err(|_| io::ErrorKind::OutOfMemory)?;
+    Ok(items)
 }

@@ -70,6 +70,7 @@ impl FastaIndex {
             byte_offset: entry.byte_offset,
             sequence_offset: entry.sequence_offset(),
             residue_count: entry.residue_count,
+            residues_hash: entry.residues_hash,
             substitutions: entry.substitutions,
             skipped: entry.skipped,
         }
@@ -147,6 +148,8 @@ pub struct IndexedRecord<'a> {
     pub residue_count: u32,
     /// How many of its letters became `X`.
     pub substitutions: u32,
+    /// The 64-bit XXH3 (seed 0) of its residues, as [`ResidueReader`] gives them.
+    pub residues_hash: u64,
     /// Why it is left out, if it is.
     pub skipped: Option<SkipReason>,
 }
@@ -230,6 +233,11 @@ impl FirstRows {
             self.starts.push((row, file));
         }
         last <= Some(file)
+    }
+
+    /// How many inputs have rows.
+    pub(crate) fn count(&self) -> usize {
+        self.starts.len()
     }
 
     /// The input of a row that was pushed.

@@ -25,8 +25,8 @@
 //! * Lines end in `\n` or `\r\n`; lines without a byte mean nothing
 //!   anywhere; the last line needs no end. A `\r` without a `\n` is an error and not a letter
 //!   ([`Error::LoneCarriageReturn`]): noodles would lose whole records in a file of such line ends.
-//! * A line of 2^28 bytes or more, and a record of more than 2^28 residues, are errors: they are no
-//!   proteins but would fill the memory.
+//! * A line of 2^28 bytes or more, a record of more than 2^28 residues, and an id of more than 2^16
+//!   bytes are errors: they are no proteins but would fill the memory.
 //! * Everything else on a sequence line is a letter, see [`plm_core::classify_letter`]: blanks and
 //!   tabs too, which are no residues and make the record invalid. One `*` that ends the record is
 //!   dropped.
@@ -72,6 +72,7 @@ mod spool;
 mod stage;
 mod text;
 mod text_check;
+mod validate;
 
 pub use digest::{Digest, ParseDigestError};
 pub use error::Error;

@@ -1,13 +1,18 @@
 //! The two steps of `noodles_fasta`'s reader that indexing and random access share.
 
+use std::borrow::Cow;
 use std::io::{self, BufRead};
 
+use memchr::memchr;
 use noodles_fasta as fasta;
 
 use crate::residues::Residues;
 
 /// How many residues a record may have before it is no protein but a way to fill the memory.
 pub(crate) const MAX_RESIDUES: usize = 1 << 28;
+
+/// How long an id may be before it is no name but a way to fill the memory, where all ids stay.
+pub(crate) const MAX_ID_BYTES: usize = 1 << 16;
 
 /// Why a record's residues can't be read.
 #[derive(Debug)]
@@ -47,6 +52,17 @@ pub(crate) fn read_id<R: BufRead>(
         .unwrap_or_default();
     *definition = fasta::record::Definition::new(id, None);
     Ok(())
+}
+
+/// An id for people and for outputs, which take no NUL byte: a record that is skipped for its id has
+/// one too.
+pub(crate) fn readable_id(id: &[u8]) -> Cow<'_, str> {
+    let text = String::from_utf8_lossy(id);
+    if memchr(0, id).is_some() {
+        text.replace('\0', "\u{fffd}").into()
+    } else {
+        text
+    }
 }
 
 /// Reads sequence lines up to the next record or the end. `on_odd` is told where the first byte is

@@ -129,6 +129,10 @@ impl Problems {
     /// How many problems are kept in full.
     pub const MAX_KEPT: usize = 20;
 
+    /// With how many problems an input is read no further: there is nothing to learn from the rest,
+    /// which may be without end.
+    pub const MAX_COUNTED: u64 = 1_000_000;
+
     /// The first problems, in the order of the input; at most [`Self::MAX_KEPT`].
     pub fn first(&self) -> &[Problem] {
         &self.first
@@ -139,7 +143,7 @@ impl Problems {
         self.counts[reason.index()]
     }
 
-    /// How many records have a problem.
+    /// How many records have a problem; at most [`Self::MAX_COUNTED`].
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
@@ -160,7 +164,11 @@ impl fmt::Display for Problems {
         write!(f, "{first}")?;
         let more = self.total() - 1;
         if more > 0 {
-            write!(f, "; {more} more problems (in all")?;
+            let stopped = match self.total() {
+                Self::MAX_COUNTED => ", where reading stopped",
+                _ => "",
+            };
+            write!(f, "; {more} more problems{stopped} (in all")?;
             let mut separator = " ";
             for reason in SkipReason::ALL {
                 let count = self.count(reason);

@@ -1,15 +1,21 @@
 //! Residues of any record, in any order.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 
 use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use noodles_fasta as fasta;
 use plm_core::{BoxError, RowId, SequenceReader};
 
-use crate::parse::{MAX_RESIDUES, read_residues};
+use crate::parse::{ResiduesError, read_id, read_residues, readable_id};
 use crate::residues::{Residues, residues_hash};
 use crate::{Error, FastaIndex};
+
+/// How many files stay open. An input may have more files than a process may open.
+const MAX_OPEN_FILES: usize = 64;
+/// How much is read at once; all of most records.
+const MAX_BUFFER_BYTES: u64 = 1 << 16;
 
 /// Reads the residues of indexed records. One for each thread.
 ///
@@ -19,20 +25,14 @@ pub struct ResidueReader<'a> {
     index: &'a FastaIndex,
     /// By the file's position in [`FastaIndex::inputs`].
     files: HashMap<u32, File>,
-    /// The record's bytes.
-    text: Vec<u8>,
     residues: Residues,
 }
 
 impl<'a> ResidueReader<'a> {
-    /// How many files stay open. An input may have more files than a process may open.
-    const MAX_OPEN_FILES: usize = 64;
-
     pub(crate) fn new(index: &'a FastaIndex) -> Self {
         Self {
             index,
             files: HashMap::new(),
-            text: Vec::new(),
             residues: Residues::default(),
         }
     }
@@ -53,59 +53,54 @@ impl<'a> ResidueReader<'a> {
                 reason,
             });
         }
-        match self.read_text(row) {
+        match self.read_record(row) {
+            Ok(true) => {
+                self.residues.swap_letters(residues);
+                Ok(())
+            }
+            Ok(false) => Err(self.changed(row)),
+            Err(source) => Err(Error::Read {
+                file: record.file.path.display().to_string(),
+                source,
+            }),
+        }
+    }
+
+    /// Reads a record and says whether its name and residues are those that were indexed.
+    ///
+    /// Takes no more memory than the residues do, whatever stands there now, and whatever stood
+    /// between them: a text may have more empty lines than the memory has room for.
+    fn read_record(&mut self, row: RowId) -> io::Result<bool> {
+        let (record, entry) = (self.index.record(row), self.index.entry(row));
+        let text_bytes = self.index.end_offset(row) - record.byte_offset;
+        let definition_bytes = u64::from(entry.definition_bytes);
+
+        let mut file = open(self.index, &mut self.files, self.index.file(row))?;
+        file.seek(SeekFrom::Start(record.byte_offset))?;
+        let buffer_bytes = text_bytes.min(MAX_BUFFER_BYTES) as usize;
+        let text = BufReader::with_capacity(buffer_bytes, file).take(definition_bytes);
+        let mut reader = fasta::io::Reader::new(text);
+        if !reader.get_mut().fill_buf()?.starts_with(b">") {
+            return Ok(false);
+        }
+        let mut definition = fasta::record::Definition::default();
+        read_id(&mut reader, &mut definition)?;
+        let id = record.renamed_from.unwrap_or(record.id);
+        if reader.get_ref().limit() > 0 || readable_id(definition.name()) != id {
+            return Ok(false);
+        }
+
+        reader.get_mut().set_limit(text_bytes - definition_bytes);
+        let max_residues = entry.residue_count as usize;
+        match read_residues(&mut reader, &mut self.residues, max_residues, |_, _| {}) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(self.changed(row));
-            }
-            Err(source) => {
-                return Err(Error::Read {
-                    file: record.file.path.display().to_string(),
-                    source,
-                });
-            }
+            Err(ResiduesError::TooMany) => return Ok(false),
+            Err(ResiduesError::Read(source)) => return Err(source),
         }
-        if !self.parse_text(row) {
-            return Err(self.changed(row));
-        }
-        self.residues.swap_letters(residues);
-        Ok(())
-    }
-
-    /// Reads the record's sequence lines.
-    fn read_text(&mut self, row: RowId) -> io::Result<()> {
-        let sequence_offset = self.index.entry(row).sequence_offset();
-        let file = self.index.file(row);
-        if self.files.len() >= Self::MAX_OPEN_FILES && !self.files.contains_key(&file) {
-            self.files.clear();
-        }
-        let file = match self.files.entry(file) {
-            hashbrown::hash_map::Entry::Occupied(open) => open.into_mut(),
-            hashbrown::hash_map::Entry::Vacant(closed) => {
-                closed.insert(File::open(&self.index.record(row).file.path)?)
-            }
-        };
-        let text_bytes = self.index.end_offset(row) - sequence_offset;
-        file.seek(SeekFrom::Start(sequence_offset))?;
-        self.text.clear();
-        // Not into a buffer of the expected size, which a file that shrank does not bound.
-        let read_bytes = file.take(text_bytes).read_to_end(&mut self.text)?;
-        if read_bytes as u64 == text_bytes {
-            Ok(())
-        } else {
-            Err(io::ErrorKind::UnexpectedEof.into())
-        }
-    }
-
-    /// Parses what was read, and says whether it is what was indexed.
-    fn parse_text(&mut self, row: RowId) -> bool {
-        let entry = self.index.entry(row);
-        let mut reader = fasta::io::Reader::new(self.text.as_slice());
-        read_residues(&mut reader, &mut self.residues, MAX_RESIDUES, |_, _| {}).is_ok()
-            && reader.get_ref().is_empty()
+        Ok(reader.get_ref().limit() == 0
             && self.residues.invalid().is_none()
             && self.residues.letters().len() == entry.residue_count as usize
-            && residues_hash(self.residues.letters()) == entry.residues_hash
+            && residues_hash(self.residues.letters()) == entry.residues_hash)
     }
 
     fn changed(&self, row: RowId) -> Error {
@@ -116,6 +111,21 @@ impl<'a> ResidueReader<'a> {
             byte_offset: record.byte_offset,
         }
     }
+}
+
+/// The text of an input, by its position in [`FastaIndex::inputs`].
+fn open<'f>(
+    index: &FastaIndex,
+    files: &'f mut HashMap<u32, File>,
+    file: u32,
+) -> io::Result<&'f File> {
+    if files.len() >= MAX_OPEN_FILES && !files.contains_key(&file) {
+        files.clear();
+    }
+    Ok(match files.entry(file) {
+        Entry::Occupied(open) => open.into_mut(),
+        Entry::Vacant(closed) => closed.insert(File::open(&index.inputs()[file as usize].path)?),
+    })
 }
 
 impl SequenceReader for ResidueReader<'_> {

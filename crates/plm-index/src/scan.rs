@@ -4,7 +4,7 @@ use std::io::{self, BufRead, Read};
 
 use noodles_fasta as fasta;
 
-use crate::parse::{MAX_RESIDUES, ResiduesError, read_id, read_residues};
+use crate::parse::{MAX_ID_BYTES, MAX_RESIDUES, ResiduesError, read_id, read_residues};
 use crate::residues::Residues;
 use crate::text::LineReader;
 use crate::text_check::TextDefect;
@@ -59,6 +59,16 @@ fn scan_up_to(
         let line = reader.get_mut().line();
         let byte_offset = reader.get_ref().byte_offset();
         read_id(&mut reader, &mut definition).map_err(read_error)?;
+        let id_bytes = definition.name().len();
+        if id_bytes > MAX_ID_BYTES {
+            return Err(Error::IdTooLong {
+                file: name.to_owned(),
+                line,
+                byte_offset,
+                id_bytes,
+                max_bytes: MAX_ID_BYTES,
+            });
+        }
         let sequence_offset = reader.get_ref().byte_offset();
         let mut odd_place = (line, byte_offset);
         read_residues(&mut reader, &mut residues, max_residues, |text, index| {

@@ -1,5 +1,7 @@
 //! The digests of datasets and files, as the crate's documentation defines them.
 
+use std::io::{self, Read};
+
 use blake3::{Hash, Hasher};
 
 /// The digest of one dataset, fed piece by piece.
@@ -9,6 +11,10 @@ pub(crate) struct DatasetHasher(Hasher);
 impl DatasetHasher {
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
+    }
+
+    pub(crate) fn reader(&mut self, bytes: impl Read) -> io::Result<()> {
+        self.0.update_reader(bytes).map(drop)
     }
 
     pub(crate) fn text(&mut self, text: &str) {

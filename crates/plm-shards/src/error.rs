@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use plm_core::{Dtype, RowId};
 
@@ -181,6 +181,15 @@ pub enum Error {
         /// What gave it away; names row and id where there is one.
         reason: String,
     },
+}
+
+impl Error {
+    pub(crate) fn damaged(path: &Path, reason: impl Into<String>) -> Self {
+        Self::DamagedSegment {
+            path: path.to_owned(),
+            reason: reason.into(),
+        }
+    }
 }
 
 /// The first few rows of a set, and how many there are.

@@ -7,7 +7,10 @@
 //!
 //! HDF5 is what readers want and is no good as a log: a file that was open when its process died is
 //! lost. So the library only ever composes small files in memory or fills in files whose space is
-//! reserved, `std::fs` makes them durable, and vectors, nearly all of the bytes, go past it.
+//! reserved, `std::fs` makes them durable, and vectors, nearly all of the bytes, go past it. What a
+//! run left behind is never parsed by it: segments are read without it.
+//!
+//! [`StoredRows`] and [`available_bytes`] tell whether a run's files will have room.
 //!
 //! This crate must not know what a model is, how batches are planned, or how FASTA looks.
 //!
@@ -15,7 +18,32 @@
 //!
 //! Both kinds of file end, past all that HDF5 looks at, in 56 bytes: start and end of the vectors in
 //! the file (`u64`, little-endian), the BLAKE3 digest of all bytes before the seal but those, and of
-//! these 16, and the letters `PLMSEAL1`. Damage is found by them before it reaches the library.
+//! these 16, and the letters `PLMSEAL1`. Damage is found by them before anything else is looked at.
+//!
+//! # Segments
+//!
+//! A segment, format version 3, is an HDF5 file, then a block, then the seal. The block says what
+//! the HDF5 file says; readers of this crate go by the block, the seal's place of the vectors and the
+//! vectors themselves. For `n` rows it is, all numbers little-endian and nothing between the parts:
+//!
+//! | bytes | |
+//! |---|---|
+//! | `8 n` | `rows`: positions in the input, `u64`, no two the same |
+//! | `4 n` | `lengths`: residues, `u32` |
+//! | `8 n` | the bytes of each id, `u64` |
+//! | `n` | `status`: codes of outcomes with a vector, `u8` |
+//! | `n` | `in_f32`: 0 or 1, `u8` |
+//! | `id_bytes` | the ids, one after the other: UTF-8 without NUL |
+//! | `d` | a description: one JSON object |
+//! | 8 | `d`, `u64` |
+//! | 8 | the letters `PLMBLOCK` |
+//!
+//! The description has the members `header`, `id_bytes`, `embeddings_digest` and `content_digest`,
+//! and no others; `header` is what the content digest covers, with the members `format`
+//! (`plm-shards segment`), `format_version`, `run_digest`, `rank`, `rows` (`n`), `hidden_size` and
+//! `dtype`, in this order. The vectors are `n * hidden_size` numbers of that type and end before the block starts.
+//! A file that breaks any of this is damaged: so are segments of older versions, which have no
+//! block. They are set aside like others, and their rows are computed again.
 //!
 //! # Digests
 //!
@@ -26,9 +54,11 @@
 //!   bytes, a text as its byte length (`u64`) and its UTF-8 bytes.
 //! - A file's (its attribute `content_digest`) is over a header, the JSON text of what its
 //!   attributes say, and then over the name and the digest of each dataset, all taken as texts in
-//!   that sense: `embeddings`, `sequence_ids`, `lengths`, `status` and, in segments, `rows`.
+//!   that sense: `embeddings`, `sequence_ids`, `lengths`, `status` and, in segments, `in_f32` and
+//!   `rows`.
 
 mod aggregate;
+mod block;
 mod config;
 mod digest;
 mod element;
@@ -42,6 +72,7 @@ mod seal;
 mod segment;
 mod shards;
 mod sink;
+mod space;
 mod verify;
 
 pub use aggregate::{AggregateReport, Aggregation, aggregate};
@@ -52,4 +83,5 @@ pub use expect::Expectation;
 pub use provenance::{InputDigest, Provenance};
 pub use shards::{DamagedSegment, DurableRows, rows_in_f32, scan, set_aside, sweep_leftovers};
 pub use sink::SegmentSink;
+pub use space::{StoredRows, available_bytes};
 pub use verify::{VerifyReport, verify};

@@ -2,7 +2,7 @@
 //!
 //! HDF5 does not check what it reads: one flipped bit in a file's structure can keep the library
 //! busy for ever, or crash it. So our files end, after all that HDF5 looks at, in a seal: a digest
-//! of every byte but the vectors', checked by plain reads before the library opens the file. The
+//! of every byte but the vectors', checked by plain reads before anything looks at them. The
 //! vectors, nearly all of a file, have a digest among the sealed bytes, checked when they are read.
 
 use std::fs::File;
@@ -35,9 +35,17 @@ pub(crate) fn seal(
     Ok(seal)
 }
 
-/// Checks a sealed file and gives back where its vectors are, or `None` if the file is not what
-/// was sealed.
-pub(crate) fn check(file: &File) -> io::Result<Option<Range<u64>>> {
+/// What a seal says of the bytes before it.
+#[derive(Debug)]
+pub(crate) struct Sealed {
+    /// Where the vectors are: within the content.
+    pub(crate) vectors: Range<u64>,
+    /// How many bytes there are before the seal.
+    pub(crate) content_bytes: u64,
+}
+
+/// Checks a sealed file, in bounded memory; `None` if it is not what was sealed.
+pub(crate) fn check(file: &File) -> io::Result<Option<Sealed>> {
     let file_bytes = file.metadata()?.len();
     let Some(content_bytes) = file_bytes.checked_sub(SEAL_BYTES as u64) else {
         return Ok(None);
@@ -49,5 +57,9 @@ pub(crate) fn check(file: &File) -> io::Result<Option<Range<u64>>> {
     if vectors.start > vectors.end || vectors.end > content_bytes {
         return Ok(None);
     }
-    Ok((seal(file, content_bytes, &vectors)? == found).then_some(vectors))
+    let is_sealed = seal(file, content_bytes, &vectors)? == found;
+    Ok(is_sealed.then_some(Sealed {
+        vectors,
+        content_bytes,
+    }))
 }

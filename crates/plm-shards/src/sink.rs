@@ -11,10 +11,10 @@ use plm_core::{
 };
 
 use crate::Error;
+use crate::block::Columns;
 use crate::config::{RunFormat, SegmentConfig};
 use crate::error::At;
-use crate::segment::{self, Columns};
-use crate::shards;
+use crate::{segment, shards};
 
 /// Stores the vectors of each rank as immutable segments below `rank_00000`, `rank_00001`, ...
 ///

@@ -47,12 +47,12 @@ pub fn verify(
         reason: reason.to_owned(),
     };
     // Before HDF5 looks at it.
-    let sealed_vectors = File::open(path)
+    let sealed = File::open(path)
         .and_then(|file| seal::check(&file))
         .at("read it", path)?
         .ok_or_else(|| bad("", "its bytes are not the ones that were sealed"))?;
     let file = EmbeddingsFile::open(path)?;
-    if file.vectors() != sealed_vectors {
+    if file.vectors() != sealed.vectors {
         return Err(bad(layout::EMBEDDINGS, "it is not where the seal has it"));
     }
     if let Some(expected) = &expected

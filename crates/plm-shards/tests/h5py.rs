@@ -91,6 +91,44 @@ fn h5py_reads_segments() {
 
 #[test]
 #[ignore = "needs h5py"]
+fn a_segments_block_is_as_documented_and_says_what_its_hdf5_says() {
+    let run = Run::new(9, 4, Dtype::F16);
+    run.write(1, &[(Rank(2), [5, 0, 8].map(RowId).to_vec())]);
+    let script = r"
+import struct
+file = open(sys.argv[1], 'rb').read()
+start, end = struct.unpack('<QQ', file[-56:-40])
+assert file[-8:] == b'PLMSEAL1' and file[-64:-56] == b'PLMBLOCK'
+assert start == f['embeddings'].id.get_offset()
+assert file[start:end] == f['embeddings'][:].tobytes()
+(d,) = struct.unpack('<Q', file[-72:-64])
+says = json.loads(file[-72 - d:-72])
+header, n, id_bytes = says['header'], says['header']['rows'], says['id_bytes']
+columns = file[-72 - d - 22 * n - id_bytes:-72 - d]
+at = lambda start, end: columns[start * n:end * n]
+assert at(0, 8) == f['rows'][:].tobytes()
+assert at(8, 12) == f['lengths'][:].tobytes()
+assert at(20, 21) == f['status'][:].tobytes()
+assert at(21, 22) == f['in_f32'][:].tobytes()
+ids = f['sequence_ids'][:].tolist()
+assert struct.unpack(f'<{n}Q', at(12, 20)) == tuple(map(len, ids))
+assert columns[22 * n:] == b''.join(ids)
+assert says['content_digest'] == f.attrs['content_digest'].decode()
+assert says['embeddings_digest'] == f['embeddings'].attrs['digest'].decode()
+for name in ['format', 'format_version', 'run_digest', 'rank']:
+    assert header[name] == f.attrs[name], name
+assert (n, header['hidden_size'], header['dtype']) == (*f['embeddings'].shape, 'f16')
+print(sorted(header), sorted(says))
+";
+    assert_eq!(
+        python(&run.segments()[0], script),
+        "['dtype', 'format', 'format_version', 'hidden_size', 'rank', 'rows', 'run_digest'] \
+         ['content_digest', 'embeddings_digest', 'header', 'id_bytes']"
+    );
+}
+
+#[test]
+#[ignore = "needs h5py"]
 fn h5py_reads_the_result_and_where_it_comes_from() {
     for dtype in [Dtype::F32, Dtype::F16] {
         let mut run = Run::new(9, 4, dtype);

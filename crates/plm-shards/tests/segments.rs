@@ -163,7 +163,7 @@ proptest! {
 
     #[test]
     fn every_flipped_byte_of_a_segment_is_found(at: prop::sample::Index, flip in 1_u8..) {
-        let run = run();
+        let run = Run::in_memory(30, HIDDEN_SIZE, Dtype::F32);
         run.write(1, &[(Rank(0), rows(0..30))]);
         let segment = &run.segments()[0];
         let mut bytes = fs::read(segment).unwrap();

@@ -10,7 +10,7 @@ use plm_shards::{EmbeddingsFile, Error, verify};
 use proptest::prelude::*;
 
 fn merged(rows: u64, dtype: Dtype) -> Run {
-    let run = Run::new(rows, 4, dtype);
+    let run = Run::in_memory(rows, 4, dtype);
     run.write_all();
     run.aggregate().unwrap();
     run

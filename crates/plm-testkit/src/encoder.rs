@@ -1,13 +1,14 @@
 //! Encoders that compute a hash instead of a model.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use plm_core::{
     BoxError, Dtype, Encoder, EncoderLoader, EncoderSpec, PackedBatch, PooledBatch, Rank, TokenMap,
 };
 
-use crate::{EncoderFault, Gate, Injected, SplitMix64};
+use crate::{EncoderFault, Gate, Injected, Poison, SplitMix64};
 
 /// A token map in the order of ESM-2's alphabet, with BOS 0 and EOS 2.
 pub fn fake_tokens() -> TokenMap {
@@ -55,7 +56,11 @@ pub struct FakeLoader {
     spec: EncoderSpec,
     faults: HashMap<Rank, EncoderFault>,
     nan_for: Vec<Vec<u32>>,
+    poison: Vec<(Vec<u32>, Poison)>,
+    survives_in_f32: bool,
     gate: Gate,
+    /// How often each rank's encoder has failed.
+    failures: Arc<Mutex<HashMap<Rank, usize>>>,
 }
 
 impl FakeLoader {
@@ -73,6 +78,9 @@ impl FakeLoader {
             },
             faults: HashMap::new(),
             nan_for: Vec::new(),
+            poison: Vec::new(),
+            survives_in_f32: false,
+            failures: Arc::default(),
             gate: Gate::default(),
         }
     }
@@ -85,19 +93,46 @@ impl FakeLoader {
 
     /// Makes every rank answer with a NaN for this sequence.
     pub fn nan_for(mut self, residues: &[u8]) -> Self {
+        self.nan_for.push(self.token_ids(residues));
+        self
+    }
+
+    /// Makes this sequence do so to every encoder of every rank; another can then be loaded.
+    pub fn poison(mut self, residues: &[u8], poison: Poison) -> Self {
+        self.poison.push((self.token_ids(residues), poison));
+        self
+    }
+
+    /// Makes encoders survive poison in f32.
+    pub fn survives_in_f32(mut self) -> Self {
+        self.survives_in_f32 = true;
+        self
+    }
+
+    fn token_ids(&self, residues: &[u8]) -> Vec<u32> {
         let tokens = &self.spec.tokens;
         let residue_ids = residues
             .iter()
             .filter_map(|&residue| tokens.token_id(residue));
-        self.nan_for.push(
-            tokens
-                .bos()
-                .into_iter()
-                .chain(residue_ids)
-                .chain(tokens.eos())
-                .collect(),
-        );
-        self
+        tokens
+            .bos()
+            .into_iter()
+            .chain(residue_ids)
+            .chain(tokens.eos())
+            .collect()
+    }
+
+    /// How often a rank's encoder has failed.
+    fn failures(&self, rank: Rank) -> usize {
+        let failures = self.failures.lock();
+        let failures = failures.unwrap_or_else(PoisonError::into_inner);
+        failures.get(&rank).copied().unwrap_or_default()
+    }
+
+    fn has_failed(&self, rank: Rank) {
+        let failures = self.failures.lock();
+        let mut failures = failures.unwrap_or_else(PoisonError::into_inner);
+        *failures.entry(rank).or_default() += 1;
     }
 
     /// What the hanging faults wait for.
@@ -117,10 +152,17 @@ impl EncoderLoader for FakeLoader {
             Some(EncoderFault::FailLoad) => return Err(Injected::error("the device is not there")),
             Some(EncoderFault::PanicLoad) => panic!("the loader panicked on cue"),
             Some(EncoderFault::HangLoad) => self.gate.wait(),
+            Some(
+                EncoderFault::FailEncode { .. }
+                | EncoderFault::PanicEncode { .. }
+                | EncoderFault::TooFewVectors { .. }
+                | EncoderFault::WrongHiddenSize { .. },
+            ) if self.failures(rank) > 0 => return Err(Injected::error("the device is gone")),
             _ => {}
         }
         Ok(Box::new(FakeEncoder {
             loader: self,
+            rank,
             fault,
             calls: 0,
         }))
@@ -131,6 +173,7 @@ impl EncoderLoader for FakeLoader {
 #[derive(Debug)]
 pub struct FakeEncoder<'a> {
     loader: &'a FakeLoader,
+    rank: Rank,
     fault: Option<EncoderFault>,
     calls: usize,
 }
@@ -143,20 +186,71 @@ impl Encoder for FakeEncoder<'_> {
         let mut hidden_size = self.loader.spec.hidden_size;
         match self.fault {
             Some(EncoderFault::FailEncode { at }) if at == call => {
+                self.loader.has_failed(self.rank);
                 return Err(Injected::error("the device failed"));
             }
+            Some(EncoderFault::FailTwice { at })
+                if at == call && self.loader.failures(self.rank) < 2 =>
+            {
+                self.loader.has_failed(self.rank);
+                return Err(Injected::error("the device failed for now"));
+            }
+            Some(EncoderFault::OutOfMemory { over }) if num_sequences > over => {
+                return Err(Injected::error("there is no room for so many"));
+            }
             Some(EncoderFault::PanicEncode { at }) if at == call => {
+                self.loader.has_failed(self.rank);
                 panic!("the encoder panicked on cue")
             }
             Some(EncoderFault::HangEncode { at }) if at == call => self.loader.gate.wait(),
-            Some(EncoderFault::TooFewVectors { at }) if at == call => num_sequences -= 1,
-            Some(EncoderFault::WrongHiddenSize { at }) if at == call => hidden_size += 1,
+            Some(EncoderFault::TooFewVectors { at }) if at == call => {
+                self.loader.has_failed(self.rank);
+                num_sequences -= 1;
+            }
+            Some(EncoderFault::WrongHiddenSize { at }) if at == call => {
+                self.loader.has_failed(self.rank);
+                hidden_size += 1;
+            }
             Some(EncoderFault::Slow { each }) => thread::sleep(each),
             _ => {}
         }
+        for (token_ids, poison) in &self.loader.poison {
+            if sequences(batch).any(|sequence| sequence == token_ids) {
+                match poison {
+                    Poison::Error => return Err(Injected::error("the device met poison")),
+                    Poison::Panic => panic!("the encoder met poison"),
+                    Poison::Hang => self.loader.gate.wait(),
+                }
+            }
+        }
+        self.vectors(batch, num_sequences, hidden_size)
+    }
+
+    fn encode_in_f32(&mut self, batch: &PackedBatch) -> Result<Option<PooledBatch>, BoxError> {
+        if !self.loader.survives_in_f32 {
+            return Ok(None);
+        }
+        let hidden_size = self.loader.spec.hidden_size;
+        self.vectors(batch, batch.num_sequences(), hidden_size)
+            .map(Some)
+    }
+}
+
+/// The token ids of each sequence.
+fn sequences(batch: &PackedBatch) -> impl Iterator<Item = &[u32]> {
+    let ends = batch.cu_seqlens().windows(2);
+    ends.map(|ends| &batch.token_ids()[ends[0] as usize..ends[1] as usize])
+}
+
+impl FakeEncoder<'_> {
+    fn vectors(
+        &self,
+        batch: &PackedBatch,
+        num_sequences: usize,
+        hidden_size: usize,
+    ) -> Result<PooledBatch, BoxError> {
         let mut vectors = Vec::with_capacity(num_sequences * hidden_size);
-        for ends in batch.cu_seqlens().windows(2).take(num_sequences) {
-            let token_ids = &batch.token_ids()[ends[0] as usize..ends[1] as usize];
+        for token_ids in sequences(batch).take(num_sequences) {
             let mut vector = vector_of_tokens(token_ids, hidden_size);
             if self
                 .loader

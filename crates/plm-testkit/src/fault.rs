@@ -5,7 +5,18 @@ use std::time::Duration;
 
 use plm_core::BoxError;
 
-/// What goes wrong in the encoder of a rank. Calls are counted from zero.
+/// What a sequence does to every encoder that is given it, in whatever batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Poison {
+    /// The call fails.
+    Error,
+    /// The call panics.
+    Panic,
+    /// The call waits for the [`Gate`], and then answers as if nothing had been.
+    Hang,
+}
+
+/// What goes wrong in the encoder of a rank, and with its device, so that no other can be loaded. Calls are counted from zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EncoderFault {
     /// It never loads: an error.
@@ -24,6 +35,11 @@ pub enum EncoderFault {
         /// The call.
         at: usize,
     },
+    /// The call fails, and the next encoder's too; the third does what it should.
+    FailTwice {
+        /// The call.
+        at: usize,
+    },
     /// The call waits for the [`Gate`], and then answers as if nothing had been.
     HangEncode {
         /// The call.
@@ -38,6 +54,11 @@ pub enum EncoderFault {
     WrongHiddenSize {
         /// The call.
         at: usize,
+    },
+    /// Calls with more sequences than this fail for want of memory.
+    OutOfMemory {
+        /// As many as there is room for.
+        over: usize,
     },
     /// Every call takes so long.
     Slow {

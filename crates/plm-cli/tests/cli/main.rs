@@ -1,6 +1,7 @@
 //! What a person meets: results, refusals, exit codes.
 
 mod checkpoint;
+mod signals;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -544,6 +545,66 @@ fn a_record_that_fails_alone_ends_with_its_own_code_and_is_named() {
         "{}",
         said.stdout
     );
+}
+
+#[test]
+fn a_restart_is_the_way_to_another_run_in_the_same_directory() {
+    let desk = Desk::with(TWO);
+    let embed = "embed in.fasta --out out --devices cpu";
+    assert_eq!(desk.run(embed).code, Some(0));
+    let other = format!("{embed} --embeddings-dtype f16");
+    let said = desk.run(&other);
+    assert_eq!(said.code, Some(3));
+    assert!(said.stderr.contains("--restart"), "{}", said.stderr);
+    let said = desk.run(&format!("{other} --restart"));
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let said = desk.run("info out/embeddings.h5");
+    assert!(said.stdout.contains("f16"), "{}", said.stdout);
+    let both = desk.run(&format!("{other} --restart --retry-failed"));
+    assert_eq!(both.code, Some(2), "one or the other");
+}
+
+#[test]
+fn verify_holds_a_run_against_its_input() {
+    let desk = Desk::with(TWO);
+    assert_eq!(
+        desk.run("embed in.fasta --out out --devices cpu").code,
+        Some(0)
+    );
+    // The same records, in other files, under other names, wrapped in another way.
+    fs::write(desk.path("a.fa"), ">one\nMKTAYIAKQRQISFVKSHFS\n").unwrap();
+    fs::write(desk.path("b.fa"), ">two\nmkv*\n").unwrap();
+    for files in ["in.fasta", "a.fa b.fa"] {
+        let said = desk.run(&format!("verify out --against {files}"));
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+        assert!(
+            said.stdout.contains("residue by residue"),
+            "{}",
+            said.stdout
+        );
+    }
+    fs::write(desk.path("c.fa"), ">two\nMKW\n").unwrap();
+    fs::write(desk.path("d.fa"), ">three\nMKV\n").unwrap();
+    for (files, words) in [
+        (
+            "a.fa c.fa",
+            &[
+                "row 1",
+                r#""two""#,
+                "other residues",
+                "c.fa, line 1, byte 0",
+            ][..],
+        ),
+        ("a.fa d.fa", &["row 1", r#""two" there and "three" here"#]),
+        ("b.fa a.fa", &["row 0", r#""one" there and "two" here"#]),
+        ("a.fa", &["it has 2 records and there are 1 here"]),
+    ] {
+        let said = desk.run(&format!("verify out --against {files}"));
+        assert_eq!(said.code, Some(1), "{}", said.stdout);
+        for word in words {
+            assert!(said.stderr.contains(word), "no {word:?} in {}", said.stderr);
+        }
+    }
 }
 
 #[test]

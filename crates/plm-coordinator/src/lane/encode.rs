@@ -3,22 +3,11 @@
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
-use plm_core::{BoxError, Encoder, PackedBatch, PooledBatch};
+use plm_core::PooledBatch;
 
-use super::{Lane, Packed, Role, ToEncode, ToWrite};
-use crate::{RunEvent, Stage};
-
-/// An encoder's answer is not what its spec promises.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the encoder gave {vectors} vectors of {hidden_size} for {num_sequences} sequences and a hidden_size of {spec_hidden_size}"
-)]
-struct WrongShape {
-    vectors: usize,
-    hidden_size: usize,
-    num_sequences: usize,
-    spec_hidden_size: usize,
-}
+use super::device::Device;
+use super::{Lane, Packed, ToEncode, ToWrite};
+use crate::RankFailure;
 
 /// Loads the encoder, says so through `loaded`, and encodes until there is nothing more to come.
 pub(super) fn run(
@@ -27,46 +16,27 @@ pub(super) fn run(
     inbox: &Receiver<ToEncode>,
     to_write: &Sender<ToWrite>,
 ) {
-    let Some(mut encoder) = lane.guard(Stage::Load, || load(lane)) else {
-        return;
+    let mut device = match Device::load(lane) {
+        Ok(device) => device,
+        Err(failure) => return lane.fail(failure),
     };
-    lane.guard(Stage::Encode, || {
-        if lane.fence.send(loaded, ()) {
-            encode_all(lane, &mut *encoder, inbox, to_write)?;
-        }
-        Ok(())
-    });
-    // Only now that a failure is known: dropping an encoder whose device has failed may hang too.
-    lane.guard(Stage::Encode, || {
-        let limit = Some(lane.job.config.load_timeout());
-        let _dropping = lane.watch(Role::Encode).begin(Stage::Encode, limit);
-        drop(encoder);
-        Ok(())
-    });
-}
-
-fn load(lane: &Lane) -> Result<Box<dyn Encoder + '_>, BoxError> {
-    let started = Instant::now();
-    let limit = Some(lane.job.config.load_timeout());
-    let loading = lane.watch(Role::Encode).begin(Stage::Load, limit);
-    let encoder = lane.job.loader.load(lane.rank)?;
-    drop(loading);
-    let load = started.elapsed();
-    lane.tally().load = load;
-    if lane.failure().is_none() {
-        let (rank, seconds) = (lane.rank, load.as_secs_f64());
-        tracing::info!(rank = rank.0, seconds, "encoder loaded");
-        lane.job.emit(&RunEvent::RankLoaded { rank, seconds });
+    if lane.fence.send(loaded, ())
+        && let Err(failure) = encode_all(lane, &mut device, inbox, to_write)
+    {
+        lane.fail(failure);
     }
-    Ok(encoder)
+    // Only now that a failure is known: dropping an encoder whose device has failed may hang too.
+    if let Err(failure) = device.unload() {
+        lane.fail(failure);
+    }
 }
 
 fn encode_all(
     lane: &Lane,
-    encoder: &mut dyn Encoder,
+    device: &mut Device<'_>,
     inbox: &Receiver<ToEncode>,
     to_write: &Sender<ToWrite>,
-) -> Result<(), BoxError> {
+) -> Result<(), RankFailure> {
     let mut ahead = None;
     loop {
         let message = match ahead.take() {
@@ -77,7 +47,7 @@ fn encode_all(
                     return Ok(());
                 };
                 lane.tally().wait += waiting.elapsed();
-                begin(lane, encoder, &message);
+                begin(lane, device, &message)?;
                 message
             }
         };
@@ -91,9 +61,11 @@ fn encode_all(
                 // The device is to have its next batch before it is done with this one.
                 ahead = inbox.try_recv().ok();
                 if let Some(next) = &ahead {
-                    begin(lane, encoder, next);
+                    begin(lane, device, next)?;
                 }
-                let vectors = encode(lane, encoder, &packed.packed)?;
+                let Some(vectors) = encode(lane, device, &packed)? else {
+                    return Ok(());
+                };
                 let encode = encoding.elapsed();
                 lane.tally().encode += encode;
                 ToWrite::Encoded {
@@ -111,39 +83,24 @@ fn encode_all(
     }
 }
 
-fn begin(lane: &Lane, encoder: &mut dyn Encoder, message: &ToEncode) {
-    if let ToEncode::Packed(Packed { packed, .. }) = message
-        && packed.num_sequences() > 0
-    {
-        let limit = lane.job.config.batch_timeout();
-        let _beginning = lane.watch(Role::Encode).begin(Stage::Encode, limit);
-        encoder.begin(packed);
+fn begin(lane: &Lane, device: &mut Device<'_>, message: &ToEncode) -> Result<(), RankFailure> {
+    if let ToEncode::Packed(Packed { batch, packed, .. }) = message {
+        lane.in_encoder().push(*batch);
+        device.begin(packed)?;
     }
+    Ok(())
 }
 
+/// The vectors of a packed batch; none if the run was stopped meanwhile.
 fn encode(
     lane: &Lane,
-    encoder: &mut dyn Encoder,
-    packed: &PackedBatch,
-) -> Result<PooledBatch, BoxError> {
-    let spec_hidden_size = lane.job.loader.spec().hidden_size;
-    let num_sequences = packed.num_sequences();
-    if num_sequences == 0 {
-        return Ok(PooledBatch::new(0, spec_hidden_size, Vec::new())?);
+    device: &mut Device<'_>,
+    Packed { batch, packed, .. }: &Packed,
+) -> Result<Option<PooledBatch>, RankFailure> {
+    let vectors = device.encode(packed)?;
+    let mut in_encoder = lane.in_encoder();
+    if let Some(position) = in_encoder.iter().position(|held| held == batch) {
+        in_encoder.remove(position);
     }
-    let limit = lane.job.config.batch_timeout();
-    let encoding = lane.watch(Role::Encode).begin(Stage::Encode, limit);
-    let pooled = encoder.encode(packed)?;
-    drop(encoding);
-    let (vectors, hidden_size) = (pooled.vectors().len(), pooled.hidden_size());
-    if (vectors, hidden_size) != (num_sequences, spec_hidden_size) {
-        return Err(WrongShape {
-            vectors,
-            hidden_size,
-            num_sequences,
-            spec_hidden_size,
-        }
-        .into());
-    }
-    Ok(pooled)
+    Ok(vectors)
 }

@@ -9,6 +9,7 @@
 //! and the run returns without it.
 
 mod assemble;
+mod device;
 mod encode;
 mod link;
 mod produce;
@@ -53,6 +54,8 @@ pub(crate) struct Lane {
     watches: [Watch; 3],
     fence: Fence,
     failure: OnceLock<RankFailure>,
+    /// The batches that the encoder has been given and has not answered for.
+    in_encoder: Mutex<Vec<BatchIndex>>,
     tally: Mutex<Tally>,
 }
 
@@ -120,6 +123,7 @@ impl Lane {
             watches: Default::default(),
             fence: Fence::new(),
             failure: OnceLock::new(),
+            in_encoder: Mutex::default(),
             tally: Mutex::default(),
         }
     }
@@ -138,10 +142,25 @@ impl Lane {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn in_encoder(&self) -> MutexGuard<'_, Vec<BatchIndex>> {
+        self.in_encoder
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets go of the rank's threads that may yet be in a call, because the run was stopped. What its sink has is flushed.
+    pub(crate) fn leave(&self) {
+        self.fence.close();
+    }
+
     /// Takes the rank out of the run. Only the first failure counts: the others follow from it.
     pub(crate) fn fail(&self, failure: RankFailure) {
+        let in_encoder = match failure.stage {
+            Stage::Encode => self.in_encoder().clone(),
+            Stage::Load | Stage::Read | Stage::Write => Vec::new(),
+        };
+        self.job.queue.fence(self.rank, &failure, &in_encoder);
         let is_first = self.failure.set(failure).is_ok();
-        self.job.queue.fence(self.rank);
         self.fence.close();
         if is_first && let Some(failure) = self.failure() {
             tracing::warn!(
@@ -154,17 +173,25 @@ impl Lane {
     }
 
     /// Runs `body`, whose error or panic is the rank's failure.
+    fn guard<T>(&self, stage: Stage, body: impl FnOnce() -> Result<T, BoxError>) -> Option<T> {
+        self.attempt(stage, body)
+            .map_err(|failure| self.fail(failure))
+            .ok()
+    }
+
+    /// Runs `body`, whose error or panic is given back.
     ///
     /// Nothing broken is seen after a panic: what `body` owns is gone with it, and the locks of what
     /// it shares are never held while a port is called.
-    fn guard<T>(&self, stage: Stage, body: impl FnOnce() -> Result<T, BoxError>) -> Option<T> {
-        let failure = match catch_unwind(AssertUnwindSafe(body)) {
-            Ok(Ok(value)) => return Some(value),
-            Ok(Err(error)) => RankFailure::error(self.rank, stage, &error),
-            Err(payload) => RankFailure::panic(self.rank, stage, &*payload),
-        };
-        self.fail(failure);
-        None
+    fn attempt<T>(
+        &self,
+        stage: Stage,
+        body: impl FnOnce() -> Result<T, BoxError>,
+    ) -> Result<T, RankFailure> {
+        // An error's words are a port's too.
+        let body = || body().map_err(|error| RankFailure::error(self.rank, stage, &error));
+        catch_unwind(AssertUnwindSafe(body))
+            .unwrap_or_else(|payload| Err(RankFailure::panic(self.rank, stage, &*payload)))
     }
 }
 

@@ -139,7 +139,7 @@ impl Producer<'_> {
     /// Reads a record into `residues`. An error here is the record's, not the rank's: every other
     /// rank would meet it too.
     fn read(&mut self, row: RowId, record: &RecordInfo<'_>) -> Result<(), BoxError> {
-        let limit = self.lane.job.config.batch_timeout();
+        let limit = self.lane.job.config.call_limit();
         let reading = self.lane.watch(Role::Produce).begin(Stage::Read, limit);
         self.reader.read(row, &mut self.residues)?;
         drop(reading);

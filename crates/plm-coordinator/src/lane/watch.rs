@@ -42,6 +42,13 @@ impl Watch {
         (call.since.elapsed() >= call.limit).then_some((call.stage, call.limit))
     }
 
+    /// Does not count time in which the whole process stood still.
+    pub(crate) fn forgive(&self, standstill: Duration) {
+        if let Some(call) = &mut *self.lock() {
+            call.since += standstill;
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<Call>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -142,7 +142,7 @@ impl<'a> Writer<'a> {
             // All rows failed. The next flush settles it: sinks are never asked to write nothing.
             return Ok(Written::Buffered);
         }
-        let limit = self.lane.job.config.batch_timeout();
+        let limit = self.lane.job.config.call_limit();
         let _writing = self.lane.watch(Role::Write).begin(Stage::Write, limit);
         self.shard.write(embedded)
     }
@@ -152,7 +152,7 @@ impl<'a> Writer<'a> {
             return Ok(());
         }
         let started = Instant::now();
-        let limit = self.lane.job.config.batch_timeout();
+        let limit = self.lane.job.config.call_limit();
         let flushing = self.lane.watch(Role::Write).begin(Stage::Write, limit);
         self.shard.flush()?;
         drop(flushing);

@@ -31,6 +31,8 @@ pub struct BatchPlan {
     special_tokens: u32,
     source_len: u64,
     fitted: Fitted,
+    /// The first of the batches that are set apart, if any are.
+    first_apart: Option<BatchIndex>,
 }
 
 impl BatchPlan {
@@ -81,6 +83,7 @@ impl BatchPlan {
             config: config.clone(),
             special_tokens,
             source_len: source.len(),
+            first_apart: None,
         })
     }
 
@@ -110,6 +113,48 @@ impl BatchPlan {
             fitted,
             ..self.clone()
         }
+    }
+
+    /// The same with some of a part's rows taken out of their batches, for a batch each: what they are suspected of (see
+    /// [`Suspect`](crate::Suspect)), and what they are not, shows when they are computed alone. Such batches come after all
+    /// others, one at a time. `suspects` are in increasing order; those not in a batch of the part are passed over.
+    ///
+    /// # Panics
+    /// If `source` is not the one that the plan was made for.
+    #[must_use]
+    pub fn apart(&self, suspects: &[RowId], part: Part, source: &dyn SequenceSource) -> Self {
+        let mut rows: Vec<RowId> = self
+            .part_batches(part)
+            .flat_map(|batch| self.rows(batch))
+            .copied()
+            .filter(|row| suspects.binary_search(row).is_ok())
+            .collect();
+        rows.sort_unstable();
+        let mut plan = self.without(&rows, source);
+        plan.first_apart = Some(BatchIndex(plan.num_batches()));
+        for row in rows {
+            let residue_count = source.record(row).residue_count;
+            let tokens = plan
+                .windows(residue_count)
+                .total_tokens(plan.special_tokens);
+            // The batches of other parts stay empty.
+            while !part.has(BatchIndex(plan.num_batches())) {
+                plan.push_batch(None, 0);
+            }
+            plan.push_batch(Some(row), tokens);
+        }
+        plan
+    }
+
+    fn push_batch(&mut self, row: Option<RowId>, tokens: u64) {
+        self.fitted.rows.extend(row);
+        self.fitted.ends.push(self.fitted.rows.len());
+        self.fitted.tokens.push(tokens);
+    }
+
+    /// Whether a batch holds a row that was set apart.
+    pub(crate) fn is_apart(&self, batch: BatchIndex) -> bool {
+        self.first_apart.is_some_and(|first| batch >= first)
     }
 
     /// The configuration it was made with.

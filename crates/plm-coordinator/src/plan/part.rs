@@ -48,6 +48,11 @@ impl Part {
         self.count == WorldSize::ONE
     }
 
+    /// Whether a batch is one of its.
+    pub(crate) fn has(self, batch: BatchIndex) -> bool {
+        batch.0 % u64::from(self.count()) == u64::from(self.index)
+    }
+
     /// How many of a plan's batches are its.
     pub(crate) fn num_batches(self, plan_batches: u64) -> u64 {
         plan_batches
@@ -85,6 +90,7 @@ mod tests {
                     for position in 0..part.num_batches(plan_batches) {
                         let batch = part.batch(position);
                         assert_eq!(part.position(batch), position);
+                        assert!(part.has(batch));
                         seen.push(batch.0);
                     }
                 }

@@ -63,6 +63,12 @@ impl RankFailure {
         }
     }
 
+    /// What went wrong, without whose and where.
+    pub(crate) fn words(&self) -> String {
+        let causes = self.causes.iter();
+        causes.fold(self.message.clone(), |text, cause| text + ": " + cause)
+    }
+
     pub(crate) fn panic(rank: Rank, stage: Stage, payload: &(dyn Any + Send)) -> Self {
         let message = payload
             .downcast_ref::<&str>()
@@ -120,10 +126,9 @@ impl fmt::Display for RankFailure {
         write!(
             f,
             "{} {verb} at stage {}: {}",
-            self.rank, self.stage, self.message
-        )?;
-        self.causes
-            .iter()
-            .try_for_each(|cause| write!(f, ": {cause}"))
+            self.rank,
+            self.stage,
+            self.words()
+        )
     }
 }

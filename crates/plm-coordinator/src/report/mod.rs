@@ -20,6 +20,10 @@ pub struct CoordinatorReport {
     pub workers: Vec<WorkerReport>,
     /// Planned records that have no vector, by row; their batches are durable without them.
     pub failed_rows: Vec<FailedRow>,
+    /// The records that ranks have failed on; a run that goes on may want to
+    /// [set them apart](crate::BatchPlan::apart).
+    #[serde(default)]
+    pub suspects: Vec<Suspect>,
     /// How long the run took.
     pub wall_seconds: f64,
 }
@@ -40,6 +44,9 @@ pub struct WorkerReport {
     pub sequences: u64,
     /// The tokens that went through its encoder for its batches.
     pub tokens: u64,
+    /// How often its encoder failed and was loaded anew.
+    #[serde(default)]
+    pub reloads: u64,
     /// How long its encoder took to load.
     pub load_seconds: f64,
     /// How long its encoder computed, for batches that never became durable too.
@@ -72,6 +79,18 @@ pub struct FailedRow {
     pub id: String,
     /// Why it has none.
     pub reason: String,
+}
+
+/// What a rank's encoder was at when the rank failed, or hung, and what is not durable: any of these records, or none, may be why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspect {
+    /// The records: one, if it was alone.
+    #[serde(with = "ids::row_numbers")]
+    pub rows: Vec<RowId>,
+    /// How many ranks were lost to them.
+    pub lost_ranks: u32,
+    /// How the last of these failed.
+    pub failure: String,
 }
 
 impl CoordinatorReport {
@@ -118,6 +137,7 @@ pub(crate) struct Tally {
     pub(crate) batches_taken_over: u64,
     pub(crate) sequences: u64,
     pub(crate) tokens: u64,
+    pub(crate) reloads: u64,
     pub(crate) load: Duration,
     pub(crate) encode: Duration,
     pub(crate) wait: Duration,
@@ -139,6 +159,7 @@ impl Tally {
             batches_taken_over: self.batches_taken_over,
             sequences: self.sequences,
             tokens: self.tokens,
+            reloads: self.reloads,
             load_seconds: self.load.as_secs_f64(),
             encode_seconds: self.encode.as_secs_f64(),
             wait_seconds: self.wait.as_secs_f64(),

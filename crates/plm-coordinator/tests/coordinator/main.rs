@@ -4,6 +4,7 @@ mod faults;
 mod hangs;
 mod lanes;
 mod planning;
+mod poison;
 mod random;
 mod records;
 mod support;

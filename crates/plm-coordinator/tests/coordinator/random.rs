@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use plm_coordinator::{LaneConfig, LongSequences, PlanConfig};
+use plm_coordinator::{BatchTimeout, LaneConfig, LongSequences, PlanConfig};
 use plm_core::{Rank, RowId};
 use plm_testkit::{EncoderFault, Gate, MemorySink, MemorySource, SinkFault};
 use proptest::collection::vec;
@@ -18,6 +18,8 @@ fn encoder_fault() -> BoxedStrategy<EncoderFault> {
         Just(EncoderFault::PanicLoad),
         at.clone().prop_map(|at| EncoderFault::FailEncode { at }),
         at.clone().prop_map(|at| EncoderFault::PanicEncode { at }),
+        at.clone().prop_map(|at| EncoderFault::FailTwice { at }),
+        (0..6_usize).prop_map(|over| EncoderFault::OutOfMemory { over }),
         at.clone().prop_map(|at| EncoderFault::TooFewVectors { at }),
         at.prop_map(|at| EncoderFault::WrongHiddenSize { at }),
         Just(EncoderFault::Slow {
@@ -126,7 +128,7 @@ fn case(scenario: &Scenario) -> Case {
     case.lanes = LaneConfig::builder()
         .queue_batches(scenario.queue_batches)
         .load_timeout(timeout)
-        .batch_timeout(Some(timeout))
+        .batch_timeout(BatchTimeout::Fixed(timeout))
         .build()
         .unwrap();
     case.sink = MemorySink::new(scenario.segment_batches);

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use plm_coordinator::{
-    BatchPlan, CoordinatorReport, Error, LaneConfig, Observer, Part, PlanConfig, RankFailure,
-    RunEvent, RunOptions, StopToken, run,
+    BatchPlan, BatchTimeout, CoordinatorReport, Error, LaneConfig, Observer, Part, PlanConfig,
+    RankFailure, RunEvent, RunOptions, StopToken, run,
 };
 use plm_core::{EncoderLoader, Rank, RowId, SequenceSource, WorldSize};
 use plm_testkit::{
@@ -31,6 +31,8 @@ pub(crate) struct Case {
     pub(crate) stop: StopToken,
     /// Rows that an earlier run is said to have made durable, in increasing order.
     pub(crate) done: Vec<RowId>,
+    /// Rows that an earlier run suspects, in increasing order.
+    pub(crate) apart: Vec<RowId>,
     /// Opened when a rank fails.
     pub(crate) opens_at_failure: Option<Gate>,
     /// How many batches are written before the run is stopped.
@@ -58,6 +60,7 @@ pub(crate) struct Seen {
     pub(crate) taken_over: usize,
     pub(crate) written: usize,
     pub(crate) failed_rows: usize,
+    pub(crate) reloads: usize,
 }
 
 struct Recorder {
@@ -88,6 +91,7 @@ impl Observer for Recorder {
             }
             RunEvent::BatchDurable { batch, .. } => seen.durable_batches.push(batch.0),
             RunEvent::RowFailed { .. } => seen.failed_rows += 1,
+            RunEvent::EncoderReloaded { .. } => seen.reloads += 1,
             RunEvent::RankFailed { failure } => {
                 seen.failures.push((*failure).clone());
                 if let Some(gate) = &self.opens_at_failure {
@@ -121,6 +125,7 @@ impl Case {
             part: Part::WHOLE,
             stop: StopToken::new(),
             done: Vec::new(),
+            apart: Vec::new(),
             opens_at_failure: None,
             stops_after: None,
         }
@@ -144,7 +149,7 @@ impl Case {
 
     pub(crate) fn batch_timeout(mut self, milliseconds: u64) -> Self {
         self.lanes = LaneConfig::builder()
-            .batch_timeout(Some(Duration::from_millis(milliseconds)))
+            .batch_timeout(BatchTimeout::Fixed(Duration::from_millis(milliseconds)))
             .build()
             .unwrap();
         self
@@ -157,6 +162,7 @@ impl Case {
     fn run_here(self) -> Finished {
         let plan = BatchPlan::new(&self.source, &self.loader.spec().tokens, &self.plan).unwrap();
         let plan = plan.without(&self.done, &self.source);
+        let plan = plan.apart(&self.apart, self.part, &self.source);
         let recorder = Arc::new(Recorder {
             seen: Mutex::default(),
             opens_at_failure: self.opens_at_failure,

@@ -1,6 +1,7 @@
 //! A model's files: what is in them, checked against what the model needs.
 
 mod digest;
+mod header;
 mod names;
 mod random;
 mod source;
@@ -8,8 +9,8 @@ mod stored;
 mod weights;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +23,11 @@ use crate::alphabet::VOCABULARY;
 use crate::{Config, Error, ModelShape};
 use source::Source;
 use stored::StoredTensor;
+
+/// How large `config.json` and `vocab.txt` may be. Those of ESM-2 have less than 1 kB.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+/// How large the index of shards may be. That of the 15B has 60 kB.
+const MAX_INDEX_BYTES: u64 = 1 << 24;
 
 /// An ESM-2 on disk or in the program: its configuration, and where each of its tensors lies.
 ///
@@ -48,7 +54,8 @@ impl Checkpoint {
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
         let dir = dir.as_ref();
         let config_path = dir.join("config.json");
-        let config = Config::from_json(&read(&config_path)?, &config_path)?;
+        let config = read(&config_path, MAX_CONFIG_BYTES)?;
+        let config = Config::from_json(&config, &config_path)?;
         check_vocabulary(&dir.join("vocab.txt"))?;
 
         let mut tensors = Vec::new();
@@ -152,25 +159,32 @@ impl Checkpoint {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    fs::read(path).map_err(|source| Error::Read {
-        path: path.to_owned(),
-        source,
-    })
+/// All of a file, unless it has more than `max_bytes`: it may come from anywhere, and be endless.
+fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(max_bytes + 1).read_to_end(&mut bytes));
+    match read {
+        Ok(_) if bytes.len() as u64 > max_bytes => Err(Error::FileTooLarge {
+            path: path.to_owned(),
+            max_bytes,
+        }),
+        Ok(_) => Ok(bytes),
+        Err(source) => Err(Error::Read {
+            path: path.to_owned(),
+            source,
+        }),
+    }
 }
 
 /// Refuses a vocabulary file with other tokens. Many checkpoints have none, which is fine.
 fn check_vocabulary(path: &Path) -> Result<(), Error> {
-    let vocabulary = match fs::read_to_string(path) {
-        Ok(vocabulary) => vocabulary,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(source) => {
-            return Err(Error::Read {
-                path: path.to_owned(),
-                source,
-            });
+    let vocabulary = match read(path, MAX_CONFIG_BYTES) {
+        Err(Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return Ok(());
         }
+        vocabulary => vocabulary?,
     };
+    let vocabulary = String::from_utf8_lossy(&vocabulary);
     if vocabulary.split_whitespace().eq(VOCABULARY) {
         return Ok(());
     }
@@ -209,7 +223,7 @@ fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, Error> {
         weight_map: BTreeMap<String, String>,
     }
     let Index { weight_map } =
-        serde_json::from_slice(&read(index)?).map_err(|source| Error::Json {
+        serde_json::from_slice(&read(index, MAX_INDEX_BYTES)?).map_err(|source| Error::Json {
             path: index.to_owned(),
             source,
         })?;

@@ -3,16 +3,11 @@
 use std::sync::Arc;
 
 use rayon::prelude::*;
-use safetensors::tensor::Metadata;
-use safetensors::{Dtype, SafeTensorError};
+use safetensors::Dtype;
 
+use super::header::{self, Header};
 use super::source::Source;
 use crate::Error;
-
-/// A safetensors file begins with the length of its JSON header.
-const LENGTH_BYTES: u64 = 8;
-/// The format's own limit on that header.
-const MAX_HEADER_BYTES: u64 = 100_000_000;
 
 /// Where a tensor lies, and as what.
 #[derive(Clone, Debug)]
@@ -24,56 +19,43 @@ pub(super) struct StoredTensor {
     len: u64,
 }
 
-/// All tensors of a file, under the names they have there.
+/// All tensors of a file, under the names they have there, in the order in which they lie.
 ///
-/// Reads the header only, and trusts nothing in it: its length is held against the file's before it is
-/// read, tensors must lie one behind the other (which `Metadata` sees to), and the file must end where
-/// the last one does.
+/// Reads the header only, and trusts nothing in it: tensors must lie one behind the other, and the file
+/// must end where the last one does.
 pub(super) fn list(source: &Arc<Source>) -> Result<Vec<(String, StoredTensor)>, Error> {
-    let format = |error| Error::Format {
-        path: source.path().to_owned(),
-        source: error,
-    };
-    if source.len() < LENGTH_BYTES {
-        return Err(format(SafeTensorError::HeaderTooSmall));
-    }
-    let length = u64::from_le_bytes(
-        source
-            .read(0, LENGTH_BYTES)?
-            .try_into()
-            .expect("as many bytes as were asked for"),
-    );
-    if length > MAX_HEADER_BYTES {
-        return Err(format(SafeTensorError::HeaderTooLarge));
-    }
-    if length > source.len() - LENGTH_BYTES {
-        return Err(format(SafeTensorError::InvalidHeaderLength));
-    }
-    let header = source.read(LENGTH_BYTES, length)?;
-    let metadata: Metadata = serde_json::from_slice(&header)
-        .map_err(|error| format(SafeTensorError::InvalidHeaderDeserialization(error)))?;
-
-    let data_start = LENGTH_BYTES + length;
-    let expected = data_start.saturating_add(metadata.data_len() as u64);
-    if source.len() != expected {
-        return Err(Error::FileLength {
+    let Header {
+        data_start,
+        tensors,
+    } = header::read(source)?;
+    let mut end = 0;
+    let mut stored = Vec::with_capacity(tensors.len());
+    for (name, info) in tensors {
+        let len = header::check(&info, end).map_err(|problem| Error::TensorLayout {
             path: source.path().to_owned(),
-            found: source.len(),
-            expected,
-        });
-    }
-    let stored = metadata.tensors().into_iter().map(|(name, info)| {
-        let (start, end) = info.data_offsets;
+            name: name.clone(),
+            problem,
+        })?;
         let tensor = StoredTensor {
             source: source.clone(),
             dtype: info.dtype,
-            shape: info.shape.clone(),
-            start: data_start + start as u64,
-            len: (end - start) as u64,
+            shape: info.shape,
+            // What is beyond any file is refused below.
+            start: data_start.saturating_add(end),
+            len,
         };
-        (name, tensor)
-    });
-    Ok(stored.collect())
+        end += len;
+        stored.push((name, tensor));
+    }
+    let expected = data_start.saturating_add(end);
+    if source.len() == expected {
+        return Ok(stored);
+    }
+    Err(Error::FileLength {
+        path: source.path().to_owned(),
+        found: source.len(),
+        expected,
+    })
 }
 
 impl StoredTensor {

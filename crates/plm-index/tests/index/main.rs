@@ -1,12 +1,17 @@
 //! Whole FASTA files through the index and back.
 
+mod bombs;
 mod compressed;
 mod damage;
+mod hostile;
 mod layouts;
 mod memory;
+mod mutations;
+mod oracle;
 mod policies;
 mod problems;
 mod reuse;
+mod torture;
 
 use std::fs;
 use std::path::{Path, PathBuf};

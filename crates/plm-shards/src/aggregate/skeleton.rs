@@ -18,7 +18,7 @@ use rustix::io::{Errno, retry_on_intr};
 use crate::error::At;
 use crate::expect::{Expectation, ExpectedRows};
 use crate::provenance::{FORMAT, FORMAT_VERSION};
-use crate::{Error, Provenance, image, layout, seal};
+use crate::{Error, Provenance, StoredRows, image, layout};
 
 /// Rows whose ids are in memory at a time. The layout of the ids' heap depends on it.
 const SLICE_ROWS: usize = 8192;
@@ -105,21 +105,16 @@ impl Skeleton<'_> {
 
     /// More bytes than the file can have.
     fn most_bytes(&self) -> u64 {
-        /// Headers, tables and the texts of this crate: a few KiB.
-        const STRUCTURE: usize = 64 << 10;
-        /// A text's length, its place in the heap and in the column.
-        const TEXT: usize = 64;
-        let texts: usize = self
+        let ids = self
             .expected_rows
             .iter()
-            .map(|row| self.expected.source.record(row).id.len() + TEXT)
-            .sum();
-        let columns = self.status.len() * (size_of::<u32>() + size_of::<u8>());
-        let vectors = self.status.len() * self.expected.format.row_bytes();
-        let attributes = self.provenance.text_bytes() + self.expected.format.run_digest.len();
-        // The heap's blocks may be half empty, if a text that is next to none in size comes after
-        // one that fills half of a block.
-        (seal::SEAL_BYTES + vectors + columns + 2 * (texts + attributes) + STRUCTURE) as u64
+            .map(|row| self.expected.source.record(row).id.len() as u64);
+        let stored = StoredRows {
+            format: self.expected.format,
+            rows: self.status.len() as u64,
+            id_bytes: ids.sum(),
+        };
+        stored.embeddings_bytes(self.provenance)
     }
 }
 

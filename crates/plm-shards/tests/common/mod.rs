@@ -5,6 +5,8 @@
     reason = "each test binary uses a part of it"
 )]
 
+pub mod forge;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,8 +15,8 @@ use plm_core::{
     RecordInfo, RowId, SequenceReader, SequenceSource,
 };
 use plm_shards::{
-    AggregateReport, Aggregation, Error, Expectation, InputDigest, Provenance, RunFormat,
-    SegmentConfig, SegmentSink, aggregate,
+    AggregateReport, Aggregation, EmbeddingsFile, Error, Expectation, InputDigest, Provenance,
+    RunFormat, SegmentConfig, SegmentSink, aggregate, verify,
 };
 
 pub const RUN_DIGEST: &str = "blake3:of-the-run";
@@ -58,6 +60,15 @@ pub fn vector(row: RowId, hidden_size: usize) -> Vec<f32> {
         .collect()
 }
 
+/// The same as it comes back.
+pub fn stored(row: RowId, hidden_size: usize, dtype: Dtype) -> Vec<f32> {
+    let round = |value| match dtype {
+        Dtype::F16 => half::f16::from_f32(value).to_f32(),
+        _ => value,
+    };
+    vector(row, hidden_size).into_iter().map(round).collect()
+}
+
 pub fn outcome(row: RowId) -> Outcome {
     [Outcome::Embedded, Outcome::Truncated, Outcome::Windowed][row.0 as usize % 3]
 }
@@ -94,6 +105,22 @@ pub fn config(max_rows: usize, dtype: Dtype) -> SegmentConfig {
         .unwrap()
 }
 
+/// What one rank makes of these batches below `directory`.
+pub fn write_batches(
+    directory: &Path,
+    run: &Run,
+    config: SegmentConfig,
+    batches: impl Iterator<Item = Vec<RowId>>,
+) {
+    let hidden_size = run.format.hidden_size();
+    let sink = SegmentSink::new(directory, RUN_DIGEST, hidden_size, config);
+    let mut writer = sink.open_shard(Rank(0)).unwrap();
+    for rows in batches {
+        writer.write(batch(&run.input, &rows, hidden_size)).unwrap();
+    }
+    writer.flush().unwrap();
+}
+
 /// A run in a directory of its own.
 pub struct Run {
     pub directory: tempfile::TempDir,
@@ -109,6 +136,16 @@ impl Run {
             input: Input::of(rows),
             format: config(1, dtype).run_format(RUN_DIGEST, hidden_size),
             without_vector: vec![],
+        }
+    }
+
+    /// As [`new`](Self::new), in memory where the system has a place for files there: with many
+    /// small runs, nearly all of the time is the disk's to sync.
+    pub fn in_memory(rows: u64, hidden_size: usize, dtype: Dtype) -> Self {
+        let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        Self {
+            directory: directory.unwrap(),
+            ..Self::new(rows, hidden_size, dtype)
         }
     }
 
@@ -164,6 +201,32 @@ impl Run {
             provenance: &provenance(),
             output,
         })
+    }
+
+    /// That the result is there and is the right one: of each row its own id, length, outcome and
+    /// vector.
+    pub fn assert_right(&self) {
+        verify(self.output(), Some(self.expectation())).unwrap();
+        let file = EmbeddingsFile::open(self.output()).unwrap();
+        let (hidden_size, dtype) = (self.format.hidden_size(), self.format.dtype());
+        let rows: Vec<RowId> = (0..self.input.len())
+            .map(RowId)
+            .filter(|row| !self.without_vector.contains(row) && !self.input.record(*row).skipped)
+            .collect();
+        assert_eq!(file.rows(), rows.len());
+        let ids = file.ids().unwrap();
+        let lengths = file.lengths().unwrap();
+        let outcomes = file.read_outcomes(0..rows.len()).unwrap();
+        let vectors = file.read_rows(0..rows.len()).unwrap();
+        for (place, &row) in rows.iter().enumerate() {
+            let record = self.input.record(row);
+            assert_eq!(
+                (&*ids[place], lengths[place]),
+                (record.id, record.residue_count)
+            );
+            assert_eq!(outcomes[place], outcome(row));
+            assert_eq!(vectors.row(place).to_vec(), stored(row, hidden_size, dtype));
+        }
     }
 
     pub fn segments(&self) -> Vec<PathBuf> {

@@ -1,0 +1,111 @@
+//! The header of a safetensors file.
+//!
+//! Not `safetensors::Metadata`, which keeps the last of two tensors of one name, and does not say which
+//! tensor it refuses.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use safetensors::SafeTensorError;
+use safetensors::tensor::TensorInfo;
+use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+
+use super::source::Source;
+use crate::Error;
+
+/// A safetensors file begins with the length of its JSON header.
+const LENGTH_BYTES: u64 = 8;
+/// How long a header may be. The format allows 100 MB; that of the largest ESM-2 has 100 kB.
+const MAX_HEADER_BYTES: u64 = 1 << 24;
+
+/// What a file says of its tensors.
+pub(super) struct Header {
+    /// The offset in the file that tensors' own offsets count from.
+    pub(super) data_start: u64,
+    /// By their offsets.
+    pub(super) tensors: Vec<(String, TensorInfo)>,
+}
+
+/// Reads a header, whose length is held against the file's first.
+pub(super) fn read(source: &Source) -> Result<Header, Error> {
+    let format = |error| Error::Format {
+        path: source.path().to_owned(),
+        source: error,
+    };
+    if source.len() < LENGTH_BYTES {
+        return Err(format(SafeTensorError::HeaderTooSmall));
+    }
+    let length = u64::from_le_bytes(
+        source
+            .read(0, LENGTH_BYTES)?
+            .try_into()
+            .expect("as many bytes as were asked for"),
+    );
+    if length > source.len() - LENGTH_BYTES {
+        return Err(format(SafeTensorError::InvalidHeaderLength));
+    }
+    if length > MAX_HEADER_BYTES {
+        return Err(format(SafeTensorError::HeaderTooLarge));
+    }
+    let header = source.read(LENGTH_BYTES, length)?;
+    let Tensors(mut tensors) = serde_json::from_slice(&header)
+        .map_err(|error| format(SafeTensorError::InvalidHeaderDeserialization(error)))?;
+    tensors.sort_by_key(|(_, info)| info.data_offsets);
+    Ok(Header {
+        data_start: LENGTH_BYTES + length,
+        tensors,
+    })
+}
+
+/// The size in bytes of a tensor, which must begin at `end`, where the one before it ends.
+pub(super) fn check(info: &TensorInfo, end: u64) -> Result<u64, &'static str> {
+    let (start, stop) = info.data_offsets;
+    if start as u64 != end {
+        return Err("does not begin where the one before it ends");
+    }
+    let bits = info
+        .shape
+        .iter()
+        .try_fold(info.dtype.bitsize(), |bits, size| bits.checked_mul(*size))
+        .ok_or("has a shape that no file has room for")?;
+    if !bits.is_multiple_of(8) || stop.checked_sub(start) != Some(bits / 8) {
+        return Err("has offsets that do not fit its shape and format");
+    }
+    Ok((bits / 8) as u64)
+}
+
+/// Each tensor's name with what is said of it.
+struct Tensors(Vec<(String, TensorInfo)>);
+
+impl<'de> Deserialize<'de> for Tensors {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(TensorsVisitor)
+    }
+}
+
+struct TensorsVisitor;
+
+impl<'de> Visitor<'de> for TensorsVisitor {
+    type Value = Tensors;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of tensors")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Tensors, A::Error> {
+        let mut names = HashSet::new();
+        let mut tensors = Vec::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if name == "__metadata__" {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            if !names.insert(name.clone()) {
+                let twice = format_args!("the tensor {name:?} is there twice");
+                return Err(A::Error::custom(twice));
+            }
+            tensors.push((name, map.next_value()?));
+        }
+        Ok(Tensors(tensors))
+    }
+}

@@ -1,0 +1,84 @@
+//! Taking away what a run has left, on purpose.
+//!
+//! Results go before what they were made of, and what says whose the directory is goes last: killed in between, it is still that
+//! run's.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use plm_core::sync_directory;
+
+use crate::claim::Claim;
+use crate::layout::{LOCK, Layout, PART_PREFIX};
+use crate::lock::Lock;
+use crate::{Error, Part};
+
+/// The result of a run, whose segments stay.
+pub(crate) fn result(layout: &Layout) -> Result<(), Error> {
+    for path in [layout.run_report(), layout.ledger(), layout.embeddings()] {
+        remove(&path)?;
+    }
+    sync(layout.root())
+}
+
+/// All of the run in a directory; or, where that is the very run that a part is to be done of, the result and that part.
+///
+/// The caller holds the part's lock. Those of all that is discarded are taken meanwhile, so that nobody is at work on it.
+pub(crate) fn run(layout: &Layout, claim: &Claim, part: Part) -> Result<(), Error> {
+    let own = layout.shards(part);
+    let is_same_run = layout.claim().exists()
+        && Claim::read(layout).is_ok_and(|there| claim.check_against(&there, &own).is_ok());
+    let mut directories = vec![own.clone()];
+    if !is_same_run || part.is_whole() {
+        directories.extend(layout.all_shards()?);
+        directories.sort_unstable();
+        directories.dedup();
+    }
+    let _locks = directories
+        .iter()
+        .filter(|&directory| *directory != own)
+        .map(|directory| Lock::take(directory))
+        .collect::<Result<Vec<_>, _>>()?;
+    tracing::info!(path = %layout.root().display(), "discards what is there, as was asked for");
+    result(layout)?;
+    for directory in &directories {
+        empty(directory)?;
+    }
+    if !is_same_run {
+        remove(&layout.claim())?;
+    }
+    sync(layout.root())
+}
+
+/// Removes the segments and reports of a part. Its lock stays: whoever waits for it waits for that very file.
+fn empty(shards: &Path) -> Result<(), Error> {
+    for entry in fs::read_dir(shards).map_err(Error::io(shards))? {
+        let entry = entry.map_err(Error::io(shards))?;
+        let name = entry.file_name();
+        let is_part = name.to_string_lossy().starts_with(PART_PREFIX);
+        if name == LOCK || is_part {
+            continue;
+        }
+        let path = entry.path();
+        let is_directory = entry.file_type().map_err(Error::io(&path))?.is_dir();
+        let removed = if is_directory {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
+        };
+        removed.map_err(Error::io(&path))?;
+    }
+    sync(shards)
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io(path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn sync(directory: &Path) -> Result<(), Error> {
+    sync_directory(directory).map_err(Error::io(directory))
+}

@@ -1,0 +1,101 @@
+//! JSON files that show when they are not what was written: the last thing in them is the digest of all before it.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+use plm_core::DurableFile;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::Error;
+
+/// What is wrong with a file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Damage {
+    /// It was changed or cut short.
+    #[error("its text is not the one that was written: the digest at its end is of another")]
+    Digest,
+    /// It is whole, and of another version.
+    #[error(transparent)]
+    Content(#[from] serde_json::Error),
+}
+
+/// What the digest stands between.
+const BEFORE_DIGEST: &str = ",\n  \"digest\": \"";
+const AFTER_DIGEST: &str = "\"\n}\n";
+
+/// Reads a file, all of whose bytes are checked.
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
+    let text = fs::read(path).map_err(Error::io(path))?;
+    parse(&text).map_err(|source| Error::DamagedReport {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Writes a file, whole or not at all, over what was there.
+pub(crate) fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+    DurableFile::write(path, &text(value)).map_err(Error::io(path))
+}
+
+/// The same where there is no file yet. False if there is one.
+pub(crate) fn write_new(path: &Path, value: &impl Serialize) -> Result<bool, Error> {
+    let write = || {
+        let mut file = DurableFile::create(path)?;
+        file.write_all(&text(value))?;
+        file.commit_new()
+    };
+    match write() {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        Err(error) => Err(Error::io(path)(error)),
+    }
+}
+
+fn text(value: &impl Serialize) -> Vec<u8> {
+    let json = serde_json::to_string_pretty(value).expect("these hold nothing that JSON can't say");
+    let body = json
+        .strip_suffix("\n}")
+        .expect("a struct with a field is an object of a line each");
+    let digest = blake3::hash(body.as_bytes());
+    format!("{body}{BEFORE_DIGEST}blake3:{digest}{AFTER_DIGEST}").into_bytes()
+}
+
+fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Damage> {
+    let text = std::str::from_utf8(text).map_err(|_| Damage::Digest)?;
+    let (body, digest) = text
+        .strip_suffix(AFTER_DIGEST)
+        .and_then(|text| text.rsplit_once(BEFORE_DIGEST))
+        .ok_or(Damage::Digest)?;
+    if format!("blake3:{}", blake3::hash(body.as_bytes())) != digest {
+        return Err(Damage::Digest);
+    }
+    Ok(serde_json::from_str(text)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn any_other_byte_and_any_other_length_shows() {
+        let value = BTreeMap::from([("seconds", 0.1), ("digest of something", 2.0)]);
+        let text = text(&value);
+        let read: BTreeMap<String, serde_json::Value> = parse(&text).unwrap();
+        assert_eq!(read["seconds"], 0.1);
+        for position in 0..text.len() {
+            for change in [1, 0x20, 0x80] {
+                let mut damaged = text.clone();
+                damaged[position] ^= change;
+                assert!(parse::<serde_json::Value>(&damaged).is_err(), "{position}");
+            }
+            assert!(parse::<serde_json::Value>(&text[..position]).is_err());
+            assert!(parse::<serde_json::Value>(&text[position + 1..]).is_err());
+        }
+        assert!(parse::<serde_json::Value>(&[&text[..], b"\n"].concat()).is_err());
+    }
+}

@@ -1,0 +1,69 @@
+//! Whether there is room for what a run will write, told before anything is computed.
+
+use plm_coordinator::{BatchPlan, Part};
+use plm_core::{SequenceSource, sweep};
+use plm_index::FastaIndex;
+use plm_shards::{StoredRows, available_bytes};
+
+use crate::claim::Claim;
+use crate::layout::Layout;
+use crate::{Error, RunConfig};
+
+/// Refuses to begin where the file system has less room than the rest of a part takes, and the result, if it is yet to be made.
+///
+/// What it takes is known from above, to some per cent. What others write meanwhile, and quotas, are not seen: they show as errors
+/// when they do.
+pub(crate) fn check(
+    layout: &Layout,
+    claim: &Claim,
+    index: &FastaIndex,
+    rest: &BatchPlan,
+    config: &RunConfig,
+) -> Result<(), Error> {
+    let output = layout.embeddings();
+    // A killed run may have left one as large as the result.
+    sweep(&output);
+    let format = claim.fingerprint.run_format()?;
+    let rows = rest
+        .part_batches(config.part)
+        .flat_map(|batch| rest.rows(batch));
+    let ids = rows.map(|&row| SequenceSource::record(index, row).id);
+    let segments = stored(&format, ids);
+    // Each rank ends with one that is not full.
+    let ranks = u64::from(config.devices.world_size()?.get());
+    let mut needed_bytes =
+        segments.segments_bytes(segments.full_segments(&config.segments) + ranks);
+    if segments.rows == 0 {
+        needed_bytes = 0;
+    }
+    if config.part == Part::WHOLE && !output.exists() {
+        let records = index.records().filter(|record| record.skipped.is_none());
+        let result = stored(&format, records.map(|record| record.id));
+        needed_bytes += result.embeddings_bytes(&claim.fingerprint.provenance(index)?);
+    }
+    let available_bytes = available_bytes(layout.root())?;
+    if needed_bytes <= available_bytes {
+        return Ok(());
+    }
+    Err(Error::NoSpace {
+        path: layout.root().to_owned(),
+        needed_bytes,
+        available_bytes,
+    })
+}
+
+fn stored<'a>(
+    format: &'a plm_shards::RunFormat,
+    ids: impl Iterator<Item = &'a str>,
+) -> StoredRows<'a> {
+    let mut stored = StoredRows {
+        format,
+        rows: 0,
+        id_bytes: 0,
+    };
+    for id in ids {
+        stored.rows += 1;
+        stored.id_bytes += id.len() as u64;
+    }
+    stored
+}

@@ -1,0 +1,291 @@
+//! All that a segment says of its vectors, as bytes that are read without HDF5.
+//!
+//! A digest tells a damaged segment from a whole one, but anyone can compute it: bytes that carry
+//! the right one may still have been made to crash a parser. HDF5 is a large one. So a segment says
+//! everything a second time, in a block that takes some lines to read, and readers look at nothing
+//! else. The block is read from its end towards its start; each of its lengths is held against what
+//! the file has room for before there is memory for it.
+//!
+//! The crate's documentation has the layout.
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use plm_core::{Dtype, Outcome, Rank};
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::config::RunFormat;
+use crate::digest::{self, DatasetHasher};
+use crate::element::Element;
+use crate::error::At;
+use crate::layout;
+use crate::seal::Sealed;
+
+pub(crate) const FORMAT: &str = "plm-shards segment";
+pub(crate) const FORMAT_VERSION: u32 = 3;
+
+const MAGIC: [u8; 8] = *b"PLMBLOCK";
+/// What a row takes besides its id: row, residues, bytes of the id, status, whether in f32.
+pub(crate) const ROW_BYTES: u64 = 8 + 4 + 8 + 1 + 1;
+
+/// The rows of a segment without their vectors, column by column: `[n]` each.
+#[derive(Debug, Default)]
+pub(crate) struct Columns {
+    pub(crate) rows: Vec<u64>,
+    pub(crate) ids: Vec<String>,
+    pub(crate) lengths: Vec<u32>,
+    pub(crate) status: Vec<u8>,
+    pub(crate) in_f32: Vec<u8>,
+}
+
+impl Columns {
+    pub(crate) fn clear(&mut self) {
+        self.rows.clear();
+        self.ids.clear();
+        self.lengths.clear();
+        self.status.clear();
+        self.in_f32.clear();
+    }
+
+    /// The columns of `count` rows. `bytes` are as many as [`Description::columns_bytes`] says.
+    fn parse(bytes: &[u8], count: usize) -> Result<Self, &'static str> {
+        let (rows, rest) = bytes.split_at(count * size_of::<u64>());
+        let (lengths, rest) = rest.split_at(count * size_of::<u32>());
+        let (id_lengths, rest) = rest.split_at(count * size_of::<u64>());
+        let (status, rest) = rest.split_at(count);
+        let (in_f32, ids) = rest.split_at(count);
+        let columns = Self {
+            rows: to_u64s(rows).collect(),
+            ids: cut(ids, to_u64s(id_lengths))?,
+            lengths: (lengths.as_chunks().0.iter().copied())
+                .map(u32::from_le_bytes)
+                .collect(),
+            status: status.to_vec(),
+            in_f32: in_f32.to_vec(),
+        };
+        columns.check()?;
+        Ok(columns)
+    }
+
+    /// What every writer keeps to.
+    fn check(&self) -> Result<(), &'static str> {
+        let has_vector = |&code: &u8| Outcome::from_code(code).is_some_and(Outcome::has_vector);
+        if !self.status.iter().all(has_vector) {
+            return Err("a status is none of a record with a vector");
+        }
+        if self.in_f32.iter().any(|&flag| flag > 1) {
+            return Err("whether a vector took f32 is neither 0 nor 1");
+        }
+        let mut rows = self.rows.clone();
+        rows.sort_unstable();
+        if rows.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err("a row is in it twice");
+        }
+        Ok(())
+    }
+}
+
+fn to_u64s(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    let numbers = bytes.as_chunks().0.iter().copied();
+    numbers.map(u64::from_le_bytes)
+}
+
+/// Cuts ids that stand one after the other, of so many bytes each.
+fn cut(ids: &[u8], lengths: impl Iterator<Item = u64>) -> Result<Vec<String>, &'static str> {
+    let mut rest = std::str::from_utf8(ids).map_err(|_| "its ids are not UTF-8")?;
+    if rest.contains('\0') {
+        return Err("an id holds a NUL");
+    }
+    let cut = lengths
+        .map(|length| {
+            let (id, after) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+            rest = after;
+            Some(id.to_owned())
+        })
+        .collect::<Option<_>>();
+    cut.filter(|_| rest.is_empty())
+        .ok_or("its ids have other lengths than it says")
+}
+
+/// What a segment says of itself as a whole, at the end of its block, as JSON.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Description {
+    header: Header,
+    /// The bytes of all ids.
+    id_bytes: u64,
+    pub(crate) embeddings_digest: String,
+    pub(crate) content_digest: String,
+}
+
+/// What a segment's HDF5 attributes and shapes say, in the order that its digest takes it.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    format: String,
+    format_version: u32,
+    run_digest: String,
+    rank: u32,
+    rows: u64,
+    hidden_size: u64,
+    dtype: String,
+}
+
+impl Description {
+    /// Of a segment with these columns and vectors of this digest.
+    pub(crate) fn of(
+        columns: &Columns,
+        embeddings_digest: String,
+        rank: Rank,
+        format: &RunFormat,
+    ) -> Self {
+        let header = Header {
+            format: FORMAT.to_owned(),
+            format_version: FORMAT_VERSION,
+            run_digest: format.run_digest.clone(),
+            rank: rank.0,
+            rows: columns.rows.len() as u64,
+            hidden_size: format.hidden_size as u64,
+            dtype: format.dtype().name().to_owned(),
+        };
+        let [mut rows, mut ids, mut lengths, mut status, mut in_f32] =
+            std::array::from_fn(|_| DatasetHasher::default());
+        rows.numbers_u64(&columns.rows);
+        columns.ids.iter().for_each(|id| ids.text(id));
+        lengths.numbers_u32(&columns.lengths);
+        status.bytes(&columns.status);
+        in_f32.bytes(&columns.in_f32);
+        let content_digest = digest::of_content(
+            &to_json(&header),
+            &[
+                (layout::EMBEDDINGS, &embeddings_digest),
+                (layout::SEQUENCE_IDS, &ids.finish()),
+                (layout::LENGTHS, &lengths.finish()),
+                (layout::STATUS, &status.finish()),
+                (layout::IN_F32, &in_f32.finish()),
+                (layout::ROWS, &rows.finish()),
+            ],
+        );
+        Self {
+            header,
+            id_bytes: columns.ids.iter().map(|id| id.len() as u64).sum(),
+            embeddings_digest,
+            content_digest,
+        }
+    }
+
+    pub(crate) fn rank(&self) -> Rank {
+        Rank(self.header.rank)
+    }
+
+    /// What it says of its run, if that can be.
+    pub(crate) fn format(&self) -> Result<RunFormat, String> {
+        let Header {
+            format,
+            format_version: version,
+            run_digest,
+            hidden_size,
+            dtype,
+            ..
+        } = &self.header;
+        if (&**format, *version) != (FORMAT, FORMAT_VERSION) {
+            return Err(format!("it is a {format:?}, version {version}"));
+        }
+        let element = dtype.parse::<Dtype>().ok().and_then(Element::from_dtype);
+        Ok(RunFormat {
+            run_digest: run_digest.clone(),
+            hidden_size: usize::try_from(*hidden_size).map_err(|error| error.to_string())?,
+            element: element.ok_or_else(|| format!("{dtype:?} is no format of its vectors"))?,
+        })
+    }
+
+    fn columns_bytes(&self) -> Option<u64> {
+        let rows = self.header.rows.checked_mul(ROW_BYTES)?;
+        rows.checked_add(self.id_bytes)
+    }
+}
+
+fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("texts and numbers make JSON")
+}
+
+/// The bytes of a block.
+pub(crate) fn compose(columns: &Columns, description: &Description) -> Vec<u8> {
+    let description = to_json(description);
+    let mut block = vec![];
+    block.extend(columns.rows.iter().flat_map(|row| row.to_le_bytes()));
+    block.extend(
+        columns
+            .lengths
+            .iter()
+            .flat_map(|length| length.to_le_bytes()),
+    );
+    let id_lengths = columns.ids.iter().map(|id| id.len() as u64);
+    block.extend(id_lengths.flat_map(u64::to_le_bytes));
+    block.extend(&columns.status);
+    block.extend(&columns.in_f32);
+    block.extend(columns.ids.iter().flat_map(|id| id.bytes()));
+    block.extend(description.bytes());
+    block.extend((description.len() as u64).to_le_bytes());
+    block.extend(MAGIC);
+    block
+}
+
+/// Reads a block: first [`description`](Self::description), then [`columns`](Self::columns).
+pub(crate) struct BlockReader<'a> {
+    path: &'a Path,
+    file: &'a File,
+    /// The bytes that have not been read, from the vectors' end on.
+    unread: Range<u64>,
+}
+
+impl<'a> BlockReader<'a> {
+    pub(crate) fn new(path: &'a Path, file: &'a File, sealed: &Sealed) -> Self {
+        Self {
+            path,
+            file,
+            unread: sealed.vectors.end..sealed.content_bytes,
+        }
+    }
+
+    pub(crate) fn description(&mut self) -> Result<Description, Error> {
+        if self.take(Some(MAGIC.len() as u64))? != MAGIC {
+            return Err(self.damaged(
+                "it has no block that says what it holds, as segments of older versions have none",
+            ));
+        }
+        let bytes = self.take(Some(size_of::<u64>() as u64))?;
+        let description = self.take(to_u64s(&bytes).next())?;
+        serde_json::from_slice(&description)
+            .map_err(|error| self.damaged(format!("what it says of itself: {error}")))
+    }
+
+    pub(crate) fn columns(&mut self, description: &Description) -> Result<Columns, Error> {
+        let bytes = self.take(description.columns_bytes())?;
+        let count = usize::try_from(description.header.rows).expect("their columns are in memory");
+        Columns::parse(&bytes, count).map_err(|reason| self.damaged(reason))
+    }
+
+    /// The last `bytes` bytes of the unread ones; `None` is more than there can be.
+    fn take(&mut self, bytes: Option<u64>) -> Result<Vec<u8>, Error> {
+        let start = bytes
+            .and_then(|bytes| self.unread.end.checked_sub(bytes))
+            .filter(|&start| start >= self.unread.start)
+            .ok_or_else(|| {
+                self.damaged("its block says that it is longer than the file has room for")
+            })?;
+        let mut taken = vec![0; (self.unread.end - start) as usize];
+        self.file
+            .read_exact_at(&mut taken, start)
+            .at("read it", self.path)?;
+        self.unread.end = start;
+        Ok(taken)
+    }
+
+    fn damaged(&self, reason: impl Into<String>) -> Error {
+        Error::damaged(self.path, reason)
+    }
+}
