@@ -67,14 +67,15 @@ pub(crate) fn operations_that_fail(effort: Effort) {
 pub(crate) fn file_systems_of_any_size(effort: Effort) {
     let scene = Scene::new();
     let step = effort.times(48, 4);
-    let (mut failed, mut finished) = (0, 0);
+    let (mut failed, mut finished, mut largest) = (0, 0, 0);
+    let beginning = beginning();
     for kib in (4_u64..).step_by(step as usize) {
         // What is there before the run begins is looked at, so that it is others who fill the rest meanwhile.
         mount("size=8m", &scene.tap.root);
         let mut running = scene.start(
             How::PLAIN,
             Some(Fault {
-                at: beginning(),
+                at: beginning,
                 manner: Manner::Stop,
             }),
         );
@@ -90,17 +91,20 @@ pub(crate) fn file_systems_of_any_size(effort: Effort) {
         scene.run(How::PLAIN, None).assert_success();
         scene.assert_finished();
         unmount(&scene.tap.root);
-        failed += u32::from(!enough);
-        finished += u32::from(enough);
-        // Some more, since logs may fill what is left without harm.
+        if enough {
+            finished += 1;
+        } else {
+            failed += 1;
+            largest = kib;
+        }
+        // A few, since it is by chance whether logs or segments fill what is left.
         if finished == 3 {
             break;
         }
     }
     assert!(failed > 3, "some are too small");
     tell(&format!(
-        "{failed} file systems were too small, of 4 KiB to {} KiB, in steps of {step} KiB",
-        4 + step * u64::from(failed + finished)
+        "{failed} file systems were too small, of 4 KiB to {largest} KiB, in steps of {step} KiB"
     ));
 }
 

@@ -1,13 +1,15 @@
 //! The power is cut at any operation, and the file system keeps only what it must: the run goes on all the same.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use plm_testkit::SplitMix64;
 
 use crate::disk::{Cut, cut_power};
 use crate::effort::Effort;
-use crate::points::{Fault, Kind, Manner};
+use crate::points::{Fault, Kind, Manner, Operation};
 use crate::scene::Scene;
 use crate::subject::How;
 use crate::tell;
@@ -27,15 +29,14 @@ fn cuts(seed: u64) -> [Cut; 5] {
 pub(crate) fn the_disk_is_known(_effort: Effort) {
     let scene = Scene::new();
     let half = Scene::count_operations(How::PLAIN) / 2;
-    for fault in [
-        Some(Fault {
-            at: half,
-            manner: Manner::KillHalf,
-        }),
-        None,
-    ] {
+    let kill = Fault {
+        at: half,
+        manner: Manner::KillHalf,
+    };
+    for fault in [Some(kill), None] {
         scene.run(How::PLAIN, fault);
         let there = scene.contents();
+        assert_all_was_told(&scene, &there);
         cut_power(&scene.tap, Cut::Kept);
         let again = scene.contents();
         assert!(there.keys().eq(again.keys()));
@@ -44,6 +45,31 @@ pub(crate) fn the_disk_is_known(_effort: Effort) {
         }
     }
     scene.assert_finished();
+}
+
+/// That no file holds a byte which no write that was told has put there.
+fn assert_all_was_told(scene: &Scene, contents: &BTreeMap<PathBuf, Vec<u8>>) {
+    let operations = scene.tap.operations();
+    for (path, bytes) in contents {
+        let inode = fs::metadata(path).expect("it is there").ino();
+        let mut untold = bytes.clone();
+        let of_this_file = |operation: &&Operation| operation.inode == inode;
+        for operation in operations.iter().filter(of_this_file) {
+            if let Kind::Write { offset, length } = operation.kind {
+                let end = untold.len().min((offset + length) as usize);
+                untold[end.min(offset as usize)..end].fill(0);
+            }
+        }
+        let is_new = operations
+            .iter()
+            .filter(of_this_file)
+            .any(|operation| operation.kind == Kind::Create);
+        assert!(
+            !is_new || untold.iter().all(|&byte| byte == 0),
+            "{} holds what no write has put there",
+            path.display()
+        );
+    }
 }
 
 /// Killed at an operation and cut off there; in every other case, killed twice before the cut, so that what the first try
@@ -100,8 +126,10 @@ pub(crate) fn power_is_cut_after_the_end(effort: Effort) {
         for at in count - effort.times(6, count - 1)..=count + 1 {
             let scene = Scene::new();
             run_before(&scene);
-            let manner = Manner::KillBefore;
-            scene.run(last, Some(Fault { at, manner }));
+            if at <= count {
+                let manner = Manner::KillBefore;
+                scene.run(last, Some(Fault { at, manner }));
+            }
             scene.run(last, None).assert_success();
             cut_power(&scene.tap, Cut::Lost);
             // What was removed may be back, until it is removed once more.
