@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use plm_coordinator::Part;
+use plm_core::sweep;
 use plm_index::FastaIndex;
 use plm_shards::EmbeddingsFile;
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,8 @@ impl Claim {
     /// before.
     pub(crate) fn stake(&self, layout: &Layout) -> Result<(), Error> {
         let path = layout.claim();
+        // Its temporary name may have outlived its writer beside the final one.
+        sweep(&path);
         if path.exists() || !sealed::write_new(&path, self)? {
             // Perhaps only now, by another part of this run, or of another.
             return self.check_against(&Self::read(layout)?, &path);
