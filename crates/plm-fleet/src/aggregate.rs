@@ -185,9 +185,10 @@ impl Finish<'_> {
             ledger_digest: Some(ledger_digest),
             seconds,
         };
-        report.write(&self.layout.run_report())?;
-        // Of another process, which wanted to claim the directory at the same time as the one that did.
+        // Of another process, which wanted to claim the directory at the same time as the one that did. Before the last
+        // file, whose sync of the directory makes it durable.
         sweep(&self.layout.claim());
+        report.write(&self.layout.run_report())?;
         remove_unpacked_inputs(self.layout);
         Ok(report)
     }
