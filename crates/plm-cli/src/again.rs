@@ -2,6 +2,7 @@
 //! can go on, and find out what they failed on.
 
 use std::env;
+use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -35,13 +36,42 @@ pub(crate) fn take_over(args: &EmbedArgs, error: Error) -> Error {
         "warning: {}; a new process goes on",
         crate::sentence(&error)
     ));
-    let words = env::args_os().skip(1);
     let refused = Command::new(program)
-        .args(words.filter(|word| !word.to_string_lossy().starts_with(AGAIN)))
-        .arg(format!("{AGAIN}{}", args.again + 1))
+        .args(words_of(env::args_os().skip(1), args.again + 1))
         .exec();
     tracing::warn!(error = %refused, "there is no new process");
     error
 }
 
 const AGAIN: &str = "--again=";
+
+/// The same command line, for the process that is the `again`th to take another's place.
+fn words_of(words: impl Iterator<Item = OsString>, again: u32) -> impl Iterator<Item = OsString> {
+    words
+        .filter(|word| !word.to_string_lossy().starts_with(AGAIN))
+        .chain([format!("{AGAIN}{again}").into()])
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    #[test]
+    fn each_process_has_the_words_of_the_first_and_its_own_number() {
+        let mut words: Vec<OsString> = ["embed", "a.fasta", "--out", "out", "--restart"]
+            .map(OsString::from)
+            .to_vec();
+        for again in 1..=3 {
+            words = words_of(words.into_iter(), again).collect();
+            let program = OsString::from("plm-fleet");
+            let cli = Cli::try_parse_from([program].into_iter().chain(words.clone())).unwrap();
+            let Command::Embed(args) = cli.command else {
+                panic!("another command");
+            };
+            assert_eq!((args.again, args.restart, words.len()), (again, true, 6));
+        }
+    }
+}

@@ -31,12 +31,13 @@ Exit codes:
   0  done: every record is embedded, or left out by a policy you chose
   1  failed: nothing stands under a final name; the message says what to do
   2  the command line is wrong
-  3  the input or the model was refused, before anything was computed
+  3  refused before anything was computed: the input, the model, OUT, or the room on its disk
   4  done, but some records failed: ledger.tsv, or for a part the last words, name them and say why
   130, 143  stopped by SIGINT (Ctrl-C) or SIGTERM; the same command goes on
 
-Signals to embed: SIGINT or SIGTERM once keeps what is computed and ends within seconds, twice ends at once;
-SIGUSR1 prints how far it is.";
+Signals to embed:
+  SIGINT, SIGTERM  once: keeps what is computed and ends within seconds; twice: ends at once
+  SIGUSR1          prints how far it is";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
