@@ -176,7 +176,7 @@ fn what_takes_all_ranks_with_it_is_found_out_over_several_tries() {
     assert!(
         report.failed_rows[0]
             .reason
-            .contains("2 ranks failed on it alone"),
+            .contains("2 tries ended at it alone"),
         "{:?}",
         report.failed_rows
     );
@@ -281,6 +281,53 @@ fn a_part_that_restarts_leaves_the_other_parts_alone() {
     desk.run(counting, &part(0, Resume::Continue)).unwrap();
     assert_eq!(*loads.lock().unwrap(), 0, "part 1 is still there");
     aggregate_parts(desk.out(), &[]).unwrap();
+    desk.check(&[]);
+}
+
+#[test]
+fn what_is_not_the_runs_is_neither_discarded_nor_tidied_away() {
+    let desk = Desk::new();
+    desk.run(desk.loader(), &config()).unwrap();
+    let others = [
+        "shards/mine.fasta",
+        "shards/rank_00000/mine",
+        "inputs/mine.fasta",
+    ]
+    .map(|name| desk.out().join(name));
+    fs::create_dir_all(desk.out().join("inputs")).unwrap();
+    for path in &others {
+        fs::write(path, "not the run's").unwrap();
+    }
+    desk.run(desk.loader(), &resume(Resume::Restart)).unwrap();
+    desk.check(&[]);
+    for path in &others {
+        assert!(path.exists(), "{} is gone", path.display());
+    }
+}
+
+#[test]
+fn parts_that_are_done_again_are_merged_again() {
+    let desk = Desk::new();
+    let part = |index, resume| RunConfig {
+        part: Part::new(index, 2).unwrap(),
+        resume,
+        ..config()
+    };
+    for index in [0, 1] {
+        let poisoned = desk.loader().poison(&desk.proteins[7], Poison::Error);
+        desk.run(poisoned, &part(index, Resume::Continue)).unwrap();
+    }
+    assert_eq!(aggregate_parts(desk.out(), &[]).unwrap().records.failed, 1);
+    let merged = desk.scratch.path().join("merged");
+    let dirs = [desk.out()];
+    assert_eq!(aggregate_parts(&merged, &dirs).unwrap().records.failed, 1);
+    for index in [0, 1] {
+        desk.run(desk.loader(), &part(index, Resume::RetryFailed))
+            .unwrap();
+    }
+    assert_eq!(aggregate_parts(&merged, &dirs).unwrap().records.failed, 0);
+    verify_run(&merged).unwrap();
+    assert_eq!(aggregate_parts(desk.out(), &[]).unwrap().records.failed, 0);
     desk.check(&[]);
 }
 

@@ -82,7 +82,7 @@ pub(crate) fn a_sequence_that_breaks_gpus_fails_alone() {
     assert_eq!(failed.len(), 1, "{failed:?}");
     assert!(
         failed[0].starts_with("500\tprotein_500\t")
-            && failed[0].contains("2 ranks failed on it alone"),
+            && failed[0].contains("2 tries ended at it alone"),
         "{}",
         failed[0]
     );

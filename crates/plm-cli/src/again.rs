@@ -20,13 +20,10 @@ pub(crate) fn take_over(args: &EmbedArgs, error: Error) -> Error {
     let Error::Coordinator(RunError::AllRanksFailed { report, .. }) = &error else {
         return error;
     };
-    // What standard input gave is gone.
-    let has_stdin = args
-        .index
-        .inputs
-        .iter()
-        .any(|input| matches!(input, Input::Stdin));
-    if report.suspects.is_empty() || args.again >= MOST || has_stdin {
+    // What standard input or a pipe gave is gone.
+    let is_there = |input: &Input| matches!(input, Input::Path(path) if path.is_file());
+    let are_there = args.index.inputs.iter().all(is_there);
+    if report.suspects.is_empty() || args.again >= MOST || !are_there {
         return error;
     }
     let Ok(program) = env::current_exe() else {
@@ -47,9 +44,13 @@ const AGAIN: &str = "--again=";
 
 /// The same command line, for the process that is the `again`th to take another's place.
 fn words_of(words: impl Iterator<Item = OsString>, again: u32) -> impl Iterator<Item = OsString> {
-    words
-        .filter(|word| !word.to_string_lossy().starts_with(AGAIN))
-        .chain([format!("{AGAIN}{again}").into()])
+    let (command, rest) = {
+        let mut words = words.filter(|word| !word.to_string_lossy().starts_with(AGAIN));
+        (words.next(), words)
+    };
+    // Behind the command, for all that follows `--` is a file.
+    let again = OsString::from(format!("{AGAIN}{again}"));
+    command.into_iter().chain([again]).chain(rest)
 }
 
 #[cfg(test)]
@@ -61,7 +62,7 @@ mod tests {
 
     #[test]
     fn each_process_has_the_words_of_the_first_and_its_own_number() {
-        let mut words: Vec<OsString> = ["embed", "a.fasta", "--out", "out", "--restart"]
+        let mut words: Vec<OsString> = ["embed", "--out", "out", "--restart", "--", "a.fasta"]
             .map(OsString::from)
             .to_vec();
         for again in 1..=3 {
@@ -71,7 +72,7 @@ mod tests {
             let Command::Embed(args) = cli.command else {
                 panic!("another command");
             };
-            assert_eq!((args.again, args.restart, words.len()), (again, true, 6));
+            assert_eq!((args.again, args.restart, words.len()), (again, true, 7));
         }
     }
 }

@@ -79,6 +79,7 @@ impl Progress {
 
     /// Takes the bar off the screen.
     pub(crate) fn finish(&self) {
+        self.so_far().at_work = false;
         self.bar.finish_and_clear();
     }
 

@@ -59,7 +59,7 @@ pub(crate) fn exit_code(signal: u8) -> u8 {
     128 + signal
 }
 
-fn end(signal: u8, received: &AtomicU8, stop: &StopToken, progress: &Progress) {
+fn end(signal: u8, received: &AtomicU8, stop: &StopToken, progress: &Arc<Progress>) {
     let is_first = received.swap(signal, Ordering::Relaxed) == 0;
     stop.stop();
     // Before the ranks start and after they are done nothing hears of the stop, and nothing is lost: files get their names when
@@ -67,9 +67,13 @@ fn end(signal: u8, received: &AtomicU8, stop: &StopToken, progress: &Progress) {
     if !is_first || !progress.ranks_are_at_work() {
         low_level::exit(exit_code(signal).into());
     }
-    progress.say("stopping: what is computed is written; once more ends this at once");
     thread::spawn(move || {
         thread::sleep(GRACE);
         low_level::exit(exit_code(signal).into());
+    });
+    // Not on the thread that hears signals: nobody may be reading what is said.
+    let progress = Arc::clone(progress);
+    thread::spawn(move || {
+        progress.say("stopping: what is computed is written; once more ends this at once");
     });
 }

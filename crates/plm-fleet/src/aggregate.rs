@@ -1,6 +1,5 @@
 //! Parts become a finished run: one file, one ledger, one report.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -14,7 +13,7 @@ use crate::layout::Layout;
 use crate::ledger::{self, Ledger};
 use crate::lock::Lock;
 use crate::report::{PartReport, RunReport, StageSeconds};
-use crate::{Error, sealed};
+use crate::{Error, discard, sealed};
 
 /// Merges the parts of a run into `embeddings.h5` and `ledger.tsv` in `out_dir`, once all are
 /// there: the same bytes as one run makes. A run that is merged already is left as it is.
@@ -70,11 +69,19 @@ pub fn aggregate_parts(
         });
     }
     let _lock = Lock::take(&layout.shards(Part::WHOLE))?;
+    let parts = done
+        .iter()
+        .map(|(root, part)| sealed::read(&root.part_report(*part)))
+        .collect::<Result<Vec<PartReport>, Error>>()?;
     if layout.claim().exists()
         && let Some(report) = finished(&layout)?
     {
-        remove_unpacked_inputs(&layout);
-        return Ok(report);
+        if report.parts == parts {
+            remove_unpacked_inputs(&layout);
+            return Ok(report);
+        }
+        // A part has been done again since.
+        discard::result(&layout)?;
     }
 
     let index = FastaIndex::load(&first.index())?;
@@ -85,10 +92,6 @@ pub fn aggregate_parts(
         claim.stake(&layout)?;
         index.save(&layout.index())?;
     }
-    let parts = done
-        .iter()
-        .map(|(root, part)| sealed::read(&root.part_report(*part)))
-        .collect::<Result<Vec<PartReport>, Error>>()?;
     let shard_directories: Vec<PathBuf> =
         done.iter().map(|(root, part)| root.shards(*part)).collect();
     let seconds = StageSeconds {
@@ -209,7 +212,7 @@ pub(crate) fn without_vector(
 
 /// What was unpacked of compressed inputs is of no use once the run is finished.
 pub(crate) fn remove_unpacked_inputs(layout: &Layout) {
-    if let Err(error) = fs::remove_dir_all(layout.inputs()) {
+    if let Err(error) = plm_index::remove_spool(&layout.inputs()) {
         tracing::debug!(%error, "the unpacked inputs stay");
     }
 }

@@ -7,10 +7,10 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use plm_core::sync_directory;
+use plm_core::{sweep, sync_directory};
 
 use crate::claim::Claim;
-use crate::layout::{LOCK, Layout, PART_PREFIX};
+use crate::layout::{Layout, PART_REPORT, SUSPECTS};
 use crate::lock::Lock;
 use crate::{Error, Part};
 
@@ -51,23 +51,27 @@ pub(crate) fn run(layout: &Layout, claim: &Claim, part: Part) -> Result<(), Erro
     sync(layout.root())
 }
 
-/// Removes the segments and reports of a part. Its lock stays: whoever waits for it waits for that very file.
+/// What a part has found out of records that failed, which are then tried again; and the result that says so.
+pub(crate) fn failures(layout: &Layout, part: Part) -> Result<(), Error> {
+    // A merge may be reading them.
+    let _merging = (!part.is_whole())
+        .then(|| Lock::take(&layout.shards(Part::WHOLE)))
+        .transpose()?;
+    result(layout)?;
+    for path in [layout.part_report(part), layout.suspects(part)] {
+        remove(&path)?;
+    }
+    sync(&layout.shards(part))
+}
+
+/// Removes the segments and reports of a part, and nothing that is not ours. Its lock stays: whoever waits for it waits for
+/// that very file.
 fn empty(shards: &Path) -> Result<(), Error> {
-    for entry in fs::read_dir(shards).map_err(Error::io(shards))? {
-        let entry = entry.map_err(Error::io(shards))?;
-        let name = entry.file_name();
-        let is_part = name.to_string_lossy().starts_with(PART_PREFIX);
-        if name == LOCK || is_part {
-            continue;
-        }
-        let path = entry.path();
-        let is_directory = entry.file_type().map_err(Error::io(&path))?.is_dir();
-        let removed = if is_directory {
-            fs::remove_dir_all(&path)
-        } else {
-            fs::remove_file(&path)
-        };
-        removed.map_err(Error::io(&path))?;
+    plm_shards::discard(shards)?;
+    for name in [PART_REPORT, SUSPECTS] {
+        let path = shards.join(name);
+        sweep(&path);
+        remove(&path)?;
     }
     sync(shards)
 }

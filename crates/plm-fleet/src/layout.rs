@@ -6,7 +6,13 @@ use std::path::{Path, PathBuf};
 use crate::{Error, Part};
 
 /// What the names of parts' directories start with.
-pub(crate) const PART_PREFIX: &str = "part_";
+const PART_PREFIX: &str = "part_";
+
+/// What a part says of itself, in its directory.
+pub(crate) const PART_REPORT: &str = "part.json";
+
+/// What ranks of a part have failed on, there.
+pub(crate) const SUSPECTS: &str = "suspects.json";
 
 /// The file in a part's directory whose lock is the right to work there.
 pub(crate) const LOCK: &str = "lock";
@@ -71,12 +77,12 @@ impl Layout {
 
     /// What ranks of a part have failed on.
     pub(crate) fn suspects(&self, part: Part) -> PathBuf {
-        self.shards(part).join("suspects.json")
+        self.shards(part).join(SUSPECTS)
     }
 
     /// What a part says of itself once it is done.
     pub(crate) fn part_report(&self, part: Part) -> PathBuf {
-        self.shards(part).join("part.json")
+        self.shards(part).join(PART_REPORT)
     }
 
     /// One log per rank, and the metrics.

@@ -14,7 +14,7 @@ use crate::layout::Layout;
 use crate::logs::Logs;
 use crate::report::{DamagedSegment, PartReport};
 use crate::suspects::Suspects;
-use crate::{Error, Resume, RunConfig, sealed};
+use crate::{Error, RunConfig, sealed};
 
 /// What earlier tries have left of a part.
 pub(crate) struct Progress {
@@ -54,14 +54,10 @@ impl Progress {
         sweep(&report_path);
         sweep(&suspects_path);
         let report = read_report(&report_path)?;
-        let mut suspects = Suspects::read(&suspects_path)?;
-        let mut failed = match (&report, config.resume) {
-            (_, Resume::RetryFailed) => {
-                suspects = Suspects::default();
-                Vec::new()
-            }
-            (Some(report), _) => report.ranks.failed_rows.clone(),
-            (None, _) => Vec::new(),
+        let suspects = Suspects::read(&suspects_path)?;
+        let mut failed = match &report {
+            Some(report) => report.ranks.failed_rows.clone(),
+            None => Vec::new(),
         };
         failed.extend(suspects.given_up(&done));
         failed.sort_by_key(|failed| failed.row);
@@ -138,7 +134,7 @@ impl Progress {
             Ok(ranks) => ranks,
             Err(error) => {
                 if let Some(report) = error.report() {
-                    self.suspects.write(&path, &report.suspects, index)?;
+                    self.suspects.write(&path, report, index)?;
                 }
                 return Err(error.into());
             }

@@ -99,7 +99,7 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
     let _lock = Lock::take(&layout.shards(config.part))?;
     match config.resume {
         Resume::Continue => {}
-        Resume::RetryFailed => discard::result(&layout)?,
+        Resume::RetryFailed => discard::failures(&layout, config.part)?,
         Resume::Restart => discard::run(&layout, &claim, config.part)?,
     }
     // Again, for another process may have been here before the lock was ours.

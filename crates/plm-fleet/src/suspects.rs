@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use plm_coordinator::{FailedRow, Suspect};
+use plm_coordinator::{CoordinatorReport, FailedRow};
 use plm_core::{RowId, SequenceSource};
 use plm_index::FastaIndex;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, sealed};
 
-/// How many ranks a record may be alone in when they fail: a rank may fail for another reason at any time, and then, at the same
+/// In how many tries a record may be alone in ranks that fail: one may fail for another reason at any time, and then, at the same
 /// record again, hardly.
 const LOST_ALONE: u32 = 2;
 
@@ -23,13 +23,15 @@ const LOST_ALONE: u32 = 2;
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Suspects {
     records: BTreeMap<u64, Suspicion>,
+    /// Those that have failed for good in tries that did not come to their end.
+    failed: Vec<FailedRow>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Suspicion {
     id: String,
-    /// Ranks that failed while they had this record and no other.
-    ranks_lost_alone: u32,
+    /// Tries that ended while a rank had this record and no other.
+    tries_lost_alone: u32,
     /// How the last one failed.
     failure: String,
 }
@@ -53,23 +55,25 @@ impl Suspects {
     pub(crate) fn write(
         mut self,
         path: &Path,
-        found: &[Suspect],
+        found: &CoordinatorReport,
         index: &FastaIndex,
     ) -> Result<(), Error> {
-        for suspect in found {
+        self.failed.extend(found.failed_rows.iter().cloned());
+        for suspect in &found.suspects {
             for row in &suspect.rows {
                 let suspicion = self.records.entry(row.0).or_insert_with(|| Suspicion {
                     id: SequenceSource::record(index, *row).id.to_owned(),
-                    ranks_lost_alone: 0,
+                    tries_lost_alone: 0,
                     failure: String::new(),
                 });
                 suspicion.failure.clone_from(&suspect.failure);
                 if suspect.rows.len() == 1 {
-                    suspicion.ranks_lost_alone += suspect.lost_ranks;
+                    // Of one process, one: its ranks may all have failed for the same reason, which is not this record.
+                    suspicion.tries_lost_alone += 1;
                 }
             }
         }
-        if self.records.is_empty() {
+        if self.records.is_empty() && self.failed.is_empty() {
             return Ok(());
         }
         sealed::write(path, &self)
@@ -88,22 +92,27 @@ impl Suspects {
         self.records.keys().copied().map(RowId).collect()
     }
 
-    /// Those that are given up, unless they are among `done`, which is in increasing order.
+    /// Those that are given up and those that have failed, unless they are among `done`, which is in increasing order.
     pub(crate) fn given_up(&self, done: &[RowId]) -> Vec<FailedRow> {
+        let is_missing = |row: &RowId| done.binary_search(row).is_err();
         self.records
             .iter()
             .map(|(&row, suspicion)| (RowId(row), suspicion))
-            .filter(|(row, suspicion)| {
-                suspicion.ranks_lost_alone >= LOST_ALONE && done.binary_search(row).is_err()
-            })
+            .filter(|(row, suspicion)| suspicion.tries_lost_alone >= LOST_ALONE && is_missing(row))
             .map(|(row, suspicion)| FailedRow {
                 row,
                 id: suspicion.id.clone(),
                 reason: format!(
-                    "{} ranks failed on it alone, the last so: {}",
-                    suspicion.ranks_lost_alone, suspicion.failure
+                    "{} tries ended at it alone, the last so: {}",
+                    suspicion.tries_lost_alone, suspicion.failure
                 ),
             })
+            .chain(
+                self.failed
+                    .iter()
+                    .filter(|failed| is_missing(&failed.row))
+                    .cloned(),
+            )
             .collect()
     }
 }

@@ -82,3 +82,4 @@ pub use input::{Input, InputFile};
 pub use policy::{BadRecordPolicy, DuplicatePolicy, IndexConfig, ParsePolicyError};
 pub use problem::{Place, Problem, ProblemKind, Problems};
 pub use reader::ResidueReader;
+pub use spool::remove_spool;

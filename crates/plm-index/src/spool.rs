@@ -15,6 +15,32 @@ use crate::gzip::{self, Compression, Decompressor};
 use crate::text_check::TextCheck;
 use crate::{Digest, Error, InputFile};
 
+/// Removes the spool files of a folder, and the folder if nothing else is in it.
+///
+/// # Errors
+/// If the folder can't be read, or a file can't be removed.
+pub fn remove_spool(folder: &Path) -> io::Result<()> {
+    sweep(&folder.join(Spool::UNFINISHED_NAME));
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(is_spool_name) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    // What else is there is not ours.
+    let _ = fs::remove_dir(folder);
+    Ok(())
+}
+
+fn is_spool_name(name: &str) -> bool {
+    let digests = name
+        .strip_suffix(".fasta")
+        .and_then(|digests| digests.split_once('-'));
+    digests.is_some_and(|(input, text)| {
+        Digest::from_hex(input).is_some() && Digest::from_hex(text).is_some()
+    })
+}
+
 /// The folder of the spool files.
 pub(crate) struct Spool {
     folder: PathBuf,

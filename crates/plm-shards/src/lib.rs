@@ -81,7 +81,9 @@ pub use embeddings::EmbeddingsFile;
 pub use error::{Error, NamedRows};
 pub use expect::Expectation;
 pub use provenance::{InputDigest, Provenance};
-pub use shards::{DamagedSegment, DurableRows, rows_in_f32, scan, set_aside, sweep_leftovers};
+pub use shards::{
+    DamagedSegment, DurableRows, discard, rows_in_f32, scan, set_aside, sweep_leftovers,
+};
 pub use sink::SegmentSink;
 pub use space::{StoredRows, available_bytes};
 pub use verify::{VerifyReport, verify};

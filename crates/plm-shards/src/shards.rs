@@ -62,6 +62,27 @@ pub fn sweep_leftovers(shard_directory: &Path) -> Result<(), Error> {
         .try_for_each(|rank_directory| sweep_rank_directory(rank_directory))
 }
 
+/// Removes all segments below a directory that a [`SegmentSink`](crate::SegmentSink) was given, damaged and unfinished ones
+/// too, and nothing else. Only to be called while no one writes there.
+///
+/// # Errors
+/// [`Error::Io`] if one can't be removed.
+pub fn discard(shard_directory: &Path) -> Result<(), Error> {
+    sweep_leftovers(shard_directory)?;
+    for rank_directory in rank_directories(shard_directory)? {
+        for name in names(&rank_directory)? {
+            if name.starts_with(SEGMENT_PREFIX) {
+                let path = rank_directory.join(name);
+                fs::remove_file(&path).at("remove it", path)?;
+            }
+        }
+        sync_directory(&rank_directory).at("sync it", &rank_directory)?;
+        // What else is there is not ours.
+        let _ = fs::remove_dir(&rank_directory);
+    }
+    Ok(())
+}
+
 fn rank_directories(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(names(directory)?
         .into_iter()

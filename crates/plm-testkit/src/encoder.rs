@@ -152,6 +152,9 @@ impl EncoderLoader for FakeLoader {
             Some(EncoderFault::FailLoad) => return Err(Injected::error("the device is not there")),
             Some(EncoderFault::PanicLoad) => panic!("the loader panicked on cue"),
             Some(EncoderFault::HangLoad) => self.gate.wait(),
+            Some(EncoderFault::FailThenHangLoad { .. }) if self.failures(rank) > 0 => {
+                self.gate.wait();
+            }
             Some(
                 EncoderFault::FailEncode { .. }
                 | EncoderFault::PanicEncode { .. }
@@ -185,7 +188,9 @@ impl Encoder for FakeEncoder<'_> {
         let mut num_sequences = batch.num_sequences();
         let mut hidden_size = self.loader.spec.hidden_size;
         match self.fault {
-            Some(EncoderFault::FailEncode { at }) if at == call => {
+            Some(EncoderFault::FailEncode { at } | EncoderFault::FailThenHangLoad { at })
+                if at == call =>
+            {
                 self.loader.has_failed(self.rank);
                 return Err(Injected::error("the device failed"));
             }

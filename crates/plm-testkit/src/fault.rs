@@ -40,6 +40,11 @@ pub enum EncoderFault {
         /// The call.
         at: usize,
     },
+    /// The call fails, and loading another encoder waits for the [`Gate`].
+    FailThenHangLoad {
+        /// The call.
+        at: usize,
+    },
     /// The call waits for the [`Gate`], and then answers as if nothing had been.
     HangEncode {
         /// The call.

@@ -156,8 +156,9 @@ impl Lane {
     /// Takes the rank out of the run. Only the first failure counts: the others follow from it.
     pub(crate) fn fail(&self, failure: RankFailure) {
         let in_encoder = match failure.stage {
-            Stage::Encode => self.in_encoder().clone(),
-            Stage::Load | Stage::Read | Stage::Write => Vec::new(),
+            // To load comes first, when it has none yet, or after an encoder that has failed on them.
+            Stage::Encode | Stage::Load => self.in_encoder().clone(),
+            Stage::Read | Stage::Write => Vec::new(),
         };
         self.job.queue.fence(self.rank, &failure, &in_encoder);
         let is_first = self.failure.set(failure).is_ok();

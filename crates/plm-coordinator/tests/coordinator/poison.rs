@@ -180,6 +180,29 @@ fn what_hangs_every_rank_is_the_last_that_they_do() {
 }
 
 #[test]
+fn a_device_that_wedges_when_it_is_loaded_again_is_told_with_what_it_was_at() {
+    let mut case = Case::of(40);
+    case.lanes = LaneConfig::builder()
+        .load_timeout(Duration::from_millis(300))
+        .build()
+        .unwrap();
+    case.loader = case
+        .loader
+        .fault(Rank(0), EncoderFault::FailThenHangLoad { at: 2 });
+    let gate = case.loader.gate();
+    let finished = case.run();
+    finished.check();
+    assert!(matches!(finished.result, Err(Error::AllRanksFailed { .. })));
+    let suspects = &finished.any_report().suspects;
+    assert!(!suspects.is_empty());
+    assert!(
+        suspects[0].failure.contains("hung at stage load"),
+        "{suspects:?}"
+    );
+    gate.open();
+}
+
+#[test]
 fn suspects_of_an_earlier_run_are_done_last_one_at_a_time() {
     for world in [1, 3] {
         suspects_come_last(Case::of(40).world(world));
