@@ -72,6 +72,18 @@ impl<'a> Device<'a> {
         })
     }
 
+    /// That the device encodes what there is nothing wrong with, with another encoder if need be.
+    pub(super) fn prove(&mut self) -> Result<(), RankFailure> {
+        let Some(plain) = self.plain_sequence() else {
+            return Ok(());
+        };
+        if let Err(failure) = self.vectors(&plain) {
+            self.replace(failure)?;
+            self.vectors(&plain)?;
+        }
+        Ok(())
+    }
+
     /// Tells the encoder of a batch that comes.
     pub(super) fn begin(&mut self, packed: &PackedBatch) -> Result<(), RankFailure> {
         if packed.num_sequences() == 0 {

@@ -85,6 +85,10 @@ fn encode_all(
 
 fn begin(lane: &Lane, device: &mut Device<'_>, message: &ToEncode) -> Result<(), RankFailure> {
     if let ToEncode::Packed(Packed { batch, packed, .. }) = message {
+        if lane.job.plan.is_apart(*batch) {
+            // Before it is held against it that a device fails.
+            device.prove()?;
+        }
         lane.in_encoder().push(*batch);
         device.begin(packed)?;
     }

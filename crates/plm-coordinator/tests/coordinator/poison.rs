@@ -180,6 +180,21 @@ fn what_hangs_every_rank_is_the_last_that_they_do() {
 }
 
 #[test]
+fn a_record_that_is_tried_alone_is_not_blamed_for_a_device_that_fails_on_anything() {
+    let mut case = Case::of(3).world(2);
+    case.apart = (0..3).map(RowId).collect();
+    for rank in [Rank(0), Rank(1)] {
+        case.loader = case
+            .loader
+            .fault(rank, EncoderFault::OutOfMemory { over: 0 });
+    }
+    let finished = case.run();
+    finished.check();
+    assert_eq!(finished.any_report().failed_ranks().len(), 2);
+    assert!(finished.any_report().suspects.is_empty());
+}
+
+#[test]
 fn a_device_that_wedges_when_it_is_loaded_again_is_told_with_what_it_was_at() {
     let mut case = Case::of(40);
     case.lanes = LaneConfig::builder()
