@@ -432,6 +432,40 @@ fn a_second_run_in_the_same_directory_is_refused_while_the_first_lasts() {
 }
 
 #[test]
+fn a_run_that_is_refused_leaves_what_the_other_is_reading() {
+    let out = tempfile::tempdir().unwrap();
+    let config = RunConfig {
+        devices: Devices::CPU,
+        ..RunConfig::default()
+    };
+    let run = |loader: Arc<dyn EncoderLoader>| {
+        run_multi_gpu_inference([UNIPROT], &Model::from(loader), out.path(), &config)
+    };
+    let inputs = out.path().join("inputs");
+    let (go, wait) = mpsc::channel();
+    thread::scope(|scope| {
+        let first = scope.spawn(|| run(Arc::new(Waiting(FakeLoader::new(8), Mutex::new(wait)))));
+        let is_locked = || {
+            let lock = fs::read_to_string(out.path().join("shards/lock"));
+            lock.is_ok_and(|holder| holder.ends_with('\n'))
+        };
+        while !is_locked() || !out.path().join("logs").exists() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        // As if both had begun at once, and the second been the one to unpack.
+        fs::remove_dir_all(&inputs).unwrap();
+        let refusal = run(Arc::new(FakeLoader::new(8))).unwrap_err();
+        assert!(matches!(refusal, Error::InUse { .. }), "{refusal}");
+        assert!(inputs.exists());
+        go.send(()).unwrap();
+        let report = first.join().unwrap().unwrap();
+        assert_eq!(report.records.failed, 0);
+    });
+    assert!(!inputs.exists(), "the first has tidied it away");
+    verify_run(out.path()).unwrap();
+}
+
+#[test]
 fn parts_may_be_made_in_any_order_and_are_merged_once_all_are_there() {
     let expected = run(&RunConfig {
         plan: plan(1_024, 1_022),

@@ -87,6 +87,15 @@ fn resume(resume: Resume) -> RunConfig {
     RunConfig { resume, ..config() }
 }
 
+/// One of two parts.
+fn part(index: u32, resume: Resume) -> RunConfig {
+    RunConfig {
+        part: Part::new(index, 2).unwrap(),
+        resume,
+        ..config()
+    }
+}
+
 fn flip_a_byte(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
     let middle = bytes.len() / 2;
@@ -197,6 +206,36 @@ fn what_takes_all_ranks_with_it_is_found_out_over_several_tries() {
     gates.iter().for_each(Gate::open);
 }
 
+#[test]
+fn a_record_that_failed_in_a_try_that_did_not_end_is_not_tried_again_unasked() {
+    let desk = Desk::new();
+    let config = RunConfig {
+        devices: Devices::CPU,
+        lanes: LaneConfig::builder()
+            .batch_timeout(BatchTimeout::Fixed(Duration::from_millis(1_500)))
+            .build()
+            .unwrap(),
+        ..config()
+    };
+    let loader = desk
+        .loader()
+        .poison(&desk.proteins[2], Poison::Error)
+        .poison(&desk.proteins[29], Poison::Hang);
+    let gate = loader.gate();
+    desk.run(loader, &config).unwrap_err();
+    // By now nothing is wrong with either.
+    let report = desk.run(desk.loader(), &config).unwrap();
+    assert_eq!(report.records.failed, 1);
+    desk.check(&[2]);
+    let retry = RunConfig {
+        resume: Resume::RetryFailed,
+        ..config
+    };
+    desk.run(desk.loader(), &retry).unwrap();
+    desk.check(&[]);
+    gate.open();
+}
+
 /// Counts how many encoders were loaded.
 struct Counting(FakeLoader, Arc<Mutex<u32>>);
 
@@ -261,11 +300,6 @@ fn a_disk_without_room_is_told_of_before_an_encoder_is_loaded() {
 #[test]
 fn a_part_that_restarts_leaves_the_other_parts_alone() {
     let desk = Desk::new();
-    let part = |index, resume| RunConfig {
-        part: Part::new(index, 2).unwrap(),
-        resume,
-        ..config()
-    };
     for index in [0, 1] {
         desk.run(desk.loader(), &part(index, Resume::Continue))
             .unwrap();
@@ -308,11 +342,6 @@ fn what_is_not_the_runs_is_neither_discarded_nor_tidied_away() {
 #[test]
 fn parts_that_are_done_again_are_merged_again() {
     let desk = Desk::new();
-    let part = |index, resume| RunConfig {
-        part: Part::new(index, 2).unwrap(),
-        resume,
-        ..config()
-    };
     for index in [0, 1] {
         let poisoned = desk.loader().poison(&desk.proteins[7], Poison::Error);
         desk.run(poisoned, &part(index, Resume::Continue)).unwrap();
@@ -322,8 +351,11 @@ fn parts_that_are_done_again_are_merged_again() {
     let dirs = [desk.out()];
     assert_eq!(aggregate_parts(&merged, &dirs).unwrap().records.failed, 1);
     for index in [0, 1] {
-        desk.run(desk.loader(), &part(index, Resume::RetryFailed))
-            .unwrap();
+        let before = desk.run(desk.loader(), &part(index, Resume::Continue));
+        let again = desk.run(desk.loader(), &part(index, Resume::RetryFailed));
+        let (before, again) = (before.unwrap(), again.unwrap());
+        assert_eq!(before.records.failed == 0, again.parts == before.parts);
+        assert_eq!(again.records.failed, 0);
     }
     assert_eq!(aggregate_parts(&merged, &dirs).unwrap().records.failed, 0);
     verify_run(&merged).unwrap();

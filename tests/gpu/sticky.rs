@@ -24,14 +24,7 @@ pub(crate) const BREAK: &str = "PLM_FLEET_TEST_BREAKS_IN";
 pub(crate) fn a_run_that_a_sticky_error_ended_goes_on() {
     let out = tempfile::tempdir().expect("there is room");
     write_thousand(out.path());
-    let this = env::current_exe().expect("it runs");
-    let broken = Command::new(this)
-        .env(BREAK, out.path())
-        .output()
-        .expect("it starts");
-    let told = String::from_utf8_lossy(&broken.stdout);
-    println!("{told}");
-    assert!(broken.status.success(), "{broken:?}");
+    let told = another_process(BREAK, out.path());
     assert!(
         told.contains("CUDA_ERROR") && told.contains("rank 1"),
         "{told}"
@@ -40,6 +33,19 @@ pub(crate) fn a_run_that_a_sticky_error_ended_goes_on() {
     let went_on = run_thousand(out.path(), "broken", &[0, 1], None).expect("it goes on");
     let whole = run_thousand(out.path(), "whole", &[0], None).expect("it runs");
     assert_eq!(vectors(&went_on), vectors(&whole));
+}
+
+/// What this program says as a process of its own that is told to do something else.
+fn another_process(variable: &str, out: &Path) -> String {
+    let this = env::current_exe().expect("it runs");
+    let ended = Command::new(this)
+        .env(variable, out)
+        .output()
+        .expect("it starts");
+    let told = String::from_utf8_lossy(&ended.stdout).into_owned();
+    println!("{told}");
+    assert!(ended.status.success(), "{ended:?}");
+    told
 }
 
 /// Runs until the second GPU breaks, and tells how that ends.
@@ -63,14 +69,7 @@ const POISON_ROW: RowId = RowId(500);
 pub(crate) fn a_sequence_that_breaks_gpus_fails_alone() {
     let out = tempfile::tempdir().expect("there is room");
     write_thousand(out.path());
-    let this = env::current_exe().expect("it runs");
-    let ended = Command::new(this)
-        .env(POISON, out.path())
-        .output()
-        .expect("it starts");
-    let told = String::from_utf8_lossy(&ended.stdout);
-    println!("{told}");
-    assert!(ended.status.success(), "{ended:?}");
+    let told = another_process(POISON, out.path());
     // In its batch, alone, alone again, and then without it.
     assert_eq!(told.matches("CUDA_ERROR").count(), 3, "{told}");
     let ledger = out.path().join("poisoned/ledger.tsv");

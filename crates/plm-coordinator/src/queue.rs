@@ -25,7 +25,7 @@
 //!
 //! A batch that a rank's encoder was at when the rank failed is a *suspect*: it may do the same to the next. So suspects, and
 //! batches that the plan sets apart for what an earlier run has seen of them, come after all others, one at a time and while no
-//! other batch is leased: if one of them ends the process, everything else is in a sink, and it is known which it was.
+//! other batch is leased: if one of them takes the last rank with it, everything else is in a sink, and it is known which it was.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -12,6 +12,7 @@ use plm_core::{sweep, sync_directory};
 use crate::claim::Claim;
 use crate::layout::{Layout, PART_REPORT, SUSPECTS};
 use crate::lock::Lock;
+use crate::part::read_report;
 use crate::{Error, Part};
 
 /// The result of a run, whose segments stay.
@@ -53,12 +54,18 @@ pub(crate) fn run(layout: &Layout, claim: &Claim, part: Part) -> Result<(), Erro
 
 /// What a part has found out of records that failed, which are then tried again; and the result that says so.
 pub(crate) fn failures(layout: &Layout, part: Part) -> Result<(), Error> {
+    let (report, suspects) = (layout.part_report(part), layout.suspects(part));
+    let has_failed =
+        read_report(&report)?.is_some_and(|report| !report.ranks.failed_rows.is_empty());
+    if !has_failed && !suspects.exists() {
+        return Ok(());
+    }
     // A merge may be reading them.
     let _merging = (!part.is_whole())
         .then(|| Lock::take(&layout.shards(Part::WHOLE)))
         .transpose()?;
     result(layout)?;
-    for path in [layout.part_report(part), layout.suspects(part)] {
+    for path in [report, suspects] {
         remove(&path)?;
     }
     sync(&layout.shards(part))

@@ -77,6 +77,14 @@ impl PendingIndex {
         &self.index
     }
 
+    /// Leaves what was unpacked where it is: another process, which is at work on this very run, may be reading it, and will
+    /// tidy it away.
+    pub(crate) fn leave(self) {
+        if let Some(unpacked) = self.unpacked {
+            unpacked.keep();
+        }
+    }
+
     /// The index, saved: the directory is this run's.
     pub(crate) fn keep(self, layout: &Layout) -> Result<FastaIndex, Error> {
         if let Some(unpacked) = self.unpacked {

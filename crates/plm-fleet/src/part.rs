@@ -180,7 +180,7 @@ fn durable_rows(
 }
 
 /// What a part says of itself. If that is damaged, the part is not done: what it says of failed rows is found out again.
-fn read_report(path: &Path) -> Result<Option<PartReport>, Error> {
+pub(crate) fn read_report(path: &Path) -> Result<Option<PartReport>, Error> {
     if !path.exists() {
         return Ok(None);
     }

@@ -96,7 +96,13 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
             return Ok(report);
         }
     }
-    let _lock = Lock::take(&layout.shards(config.part))?;
+    let _lock = match Lock::take(&layout.shards(config.part)) {
+        Ok(lock) => lock,
+        Err(refusal) => {
+            pending.leave();
+            return Err(refusal);
+        }
+    };
     match config.resume {
         Resume::Continue => {}
         Resume::RetryFailed => discard::failures(&layout, config.part)?,

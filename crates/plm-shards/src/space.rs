@@ -102,7 +102,7 @@ impl StoredRows<'_> {
 }
 
 /// The bytes that this user may still write to the file system of a path, which need not exist: its
-/// nearest ancestor that does stands for it. Quotas are not seen.
+/// nearest ancestor that does stands for it. Quotas are not seen, and a file system that does not say has all there can be.
 ///
 /// # Errors
 /// [`Error::Io`] if the file system does not say.
@@ -118,5 +118,8 @@ pub fn available_bytes(path: &Path) -> Result<u64, Error> {
     let found = found
         .map_err(io::Error::from)
         .at("tell how much room its file system has", path)?;
+    if found.f_blocks == 0 {
+        return Ok(u64::MAX);
+    }
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }

@@ -291,10 +291,13 @@ impl<'a> Device<'a> {
         let lane = self.lane;
         let limit = Some(lane.job.config.load_timeout());
         let _loading = lane.watch(Role::Encode).begin(Stage::Load, limit);
-        self.encoder = Some(
-            self.lane
-                .attempt(Stage::Load, || lane.job.loader.load(lane.rank))?,
-        );
+        // The device may have no room for two, nor the one that failed for its end.
+        let failed = self.encoder.take();
+        let encoder = lane.attempt(Stage::Load, || {
+            drop(failed);
+            lane.job.loader.load(lane.rank)
+        })?;
+        self.encoder = Some(encoder);
         Ok(())
     }
 }

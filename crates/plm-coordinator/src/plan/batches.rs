@@ -122,13 +122,16 @@ impl BatchPlan {
     /// # Panics
     /// If `source` is not the one that the plan was made for.
     #[must_use]
-    pub fn apart(&self, suspects: &[RowId], part: Part, source: &dyn SequenceSource) -> Self {
+    pub fn apart(self, suspects: &[RowId], part: Part, source: &dyn SequenceSource) -> Self {
         let mut rows: Vec<RowId> = self
             .part_batches(part)
             .flat_map(|batch| self.rows(batch))
             .copied()
             .filter(|row| suspects.binary_search(row).is_ok())
             .collect();
+        if rows.is_empty() {
+            return self;
+        }
         rows.sort_unstable();
         let mut plan = self.without(&rows, source);
         plan.first_apart = Some(BatchIndex(plan.num_batches()));

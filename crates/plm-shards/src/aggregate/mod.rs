@@ -19,7 +19,7 @@ use plm_core::DurableFile;
 use crate::error::At;
 use crate::expect::{Expectation, ExpectedRows};
 use crate::verify::{read_all, verify};
-use crate::{EmbeddingsFile, Error, Provenance, image, layout, seal, shards};
+use crate::{EmbeddingsFile, Error, Provenance, image, layout, seal};
 use inventory::Inventory;
 use place::Placer;
 use skeleton::Skeleton;
@@ -70,7 +70,7 @@ pub fn aggregate(request: &Aggregation<'_>) -> Result<AggregateReport, Error> {
     let started = Instant::now();
     let expected_rows = ExpectedRows::new(expected);
     let inventory = Inventory::take(request.shard_directories, expected, &expected_rows)?;
-    sweep_leftovers(output)?;
+    // Which also removes what a killed aggregation left: a file as large as the result, without which there may be no room.
     let mut file = DurableFile::create(*output).at("make a file here", *output)?;
     let skeleton = Skeleton {
         expected,
@@ -119,17 +119,6 @@ fn already_complete(expected: &Expectation<'_>, output: &Path) -> Result<Aggrega
         content_digest: report.content_digest,
         already_complete: true,
     })
-}
-
-/// A killed aggregation leaves a file as large as the result: without this, trying again might
-/// find no room.
-fn sweep_leftovers(output: &Path) -> Result<(), Error> {
-    let directory = match output.parent() {
-        Some(directory) if !directory.as_os_str().is_empty() => directory,
-        _ => Path::new("."),
-    };
-    let name = output.file_name().unwrap_or_default().to_string_lossy();
-    shards::sweep_temporaries(directory, &format!("{name}."))
 }
 
 /// Reads back what is in the file, writes down its digests and seals it.
