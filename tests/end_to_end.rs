@@ -423,10 +423,12 @@ fn a_second_run_in_the_same_directory_is_refused_while_the_first_lasts() {
         while !is_locked() {
             thread::sleep(Duration::from_millis(1));
         }
-        let refusal = run(Arc::new(FakeLoader::new(8))).unwrap_err();
-        assert!(matches!(&refusal, Error::InUse { holder, .. } if holder.starts_with("process ")));
+        let second = run(Arc::new(FakeLoader::new(8)));
+        // Before anything is asserted: the first would be waited for.
         go.send(()).unwrap();
         first.join().unwrap().unwrap();
+        let refusal = second.unwrap_err();
+        assert!(matches!(&refusal, Error::InUse { holder, .. } if holder.starts_with("process ")));
     });
     verify_run(out.path()).unwrap();
 }
@@ -454,11 +456,14 @@ fn a_run_that_is_refused_leaves_what_the_other_is_reading() {
         }
         // As if both had begun at once, and the second been the one to unpack.
         fs::remove_dir_all(&inputs).unwrap();
-        let refusal = run(Arc::new(FakeLoader::new(8))).unwrap_err();
-        assert!(matches!(refusal, Error::InUse { .. }), "{refusal}");
-        assert!(inputs.exists());
+        let second = run(Arc::new(FakeLoader::new(8)));
+        let are_left = inputs.exists();
+        // Before anything is asserted: the first would be waited for.
         go.send(()).unwrap();
         let report = first.join().unwrap().unwrap();
+        let refusal = second.unwrap_err();
+        assert!(matches!(refusal, Error::InUse { .. }), "{refusal}");
+        assert!(are_left);
         assert_eq!(report.records.failed, 0);
     });
     assert!(!inputs.exists(), "the first has tidied it away");
