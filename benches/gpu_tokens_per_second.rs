@@ -1,7 +1,7 @@
 //! How many tokens per second one GPU embeds: from token ids in host memory to mean-pooled f32 vectors in host memory, after a
 //! warm-up, special tokens counted. Random weights, since the numbers do not change the work.
 //!
-//!     crates/plm-kernels/cuda-build.sh bench --workspace --bench gpu_tokens_per_second -- 650M bf16 [MAX_BATCH_TOKENS]
+//!     crates/plm-kernels/cuda-build.sh bench --workspace --bench gpu_tokens_per_second -- 650M bf16 [MAX_BATCH_TOKENS [abc]]
 //!
 //! Three workloads: (a) 8,192 proteins of 90 to 166 residues, evenly spread, as translated from short reads; (b) 2,048
 //! lognormal, median 290, mean 360, clipped to 30 to 1,022, as in a proteome; (c) 64 of 1,022.
@@ -21,14 +21,19 @@ fn main() -> Result<(), BoxError> {
         .skip(1)
         .filter(|word| word != "--bench")
         .collect();
-    let (shape, dtype, max_batch_tokens) = match &arguments[..] {
+    let (shape, dtype, max_batch_tokens, workloads) = match &arguments[..] {
         [] => {
             println!("gpu_tokens_per_second: name a shape and a number format, as in 650M bf16");
             return Ok(());
         }
-        [shape, dtype] => (shape, dtype, 16_384),
-        [shape, dtype, tokens] => (shape, dtype, tokens.parse()?),
-        _ => return Err("usage: gpu_tokens_per_second SHAPE DTYPE [MAX_BATCH_TOKENS]".into()),
+        [shape, dtype] => (shape, dtype, 16_384, "abc"),
+        [shape, dtype, tokens] => (shape, dtype, tokens.parse()?, "abc"),
+        [shape, dtype, tokens, workloads] => (shape, dtype, tokens.parse()?, workloads.as_str()),
+        _ => {
+            return Err(
+                "usage: gpu_tokens_per_second SHAPE DTYPE [MAX_BATCH_TOKENS [WORKLOADS]]".into(),
+            );
+        }
     };
     let shape = RELEASED
         .iter()
@@ -50,6 +55,9 @@ fn main() -> Result<(), BoxError> {
         ),
         ("c", vec![1_022; 64]),
     ] {
+        if !workloads.contains(name) {
+            continue;
+        }
         let batches = pack(residue_counts, max_batch_tokens)?;
         let tokens: usize = batches.iter().map(PackedBatch::total_tokens).sum();
         let flop: f64 = batches.iter().map(|batch| flop(batch, shape)).sum();
