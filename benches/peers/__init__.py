@@ -1,0 +1,67 @@
+"""The other engines of gpu_against_peers.py.
+
+Each takes its weights from one transformers model, lays batches out in host memory, as plm-fleet's own benchmark does before
+its clock starts, and embeds a batch to mean-pooled f32 vectors `[sequences, hidden_size]` on the device.
+"""
+import time
+
+import torch
+
+
+class Peer:
+    name = None
+    dtype = "bf16"
+    # Too slow for whole workloads: timed on a share of them.
+    slow = True
+    # The batch sizes tried, of which the fastest is reported.
+    batch_tokens = (16_384, 32_768, 65_536)
+
+    def __init__(self, model):
+        """`model` is a transformers EsmModel, whose weights, number format and device are taken."""
+        self.config = model.config
+        self.parameter = model.embeddings.word_embeddings.weight
+        self.device = self.parameter.device
+        # On a CPU, where only correctness is of interest, code is traced and not translated.
+        self.compiler = "inductor" if self.device.type == "cuda" else "aot_eager"
+
+    def lay_out(self, sequences, batch_tokens):
+        """Batches in (pinned) host memory, each with its `rows`: the positions of its sequences in `sequences`."""
+        raise NotImplementedError
+
+    def embed(self, batch):
+        raise NotImplementedError
+
+    def compiled(self, function):
+        return torch.compile(function, backend=self.compiler)
+
+    def to_host_tensor(self, array):
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory() if self.device.type == "cuda" else tensor
+
+    def to_device(self, *tensors):
+        return [tensor.to(self.device, non_blocking=True) for tensor in tensors]
+
+
+def copy_linear(target, source):
+    """Weight and bias, of a linear layer or a layer norm."""
+    target.weight.copy_(source.weight)
+    target.bias.copy_(source.bias)
+
+
+@torch.no_grad()
+def embed_all(peer, batches):
+    """Seconds from batches in host memory to vectors in host memory, and the vectors by row."""
+    count = sum(len(batch.rows) for batch in batches)
+    on_gpu = peer.device.type == "cuda"
+    vectors = torch.empty(count, peer.config.hidden_size, pin_memory=on_gpu)
+    synchronize = torch.cuda.synchronize if on_gpu else (lambda: None)
+    synchronize()
+    started, filled = time.perf_counter(), 0
+    for batch in batches:
+        vectors[filled : filled + len(batch.rows)].copy_(peer.embed(batch), non_blocking=True)
+        filled += len(batch.rows)
+    synchronize()
+    seconds = time.perf_counter() - started
+    by_row = torch.empty_like(vectors)
+    by_row[[row for batch in batches for row in batch.rows]] = vectors
+    return seconds, by_row
