@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use plm_core::{
     BoxError, Dtype, Encoder, EncoderLoader, EncoderSpec, PackedBatch, Packer, PooledBatch, Rank,
-    SequenceSource, WorldSize,
+    WorldSize,
 };
 use plm_esm2::{Checkpoint, Esm2Loader, ModelShape, RELEASED, token_map};
 use plm_fleet::coordinator::BatchPlan;
@@ -269,6 +269,10 @@ impl Encoder for StandInEncoder<'_> {
             .map(|_| random.next_f64() as f32)
             .collect();
         thread::sleep(end.saturating_duration_since(Instant::now()));
-        Ok(PooledBatch::new(batch.num_sequences(), hidden_size, values)?)
+        Ok(PooledBatch::new(
+            batch.num_sequences(),
+            hidden_size,
+            values,
+        )?)
     }
 }
