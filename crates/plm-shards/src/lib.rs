@@ -75,7 +75,7 @@ mod sink;
 mod space;
 mod verify;
 
-pub use aggregate::{AggregateReport, Aggregation, aggregate};
+pub use aggregate::{AggregateReport, Aggregation, Draft, aggregate, aggregate_draft};
 pub use config::{RunFormat, SegmentConfig, SegmentConfigBuilder};
 pub use embeddings::EmbeddingsFile;
 pub use error::{Error, NamedRows};
