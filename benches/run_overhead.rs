@@ -10,6 +10,7 @@
 #![expect(clippy::print_stdout, reason = "the times are what it is run for")]
 
 use std::fmt::Write as _;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -19,7 +20,7 @@ use plm_core::{
     BoxError, Dtype, Encoder, EncoderLoader, EncoderSpec, PackedBatch, Packer, PooledBatch, Rank,
     WorldSize,
 };
-use plm_esm2::{Checkpoint, Esm2Loader, ModelShape, RELEASED, token_map};
+use plm_esm2::{Checkpoint, CpuOptions, Esm2Loader, ModelShape, RELEASED, token_map};
 use plm_fleet::coordinator::BatchPlan;
 use plm_fleet::{
     Devices, FastaIndex, IndexConfig, Input, Model, Observer, Part, RunConfig, RunEvent, RunReport,
@@ -75,18 +76,26 @@ fn main() -> Result<(), BoxError> {
     let first_batch = first_batch.0.get().ok_or("no batch was written")?;
     let first_batch_seconds = first_batch.duration_since(started).as_secs_f64();
 
-    let loader: Arc<dyn EncoderLoader> = match (model, &devices) {
-        (Model::Loader(loader), _) => loader,
-        (Model::Checkpoint(checkpoint), Devices::Cuda(ordinals)) => {
-            let checkpoint = Checkpoint::open(checkpoint)?;
-            Arc::new(Esm2Loader::on_gpus(checkpoint, ordinals.clone(), dtype)?)
+    let loader: Arc<dyn EncoderLoader> = match model {
+        Model::Loader(loader) => loader,
+        Model::Checkpoint(checkpoint) => {
+            Arc::new(load(Checkpoint::open(checkpoint)?, &devices, dtype)?)
         }
-        _ => return Err("DEVICES are GPUs, as in cuda:0,1, or a stand-in".into()),
+        Model::PlmTiny => unreachable!("it was made above"),
     };
     let world = devices.world_size()?;
     let forward_seconds = forward_passes(&fasta, &*loader, world, &config)?;
     tell(&report, run_seconds, forward_seconds, first_batch_seconds);
     Ok(())
+}
+
+fn load(checkpoint: Checkpoint, devices: &Devices, dtype: Dtype) -> Result<Esm2Loader, BoxError> {
+    if let Devices::Cuda(ordinals) = devices {
+        return Ok(Esm2Loader::on_gpus(checkpoint, ordinals.clone(), dtype)?);
+    }
+    let lanes = NonZeroUsize::try_from(devices.world_size()?.get() as usize)?;
+    let options = CpuOptions::all_cores(lanes);
+    Ok(Esm2Loader::new(checkpoint, options, dtype)?)
 }
 
 fn tell(report: &RunReport, run_seconds: f64, forward_seconds: f64, first_batch_seconds: f64) {

@@ -5,16 +5,17 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use plm_coordinator::{FailedRow, Part};
-use plm_core::Outcome;
 use plm_index::FastaIndex;
 use plm_shards::{Aggregation, Draft, Expectation};
 
 use crate::Error;
+use crate::aggregate::without_vector;
 use crate::fingerprint::Fingerprint;
 use crate::layout::Layout;
 use crate::ledger::Ledger;
@@ -22,10 +23,11 @@ use crate::ledger::Ledger;
 /// How often to look for new segments.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// A thread that merges segments as they come. It ends when this is dropped.
+/// A thread that merges segments as they come.
 pub(crate) struct MergeAhead {
     /// `None` once it is to end.
     go_on: Option<Sender<()>>,
+    is_abandoned: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<Draft, Error>>>,
 }
 
@@ -43,7 +45,9 @@ impl MergeAhead {
             return None;
         }
         let (go_on, ended) = channel();
+        let is_abandoned = Arc::new(AtomicBool::new(false));
         let merging = Merging {
+            is_abandoned: Arc::clone(&is_abandoned),
             index: Arc::clone(index),
             fingerprint: fingerprint.clone(),
             failed: failed.to_vec(),
@@ -57,6 +61,7 @@ impl MergeAhead {
             .ok()?;
         Some(Self {
             go_on: Some(go_on),
+            is_abandoned,
             thread: Some(thread),
         })
     }
@@ -84,12 +89,14 @@ impl MergeAhead {
 
 impl Drop for MergeAhead {
     fn drop(&mut self) {
-        // So that its file is gone before another run wants the room.
+        self.is_abandoned.store(true, Ordering::Relaxed);
+        // So that its file is gone before another run wants the room. It takes as long as a segment does.
         self.join();
     }
 }
 
 struct Merging {
+    is_abandoned: Arc<AtomicBool>,
     index: Arc<FastaIndex>,
     fingerprint: Fingerprint,
     failed: Vec<FailedRow>,
@@ -100,13 +107,7 @@ struct Merging {
 impl Merging {
     fn run(&self, ended: &Receiver<()>) -> Result<Draft, Error> {
         let plan = self.fingerprint.plan_config()?;
-        let outcomes: Vec<_> = Ledger::new(&self.index, &plan, &self.failed)
-            .outcomes()
-            .collect();
-        let (with_vector, without_vector): (Vec<_>, Vec<_>) = outcomes
-            .into_iter()
-            .partition(|(_, outcome)| outcome.has_vector());
-        let without_vector: Vec<_> = without_vector.into_iter().map(|(row, _)| row).collect();
+        let without_vector = without_vector(&self.index, &plan, &self.failed);
         let request = Aggregation {
             shard_directories: &self.shards,
             expected: Expectation {
@@ -117,10 +118,14 @@ impl Merging {
             provenance: &self.fingerprint.provenance(&self.index)?,
             output: &self.output,
         };
-        let planned = with_vector
-            .into_iter()
-            .map(|(_, outcome): (_, Outcome)| outcome);
-        let mut draft = Draft::new(&request, planned)?;
+        let ledger = Ledger::new(&self.index, &plan, &self.failed);
+        let planned = ledger.outcomes().map(|(_, outcome)| outcome);
+        let is_wanted = || !self.is_abandoned.load(Ordering::Relaxed);
+        let mut draft = Draft::new(
+            &request,
+            planned.filter(|outcome| outcome.has_vector()),
+            &is_wanted,
+        )?;
         let mut pause = Duration::ZERO;
         while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(pause) {
             if draft.place_next(&request)? {

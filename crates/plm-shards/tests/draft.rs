@@ -20,7 +20,10 @@ fn with_request<T>(run: &Run, use_it: impl FnOnce(&Aggregation<'_>) -> T) -> T {
 fn draft(run: &Run) -> Draft {
     let rows = (0..run.input.0.len() as u64).map(RowId);
     let rows = rows.filter(|row| !run.without_vector.contains(row));
-    with_request(run, |request| Draft::new(request, rows.map(outcome))).unwrap()
+    with_request(run, |request| {
+        Draft::new(request, rows.map(outcome), &|| true)
+    })
+    .unwrap()
 }
 
 fn place_all(run: &Run, draft: &mut Draft) -> usize {
@@ -87,7 +90,7 @@ fn a_draft_of_other_outcomes_is_of_no_use() {
     let run = Run::new(30, 5, Dtype::F32);
     run.write_all();
     let others = (0..30).map(|_| Outcome::Truncated);
-    let mut draft = with_request(&run, |request| Draft::new(request, others)).unwrap();
+    let mut draft = with_request(&run, |request| Draft::new(request, others, &|| true)).unwrap();
     assert_eq!(place_all(&run, &mut draft), 1);
     finish(&run, draft).unwrap();
     run.assert_right();
@@ -119,4 +122,13 @@ fn foreign_rows_and_damage_are_told() {
     fs::write(segment, &bytes[..bytes.len() - 1]).unwrap();
     let error = next(&mut draft).unwrap_err();
     assert!(matches!(error, Error::DamagedSegment { .. }), "{error}");
+}
+
+#[test]
+fn a_draft_that_is_not_wanted_leaves_nothing() {
+    let run = Run::new(30, 5, Dtype::F32);
+    let outcomes = (0..30).map(|row| outcome(RowId(row)));
+    let error = with_request(&run, |request| Draft::new(request, outcomes, &|| false));
+    assert!(matches!(error, Err(Error::Hdf5 { .. })));
+    assert!(run.others().is_empty(), "{:?}", run.others());
 }

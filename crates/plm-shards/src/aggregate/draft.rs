@@ -39,13 +39,14 @@ impl Draft {
     /// Reserves all its space; what is written has a temporary name, and is removed with the draft.
     ///
     /// # Errors
-    /// [`Error::Io`] if the disk has no room.
+    /// [`Error::Io`] if the disk has no room; [`Error::Hdf5`] once `is_wanted` says no.
     ///
     /// # Panics
     /// If there are more or fewer outcomes than expected rows.
     pub fn new(
         request: &Aggregation<'_>,
         outcomes: impl Iterator<Item = Outcome>,
+        is_wanted: &dyn Fn() -> bool,
     ) -> Result<Self, Error> {
         let expected_rows = ExpectedRows::new(&request.expected);
         let status: Vec<u8> = outcomes.map(Outcome::code).collect();
@@ -54,13 +55,14 @@ impl Draft {
             expected_rows.count(),
             "an outcome for each row that has a vector"
         );
-        Self::lay_out(request, expected_rows, status)
+        Self::lay_out(request, expected_rows, status, is_wanted)
     }
 
     pub(super) fn lay_out(
         request: &Aggregation<'_>,
         expected_rows: ExpectedRows,
         status: Vec<u8>,
+        is_wanted: &dyn Fn() -> bool,
     ) -> Result<Self, Error> {
         let Aggregation {
             expected,
@@ -75,6 +77,7 @@ impl Draft {
             expected_rows: &expected_rows,
             status: &status,
             provenance,
+            is_wanted,
         };
         let vectors_offset = skeleton.lay_out(&mut file)?;
         Ok(Self {

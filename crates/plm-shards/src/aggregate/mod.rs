@@ -4,6 +4,9 @@
 //! foreign is found in seconds ([`inventory`]). Then the file is laid out with its space reserved
 //! ([`skeleton`]), each vector is put at its place, one segment at a time ([`place`]), and the
 //! whole is read back before it gets its name.
+//!
+//! All but the first and the last can be done while segments are still to come ([`draft`]), for what
+//! is known of the rows before: what the segments say decides, and if it differs, the file is laid out anew.
 
 mod draft;
 mod inventory;
@@ -84,7 +87,7 @@ pub fn aggregate_draft(
     let draft = draft.filter(|draft| draft.is_of(request, &expected_rows, &status));
     let mut draft = match draft {
         Some(draft) => draft,
-        None => Draft::lay_out(request, expected_rows, status)?,
+        None => Draft::lay_out(request, expected_rows, status, &|| true)?,
     };
     for segment in &segments {
         draft.place(segment)?;
