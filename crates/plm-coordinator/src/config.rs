@@ -31,7 +31,7 @@ pub enum BatchTimeout {
 /// let config = LaneConfig::builder()
 ///     .batch_timeout(BatchTimeout::Fixed(Duration::from_secs(600)))
 ///     .build()?;
-/// assert_eq!(config.queue_batches(), 8);
+/// assert_eq!(config.queue_batches(), 16);
 /// # Ok::<(), plm_coordinator::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub struct LaneConfig {
 pub struct LaneConfigBuilder(LaneConfig);
 
 impl LaneConfig {
-    /// A builder with the defaults: eight batches between threads, half an hour to load, twenty
+    /// A builder with the defaults: sixteen batches between threads, half an hour to load, twenty
     /// times its usual time and at least two minutes for a batch, 64 reloads, two seconds to stop.
     pub fn builder() -> LaneConfigBuilder {
         LaneConfigBuilder::default()
@@ -112,7 +112,7 @@ impl LaneConfig {
 impl Default for LaneConfig {
     fn default() -> Self {
         Self {
-            queue_batches: 8,
+            queue_batches: 16,
             load_timeout: Duration::from_secs(30 * 60),
             batch_timeout: BatchTimeout::Pace {
                 times: 20,

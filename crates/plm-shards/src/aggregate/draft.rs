@@ -1,6 +1,6 @@
 //! The file in the making, which takes segments one by one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 
 use plm_core::{DurableFile, Outcome, RowId};
@@ -30,6 +30,8 @@ pub struct Draft {
     vectors_offset: u64,
     /// The digests of the vectors that are in it, by segment.
     placed: HashMap<PathBuf, String>,
+    /// Segments that were there when it was looked for some.
+    listed: VecDeque<PathBuf>,
     is_synced: bool,
     scratch: Vec<u8>,
 }
@@ -88,6 +90,7 @@ impl Draft {
             status,
             vectors_offset,
             placed: HashMap::new(),
+            listed: VecDeque::new(),
             is_synced: false,
             scratch: Vec::new(),
         })
@@ -112,9 +115,12 @@ impl Draft {
     /// # Errors
     /// As [`aggregate`](super::aggregate), as far as it can be told from this segment.
     pub fn place_next(&mut self, request: &Aggregation<'_>) -> Result<bool, Error> {
-        let segments = shards::list_segments(request.shard_directories)?;
-        let is_new = |path: &PathBuf| !self.placed.contains_key(path);
-        let Some(path) = segments.into_iter().find(is_new) else {
+        if self.listed.is_empty() {
+            let mut segments = shards::list_segments(request.shard_directories)?;
+            segments.retain(|path| !self.placed.contains_key(path));
+            self.listed = segments.into();
+        }
+        let Some(path) = self.listed.pop_front() else {
             return Ok(false);
         };
         let Segment { columns, vectors } = Segment::open(&path, &self.format)?;

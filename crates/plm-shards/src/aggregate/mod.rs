@@ -16,6 +16,7 @@ mod skeleton;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Instant;
 
 use crate::error::At;
@@ -131,7 +132,18 @@ fn already_complete(expected: &Expectation<'_>, output: &Path) -> Result<Aggrega
 /// Reads back what is in the file, writes down its digests and seals it.
 fn complete(file: &File, path: &Path, expected: &Expectation<'_>) -> Result<String, Error> {
     let written = EmbeddingsFile::open(path)?;
-    let digests = read_all(&written, Some(expected))?;
+    // The disk takes what it does not have yet while all of it is read.
+    let (synced, digests) = thread::scope(|scope| {
+        let syncing = thread::Builder::new().spawn_scoped(scope, || file.sync_data());
+        let digests = read_all(&written, Some(expected));
+        let synced = syncing.map_or(Ok(()), |thread| {
+            thread.join().expect("to sync does not panic")
+        });
+        (synced, digests)
+    });
+    let digests = digests?;
+    // A file's error is told once: the last sync would not tell it again.
+    synced.at("make it durable", path)?;
     let content_digest = digests.of_file(&written);
     let vectors = written.vectors();
     // The library refuses to write to a file that it also has open for reading.
