@@ -37,6 +37,7 @@ pub enum BatchTimeout {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaneConfig {
     queue_batches: usize,
+    write_queue_batches: usize,
     load_timeout: Duration,
     batch_timeout: BatchTimeout,
     max_reloads: u32,
@@ -48,15 +49,21 @@ pub struct LaneConfig {
 pub struct LaneConfigBuilder(LaneConfig);
 
 impl LaneConfig {
-    /// A builder with the defaults: two batches between threads, half an hour to load, twenty
+    /// A builder with the defaults: two batches on their way to the encoder and sixteen to the writer, half an hour to load, twenty
     /// times its usual time and at least two minutes for a batch, 64 reloads, two seconds to stop.
     pub fn builder() -> LaneConfigBuilder {
         LaneConfigBuilder::default()
     }
 
-    /// How many packed batches may lie between two threads of a rank.
+    /// How many packed batches may lie between a rank's producer and its device thread.
     pub fn queue_batches(&self) -> usize {
         self.queue_batches
+    }
+
+    /// How many encoded batches may lie between a rank's device thread and its writer: for as many the device goes on while a
+    /// segment is written.
+    pub fn write_queue_batches(&self) -> usize {
+        self.write_queue_batches
     }
 
     /// How long a rank may take to load its encoder, and as long each to open the source and its
@@ -113,6 +120,7 @@ impl Default for LaneConfig {
     fn default() -> Self {
         Self {
             queue_batches: 2,
+            write_queue_batches: 16,
             load_timeout: Duration::from_secs(30 * 60),
             batch_timeout: BatchTimeout::Pace {
                 times: 20,
@@ -125,9 +133,15 @@ impl Default for LaneConfig {
 }
 
 impl LaneConfigBuilder {
-    /// How many packed batches may lie between two threads of a rank.
+    /// See [`LaneConfig::queue_batches`].
     pub fn queue_batches(mut self, batches: usize) -> Self {
         self.0.queue_batches = batches;
+        self
+    }
+
+    /// See [`LaneConfig::write_queue_batches`].
+    pub fn write_queue_batches(mut self, batches: usize) -> Self {
+        self.0.write_queue_batches = batches;
         self
     }
 
@@ -162,6 +176,7 @@ impl LaneConfigBuilder {
     pub fn build(self) -> Result<LaneConfig, Error> {
         let LaneConfig {
             queue_batches,
+            write_queue_batches,
             load_timeout,
             batch_timeout,
             ..
@@ -173,6 +188,7 @@ impl LaneConfigBuilder {
         };
         for (setting, is_zero) in [
             ("queue_batches", queue_batches == 0),
+            ("write_queue_batches", write_queue_batches == 0),
             ("load_timeout", load_timeout.is_zero()),
             ("batch_timeout", batch_timeout_is_zero),
         ] {
@@ -193,6 +209,7 @@ mod tests {
         let builder = LaneConfig::builder;
         for (wrong, name) in [
             (builder().queue_batches(0), "queue_batches"),
+            (builder().write_queue_batches(0), "write_queue_batches"),
             (builder().load_timeout(Duration::ZERO), "load_timeout"),
             (
                 builder().batch_timeout(BatchTimeout::Fixed(Duration::ZERO)),

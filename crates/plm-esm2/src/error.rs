@@ -19,6 +19,15 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A file of a checkpoint can't be written.
+    #[error("{path} can't be written")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A JSON file of the checkpoint is not JSON, or lacks a field or has it of another type.
     #[error("{path} is not what transformers writes: {source}")]
     Json {

@@ -54,6 +54,16 @@ fn the_model_inside_the_program_is_the_one_on_disk() {
 }
 
 #[test]
+fn what_is_saved_is_what_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let saved = dir.path().join("saved");
+    Checkpoint::plm_tiny().save(&saved).unwrap();
+    let opened = Checkpoint::open(&saved).unwrap();
+    assert_eq!(opened.config(), Checkpoint::plm_tiny().config());
+    assert_is_plm_tiny(&opened);
+}
+
+#[test]
 fn shards_are_one_model() {
     let dir = sharded_checkpoint(&tensors());
     assert_is_plm_tiny(&Checkpoint::open(&dir).unwrap());

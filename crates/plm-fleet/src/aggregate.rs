@@ -6,7 +6,7 @@ use std::time::Instant;
 use plm_coordinator::{FailedRow, Part, PlanConfig};
 use plm_core::{RowId, create_directory, sweep};
 use plm_index::FastaIndex;
-use plm_shards::{Aggregation, Expectation};
+use plm_shards::{Aggregation, Draft, Expectation};
 
 use crate::claim::Claim;
 use crate::layout::Layout;
@@ -106,6 +106,7 @@ pub fn aggregate_parts(
         index: &index,
         claim: &claim,
         shard_directories: &shard_directories,
+        draft: None,
     }
     .finish(parts, seconds, started)
 }
@@ -140,12 +141,14 @@ pub(crate) struct Finish<'a> {
     pub(crate) index: &'a FastaIndex,
     pub(crate) claim: &'a Claim,
     pub(crate) shard_directories: &'a [PathBuf],
+    /// What was merged while the ranks were at work.
+    pub(crate) draft: Option<Draft>,
 }
 
 impl Finish<'_> {
     /// Merges, then writes the ledger and, as the last thing, the report.
     pub(crate) fn finish(
-        &self,
+        self,
         parts: Vec<PartReport>,
         mut seconds: StageSeconds,
         started: Instant,
@@ -159,7 +162,7 @@ impl Finish<'_> {
             .collect();
         let format = fingerprint.run_format()?;
         let embeddings = self.layout.embeddings();
-        plm_shards::aggregate(&Aggregation {
+        let request = Aggregation {
             shard_directories: self.shard_directories,
             expected: Expectation {
                 source: self.index,
@@ -168,7 +171,8 @@ impl Finish<'_> {
             },
             provenance: &fingerprint.provenance(self.index)?,
             output: &embeddings,
-        })?;
+        };
+        plm_shards::aggregate_draft(&request, self.draft)?;
         let in_f32 = plm_shards::rows_in_f32(self.shard_directories, &format)?;
         let ledger = Ledger::new(self.index, &plan, &failed_rows).with_rows_in_f32(&in_f32);
         let ledger_digest = ledger.write(&self.layout.ledger())?;

@@ -210,6 +210,13 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
+    /// The system gives no thread.
+    #[error("can't start a thread")]
+    Thread {
+        /// What it says.
+        #[source]
+        source: io::Error,
+    },
     /// A file of the output directory can't be read or written.
     #[error("can't read or write {}", path.display())]
     Io {

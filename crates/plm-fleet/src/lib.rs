@@ -37,6 +37,7 @@ mod layout;
 mod ledger;
 mod lock;
 mod logs;
+mod merge_ahead;
 mod model;
 mod part;
 mod report;

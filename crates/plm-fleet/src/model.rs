@@ -2,14 +2,16 @@
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 
 use plm_core::{Dtype, EncoderLoader, TokenMap};
 use plm_esm2::{Checkpoint, CpuOptions, Esm2Loader};
 
-use crate::{Devices, Error};
+use crate::{Devices, Error, RunConfig};
 
 /// The model of a run.
 #[derive(Clone, Default)]
@@ -76,6 +78,26 @@ impl OpenModel {
             CpuOptions::all_cores(lanes),
             dtype,
         )?))
+    }
+}
+
+/// The loader of a run, whose weights are being read for their digest, by a thread of its own: the input is indexed meanwhile.
+pub(crate) struct PendingLoader(JoinHandle<Result<Arc<dyn EncoderLoader>, Error>>);
+
+impl PendingLoader {
+    /// If nobody waits for it, since the input is refused, the thread is left behind.
+    pub(crate) fn start(model: OpenModel, config: &RunConfig) -> Result<Self, Error> {
+        let (devices, dtype) = (config.devices.clone(), config.dtype);
+        let thread = thread::Builder::new()
+            .name("weights digest".to_owned())
+            .spawn(move || model.loader(&devices, dtype))
+            .map_err(|source| Error::Thread { source })?;
+        Ok(Self(thread))
+    }
+
+    pub(crate) fn wait(self) -> Result<Arc<dyn EncoderLoader>, Error> {
+        let loaded = self.0.join();
+        loaded.unwrap_or_else(|panic| resume_unwind(panic))
     }
 }
 

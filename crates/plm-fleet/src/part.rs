@@ -75,6 +75,11 @@ impl Progress {
         })
     }
 
+    /// Rows that have failed and are not to be tried again.
+    pub(crate) fn failed(&self) -> &[FailedRow] {
+        &self.failed
+    }
+
     /// The rows of the part that are still to be computed, in their batches.
     pub(crate) fn rest(
         &self,

@@ -79,13 +79,13 @@ pub struct RecordCounts {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StageSeconds {
-    /// Indexing, or checking an index that was there.
+    /// Indexing, or checking an index that was there. The weights are being digested meanwhile.
     pub index: f64,
-    /// Opening the model and planning.
+    /// Planning, and the rest of the digest.
     pub plan: f64,
     /// The ranks: load, read, encode, write.
     pub ranks: f64,
-    /// Merging and verifying.
+    /// Merging what was not merged while the ranks were at work, and verifying.
     pub aggregate: f64,
     /// All of it.
     pub total: f64,

@@ -15,6 +15,8 @@ use crate::fingerprint::Fingerprint;
 use crate::indexing::PendingIndex;
 use crate::layout::Layout;
 use crate::lock::Lock;
+use crate::merge_ahead::MergeAhead;
+use crate::model::PendingLoader;
 use crate::part::Progress;
 use crate::report::{PartReport, RecordCounts, RunReport, StageSeconds};
 use crate::{Error, Model, Resume, RunConfig, discard, space};
@@ -63,20 +65,22 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
     };
     let layout = Layout::new(out_dir.as_ref());
 
-    // Reads headers only. The weights, which take minutes, come after all that needs none of them.
+    // Reads headers only.
     let model = model.open()?;
+    let tokens = model.tokens();
+    let loading = PendingLoader::start(model, config)?;
 
     let pending = PendingIndex::new(&layout, inputs, config.index)?;
     seconds.index = lap(&started, &seconds);
 
-    let plan = BatchPlan::new(pending.index(), &model.tokens(), &config.plan)
+    let plan = BatchPlan::new(pending.index(), &tokens, &config.plan)
         .map_err(|error| with_place(error, pending.index()))?;
     if plan.num_rows() == 0 {
         return Err(Error::NothingToEmbed {
             records: pending.index().len(),
         });
     }
-    let loader = model.loader(&config.devices, config.dtype)?;
+    let loader = loading.wait()?;
     let fingerprint = Fingerprint::new(
         pending.index(),
         loader.spec(),
@@ -117,7 +121,15 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
     space::check(&layout, &claim, &index, &rest, config)?;
     seconds.plan = lap(&started, &seconds);
 
+    let merging = MergeAhead::start(
+        &layout,
+        &index,
+        &claim.fingerprint,
+        progress.failed(),
+        config.part,
+    );
     let part = progress.complete(&layout, &index, loader, rest, config)?;
+    let draft = merging.and_then(MergeAhead::end);
     seconds.ranks = lap(&started, &seconds);
 
     if config.part.is_whole() {
@@ -126,6 +138,7 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
             index: &index,
             claim: &claim,
             shard_directories: &[layout.shards(config.part)],
+            draft,
         }
         .finish(vec![part], seconds, started);
     }

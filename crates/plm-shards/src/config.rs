@@ -33,7 +33,7 @@ impl Default for SegmentConfig {
     fn default() -> Self {
         Self {
             max_rows: 65_536,
-            max_bytes: 256 << 20,
+            max_bytes: 32 << 20,
             max_age: Duration::from_secs(60),
             element: Element::F32,
         }
@@ -89,7 +89,7 @@ impl SegmentConfigBuilder {
         self
     }
 
-    /// A segment is full at this many bytes of vectors and ids (256 MiB unless set). A rank needs
+    /// A segment is full at this many bytes of vectors and ids (32 MiB unless set). A rank needs
     /// about three times as much memory while it writes one.
     pub fn max_bytes(mut self, max_bytes: usize) -> Self {
         self.config.max_bytes = max_bytes;

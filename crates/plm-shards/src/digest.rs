@@ -13,6 +13,11 @@ impl DatasetHasher {
         self.0.update(bytes);
     }
 
+    /// As [`bytes`](Self::bytes), of megabytes, on all cores.
+    pub(crate) fn block(&mut self, bytes: &[u8]) {
+        self.0.update_rayon(bytes);
+    }
+
     pub(crate) fn reader(&mut self, bytes: impl Read) -> io::Result<()> {
         self.0.update_reader(bytes).map(drop)
     }

@@ -9,12 +9,16 @@ use hdf5::Dataset;
 use hdf5::types::VarLenUnicode;
 use ndarray::Array2;
 use plm_core::Outcome;
+use rayon::prelude::*;
 
 use crate::config::RunFormat;
 use crate::error::At;
 use crate::layout::{self, Vectors};
 use crate::provenance::{FORMAT, FORMAT_VERSION};
 use crate::{Error, Provenance, image};
+
+/// What a thread reads of the vectors at a time.
+const PIECE_BYTES: usize = 1 << 20;
 
 /// An `embeddings.h5`, open for reading any of its rows.
 ///
@@ -215,8 +219,12 @@ impl EmbeddingsFile {
         let row_bytes = self.format.row_bytes();
         bytes.resize(rows.len() * row_bytes, 0);
         let offset = self.vectors_offset + (rows.start * row_bytes) as u64;
-        self.file
-            .read_exact_at(bytes, offset)
+        let file = &self.file;
+        let pieces = bytes.par_chunks_mut(PIECE_BYTES).enumerate();
+        pieces
+            .try_for_each(|(number, piece)| {
+                file.read_exact_at(piece, offset + (number * PIECE_BYTES) as u64)
+            })
             .at("read /embeddings", &self.path)
     }
 

@@ -45,7 +45,7 @@ impl Expectation<'_> {
 }
 
 /// The rows that must have a vector: all of the input but those left out.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct ExpectedRows {
     input_rows: u64,
     /// In increasing order.

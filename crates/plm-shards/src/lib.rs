@@ -2,7 +2,7 @@
 //!
 //! Each rank's vectors go into immutable segments ([`SegmentSink`]), which survive whatever happens
 //! later. When all ranks are done, [`aggregate`] merges them into one file in the order of the
-//! input, and [`verify`] tells whether such a file is what it says. [`scan`] tells a run that goes
+//! input (into a [`Draft`] of it, some may go before), and [`verify`] tells whether such a file is what it says. [`scan`] tells a run that goes
 //! on what it need not compute again. [`EmbeddingsFile`] reads the result.
 //!
 //! HDF5 is what readers want and is no good as a log: a file that was open when its process died is
@@ -75,7 +75,7 @@ mod sink;
 mod space;
 mod verify;
 
-pub use aggregate::{AggregateReport, Aggregation, aggregate};
+pub use aggregate::{AggregateReport, Aggregation, Draft, aggregate, aggregate_draft};
 pub use config::{RunFormat, SegmentConfig, SegmentConfigBuilder};
 pub use embeddings::EmbeddingsFile;
 pub use error::{Error, NamedRows};

@@ -121,7 +121,7 @@ impl Segment {
 pub(crate) struct SegmentVectors {
     pub(crate) path: PathBuf,
     place: Range<u64>,
-    digest: String,
+    pub(crate) digest: String,
 }
 
 impl SegmentVectors {

@@ -5,8 +5,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
 use plm_core::Dtype;
+use rayon::prelude::*;
 
 use crate::digest::{self, DatasetHasher};
+use crate::element::Element;
 use crate::error::At;
 use crate::expect::{Expectation, ExpectedRows};
 use crate::{EmbeddingsFile, Error, layout, provenance, seal};
@@ -14,7 +16,7 @@ use crate::{EmbeddingsFile, Error, layout, provenance, seal};
 /// Rows whose ids are in memory at a time.
 const COLUMN_ROWS: usize = 65_536;
 /// Bytes of vectors that are in memory at a time, or one row if that is more.
-const BLOCK_BYTES: usize = 8 << 20;
+const BLOCK_BYTES: usize = 64 << 20;
 
 /// What a file that was read to the last byte holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,8 +160,8 @@ fn read_vectors(file: &EmbeddingsFile) -> Result<String, Error> {
     for rows in pieces(file.rows(), block_rows) {
         let first = rows.start;
         file.read_stored(rows, &mut bytes)?;
-        hasher.bytes(&bytes);
-        if let Some(value) = file.format().element.first_not_finite(&bytes) {
+        hasher.block(&bytes);
+        if let Some(value) = first_not_finite(file.format().element, &bytes) {
             let row = first + value / file.hidden_size();
             let dimension = value % file.hidden_size();
             let id = &file.read_ids(row..row + 1)?[0];
@@ -168,6 +170,17 @@ fn read_vectors(file: &EmbeddingsFile) -> Result<String, Error> {
         }
     }
     Ok(hasher.finish())
+}
+
+/// The position of the first value that is NaN or infinite, looked for on all cores.
+fn first_not_finite(element: Element, bytes: &[u8]) -> Option<usize> {
+    /// A multiple of every number format's size.
+    const PIECE_BYTES: usize = 1 << 20;
+    let pieces = bytes.par_chunks(PIECE_BYTES).enumerate();
+    pieces.find_map_first(|(piece, bytes)| {
+        let value = element.first_not_finite(bytes)?;
+        Some(piece * (PIECE_BYTES / element.bytes()) + value)
+    })
 }
 
 fn pieces(len: usize, piece: usize) -> impl Iterator<Item = std::ops::Range<usize>> {

@@ -203,9 +203,8 @@ pub(crate) fn spawn(
     ended: &Sender<(Rank, Role)>,
 ) -> (Arc<Lane>, Vec<LaneThread>) {
     let lane = Arc::new(Lane::new(rank, Arc::clone(job)));
-    let queue_batches = job.config.queue_batches();
-    let (to_encode, encode_inbox) = bounded(queue_batches);
-    let (to_write, write_inbox) = bounded(queue_batches);
+    let (to_encode, encode_inbox) = bounded(job.config.queue_batches());
+    let (to_write, write_inbox) = bounded(job.config.write_queue_batches());
     let (loaded, wait_loaded) = bounded(1);
 
     let start = |role: Role, body: Box<dyn FnOnce(&Lane) + Send>| {

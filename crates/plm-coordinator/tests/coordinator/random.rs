@@ -127,6 +127,7 @@ fn case(scenario: &Scenario) -> Case {
         .unwrap();
     case.lanes = LaneConfig::builder()
         .queue_batches(scenario.queue_batches)
+        .write_queue_batches(scenario.queue_batches)
         .load_timeout(timeout)
         .batch_timeout(BatchTimeout::Fixed(timeout))
         .build()

@@ -4,6 +4,7 @@ mod digest;
 mod header;
 mod names;
 mod random;
+mod save;
 mod source;
 mod stored;
 mod weights;
@@ -114,6 +115,14 @@ impl Checkpoint {
             name,
             config,
         })
+    }
+
+    /// Makes the folder `dir` with its configuration and its weights, as [`open`](Self::open) reads them.
+    ///
+    /// # Errors
+    /// [`Error::Write`] if a file can't be written, [`Error::Read`] if the weights can't be read.
+    pub fn save(&self, dir: impl AsRef<Path>) -> Result<(), Error> {
+        save::to(dir.as_ref(), &self.config, &self.tensors)
     }
 
     /// The model's name.

@@ -82,6 +82,11 @@ impl StoredTensor {
         &self.shape
     }
 
+    /// How many bytes it takes.
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
     /// Calls `f` with the tensor's bytes, in order, in pieces.
     pub(super) fn for_each_piece(&self, f: impl FnMut(&[u8])) -> Result<(), Error> {
         self.source.for_each_piece(self.start, self.len, f)

@@ -4,7 +4,11 @@
 //! foreign is found in seconds ([`inventory`]). Then the file is laid out with its space reserved
 //! ([`skeleton`]), each vector is put at its place, one segment at a time ([`place`]), and the
 //! whole is read back before it gets its name.
+//!
+//! All but the first and the last can be done while segments are still to come ([`draft`]), for what
+//! is known of the rows before: what the segments say decides, and if it differs, the file is laid out anew.
 
+mod draft;
 mod inventory;
 mod place;
 mod skeleton;
@@ -12,17 +16,15 @@ mod skeleton;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Instant;
-
-use plm_core::DurableFile;
 
 use crate::error::At;
 use crate::expect::{Expectation, ExpectedRows};
 use crate::verify::{read_all, verify};
 use crate::{EmbeddingsFile, Error, Provenance, image, layout, seal};
+pub use draft::Draft;
 use inventory::Inventory;
-use place::Placer;
-use skeleton::Skeleton;
 
 /// What to merge, and what it must amount to.
 #[derive(Clone, Copy)]
@@ -61,6 +63,17 @@ pub struct AggregateReport {
 /// disk has no room; [`Error::OutputExists`] if there is a file that is not the one to be made.
 /// No file is then made, and none is touched.
 pub fn aggregate(request: &Aggregation<'_>) -> Result<AggregateReport, Error> {
+    aggregate_draft(request, None)
+}
+
+/// As [`aggregate`], with a draft that has taken some of the segments already.
+///
+/// # Errors
+/// As [`aggregate`].
+pub fn aggregate_draft(
+    request: &Aggregation<'_>,
+    draft: Option<Draft>,
+) -> Result<AggregateReport, Error> {
     let Aggregation {
         expected, output, ..
     } = request;
@@ -69,40 +82,35 @@ pub fn aggregate(request: &Aggregation<'_>) -> Result<AggregateReport, Error> {
     }
     let started = Instant::now();
     let expected_rows = ExpectedRows::new(expected);
-    let inventory = Inventory::take(request.shard_directories, expected, &expected_rows)?;
-    // Which also removes what a killed aggregation left: a file as large as the result, without which there may be no room.
-    let mut file = DurableFile::create(*output).at("make a file here", *output)?;
-    let skeleton = Skeleton {
-        expected,
-        expected_rows: &expected_rows,
-        status: &inventory.status,
-        provenance: request.provenance,
+    let Inventory { status, segments } =
+        Inventory::take(request.shard_directories, expected, &expected_rows)?;
+    // One that is of no use is gone before there is another.
+    let draft = draft.filter(|draft| draft.is_of(request, &expected_rows, &status));
+    let mut draft = match draft {
+        Some(draft) => draft,
+        None => Draft::lay_out(request, expected_rows, status, &|| true)?,
     };
-    let vectors_offset = skeleton.lay_out(&mut file)?;
-    let temporary_path = file.temporary_path().to_owned();
-    let placer = Placer {
-        file: file.file(),
-        path: &temporary_path,
-        offset: vectors_offset,
-        format: expected.format,
-        expected_rows: &expected_rows,
-    };
-    let mut scratch = vec![];
-    for segment in &inventory.segments {
-        placer.place(segment, &mut scratch)?;
+    for segment in &segments {
+        draft.place(segment)?;
     }
-    let content_digest = complete(file.file(), &temporary_path, expected)?;
+    let path = draft.path().to_owned();
+    let Draft {
+        mut file,
+        expected_rows,
+        ..
+    } = draft;
+    let content_digest = complete(file.file(), &path, expected)?;
     file.commit().at("make it durable", *output)?;
     tracing::info!(
         path = %output.display(),
         rows = expected_rows.count(),
-        segments = inventory.segments.len(),
+        segments = segments.len(),
         seconds = started.elapsed().as_secs_f64(),
         "segments merged"
     );
     Ok(AggregateReport {
         rows: expected_rows.count(),
-        segments: inventory.segments.len(),
+        segments: segments.len(),
         content_digest,
         already_complete: false,
     })
@@ -124,7 +132,18 @@ fn already_complete(expected: &Expectation<'_>, output: &Path) -> Result<Aggrega
 /// Reads back what is in the file, writes down its digests and seals it.
 fn complete(file: &File, path: &Path, expected: &Expectation<'_>) -> Result<String, Error> {
     let written = EmbeddingsFile::open(path)?;
-    let digests = read_all(&written, Some(expected))?;
+    // The disk takes what it does not have yet while all of it is read.
+    let (synced, digests) = thread::scope(|scope| {
+        let syncing = thread::Builder::new().spawn_scoped(scope, || file.sync_data());
+        let digests = read_all(&written, Some(expected));
+        let synced = syncing.map_or(Ok(()), |thread| {
+            thread.join().expect("to sync does not panic")
+        });
+        (synced, digests)
+    });
+    let digests = digests?;
+    // A file's error is told once: the last sync would not tell it again.
+    synced.at("make it durable", path)?;
     let content_digest = digests.of_file(&written);
     let vectors = written.vectors();
     // The library refuses to write to a file that it also has open for reading.

@@ -30,6 +30,8 @@ pub(super) struct Skeleton<'a> {
     /// `[n]` codes of outcomes.
     pub(super) status: &'a [u8],
     pub(super) provenance: &'a Provenance,
+    /// Asked from time to time: millions of ids take seconds.
+    pub(super) is_wanted: &'a dyn Fn() -> bool,
 }
 
 impl Skeleton<'_> {
@@ -81,6 +83,9 @@ impl Skeleton<'_> {
             .iter()
             .map(|row| self.expected.source.record(row));
         for start in (0..rows).step_by(SLICE_ROWS) {
+            if !(self.is_wanted)() {
+                return Err("it is not wanted any more".into());
+            }
             let slice = start..(start + SLICE_ROWS).min(rows);
             let mut slice_ids = Vec::with_capacity(slice.len());
             let mut slice_lengths = Vec::with_capacity(slice.len());

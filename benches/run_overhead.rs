@@ -1,0 +1,287 @@
+//! What a whole run costs beyond its forward passes: from a FASTA file of N proteins of 90 to 166 residues (200,000 unless said
+//! otherwise) to a verified `embeddings.h5`, and then the same batches through the encoders alone.
+//!
+//!     crates/plm-kernels/cuda-build.sh bench --workspace --bench run_overhead -- 650M bf16 cuda:0 [N] [DIRECTORY]
+//!     cargo bench --workspace --bench run_overhead -- 650M bf16 stand-in:420000 [N] [DIRECTORY]
+//!
+//! The checkpoint is a file of random f32 weights, written just before, so that the page cache has it. A stand-in is an encoder
+//! that sleeps for as long as a GPU of so many tokens per second computes: for what a run does beside it, without a GPU.
+//! Everything is written below DIRECTORY, which is made and removed; by default in the system's directory for temporary files.
+#![expect(clippy::print_stdout, reason = "the times are what it is run for")]
+
+use std::fmt::Write as _;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use plm_core::{
+    BoxError, Dtype, Encoder, EncoderLoader, EncoderSpec, PackedBatch, Packer, PooledBatch, Rank,
+    WorldSize,
+};
+use plm_esm2::{Checkpoint, CpuOptions, Esm2Loader, ModelShape, RELEASED, token_map};
+use plm_fleet::coordinator::BatchPlan;
+use plm_fleet::{
+    Devices, FastaIndex, IndexConfig, Input, Model, Observer, Part, RunConfig, RunEvent, RunReport,
+    run_multi_gpu_inference,
+};
+use plm_testkit::{SplitMix64, random_residues, uniform_residue_counts};
+
+fn main() -> Result<(), BoxError> {
+    // Cargo adds one of its own.
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|word| word != "--bench")
+        .collect();
+    let [shape, dtype, devices, rest @ ..] = &arguments[..] else {
+        println!("run_overhead: name a shape, a number format and devices, as in 650M bf16 cuda:0");
+        return Ok(());
+    };
+    let shape = RELEASED
+        .iter()
+        .find(|released| released.name.contains(&format!("_{shape}_")))
+        .ok_or("SHAPE is one of 8M, 35M, 150M, 650M, 3B and 15B")?;
+    let dtype: Dtype = dtype.parse()?;
+    let count = rest.first().map_or(Ok(200_000), |count| count.parse())?;
+    let parent = rest.get(1).map_or_else(std::env::temp_dir, PathBuf::from);
+    let scratch = tempfile::tempdir_in(parent)?;
+
+    let fasta = scratch.path().join("proteins.fasta");
+    write_fasta(&fasta, count)?;
+    let (model, devices) = match devices.split_once(':') {
+        Some(("stand-in", rate)) => {
+            let stand_in = StandIn::new(shape, dtype, rate.parse()?);
+            (Model::Loader(Arc::new(stand_in)), Devices::CPU)
+        }
+        _ => {
+            let devices = devices.parse::<Devices>()?.resolve()?;
+            let checkpoint = scratch.path().join(shape.name);
+            Checkpoint::random(shape, 1).save(&checkpoint)?;
+            (Model::Checkpoint(checkpoint), devices)
+        }
+    };
+
+    let first_batch = Arc::new(FirstBatch::default());
+    let config = RunConfig {
+        devices: devices.clone(),
+        dtype: Some(dtype),
+        observer: Arc::clone(&first_batch) as Arc<dyn Observer>,
+        ..RunConfig::default()
+    };
+    let out = scratch.path().join("out");
+    let started = Instant::now();
+    let report = run_multi_gpu_inference([&fasta], &model, &out, &config)?;
+    let run_seconds = started.elapsed().as_secs_f64();
+    let first_batch = first_batch.0.get().ok_or("no batch was written")?;
+    let first_batch_seconds = first_batch.duration_since(started).as_secs_f64();
+
+    let loader: Arc<dyn EncoderLoader> = match model {
+        Model::Loader(loader) => loader,
+        Model::Checkpoint(checkpoint) => {
+            Arc::new(load(Checkpoint::open(checkpoint)?, &devices, dtype)?)
+        }
+        Model::PlmTiny => unreachable!("it was made above"),
+    };
+    let world = devices.world_size()?;
+    let forward_seconds = forward_passes(&fasta, &*loader, world, &config)?;
+    tell(&report, run_seconds, forward_seconds, first_batch_seconds);
+    Ok(())
+}
+
+fn load(checkpoint: Checkpoint, devices: &Devices, dtype: Dtype) -> Result<Esm2Loader, BoxError> {
+    if let Devices::Cuda(ordinals) = devices {
+        return Ok(Esm2Loader::on_gpus(checkpoint, ordinals.clone(), dtype)?);
+    }
+    let lanes = NonZeroUsize::try_from(devices.world_size()?.get() as usize)?;
+    let options = CpuOptions::all_cores(lanes);
+    Ok(Esm2Loader::new(checkpoint, options, dtype)?)
+}
+
+fn tell(report: &RunReport, run_seconds: f64, forward_seconds: f64, first_batch_seconds: f64) {
+    let seconds = &report.seconds;
+    println!(
+        "{}: {} sequences, {} tokens: run {run_seconds:.2} s, forward passes alone {forward_seconds:.2} s ({:.0} tokens/s), overhead {:.2} s, {:.2}%",
+        report.model,
+        report.sequences(),
+        report.tokens(),
+        report.tokens() as f64 / forward_seconds,
+        run_seconds - forward_seconds,
+        (run_seconds / forward_seconds - 1.0) * 100.0,
+    );
+    println!(
+        "first batch written after {first_batch_seconds:.2} s; index {:.2} s, plan and digest of the weights {:.2} s, ranks {:.2} s, merge {:.2} s",
+        seconds.index, seconds.plan, seconds.ranks, seconds.aggregate,
+    );
+    for worker in report.workers() {
+        println!(
+            "{}: load {:.2} s, encode {:.2} s, wait {:.2} s, write {:.2} s",
+            worker.rank,
+            worker.load_seconds,
+            worker.encode_seconds,
+            worker.wait_seconds,
+            worker.write_seconds,
+        );
+    }
+}
+
+fn write_fasta(path: &Path, count: usize) -> Result<(), BoxError> {
+    let mut fasta = String::new();
+    for (row, residue_count) in (0..).zip(uniform_residue_counts(1, count, 90..=166)) {
+        let residues = String::from_utf8(random_residues(row, residue_count as usize))?;
+        writeln!(fasta, ">protein_{row}\n{residues}")?;
+    }
+    Ok(std::fs::write(path, fasta)?)
+}
+
+/// When the first batch was written.
+#[derive(Default)]
+struct FirstBatch(OnceLock<Instant>);
+
+impl Observer for FirstBatch {
+    fn event(&self, event: &RunEvent<'_>) {
+        if let RunEvent::BatchWritten { .. } = event {
+            self.0.get_or_init(Instant::now);
+        }
+    }
+}
+
+/// The seconds that the encoders of all ranks take for the batches of the run, each for those of its stride, when these are packed
+/// before and nothing becomes of the vectors.
+fn forward_passes(
+    fasta: &Path,
+    loader: &dyn EncoderLoader,
+    world: WorldSize,
+    config: &RunConfig,
+) -> Result<f64, BoxError> {
+    let spool = tempfile::tempdir()?;
+    let index = FastaIndex::build(&[Input::from(fasta)], spool.path(), &IndexConfig::default())?;
+    let tokens = &loader.spec().tokens;
+    let plan = BatchPlan::new(&index, tokens, &config.plan)?;
+    let mut reader = index.reader();
+    let mut residues = Vec::new();
+    let mut strides = Vec::new();
+    for rank in world.ranks() {
+        let mut batches = Vec::new();
+        for batch in plan.rank_batches(Part::WHOLE, rank, world) {
+            let mut packer = Packer::new(tokens, config.plan.max_batch_tokens() as usize);
+            for &row in plan.rows(batch) {
+                reader.read(row, &mut residues)?;
+                packer.push(row, &residues)?;
+            }
+            batches.push(packer.finish());
+        }
+        strides.push((rank, batches));
+    }
+    let slowest = thread::scope(|scope| {
+        let ranks: Vec<_> = strides
+            .iter()
+            .map(|(rank, batches)| {
+                scope.spawn(move || -> Result<f64, String> {
+                    encode_all(loader, *rank, batches).map_err(|error| error.to_string())
+                })
+            })
+            .collect();
+        ranks.into_iter().try_fold(0.0, |slowest, rank| {
+            let seconds = rank.join().expect("an encoder panicked")?;
+            Ok::<f64, String>(f64::max(slowest, seconds))
+        })
+    })?;
+    Ok(slowest)
+}
+
+/// As a lane of a run does it: with the next batch begun before the last is fetched.
+fn encode_all(
+    loader: &dyn EncoderLoader,
+    rank: Rank,
+    batches: &[PackedBatch],
+) -> Result<f64, BoxError> {
+    let mut encoder = loader.load(rank)?;
+    let Some(first) = batches.first() else {
+        return Ok(0.0);
+    };
+    encoder.encode(first)?;
+    let started = Instant::now();
+    encoder.begin(first);
+    for (position, batch) in batches.iter().enumerate() {
+        if let Some(next) = batches.get(position + 1) {
+            encoder.begin(next);
+        }
+        encoder.encode(batch)?;
+    }
+    Ok(started.elapsed().as_secs_f64())
+}
+
+/// Loads encoders that take the time of a GPU, and none of the CPU's but for random vectors.
+struct StandIn {
+    spec: EncoderSpec,
+    tokens_per_second: f64,
+}
+
+impl StandIn {
+    fn new(shape: &ModelShape, dtype: Dtype, tokens_per_second: f64) -> Self {
+        Self {
+            spec: EncoderSpec {
+                model: format!("stand-in for {}", shape.name),
+                weights_digest: "none:0".to_owned(),
+                hidden_size: shape.hidden_size,
+                layer: shape.num_layers,
+                dtype,
+                backend: "cpu".to_owned(),
+                tokens: token_map(),
+            },
+            tokens_per_second,
+        }
+    }
+}
+
+impl EncoderLoader for StandIn {
+    fn spec(&self) -> &EncoderSpec {
+        &self.spec
+    }
+
+    fn load(&self, _rank: Rank) -> Result<Box<dyn Encoder + '_>, BoxError> {
+        Ok(Box::new(StandInEncoder {
+            loader: self,
+            begun: 0,
+            free: Instant::now(),
+            ends: Vec::new(),
+        }))
+    }
+}
+
+struct StandInEncoder<'a> {
+    loader: &'a StandIn,
+    begun: u64,
+    /// When what was begun is done.
+    free: Instant,
+    /// When each of the batches that were begun, and not asked for yet, is done.
+    ends: Vec<Instant>,
+}
+
+impl Encoder for StandInEncoder<'_> {
+    fn begin(&mut self, batch: &PackedBatch) {
+        let seconds = batch.total_tokens() as f64 / self.loader.tokens_per_second;
+        self.free = self.free.max(Instant::now()) + Duration::from_secs_f64(seconds);
+        self.ends.push(self.free);
+        self.begun += 1;
+    }
+
+    fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError> {
+        if self.ends.is_empty() {
+            self.begin(batch);
+        }
+        let end = self.ends.remove(0);
+        let hidden_size = self.loader.spec.hidden_size;
+        let mut random = SplitMix64::new(self.begun);
+        let values = (0..batch.num_sequences() * hidden_size)
+            .map(|_| random.next_f64() as f32)
+            .collect();
+        thread::sleep(end.saturating_duration_since(Instant::now()));
+        Ok(PooledBatch::new(
+            batch.num_sequences(),
+            hidden_size,
+            values,
+        )?)
+    }
+}
