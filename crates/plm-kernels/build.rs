@@ -1,5 +1,6 @@
-//! Compiles the CUDA kernels, with the feature `cuda`: each `.cu` below `src` to machine code for Hopper and to PTX, which
-//! the driver compiles for any other GPU from the A100 on. Needs nvcc; neither a GPU nor a driver nor the network.
+//! Compiles the CUDA kernels, with the feature `cuda`: each `.cu` below `src` to machine code for Hopper and, but for those
+//! in `src/hopper`, to PTX, which the driver compiles for any other GPU from the A100 on. Needs nvcc; neither a GPU nor a
+//! driver nor the network.
 #![allow(
     clippy::print_stdout,
     reason = "it is how a build script talks to cargo"
@@ -16,6 +17,9 @@ const COMPILERS: usize = 2;
 
 /// For both targets. Nothing here may loosen f32 arithmetic (as `--use_fast_math` would).
 const FLAGS: [&str; 2] = ["-O3", "-std=c++17"];
+
+/// The folder of kernels that use Hopper's own instructions.
+const HOPPER: &str = "src/hopper";
 
 /// What each kernel is compiled to: the ending of the file, and the flags that make it.
 const TARGETS: [(&str, [&str; 2]); 2] = [
@@ -40,10 +44,16 @@ fn main() {
 
     let nvcc = Nvcc::find();
     let sources = Sources::below("src");
-    let jobs = sources
-        .kernels
-        .iter()
-        .flat_map(|kernel| TARGETS.map(|target| (kernel, target)));
+    let jobs = sources.kernels.iter().flat_map(|kernel| {
+        let targets = if kernel.starts_with(HOPPER) {
+            1
+        } else {
+            TARGETS.len()
+        };
+        TARGETS[..targets]
+            .iter()
+            .map(move |&target| (kernel, target))
+    });
     let jobs = Mutex::new(jobs);
     thread::scope(|scope| {
         for _ in 0..COMPILERS {

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use plm_kernels::{Gpu, VarlenAttention, bias_gelu_inplace};
+use plm_kernels::{Gpu, VarlenAttention};
 
 use crate::Config;
 use crate::linear::{Linear, ResidualLinear};
@@ -71,12 +71,12 @@ impl Layer {
         normalised: &Tensor,
         attention: &VarlenAttention<'_>,
     ) -> Result<(Tensor, Tensor)> {
-        let qkv = self.qkv.forward(normalised)?;
-        let attended = attention.forward(&qkv, &self.qkv_bias)?;
+        let attended = self
+            .qkv
+            .forward_attention(normalised, &self.qkv_bias, attention)?;
         let (x, normalised) = self.attention_output.forward(x, &attended)?;
 
-        let inner = self.fc1.forward(&normalised)?;
-        bias_gelu_inplace(&inner, &self.fc1_bias)?;
+        let inner = self.fc1.forward_gelu(&normalised, &self.fc1_bias)?;
         self.fc2.forward(&x, &inner)
     }
 }

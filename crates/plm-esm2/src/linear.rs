@@ -2,7 +2,9 @@
 
 use candle_core::{Module, Result, Tensor};
 use candle_transformers::models::with_tracing;
-use plm_kernels::{Gpu, GpuLinear, LayerNorm, ResidualLayerNorm};
+use plm_kernels::{
+    Gpu, GpuLinear, LayerNorm, ResidualLayerNorm, VarlenAttention, bias_gelu_inplace,
+};
 
 /// A product with `weight` `[out, in]`, without its bias.
 #[derive(Debug)]
@@ -30,6 +32,33 @@ impl Linear {
         match self {
             Self::Cpu(linear) => linear.forward(x),
             Self::Gpu(linear) => linear.forward(x),
+        }
+    }
+}
+
+impl Linear {
+    /// `[rows, in]` to GELU of the product and `bias` `[out]`.
+    pub(crate) fn forward_gelu(&self, x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Cpu(linear) => {
+                let y = linear.forward(x)?;
+                bias_gelu_inplace(&y, bias)?;
+                Ok(y)
+            }
+            Self::Gpu(linear) => linear.forward_gelu(x, bias),
+        }
+    }
+
+    /// `[rows, in]` to the attention of the product and `bias` `[out]`.
+    pub(crate) fn forward_attention(
+        &self,
+        x: &Tensor,
+        bias: &Tensor,
+        attention: &VarlenAttention<'_>,
+    ) -> Result<Tensor> {
+        match self {
+            Self::Cpu(linear) => attention.forward(&linear.forward(x)?, bias),
+            Self::Gpu(linear) => linear.forward_attention(x, bias, attention),
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Device, Error, Result, Tensor};
 
-use crate::CuSeqlens;
 use crate::gpu::{GpuError, GpuMemory};
+use crate::{CuSeqlens, VarlenAttention};
 
 /// What no value can be.
 #[derive(Clone, Copy, Debug)]
@@ -116,6 +116,27 @@ impl GpuLinear {
     /// # Errors
     /// If the GPU fails; in a build without the feature `cuda` there is none.
     pub fn forward(&self, _x: &Tensor) -> Result<Tensor> {
+        match self.0 {}
+    }
+
+    /// GELU(`x` `[rows, inputs]` times the weight transposed + `bias` `[outputs]`).
+    ///
+    /// # Errors
+    /// If the GPU fails; in a build without the feature `cuda` there is none.
+    pub fn forward_gelu(&self, _x: &Tensor, _bias: &Tensor) -> Result<Tensor> {
+        match self.0 {}
+    }
+
+    /// Attention of the projection of `x` by this weight and `bias`.
+    ///
+    /// # Errors
+    /// If the GPU fails; in a build without the feature `cuda` there is none.
+    pub fn forward_attention(
+        &self,
+        _x: &Tensor,
+        _bias: &Tensor,
+        _attention: &VarlenAttention<'_>,
+    ) -> Result<Tensor> {
         match self.0 {}
     }
 

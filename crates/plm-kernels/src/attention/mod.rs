@@ -21,7 +21,10 @@ use head::{HeadView, Scratch};
 
 #[cfg(feature = "cuda")]
 use {
-    crate::cuda::{Format, Module, check_vectors, for_format, kernel, launch_config, view},
+    crate::cuda::{
+        Format, Module, check_vectors, cuda, for_format, hopper_attention, kernel, launch_config,
+        tensor, view,
+    },
     candle_core::{
         CudaStorage, DType,
         backend::BackendStorage,
@@ -172,6 +175,49 @@ impl CustomOp3 for VarlenAttention<'_> {
 
 #[cfg(feature = "cuda")]
 impl VarlenAttention<'_> {
+    /// Refuses sequences that are longer than the table.
+    pub(crate) fn check_positions(&self) -> Result<()> {
+        let (longest, positions) = (
+            self.cu_seqlens.max_sequence_tokens(),
+            self.rotary.positions(),
+        );
+        if longest > positions {
+            bail!(
+                "{}: a sequence of {longest} tokens needs more than {positions} positions",
+                self.name()
+            );
+        }
+        Ok(())
+    }
+
+    /// The attention output of queries, keys and values that have their bias and positions, by the kernel for Hopper.
+    pub(crate) fn forward_rotated(&self, qkv: &Tensor) -> Result<Tensor> {
+        match qkv.dtype() {
+            DType::F16 => self.rotated_in::<half::f16>(qkv),
+            _ => self.rotated_in::<half::bf16>(qkv),
+        }
+    }
+
+    fn rotated_in<T: Format>(&self, qkv: &Tensor) -> Result<Tensor> {
+        let name = self.name();
+        let (total_tokens, width) = qkv.dims2()?;
+        if total_tokens != self.cu_seqlens.total_tokens() {
+            bail!("{name}: {total_tokens} rows are not those of cu_seqlens");
+        }
+        let device = qkv.device().as_cuda_device()?;
+        let there = self.cu_seqlens.on_device(device, T::DTYPE)?;
+        let tiles = there.tiles(self.cu_seqlens, Self::query_rows(T::DTYPE), device)?;
+        let (storage, _) = qkv.storage_and_layout();
+        let output = hopper_attention::<T>(
+            device,
+            cuda(name, &storage)?.as_cuda_slice::<T>()?,
+            &there.offsets,
+            (&tiles.tiles, tiles.count),
+            (total_tokens, width / 3),
+        )?;
+        Ok(tensor(output, device, (total_tokens, width / 3)))
+    }
+
     /// The query rows of one block, as in the kernel.
     pub(crate) fn query_rows(dtype: DType) -> usize {
         if dtype == DType::F32 { 32 } else { 128 }

@@ -3,13 +3,17 @@
 use std::sync::Arc;
 
 use candle_core::backend::BackendStorage;
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr, sys::CUdeviceptr};
 use candle_core::{
-    CpuStorage, CudaStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail,
+    CpuStorage, CudaDevice, CudaStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape,
+    Storage, Tensor, bail,
 };
 
 use super::gemm::{Added, Blas, Product};
+use super::hopper::{self, BiasGelu, BiasRotary, Then};
 use super::{Format, Operand, for_format, view};
 use crate::cpu::check_shape;
+use crate::{VarlenAttention, bias_gelu_inplace};
 
 /// A matrix of weights on a device, to multiply rows by.
 #[derive(Clone, Debug)]
@@ -33,6 +37,108 @@ impl GpuLinear {
         x.apply_op2_no_bwd(&self.weight, &LinearOp(&self.blas))
     }
 
+    /// GELU(`x` `[rows, inputs]` times the weight transposed + `bias` `[outputs]`): `[rows, outputs]`. See
+    /// [`bias_gelu_inplace`].
+    ///
+    /// # Errors
+    /// If shapes, formats or devices do not fit.
+    pub fn forward_gelu(&self, x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+        let fused = self.fused(x, bias, |bias| Ok(BiasGelu { bias }))?;
+        if let Some(y) = fused {
+            return Ok(y);
+        }
+        let y = self.forward(x)?;
+        bias_gelu_inplace(&y, bias)?;
+        Ok(y)
+    }
+
+    /// `attention` of the projection of `x` `[total_tokens, hidden]` by this weight `[3 * hidden, hidden]` and `bias`
+    /// `[3 * hidden]`: `[total_tokens, hidden]`.
+    ///
+    /// # Errors
+    /// Those of [`VarlenAttention::forward`].
+    pub fn forward_attention(
+        &self,
+        x: &Tensor,
+        bias: &Tensor,
+        attention: &VarlenAttention<'_>,
+    ) -> Result<Tensor> {
+        let (_, hidden) = x.dims2()?;
+        if hidden == attention.num_heads * hopper::HEAD_DIM && self.weight.dims()[0] == 3 * hidden {
+            let device = x.device().as_cuda_device()?;
+            let there = attention.cu_seqlens.on_device(device, x.dtype())?;
+            let table = attention.rotary.table();
+            let (table, table_layout) = table.storage_and_layout();
+            let rotary = view::<f32>(
+                "attention",
+                "rotary",
+                cuda("attention", &table)?,
+                table_layout,
+            )?;
+            let stream = device.cuda_stream();
+            let fused = self.fused(x, bias, |bias| {
+                attention.check_positions()?;
+                Ok(BiasRotary {
+                    bias,
+                    rotary: rotary.device_ptr(&stream).0,
+                    positions: there.positions.device_ptr(&stream).0,
+                    table_positions: attention.rotary.positions() as i32,
+                })
+            })?;
+            if let Some(qkv) = fused {
+                return attention.forward_rotated(&qkv);
+            }
+        }
+        attention.forward(&self.forward(x)?, bias)
+    }
+
+    /// The product and what `then` makes of the bias in one kernel, if there is one for these operands.
+    fn fused<F: Then>(
+        &self,
+        x: &Tensor,
+        bias: &Tensor,
+        then: impl FnOnce(CUdeviceptr) -> Result<F>,
+    ) -> Result<Option<Tensor>> {
+        let op = "linear";
+        let device = x.device().as_cuda_device()?.clone();
+        let (outputs, inputs) = self.weight.dims2()?;
+        if !hopper::has_linear(&device, x.dtype(), inputs, outputs)? {
+            return Ok(None);
+        }
+        for operand in [x, &self.weight, bias] {
+            self.blas
+                .check_device(op, operand.device().as_cuda_device()?)?;
+        }
+        check_shape(op, "x", x.layout(), &[x.dims2()?.0, inputs])?;
+        check_shape(op, "bias", bias.layout(), &[outputs])?;
+        let y = match x.dtype() {
+            DType::F16 => self.fused_in::<half::f16, F>(&device, x, bias, then)?,
+            _ => self.fused_in::<half::bf16, F>(&device, x, bias, then)?,
+        };
+        Ok(Some(y))
+    }
+
+    fn fused_in<T: Format, F: Then>(
+        &self,
+        device: &CudaDevice,
+        x: &Tensor,
+        bias: &Tensor,
+        then: impl FnOnce(CUdeviceptr) -> Result<F>,
+    ) -> Result<Tensor> {
+        let op = "linear";
+        let (outputs, inputs) = self.weight.dims2()?;
+        let rows = x.dims2()?.0;
+        let (x, x_layout) = x.storage_and_layout();
+        let (weight, weight_layout) = self.weight.storage_and_layout();
+        let (bias, bias_layout) = bias.storage_and_layout();
+        let x = view::<T>(op, "x", cuda(op, &x)?, x_layout)?;
+        let weight = view::<T>(op, "weight", cuda(op, &weight)?, weight_layout)?;
+        let bias = view::<T>(op, "bias", cuda(op, &bias)?, bias_layout)?;
+        let then = then(bias.device_ptr(&device.cuda_stream()).0)?;
+        let y = hopper::linear::<T, F>(device, &x, &weight, &then, (rows, inputs, outputs))?;
+        Ok(tensor(y, device, (rows, outputs)))
+    }
+
     /// `residual` `[rows, outputs]` + `x` `[rows, inputs]` times the weight transposed + `bias` `[outputs]`: added in f32 and
     /// rounded once.
     ///
@@ -45,6 +151,24 @@ impl GpuLinear {
         };
         x.apply_op3_no_bwd(&self.weight, residual, &op)
     }
+}
+
+/// A tensor's storage, which must be on a CUDA device.
+pub(crate) fn cuda<'a>(op: &str, storage: &'a Storage) -> Result<&'a CudaStorage> {
+    match storage {
+        Storage::Cuda(storage) => Ok(storage),
+        _ => bail!("{op}: an operand is not on a CUDA device"),
+    }
+}
+
+/// Wraps what a kernel made.
+pub(crate) fn tensor<T: Format>(
+    values: CudaSlice<T>,
+    device: &CudaDevice,
+    shape: impl Into<Shape>,
+) -> Tensor {
+    let storage = Storage::Cuda(CudaStorage::wrap_cuda_slice(values, device.clone()));
+    Tensor::from_storage(storage, shape, candle_core::op::BackpropOp::none(), false)
 }
 
 struct LinearOp<'a>(&'a Blas);

@@ -5,6 +5,7 @@
 
 mod gemm;
 mod gpu;
+mod hopper;
 mod linear;
 mod operand;
 mod pinned;
@@ -20,10 +21,12 @@ use candle_core::cuda_backend::cudarc::driver::{
     CudaContext, CudaFunction, CudaModule, LaunchConfig,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
-use candle_core::{CudaDevice, Result};
+use candle_core::{CudaDevice, Result, bail};
 
 pub use gpu::{Gpu, is_out_of_memory};
+pub(crate) use hopper::attention as hopper_attention;
 pub use linear::GpuLinear;
+pub(crate) use linear::{cuda, tensor};
 pub(crate) use operand::{Format, Operand, check_vectors, for_format, view};
 pub use pinned::Download;
 pub(crate) use seqlens::DeviceSeqlens;
@@ -33,6 +36,8 @@ pub(crate) use seqlens::DeviceSeqlens;
 pub(crate) enum Module {
     BiasGelu,
     EmbedTokens,
+    HopperAttention,
+    HopperLinear,
     LayerNorm,
     SegmentMean,
     VarlenAttention,
@@ -42,15 +47,21 @@ pub(crate) enum Module {
 struct Compiled {
     /// Machine code for compute capability 9.0.
     cubin: &'static [u8],
-    /// For compute capability 8.0 and newer.
-    ptx: &'static str,
+    /// For compute capability 8.0 and newer, but for kernels that are Hopper's alone.
+    ptx: Option<&'static str>,
 }
 
 macro_rules! compiled {
     ($stem:literal) => {
         Compiled {
+            ptx: Some(include_str!(concat!(env!("OUT_DIR"), "/", $stem, ".ptx"))),
+            ..compiled!(for_hopper $stem)
+        }
+    };
+    (for_hopper $stem:literal) => {
+        Compiled {
             cubin: include_bytes!(concat!(env!("OUT_DIR"), "/", $stem, ".cubin")),
-            ptx: include_str!(concat!(env!("OUT_DIR"), "/", $stem, ".ptx")),
+            ptx: None,
         }
     };
 }
@@ -60,6 +71,8 @@ impl Module {
         match self {
             Self::BiasGelu => compiled!("bias_gelu"),
             Self::EmbedTokens => compiled!("embed_tokens"),
+            Self::HopperAttention => compiled!(for_hopper "attention"),
+            Self::HopperLinear => compiled!(for_hopper "linear"),
             Self::LayerNorm => compiled!("layer_norm"),
             Self::SegmentMean => compiled!("segment_mean"),
             Self::VarlenAttention => compiled!("varlen_attention"),
@@ -101,13 +114,17 @@ pub(crate) fn kernel(device: &CudaDevice, module: Module, name: &str) -> Result<
 
 fn load(context: &Arc<CudaContext>, module: Module) -> Result<Arc<CudaModule>> {
     let Compiled { cubin, ptx } = module.compiled();
-    let is_hopper = context.compute_capability().w()? == (9, 0);
-    let image = if is_hopper && !cfg!(ptx_only) {
-        Ptx::from_binary(cubin.to_vec())
-    } else {
-        Ptx::from_src(ptx)
+    let image = match ptx {
+        _ if uses_machine_code(context)? => Ptx::from_binary(cubin.to_vec()),
+        Some(ptx) => Ptx::from_src(ptx),
+        None => bail!("{module:?} has kernels for Hopper only"),
     };
     context.load_module(image).w()
+}
+
+/// Whether kernels are the machine code for Hopper.
+fn uses_machine_code(context: &CudaContext) -> Result<bool> {
+    Ok(context.compute_capability().w()? == (9, 0) && !cfg!(ptx_only))
 }
 
 /// A grid of `blocks` by `rows_of_blocks` blocks of `threads` threads.

@@ -13,6 +13,8 @@ use crate::CuSeqlens;
 pub(crate) struct DeviceSeqlens {
     /// `[num_sequences + 1]`.
     pub(crate) offsets: CudaSlice<u32>,
+    /// `[total_tokens]`: each token's position in its sequence.
+    pub(crate) positions: CudaSlice<u32>,
     /// And how many query rows a tile has.
     tiles: Mutex<(usize, Arc<Tiles>)>,
 }
@@ -34,8 +36,13 @@ impl DeviceSeqlens {
         upload: impl Fn(&[u32]) -> Result<CudaSlice<u32>>,
     ) -> Result<Self> {
         let tiles = Tiles::new(cu_seqlens, query_rows, &upload)?;
+        let positions: Vec<u32> = cu_seqlens
+            .ranges()
+            .flat_map(|range| 0..range.len() as u32)
+            .collect();
         Ok(Self {
             offsets: upload(cu_seqlens.offsets())?,
+            positions: upload(&positions)?,
             tiles: Mutex::new((query_rows, Arc::new(tiles))),
         })
     }
