@@ -50,7 +50,7 @@ def copy_linear(target, source):
 
 @torch.no_grad()
 def embed_all(peer, batches):
-    """Seconds from batches in host memory to vectors in host memory, and the vectors by row."""
+    """Seconds from batches in host memory to vectors in host memory, and the vectors in the order of their rows."""
     count = sum(len(batch.rows) for batch in batches)
     on_gpu = peer.device.type == "cuda"
     vectors = torch.empty(count, peer.config.hidden_size, pin_memory=on_gpu)
@@ -62,6 +62,5 @@ def embed_all(peer, batches):
         filled += len(batch.rows)
     synchronize()
     seconds = time.perf_counter() - started
-    by_row = torch.empty_like(vectors)
-    by_row[[row for batch in batches for row in batch.rows]] = vectors
-    return seconds, by_row
+    order = torch.argsort(torch.tensor([row for batch in batches for row in batch.rows]))
+    return seconds, vectors[order]
