@@ -32,6 +32,24 @@ template <typename T, int N> __device__ inline void store_vec(T *to, const Vec<T
   *reinterpret_cast<Vec<T, N> *>(to) = vec;
 }
 
+// Two numbers of 16 bits.
+template <typename T> __device__ inline uint32_t pack(float low, float high) {
+  Vec<T, 2> pair;
+  pair.values[0] = from_f32<T>(low);
+  pair.values[1] = from_f32<T>(high);
+  return *reinterpret_cast<const uint32_t *>(&pair);
+}
+
+__device__ inline uint32_t shared_address(const void *pointer) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+// What a block of an attention works on: the sequence, and its first query row, counted from the sequence's start.
+struct QueryTile {
+  uint32_t sequence;
+  uint32_t first_query;
+};
+
 // The sum of `value` over the block, known to all its threads. `scratch` has room for 32 numbers and may be used again
 // after the next barrier.
 __device__ inline float block_sum(float value, float *scratch) {

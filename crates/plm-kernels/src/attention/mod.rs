@@ -88,13 +88,20 @@ impl VarlenAttention<'_> {
         check_shape(name, "qkv", qkv_layout, &[total_tokens, width])?;
         check_shape(name, "bias", bias_layout, &[width])?;
         check_shape(name, "rotary", rotary_layout, &[2, positions, head_dim / 2])?;
-        if self.cu_seqlens.max_sequence_tokens() > positions {
+        self.check_positions()?;
+        Ok(head_dim)
+    }
+
+    /// Refuses sequences that are longer than the table.
+    pub(crate) fn check_positions(&self) -> Result<()> {
+        let longest = self.cu_seqlens.max_sequence_tokens();
+        let positions = self.rotary.positions();
+        if longest > positions {
             bail!(
-                "{name}: a sequence of {} tokens needs more than {positions} positions",
-                self.cu_seqlens.max_sequence_tokens()
+                "varlen_attention: a sequence of {longest} tokens needs more than {positions} positions"
             );
         }
-        Ok(head_dim)
+        Ok(())
     }
 }
 
@@ -175,21 +182,6 @@ impl CustomOp3 for VarlenAttention<'_> {
 
 #[cfg(feature = "cuda")]
 impl VarlenAttention<'_> {
-    /// Refuses sequences that are longer than the table.
-    pub(crate) fn check_positions(&self) -> Result<()> {
-        let (longest, positions) = (
-            self.cu_seqlens.max_sequence_tokens(),
-            self.rotary.positions(),
-        );
-        if longest > positions {
-            bail!(
-                "{}: a sequence of {longest} tokens needs more than {positions} positions",
-                self.name()
-            );
-        }
-        Ok(())
-    }
-
     /// The attention output of queries, keys and values that have their bias and positions, by the kernel for Hopper.
     pub(crate) fn forward_rotated(&self, qkv: &Tensor) -> Result<Tensor> {
         match qkv.dtype() {

@@ -14,12 +14,6 @@ constexpr int QUERIES = 16 * WARPS;
 constexpr int KEYS = 64;
 constexpr float LOG2_E = 1.4426950408889634f;
 
-// What a block works on: the sequence, and its first query row, counted from the sequence's start.
-struct Tile {
-  uint32_t sequence;
-  uint32_t first_query;
-};
-
 // The operands, as the host passes them.
 template <typename T> struct Operands {
   const T *qkv;           // [total_tokens, 3 * hidden]
@@ -30,10 +24,6 @@ template <typename T> struct Operands {
   int positions;
   int hidden;
 };
-
-__device__ inline uint32_t shared_address(const void *pointer) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
 
 // Four 8x8 matrices of 16-bit numbers from shared memory, one row address per thread.
 __device__ inline void load_matrices(uint32_t (&to)[4], uint32_t address) {
@@ -67,13 +57,6 @@ __device__ inline void multiply_add<__half>(float (&sums)[4], const uint32_t (&a
                "{%0, %1, %2, %3};"
                : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-template <typename T> __device__ inline uint32_t pack(float low, float high) {
-  Vec<T, 2> pair;
-  pair.values[0] = from_f32<T>(low);
-  pair.values[1] = from_f32<T>(high);
-  return *reinterpret_cast<const uint32_t *>(&pair);
 }
 
 // How many neighbouring numbers of half a head one load takes.
@@ -336,11 +319,11 @@ template <typename T, int HEAD_DIM> struct Attention {
 };
 
 template <typename T, int HEAD_DIM>
-__device__ inline void attend(const Operands<T> &all, const Tile *tiles) {
+__device__ inline void attend(const Operands<T> &all, const QueryTile *tiles) {
   using Kernel = Attention<T, HEAD_DIM>;
   static_assert(QUERIES == 2 * KEYS, "queries take the room of a tile of keys and values");
   __shared__ alignas(16) T shared[QUERIES * Kernel::ROW];
-  const Tile tile = tiles[blockIdx.x];
+  const QueryTile tile = tiles[blockIdx.x];
   Operands<T> in = all;
   in.cu_seqlens += tile.sequence;
   const uint32_t start = in.cu_seqlens[0];
@@ -354,11 +337,11 @@ __device__ inline void attend(const Operands<T> &all, const Tile *tiles) {
 // eight threads share a query.
 constexpr int F32_ROWS = 32;
 
-template <int HEAD_DIM> __device__ inline void attend_f32(const Operands<float> &in, const Tile *tiles) {
+template <int HEAD_DIM> __device__ inline void attend_f32(const Operands<float> &in, const QueryTile *tiles) {
   constexpr int HALF = HEAD_DIM / 2, ROW = HEAD_DIM + 1, COLUMNS = HEAD_DIM / 8;
   __shared__ float queries[F32_ROWS][ROW], keys[F32_ROWS][ROW];
   __shared__ float weights[F32_ROWS][F32_ROWS + 1];
-  const Tile tile = tiles[blockIdx.x];
+  const QueryTile tile = tiles[blockIdx.x];
   const uint32_t start = in.cu_seqlens[tile.sequence];
   const int tokens = in.cu_seqlens[tile.sequence + 1] - start, head = blockIdx.y;
   const size_t stride = 3 * static_cast<size_t>(in.hidden);
@@ -449,7 +432,7 @@ template <int HEAD_DIM> __device__ inline void attend_f32(const Operands<float> 
 
 #define VARLEN_ATTENTION(T, NAME, HEAD_DIM, BLOCKS)                                                                    \
   extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) varlen_attention_##NAME##_##HEAD_DIM(                  \
-      const T *qkv, const T *bias, const float *rotary, const uint32_t *cu_seqlens, const Tile *tiles, T *output,      \
+      const T *qkv, const T *bias, const float *rotary, const uint32_t *cu_seqlens, const QueryTile *tiles, T *output,      \
       int positions, int hidden) {                                                                                     \
     attend<T, HEAD_DIM>({qkv, bias, rotary, cu_seqlens, output, positions, hidden}, tiles);                            \
   }
@@ -457,7 +440,7 @@ template <int HEAD_DIM> __device__ inline void attend_f32(const Operands<float> 
 #define VARLEN_ATTENTION_F32(HEAD_DIM)                                                                                 \
   extern "C" __global__ void __launch_bounds__(F32_ROWS * 8)                                                           \
       varlen_attention_f32_##HEAD_DIM(const float *qkv, const float *bias, const float *rotary,                        \
-                                      const uint32_t *cu_seqlens, const Tile *tiles, float *output, int positions,     \
+                                      const uint32_t *cu_seqlens, const QueryTile *tiles, float *output, int positions,     \
                                       int hidden) {                                                                    \
     attend_f32<HEAD_DIM>({qkv, bias, rotary, cu_seqlens, output, positions, hidden}, tiles);                           \
   }

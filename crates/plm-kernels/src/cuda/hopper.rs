@@ -5,8 +5,8 @@ use std::mem::MaybeUninit;
 
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaFunction, CudaSlice, CudaView, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg,
-    sys::{self, CUdeviceptr, CUfunction_attribute},
+    CudaSlice, CudaView, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg,
+    sys::{self, CUdeviceptr},
 };
 use candle_core::{CudaDevice, DType, Result, bail};
 
@@ -17,6 +17,11 @@ pub(crate) const HEAD_DIM: usize = 64;
 
 const SM_COUNT: sys::CUdevice_attribute =
     sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
+
+/// As in `linear.cu`: four stages of 128 rows and 256 outputs, of 128 bytes, and their barriers.
+pub(super) const LINEAR_SHARED_BYTES: u32 = 4 * (128 + 256) * 128 + 2 * 4 * 8;
+/// As in `attention.cu`: 128 queries, and four stages of 64 keys and values, of 128 bytes, and barriers.
+pub(super) const ATTENTION_SHARED_BYTES: u32 = (128 + 4 * 2 * 64) * 128 + (1 + 2 * 4) * 8;
 
 /// A matrix as the copy engine reads it: in boxes of `box_rows` rows of 128 bytes, swizzled; past the matrix's end it
 /// reads zeros.
@@ -123,8 +128,7 @@ pub(crate) fn linear<T: Format, F: Then>(
     then: &F,
     (rows, inputs, outputs): (usize, usize, usize),
 ) -> Result<CudaSlice<T>> {
-    /// As in the kernel: four stages of 128 rows and 256 outputs, and their barriers.
-    const SHARED_BYTES: u32 = 4 * (128 + 256) * 128 + 2 * 4 * 8;
+    /// A producer and two warpgroups that multiply.
     const THREADS: u32 = 3 * 128;
 
     // SAFETY: the kernel writes every element.
@@ -133,24 +137,18 @@ pub(crate) fn linear<T: Format, F: Then>(
         return Ok(y);
     }
     let stream = device.cuda_stream();
-    let function = function(
-        device,
-        Module::HopperLinear,
-        &format!("linear_bias_{}_{}", F::NAME, T::NAME),
-        SHARED_BYTES,
-    )?;
+    let name = format!("linear_bias_{}_{}", F::NAME, T::NAME);
+    let function = kernel(device, Module::HopperLinear, &name)?;
     let (x, _x_use) = x.device_ptr(&stream);
     let (weight, _weight_use) = weight.device_ptr(&stream);
     let x = Map::new(T::DTYPE, x, (rows, inputs), 128)?;
     let weight = Map::new(T::DTYPE, weight, (outputs, inputs), 128)?;
     let multiprocessors = stream.context().attribute(SM_COUNT).w()? as u32;
     let (rows, inputs, outputs) = (rows as i32, inputs as i32, outputs as i32);
-    let unscaled = 0_u8;
     let mut launch = stream.launch_builder(&function);
     launch
         .arg(&x)
         .arg(&weight)
-        .arg(&unscaled)
         .arg(then)
         .arg(&mut y)
         .arg(&rows)
@@ -160,7 +158,7 @@ pub(crate) fn linear<T: Format, F: Then>(
         // Clusters of two.
         grid_dim: (multiprocessors / 2 * 2, 1, 1),
         block_dim: (THREADS, 1, 1),
-        shared_mem_bytes: SHARED_BYTES,
+        shared_mem_bytes: LINEAR_SHARED_BYTES,
     };
     // SAFETY: the arguments are what the kernel takes, and of the shapes that it reads and writes.
     unsafe { launch.launch(config) }.w()?;
@@ -176,9 +174,6 @@ pub(crate) fn attention<T: Format>(
     tiles: (&CudaSlice<u32>, usize),
     (total_tokens, hidden): (usize, usize),
 ) -> Result<CudaSlice<T>> {
-    /// As in the kernel: 128 queries, and four stages of 64 keys and values, of 128 bytes, and barriers.
-    const SHARED_BYTES: u32 = (128 + 4 * 2 * 64) * 128 + (1 + 2 * 4) * 8;
-
     // SAFETY: the kernel writes every element: every row is in one tile, every column in one head.
     let mut output = unsafe { device.alloc::<T>(total_tokens * hidden) }?;
     let (tiles, count) = tiles;
@@ -186,12 +181,8 @@ pub(crate) fn attention<T: Format>(
         return Ok(output);
     }
     let stream = device.cuda_stream();
-    let function = function(
-        device,
-        Module::HopperAttention,
-        &format!("attention_{}", T::NAME),
-        SHARED_BYTES,
-    )?;
+    let name = format!("attention_{}", T::NAME);
+    let function = kernel(device, Module::HopperAttention, &name)?;
     let (address, _use) = qkv.device_ptr(&stream);
     let map = Map::new(T::DTYPE, address, (total_tokens, 3 * hidden), 64)?;
     let heads = (hidden / HEAD_DIM) as u32;
@@ -206,25 +197,9 @@ pub(crate) fn attention<T: Format>(
     let config = LaunchConfig {
         grid_dim: (count as u32, heads, 1),
         block_dim: (2 * 128, 1, 1),
-        shared_mem_bytes: SHARED_BYTES,
+        shared_mem_bytes: ATTENTION_SHARED_BYTES,
     };
     // SAFETY: the arguments are what the kernel takes, and of the shapes that it reads and writes.
     unsafe { launch.launch(config) }.w()?;
     Ok(output)
-}
-
-fn function(
-    device: &CudaDevice,
-    module: Module,
-    name: &str,
-    shared_bytes: u32,
-) -> Result<CudaFunction> {
-    let function = kernel(device, module, name)?;
-    function
-        .set_attribute(
-            CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-            shared_bytes as i32,
-        )
-        .w()?;
-    Ok(function)
 }

@@ -78,6 +78,15 @@ impl GpuLinear {
             let stream = device.cuda_stream();
             let fused = self.fused(x, bias, |bias| {
                 attention.check_positions()?;
+                let dims = [2, attention.rotary.positions(), hopper::HEAD_DIM / 2];
+                check_shape("attention", "rotary", table_layout, &dims)?;
+                // The kernel reads a position per row.
+                check_shape(
+                    "attention",
+                    "x",
+                    x.layout(),
+                    &[attention.cu_seqlens.total_tokens(), hidden],
+                )?;
                 Ok(BiasRotary {
                     bias,
                     rotary: rotary.device_ptr(&stream).0,

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaContext, CudaFunction, CudaModule, LaunchConfig,
+    CudaContext, CudaFunction, CudaModule, LaunchConfig, sys::CUfunction_attribute,
 };
 use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::{CudaDevice, Result, bail};
@@ -80,6 +80,17 @@ impl Module {
     }
 }
 
+impl Module {
+    /// The shared memory that launches of its kernels ask for, where it is more than they get without being allowed to.
+    fn dynamic_shared_bytes(self) -> Option<u32> {
+        match self {
+            Self::HopperAttention => Some(hopper::ATTENTION_SHARED_BYTES),
+            Self::HopperLinear => Some(hopper::LINEAR_SHARED_BYTES),
+            _ => None,
+        }
+    }
+}
+
 /// A module and the kernels that were asked of it so far.
 struct Loaded {
     module: Arc<CudaModule>,
@@ -107,6 +118,10 @@ pub(crate) fn kernel(device: &CudaDevice, module: Module, name: &str) -> Result<
             return Ok(kernel.clone());
         }
         let kernel = loaded.module.load_function(name).w()?;
+        if let Some(bytes) = module.dynamic_shared_bytes() {
+            let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            kernel.set_attribute(attribute, bytes as i32).w()?;
+        }
         loaded.kernels.insert(name.to_owned(), kernel.clone());
         Ok(kernel)
     })

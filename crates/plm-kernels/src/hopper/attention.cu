@@ -17,12 +17,6 @@ constexpr int KEYS = 64;
 constexpr int STAGES = 4;
 constexpr float LOG2_E = 1.4426950408889634f;
 
-// What a block works on: the sequence, and its first query row, counted from the sequence's start.
-struct Tile {
-  uint32_t sequence;
-  uint32_t first_query;
-};
-
 template <typename T> struct Shared {
   T queries[QUERIES * HEAD_DIM];
   struct {
@@ -35,10 +29,10 @@ template <typename T> struct Shared {
 };
 
 template <typename T>
-__device__ inline void attend(const CUtensorMap &qkv, const uint32_t *cu_seqlens, const Tile *tiles, T *output, int hidden) {
+__device__ inline void attend(const CUtensorMap &qkv, const uint32_t *cu_seqlens, const QueryTile *tiles, T *output, int hidden) {
   extern __shared__ __align__(1024) unsigned char memory[];
   Shared<T> &shared = *reinterpret_cast<Shared<T> *>(memory);
-  const Tile tile = tiles[blockIdx.x];
+  const QueryTile tile = tiles[blockIdx.x];
   const int start = cu_seqlens[tile.sequence], tokens = cu_seqlens[tile.sequence + 1] - start;
   const int first_query = tile.first_query, column = blockIdx.y * HEAD_DIM;
   const int group = threadIdx.x / WARPGROUP;
@@ -197,7 +191,7 @@ __device__ inline void attend(const CUtensorMap &qkv, const uint32_t *cu_seqlens
 // `output` `[total_tokens, hidden]` from `qkv` `[total_tokens, 3 * hidden]`, whose map has boxes of `KEYS` rows of one head.
 #define ATTENTION(T, NAME)                                                                                             \
   extern "C" __global__ void __launch_bounds__(THREADS, 2) attention_##NAME(                                      \
-      const __grid_constant__ CUtensorMap qkv, const uint32_t *cu_seqlens, const Tile *tiles, T *output, int hidden) { \
+      const __grid_constant__ CUtensorMap qkv, const uint32_t *cu_seqlens, const QueryTile *tiles, T *output, int hidden) { \
     attend<T>(qkv, cu_seqlens, tiles, output, hidden);                                                                 \
   }
 

@@ -1,10 +1,7 @@
 // Products of rows with a matrix of weights and what follows them, in one kernel for Hopper:
 //
 // - bias and exact GELU (the first feed-forward projection),
-// - bias, query scale and rotary positions (the fused query-key-value projection),
-// - bias and the residual stream (the other two).
-//
-// Operands are of 16 bits, or of 8 with a scale for each row of `x` and of the weights.
+// - bias, query scale and rotary positions (the fused query-key-value projection).
 //
 // Two blocks of a cluster compute 128 rows each by the same 256 outputs. One thread of each keeps the copy engine busy (its
 // own rows, and one half of the weights for both blocks), and two warpgroups multiply 64 rows each. The grid is as large as
@@ -30,8 +27,6 @@ constexpr int HEAD_DIM = 64;
 // head, one half, so that the partners of a rotation are together.
 constexpr int PIECES = 2 * OUTPUTS / (HEAD_DIM / 2);
 constexpr int BLOCKS = HEAD_DIM / 2 / 8; // of 8 columns, of a piece
-// Between two steps of the product.
-template <typename T> constexpr int PIECES_PER_STEP = sizeof(T) == 1 ? 2 : 1;
 
 // Inputs that are multiplied per step.
 template <typename T> constexpr int INPUTS = STEP_BYTES / sizeof(T);
@@ -83,11 +78,6 @@ struct Tile {
     return (shape.rows + CLUSTER * ROWS - 1) / (CLUSTER * ROWS) * ((shape.outputs + OUTPUTS - 1) / OUTPUTS);
   }
 };
-
-template <typename T> __device__ inline float2 pair_at(const T *from) {
-  const Vec<T, 2> pair = load_vec<T, 2>(from);
-  return {to_f32(pair.values[0]), to_f32(pair.values[1])};
-}
 
 // x * (1 + erf(x / sqrt(2))) / 2 to within 1e-6: max(x, 0) - |x| * tail(|x|), where the base-2 logarithm of the normal
 // distribution's tail is nearly a polynomial.
@@ -189,54 +179,6 @@ template <typename T> struct BiasRotary {
   }
 };
 
-// Adds the bias and the residual stream.
-template <typename T> struct BiasResidual {
-  const T *bias;
-  const T *residual; // [rows, outputs]
-
-  struct Loaded {
-    uint32_t bias[BLOCKS];
-    uint4 stream; // one block
-  };
-
-  __device__ void load(Loaded &loaded, const Place &place, const Shape &shape) const {
-    load_pairs(loaded.bias, bias, place);
-    loaded.stream = {0, 0, 0, 0};
-    if (place.row < shape.rows) {
-      loaded.stream = *reinterpret_cast<const uint4 *>(residual + static_cast<size_t>(place.row) * shape.outputs +
-                                                       place.column(lane() % 4));
-    }
-  }
-
-  __device__ void apply(Values &values, const Loaded &loaded, const Place &, const Shape &) const {
-    const uint4 block = transpose(loaded.stream);
-    const uint32_t pairs[BLOCKS] = {block.x, block.y, block.z, block.w};
-#pragma unroll
-    for (int n = 0; n < BLOCKS; ++n) {
-      const float2 added = unpack<T>(loaded.bias[n]), stream = unpack<T>(pairs[n]);
-      values[n][0] += stream.x + added.x;
-      values[n][1] += stream.y + added.y;
-    }
-  }
-};
-
-// What sums of 16-bit numbers are multiplied by before they are rounded: nothing.
-struct Unscaled {
-  __device__ static float of_row(int, const Shape &) { return 1.0f; }
-  __device__ static float2 of_outputs(int, const Shape &) { return {1.0f, 1.0f}; }
-};
-
-// And sums of 8-bit numbers.
-struct Scales {
-  const float *rows;
-  const float *outputs;
-
-  __device__ float of_row(int row, const Shape &shape) const { return row < shape.rows ? rows[row] : 0.0f; }
-  __device__ float2 of_outputs(int output, const Shape &shape) const {
-    return output < shape.outputs ? *reinterpret_cast<const float2 *>(outputs + output) : float2{0.0f, 0.0f};
-  }
-};
-
 template <typename T>
 __device__ inline void produce(Shared<T> &shared, const CUtensorMap &x, const CUtensorMap &weight, const Shape &shape) {
   constexpr int SHARE = OUTPUTS / CLUSTER;
@@ -256,42 +198,35 @@ __device__ inline void produce(Shared<T> &shared, const CUtensorMap &x, const CU
   }
 }
 
-// A warpgroup that multiplies numbers of format X, for results in Y.
-template <typename X, typename Y, typename Factors, typename Then> struct Consumer {
-  using Sum = typename Products<X>::Sum;
-  static constexpr int PER_STEP = PIECES_PER_STEP<X>, STEPS = PIECES / PER_STEP;
-
-  Shared<X> &shared;
-  Y *y;
+// A warpgroup that multiplies.
+template <typename T, typename Then> struct Consumer {
+  Shared<T> &shared;
+  T *y;
   const Shape &shape;
-  const Factors &factors;
   const Then &then;
   int group, thread;
   Position at;
   // A finished tile, rounded: of the rows `row` and `row + 8`, in each 8 columns two.
   uint32_t finished[PIECES][BLOCKS];
-  typename Then::Loaded loaded[PER_STEP];
+  typename Then::Loaded loaded;
   int row = -1, output = 0;
 
   __device__ void run() {
     const int clusters = gridDim.x / CLUSTER;
     for (int index = blockIdx.x / CLUSTER; index < Tile::count(shape); index += clusters) {
-      Sum sums[OUTPUTS / 2];
+      float sums[OUTPUTS / 2];
 #pragma unroll
-      for (int step = 0; step < STEPS; ++step) {
-        multiply(sums, step > 0);
+      for (int piece = 0; piece < PIECES; ++piece) {
+        multiply(sums, piece > 0);
         if (row >= 0) {
-#pragma unroll
-          for (int piece = step * PER_STEP; piece < (step + 1) * PER_STEP; ++piece) {
-            follow(piece);
-          }
+          follow(piece);
         }
-        if (step > 0) {
+        if (piece > 0) {
           release();
         }
         at.advance();
       }
-      for (int input = STEPS * INPUTS<X>; input < shape.inputs; input += INPUTS<X>) {
+      for (int input = PIECES * INPUTS<T>; input < shape.inputs; input += INPUTS<T>) {
         multiply(sums, true);
         release();
         at.advance();
@@ -311,14 +246,14 @@ template <typename X, typename Y, typename Factors, typename Then> struct Consum
     }
   }
 
-  __device__ void multiply(Sum (&sums)[OUTPUTS / 2], bool is_onto) {
+  __device__ void multiply(float (&sums)[OUTPUTS / 2], bool is_onto) {
     barrier_wait(&shared.filled[at.stage], at.parity);
-    const uint64_t x = matrix_at(shared.stages[at.stage].x + group * 64 * INPUTS<X>);
+    const uint64_t x = matrix_at(shared.stages[at.stage].x + group * 64 * INPUTS<T>);
     const uint64_t weight = matrix_at(shared.stages[at.stage].weight);
     products_begin();
 #pragma unroll
     for (int bytes = 0; bytes < STEP_BYTES; bytes += 32) {
-      Products<X>::multiply(sums, matrix_from(x, bytes), matrix_from(weight, bytes), bytes > 0 || is_onto);
+      Products<T>::multiply(sums, matrix_from(x, bytes), matrix_from(weight, bytes), bytes > 0 || is_onto);
     }
     products_commit();
   }
@@ -329,26 +264,19 @@ template <typename X, typename Y, typename Factors, typename Then> struct Consum
     tell_used((at.stage + STAGES - 1) % STAGES);
   }
 
-  // Scales and rounds a tile's sums.
-  __device__ void finish(const Sum (&sums)[OUTPUTS / 2]) {
-    const float of_rows[2] = {factors.of_row(row, shape), factors.of_row(row + 8, shape)};
+  // Rounds a tile's sums.
+  __device__ void finish(const float (&sums)[OUTPUTS / 2]) {
 #pragma unroll
     for (int n = 0; n < OUTPUTS / 8; ++n) {
-      const float2 factor = factors.of_outputs(output + n * 8 + lane() % 4 * 2, shape);
       constexpr int HALF = HEAD_DIM / 16;
       const int piece = n / (HEAD_DIM / 8) * 2 + n % HALF / (BLOCKS / 2);
       const int block = n % (HEAD_DIM / 8) / HALF * (BLOCKS / 2) + n % (BLOCKS / 2);
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const float low = static_cast<float>(sums[n * 4 + half * 2]) * (of_rows[half] * factor.x);
-        const float high = static_cast<float>(sums[n * 4 + half * 2 + 1]) * (of_rows[half] * factor.y);
-        finished[half * PIECES / 2 + piece][block] = pack<Y>(low, high);
+        finished[half * PIECES / 2 + piece][block] = pack<T>(sums[n * 4 + half * 2], sums[n * 4 + half * 2 + 1]);
       }
     }
-#pragma unroll
-    for (int piece = 0; piece < PER_STEP; ++piece) {
-      load(piece);
-    }
+    load(0);
   }
 
   // One thread tells one block.
@@ -366,7 +294,7 @@ template <typename X, typename Y, typename Factors, typename Then> struct Consum
   __device__ void load(int piece) {
     const Place place = place_of(piece);
     if (place.head < shape.outputs) {
-      then.load(loaded[piece % PER_STEP], place, shape);
+      then.load(loaded, place, shape);
     }
   }
 
@@ -374,9 +302,9 @@ template <typename X, typename Y, typename Factors, typename Then> struct Consum
   // that each stores one block.
   __device__ void follow(int piece) {
     const Place place = place_of(piece);
-    const typename Then::Loaded now = loaded[piece % PER_STEP];
-    if (piece + PER_STEP < PIECES) {
-      load(piece + PER_STEP);
+    const typename Then::Loaded now = loaded;
+    if (piece + 1 < PIECES) {
+      load(piece + 1);
     }
     if (place.head >= shape.outputs) {
       return;
@@ -384,24 +312,23 @@ template <typename X, typename Y, typename Factors, typename Then> struct Consum
     Values values;
 #pragma unroll
     for (int n = 0; n < BLOCKS; ++n) {
-      const float2 pair = unpack<Y>(finished[piece][n]);
+      const float2 pair = unpack<T>(finished[piece][n]);
       values[n][0] = pair.x;
       values[n][1] = pair.y;
     }
     then.apply(values, now, place, shape);
-    const uint4 block = transpose({pack<Y>(values[0][0], values[0][1]), pack<Y>(values[1][0], values[1][1]),
-                                   pack<Y>(values[2][0], values[2][1]), pack<Y>(values[3][0], values[3][1])});
+    const uint4 block = transpose({pack<T>(values[0][0], values[0][1]), pack<T>(values[1][0], values[1][1]),
+                                   pack<T>(values[2][0], values[2][1]), pack<T>(values[3][0], values[3][1])});
     if (place.row < shape.rows) {
       store_block(y + static_cast<size_t>(place.row) * shape.outputs + place.column(lane() % 4), block);
     }
   }
 };
 
-template <typename X, typename Y, typename Factors, typename Then>
-__device__ inline void linear(const CUtensorMap &x, const CUtensorMap &weight, Y *y, const Shape &shape, const Factors &factors,
-                              const Then &then) {
+template <typename T, typename Then>
+__device__ inline void linear(const CUtensorMap &x, const CUtensorMap &weight, T *y, const Shape &shape, const Then &then) {
   extern __shared__ __align__(1024) unsigned char memory[];
-  Shared<X> &shared = *reinterpret_cast<Shared<X> *>(memory);
+  Shared<T> &shared = *reinterpret_cast<Shared<T> *>(memory);
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < STAGES; ++stage) {
       barrier_init(&shared.filled[stage], 1);
@@ -413,13 +340,12 @@ __device__ inline void linear(const CUtensorMap &x, const CUtensorMap &weight, Y
   if (threadIdx.x < WARPGROUP) {
     registers_give<24>();
     if (threadIdx.x == 0) {
-      produce<X>(shared, x, weight, shape);
+      produce<T>(shared, x, weight, shape);
     }
   } else {
     registers_take<240>();
-    Consumer<X, Y, Factors, Then>{
-        shared, y, shape, factors, then, static_cast<int>(threadIdx.x) / WARPGROUP - 1, static_cast<int>(threadIdx.x) % WARPGROUP}
-        .run();
+    const int thread = threadIdx.x;
+    Consumer<T, Then>{shared, y, shape, then, thread / WARPGROUP - 1, thread % WARPGROUP}.run();
   }
   // No block leaves while the other may still write to its memory.
   __syncwarp();
@@ -429,21 +355,15 @@ __device__ inline void linear(const CUtensorMap &x, const CUtensorMap &weight, Y
 } // namespace
 
 // `y` `[rows, outputs]` from `x` `[rows, inputs]` and `weight` `[outputs, inputs]`. The boxes of both maps are 128 rows of 128
-// bytes. `outputs` is a multiple of `PIECE`, and `inputs` at least `PIECES` steps.
-#define LINEAR(NAME, X, Y, FACTORS, THEN)                                                                              \
+// bytes. `outputs` is a multiple of `HEAD_DIM`, and `inputs` enough for a step per piece.
+#define LINEAR(THEN, AND, T, NAME)                                                                                     \
   extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS, 1)                             \
-      NAME(const __grid_constant__ CUtensorMap x, const __grid_constant__ CUtensorMap weight, FACTORS factors,         \
-           THEN<Y> then, Y *y, int rows, int inputs, int outputs) {                                                    \
-    linear<X>(x, weight, y, {rows, inputs, outputs}, factors, then);                                                   \
+      linear_bias_##AND##_##NAME(const __grid_constant__ CUtensorMap x, const __grid_constant__ CUtensorMap weight,    \
+                                 THEN<T> then, T *y, int rows, int inputs, int outputs) {                              \
+    linear<T>(x, weight, y, {rows, inputs, outputs}, then);                                                            \
   }
 
-#define LINEARS(NAME, X, Y, FACTORS)                                                                                   \
-  LINEAR(linear_bias_gelu_##NAME, X, Y, FACTORS, BiasGelu)                                                             \
-  LINEAR(linear_bias_rotary_##NAME, X, Y, FACTORS, BiasRotary)                                                         \
-  LINEAR(linear_bias_residual_##NAME, X, Y, FACTORS, BiasResidual)
-
-LINEARS(f16, __half, __half, Unscaled)
-LINEARS(bf16, __nv_bfloat16, __nv_bfloat16, Unscaled)
-LINEARS(i8_f16, int8_t, __half, Scales)
-LINEARS(i8_bf16, int8_t, __nv_bfloat16, Scales)
-LINEARS(e4m3_bf16, __nv_fp8_e4m3, __nv_bfloat16, Scales)
+LINEAR(BiasGelu, gelu, __half, f16)
+LINEAR(BiasGelu, gelu, __nv_bfloat16, bf16)
+LINEAR(BiasRotary, rotary, __half, f16)
+LINEAR(BiasRotary, rotary, __nv_bfloat16, bf16)
