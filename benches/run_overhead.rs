@@ -1,9 +1,10 @@
-//! What a whole run costs beyond its forward passes: from a FASTA file of N proteins of 90 to 166 residues (200,000 unless said
-//! otherwise) to a verified `embeddings.h5`, and then the same batches through the encoders alone.
+//! What a whole run costs beyond its forward passes: from a FASTA file of N proteins (200,000 unless said otherwise) to a verified
+//! `embeddings.h5`, and then the same batches through the encoders alone.
 //!
-//!     crates/plm-kernels/cuda-build.sh bench --workspace --bench run_overhead -- 650M bf16 cuda:0 [N] [DIRECTORY]
-//!     cargo bench --workspace --bench run_overhead -- 650M bf16 stand-in:420000 [N] [DIRECTORY]
+//!     crates/plm-kernels/cuda-build.sh bench --workspace --bench run_overhead -- 650M bf16 cuda:0 [WORKLOAD [N [DIRECTORY]]]
+//!     cargo bench --workspace --bench run_overhead -- 650M bf16 stand-in:420000 [WORKLOAD [N [DIRECTORY]]]
 //!
+//! Workload a, which is the default, is of 90 to 166 residues, b lognormal: those of `gpu_tokens_per_second`.
 //! The checkpoint is a file of random f32 weights, written just before, so that the page cache has it. A stand-in is an encoder
 //! that sleeps for as long as a GPU of so many tokens per second computes: for what a run does beside it, without a GPU.
 //! Everything is written below DIRECTORY, which is made and removed; by default in the system's directory for temporary files.
@@ -26,7 +27,7 @@ use plm_fleet::{
     Devices, FastaIndex, IndexConfig, Input, Model, Observer, Part, RunConfig, RunEvent, RunReport,
     run_multi_gpu_inference,
 };
-use plm_testkit::{SplitMix64, random_residues, uniform_residue_counts};
+use plm_testkit::{SplitMix64, lognormal_residue_counts, random_residues, uniform_residue_counts};
 
 fn main() -> Result<(), BoxError> {
     // Cargo adds one of its own.
@@ -43,12 +44,22 @@ fn main() -> Result<(), BoxError> {
         .find(|released| released.name.contains(&format!("_{shape}_")))
         .ok_or("SHAPE is one of 8M, 35M, 150M, 650M, 3B and 15B")?;
     let dtype: Dtype = dtype.parse()?;
-    let count = rest.first().map_or(Ok(200_000), |count| count.parse())?;
-    let parent = rest.get(1).map_or_else(std::env::temp_dir, PathBuf::from);
+    let count = rest.get(1).map_or(Ok(200_000), |count| count.parse())?;
+    let residue_counts = match rest.first().map_or("a", String::as_str) {
+        "a" => uniform_residue_counts(1, count, 90..=166),
+        "b" => lognormal_residue_counts(
+            2,
+            count,
+            (290.0, (2.0 * (360.0_f64 / 290.0).ln()).sqrt()),
+            30..=1_022,
+        ),
+        _ => return Err("WORKLOAD is one of a and b".into()),
+    };
+    let parent = rest.get(2).map_or_else(std::env::temp_dir, PathBuf::from);
     let scratch = tempfile::tempdir_in(parent)?;
 
     let fasta = scratch.path().join("proteins.fasta");
-    write_fasta(&fasta, count)?;
+    write_fasta(&fasta, &residue_counts)?;
     let (model, devices) = match devices.split_once(':') {
         Some(("stand-in", rate)) => {
             let stand_in = StandIn::new(shape, dtype, rate.parse()?);
@@ -125,9 +136,9 @@ fn tell(report: &RunReport, run_seconds: f64, forward_seconds: f64, first_batch_
     }
 }
 
-fn write_fasta(path: &Path, count: usize) -> Result<(), BoxError> {
+fn write_fasta(path: &Path, residue_counts: &[u32]) -> Result<(), BoxError> {
     let mut fasta = String::new();
-    for (row, residue_count) in (0..).zip(uniform_residue_counts(1, count, 90..=166)) {
+    for (row, &residue_count) in (0..).zip(residue_counts) {
         let residues = String::from_utf8(random_residues(row, residue_count as usize))?;
         writeln!(fasta, ">protein_{row}\n{residues}")?;
     }
