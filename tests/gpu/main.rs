@@ -77,13 +77,28 @@ fn main() -> ExitCode {
         ),
         trial(
             1,
+            "int8_stays_close_to_the_reference",
+            formats::int8_stays_close_to_the_reference,
+        ),
+        trial(
+            1,
+            "int8_stays_close_to_f32_in_large_models",
+            formats::int8_stays_close_to_f32_in_large_models,
+        ),
+        trial(
+            1,
+            "int8_has_no_layer_but_the_last",
+            formats::int8_has_no_layer_but_the_last,
+        ),
+        trial(
+            1,
             "what_f16_cannot_hold_is_computed_in_f32",
             formats::what_f16_cannot_hold_is_computed_in_f32,
         ),
         trial(
             1,
-            "short_sequences_take_f32_in_bf16",
-            formats::short_sequences_take_f32_in_bf16,
+            "short_sequences_take_f32",
+            formats::short_sequences_take_f32,
         ),
         trial(
             1,

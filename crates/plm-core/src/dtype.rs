@@ -13,11 +13,14 @@ pub enum Dtype {
     Bf16,
     /// IEEE 754 binary16: 5 bits of exponent, 10 of mantissa.
     F16,
+    /// 8-bit integers with a scale for each row of the operands of a matrix product; [`Bf16`](Self::Bf16) between products. On
+    /// Hopper GPUs only, and not for what is stored.
+    Int8,
 }
 
 /// A word that names no [`Dtype`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no number format: use f32, bf16 or f16")]
+#[error("{0:?} is no number format: use f32, bf16, f16 or int8")]
 pub struct ParseDtypeError(String);
 
 impl Dtype {
@@ -26,6 +29,7 @@ impl Dtype {
         match self {
             Self::F32 => 4,
             Self::Bf16 | Self::F16 => 2,
+            Self::Int8 => 1,
         }
     }
 
@@ -35,6 +39,7 @@ impl Dtype {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
             Self::F16 => "f16",
+            Self::Int8 => "int8",
         }
     }
 }
@@ -49,7 +54,7 @@ impl FromStr for Dtype {
     type Err = ParseDtypeError;
 
     fn from_str(word: &str) -> Result<Self, Self::Err> {
-        [Self::F32, Self::Bf16, Self::F16]
+        [Self::F32, Self::Bf16, Self::F16, Self::Int8]
             .into_iter()
             .find(|dtype| dtype.name() == word)
             .ok_or_else(|| ParseDtypeError(word.to_owned()))

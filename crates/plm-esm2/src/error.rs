@@ -1,7 +1,7 @@
 //! What can go wrong between a checkpoint's files and a vector.
 
-use std::io;
 use std::path::PathBuf;
+use std::{fmt, io};
 
 use plm_core::{Dtype, Rank};
 use plm_kernels::{GpuError, is_out_of_memory};
@@ -203,6 +203,14 @@ pub enum Error {
         /// Its head_dim.
         head_dim: usize,
     },
+    /// 8-bit integers were asked for where they can't be had.
+    #[error("{model} can't be computed in int8{why}: use f16, bf16 or f32")]
+    NoInt8 {
+        /// The model.
+        model: String,
+        /// What is in the way.
+        why: NoInt8,
+    },
     /// There are more ranks than GPUs.
     #[error("{rank} has no GPU: give each rank one")]
     NoGpuForRank {
@@ -230,6 +238,30 @@ pub enum Error {
     /// A tensor operation failed.
     #[error("a tensor operation failed: {}{}", without_backtrace(.0), advice(.0))]
     Tensor(candle_core::Error),
+}
+
+/// Why a model can't be computed in 8-bit integers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NoInt8 {
+    /// It is to be computed on the CPU.
+    OnCpu,
+    /// Its vectors have a length for which there is no rotation.
+    HiddenSize(usize),
+    /// What is asked for is not behind the last layer, but behind this one.
+    Layer(usize),
+}
+
+impl fmt::Display for NoInt8 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OnCpu => f.write_str(" on the CPU, only on GPUs"),
+            Self::HiddenSize(size) => {
+                write!(f, ": there are no kernels for a hidden_size of {size}")
+            }
+            Self::Layer(layer) => write!(f, " at layer {layer}, only at the last"),
+        }
+    }
 }
 
 /// What the message says already is not the error's source as well.

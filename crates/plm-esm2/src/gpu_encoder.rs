@@ -7,15 +7,20 @@ use plm_kernels::Gpu;
 
 use crate::{Checkpoint, Error, Esm2, ModelOutputs, Outputs, Started};
 
-/// Sequences with fewer residues are computed in f32 where the model computes in bf16.
-const MIN_BF16_RESIDUES: u32 = 8;
+/// The fewest residues of sequences that need no f32: a mean over fewer has too few terms for a format's roundings to cancel in it.
+fn min_residues(dtype: Dtype) -> u32 {
+    match dtype {
+        Dtype::F32 | Dtype::F16 => 0,
+        Dtype::Bf16 => 8,
+        Dtype::Int8 => 17,
+    }
+}
 
 /// A model on a GPU, and what is done where its number format or the GPU's memory does not suffice.
 ///
 /// - Numbers beyond a 16-bit format's range show as vectors that are not finite. Such sequences are computed again in f32
 ///   by a second model, which is loaded when the first of them comes.
-/// - So are, where the model computes in bf16, those of few residues: their mean has too few terms for bf16's roundings to
-///   cancel in it (`docs/numerics.md`).
+/// - So are, where the model computes in bf16 or int8, those of few residues ([`min_residues`], `docs/numerics.md`).
 /// - A batch that the GPU has no room for is halved until it has, down to single sequences.
 pub(crate) struct GpuEncoder<'a> {
     checkpoint: &'a Checkpoint,
@@ -136,9 +141,9 @@ impl<'a> GpuEncoder<'a> {
             .enumerate()
             .zip(batch.segments())
             .filter_map(|((sequence, vector), segment)| {
-                let is_short = segment.residue_count < MIN_BF16_RESIDUES;
+                let is_short = segment.residue_count < min_residues(self.dtype);
                 let is_finite = vector.iter().all(|value| value.is_finite());
-                (!is_finite || self.dtype == Dtype::Bf16 && is_short).then_some(sequence)
+                (!is_finite || is_short).then_some(sequence)
             })
             .collect();
         if self.dtype == Dtype::F32 || wanted.is_empty() {
@@ -219,7 +224,7 @@ impl Encoder for GpuEncoder<'_> {
     fn encode_in_f32(&mut self, batch: &PackedBatch) -> Result<Option<PooledBatch>, BoxError> {
         Ok(match self.dtype {
             Dtype::F32 => None,
-            Dtype::F16 | Dtype::Bf16 => Some(self.in_f32(batch)?),
+            Dtype::F16 | Dtype::Bf16 | Dtype::Int8 => Some(self.in_f32(batch)?),
         })
     }
 }

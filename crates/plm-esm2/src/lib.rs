@@ -32,6 +32,7 @@ mod checkpoint;
 mod config;
 mod error;
 mod gpu_encoder;
+mod int8;
 mod layer;
 mod linear;
 mod lm_head;
@@ -39,14 +40,16 @@ mod loader;
 mod micro_batch;
 mod model;
 mod outputs;
+mod rotation;
 mod shapes;
+mod splitmix;
 
 pub use plm_kernels::{Gpu, GpuError};
 
 pub use alphabet::{VOCABULARY, token_map};
 pub use checkpoint::Checkpoint;
 pub use config::Config;
-pub use error::Error;
+pub use error::{Error, NoInt8};
 pub use loader::{CpuOptions, Esm2Loader};
 pub use model::Esm2;
 pub use outputs::{ModelOutputs, Outputs, Started};

@@ -7,11 +7,12 @@ use std::thread::available_parallelism;
 use plm_core::{
     BoxError, Dtype, Encoder, EncoderLoader, EncoderSpec, PackedBatch, PooledBatch, Rank,
 };
-use plm_kernels::VarlenAttention;
+use plm_kernels::{Gpu, VarlenAttention};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::gpu_encoder::GpuEncoder;
-use crate::{Checkpoint, Error, Esm2, Outputs, token_map};
+use crate::model::check_int8;
+use crate::{Checkpoint, Error, Esm2, NoInt8, Outputs, token_map};
 
 /// How ranks share a machine's processors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +65,7 @@ impl Esm2Loader {
     /// [`Esm2::new`]). Reads all weights once, for their digest.
     ///
     /// # Errors
-    /// If the weights can't be read.
+    /// [`Error::NoInt8`], or if the weights can't be read.
     pub fn new(checkpoint: Checkpoint, options: CpuOptions, dtype: Dtype) -> Result<Self, Error> {
         let place = Place::Cpu {
             options,
@@ -78,7 +79,8 @@ impl Esm2Loader {
     /// A sequence whose numbers a 16-bit `dtype` can't hold is computed in f32, and so noted.
     ///
     /// # Errors
-    /// [`Error::NoGpuKernel`], or if the weights can't be read. What is wrong with a GPU shows when its rank loads.
+    /// [`Error::NoGpuKernel`], [`Error::NoInt8`], or if the weights can't be read; in 8-bit integers also [`Error::Gpu`] if one
+    /// of the GPUs has no kernels for them. What else is wrong with a GPU shows when its rank loads.
     pub fn on_gpus(
         checkpoint: Checkpoint,
         ordinals: Vec<u32>,
@@ -91,10 +93,16 @@ impl Esm2Loader {
                 head_dim,
             });
         }
+        if dtype == Dtype::Int8 {
+            ordinals
+                .iter()
+                .try_for_each(|&ordinal| Gpu::check_int8(ordinal))?;
+        }
         Self::in_place(checkpoint, Place::Gpus(ordinals), dtype)
     }
 
     fn in_place(checkpoint: Checkpoint, place: Place, dtype: Dtype) -> Result<Self, Error> {
+        check_int8(&checkpoint, dtype, matches!(place, Place::Gpus(_)))?;
         let backend = match place {
             Place::Cpu { .. } => "cpu",
             Place::Gpus(_) => "cuda",
@@ -118,7 +126,8 @@ impl Esm2Loader {
     /// Pools another layer: 0 is the embedding, the number of layers is after the final layer norm.
     ///
     /// # Errors
-    /// [`Error::NoSuchLayer`] if the model does not have it.
+    /// [`Error::NoSuchLayer`] if the model does not have it, [`Error::NoInt8`] if it is not the last and the model is of
+    /// 8-bit integers.
     pub fn with_layer(mut self, layer: usize) -> Result<Self, Error> {
         let num_layers = self.checkpoint.config().num_layers;
         if layer > num_layers {
@@ -126,6 +135,12 @@ impl Esm2Loader {
                 model: self.spec.model,
                 layer,
                 num_layers,
+            });
+        }
+        if layer < num_layers && self.spec.dtype == Dtype::Int8 {
+            return Err(Error::NoInt8 {
+                model: self.spec.model,
+                why: NoInt8::Layer(layer),
             });
         }
         self.spec.layer = layer;

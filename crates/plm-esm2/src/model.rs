@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 
 use candle_core::{Device, Result as TensorResult, Tensor};
+use candle_nn::VarBuilder;
 use plm_core::{Dtype, PackedBatch};
 use plm_kernels::{
     Gpu, LayerNorm, Rotary, TokenDropout, VarlenAttention, embed_tokens, segment_mean,
@@ -11,11 +12,12 @@ use plm_kernels::{
 use rayon::prelude::*;
 
 use crate::alphabet::{MASK, VOCABULARY};
+use crate::int8::Int8Layers;
 use crate::layer::Layer;
 use crate::lm_head::LmHead;
 use crate::micro_batch::MicroBatch;
 use crate::outputs::{PieceOutputs, Started, Values, to_values};
-use crate::{Checkpoint, Config, Error, ModelOutputs, Outputs};
+use crate::{Checkpoint, Config, Error, ModelOutputs, NoInt8, Outputs};
 
 /// An ESM-2 in memory.
 #[derive(Debug)]
@@ -27,6 +29,8 @@ pub struct Esm2 {
     embeddings: Tensor,
     first_norm: LayerNorm,
     layers: Vec<Layer>,
+    /// Those that follow, in a model of 8-bit integers.
+    int8_layers: Option<Int8Layers>,
     lm_head: Option<LmHead>,
     /// Grown to the longest sequence met so far.
     rotary: Mutex<Rotary>,
@@ -37,7 +41,7 @@ impl Esm2 {
     /// formats bring no speed here.
     ///
     /// # Errors
-    /// If a weight can't be read.
+    /// [`Error::NoInt8`], or if a weight can't be read.
     pub fn new(checkpoint: &Checkpoint, dtype: Dtype) -> Result<Self, Error> {
         Self::load(checkpoint, dtype, None)
     }
@@ -46,12 +50,13 @@ impl Esm2 {
     /// model belongs to the thread that opened the GPU.
     ///
     /// # Errors
-    /// If a weight can't be read, or the GPU has no room for them.
+    /// [`Error::NoInt8`], or if a weight can't be read, or the GPU has no room for them.
     pub fn on_gpu(checkpoint: &Checkpoint, dtype: Dtype, gpu: &Gpu) -> Result<Self, Error> {
         Self::load(checkpoint, dtype, Some(gpu.clone()))
     }
 
     fn load(checkpoint: &Checkpoint, dtype: Dtype, gpu: Option<Gpu>) -> Result<Self, Error> {
+        check_int8(checkpoint, dtype, gpu.is_some())?;
         let config = checkpoint.config().clone();
         let hidden = config.hidden_size;
         let device = gpu.as_ref().map_or(&Device::Cpu, Gpu::device);
@@ -63,7 +68,20 @@ impl Esm2 {
             last if last == config.num_layers => encoder.pp("emb_layer_norm_after"),
             _ => layer(index).pp("attention.LayerNorm"),
         };
-        let layers = (0..config.num_layers)
+        let norm = |of: VarBuilder<'_>| -> TensorResult<LayerNorm> {
+            let [weight, bias] = [of.get(hidden, "weight")?, of.get(hidden, "bias")?];
+            LayerNorm::new(&weight, &bias, config.layer_norm_eps)
+        };
+        let (num_layers, int8_layers) = match &gpu {
+            Some(gpu) if dtype == Dtype::Int8 => {
+                let weights = checkpoint.weights(Dtype::F32, device);
+                let last_norm = norm(norm_before(config.num_layers))?;
+                let rest = Int8Layers::new(&weights.pp("encoder"), last_norm, &config, gpu)?;
+                (1, Some(rest))
+            }
+            _ => (config.num_layers, None),
+        };
+        let layers = (0..num_layers)
             .map(|index| {
                 Layer::new(
                     &layer(index),
@@ -73,7 +91,6 @@ impl Esm2 {
                 )
             })
             .collect::<TensorResult<_>>()?;
-        let first_norm = norm_before(0);
         let embeddings = weights.get(
             (VOCABULARY.len(), hidden),
             "embeddings.word_embeddings.weight",
@@ -85,12 +102,9 @@ impl Esm2 {
         Ok(Self {
             name: checkpoint.name().to_owned(),
             embeddings,
-            first_norm: LayerNorm::new(
-                &first_norm.get(hidden, "weight")?,
-                &first_norm.get(hidden, "bias")?,
-                config.layer_norm_eps,
-            )?,
+            first_norm: norm(norm_before(0))?,
             layers,
+            int8_layers,
             lm_head,
             rotary: Mutex::new(Rotary::new(config.head_dim(), 1024, device)?),
             gpu,
@@ -106,7 +120,7 @@ impl Esm2 {
     /// Runs the model over a batch: on the threads of the current rayon pool, or on its GPU.
     ///
     /// # Errors
-    /// [`Error::NoSuchLayer`] and [`Error::NoLanguageModelHead`] if the model does not have what is
+    /// [`Error::NoSuchLayer`], [`Error::NoLanguageModelHead`] and [`Error::NoInt8`] if the model does not have what is
     /// asked for; [`Error::Tensor`] if memory runs out or the GPU fails.
     pub fn forward(&self, batch: &PackedBatch, outputs: &Outputs) -> Result<ModelOutputs, Error> {
         self.start(batch, outputs)?.finish()
@@ -151,6 +165,16 @@ impl Esm2 {
                 model: self.name.clone(),
                 layer,
                 num_layers,
+            });
+        }
+        let layers = &outputs.mean_layers;
+        if let (Some(_), Some(&layer)) = (
+            &self.int8_layers,
+            layers.iter().find(|&&layer| layer < num_layers),
+        ) {
+            return Err(Error::NoInt8 {
+                model: self.name.clone(),
+                why: NoInt8::Layer(layer),
             });
         }
         if outputs.logits && self.lm_head.is_none() {
@@ -210,10 +234,14 @@ impl Esm2 {
         take_mean(0, &x)?;
         let mut normalised = self.first_norm.forward(&x)?;
         let depth = self.depth(outputs);
-        for (layer, number) in self.layers[..depth].iter().zip(1..) {
+        for (layer, number) in self.layers.iter().take(depth).zip(1..) {
             (x, normalised) = layer.forward(&x, &normalised, &attention)?;
             let is_last = number == self.config.num_layers;
             take_mean(number, if is_last { &normalised } else { &x })?;
+        }
+        if let Some(layers) = &self.int8_layers {
+            normalised = layers.forward(&x, &attention)?;
+            take_mean(self.config.num_layers, &normalised)?;
         }
 
         // One copy for both: on a GPU each makes the host wait.
@@ -264,6 +292,24 @@ impl Esm2 {
             _ => Ok(Vec::new()),
         }
     }
+}
+
+/// Refuses 8-bit integers where there are none.
+pub(crate) fn check_int8(
+    checkpoint: &Checkpoint,
+    dtype: Dtype,
+    is_on_gpu: bool,
+) -> Result<(), Error> {
+    let hidden_size = checkpoint.config().hidden_size;
+    let why = match dtype {
+        Dtype::Int8 if !is_on_gpu => NoInt8::OnCpu,
+        Dtype::Int8 if !Int8Layers::supports(hidden_size) => NoInt8::HiddenSize(hidden_size),
+        _ => return Ok(()),
+    };
+    Err(Error::NoInt8 {
+        model: checkpoint.name().to_owned(),
+        why,
+    })
 }
 
 /// Refuses ids outside of the vocabulary, which on a GPU would only show as NaN.

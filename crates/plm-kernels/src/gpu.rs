@@ -42,6 +42,16 @@ pub enum GpuError {
         /// What is needed.
         needed: String,
     },
+    /// A GPU is there, and the kernels for 8-bit integers are for another one.
+    #[error(
+        "cuda:{ordinal} has compute capability {found}, and the kernels for int8 are for 9.0 (H100 and H200): use f16 or bf16"
+    )]
+    NoInt8 {
+        /// The GPU.
+        ordinal: u32,
+        /// Its compute capability.
+        found: String,
+    },
     /// A GPU is there, and it or the libraries for it can't be used.
     #[error(
         "cuda:{ordinal} can't be opened (the CUDA 13 libraries libcublas, libcublasLt and libcurand must be where the loader looks, and the GPU have room)"
@@ -61,6 +71,20 @@ pub struct GpuMemory {
     pub free_bytes: u64,
     /// All there is.
     pub total_bytes: u64,
+}
+
+/// How the rows that [`Int8Linear`](crate::Int8Linear) multiplies become 8-bit integers, with a scale each.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Int8Rows {
+    /// From -127 to 127, by the largest magnitude of the row.
+    Symmetric,
+    /// The same, of the row divided by its root mean square, which is `sqrt(mean(x^2) + eps)`.
+    Normalised {
+        /// The mean square of a row of zeros.
+        eps: f32,
+    },
+    /// Of rows without negative numbers: 256 steps from 0 to the largest of the row.
+    Positive,
 }
 
 fn what_there_is(count: u32) -> String {

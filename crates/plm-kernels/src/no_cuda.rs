@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Error, Result, Tensor};
 
-use crate::gpu::{GpuError, GpuMemory};
+use crate::gpu::{GpuError, GpuMemory, Int8Rows};
 use crate::{CuSeqlens, VarlenAttention};
 
 /// What no value can be.
@@ -16,6 +16,10 @@ pub struct Gpu(Nothing);
 /// Products with a matrix of weights on a GPU.
 #[derive(Clone, Debug)]
 pub struct GpuLinear(Nothing);
+
+/// Products with a matrix of 8-bit integers on a GPU.
+#[derive(Clone, Debug)]
+pub struct Int8Linear(Nothing);
 
 /// Numbers on their way from a GPU to the host.
 #[derive(Debug)]
@@ -35,6 +39,14 @@ impl Gpu {
     /// # Errors
     /// Always [`GpuError::NotBuilt`].
     pub fn check(_ordinal: u32) -> std::result::Result<(), GpuError> {
+        Err(GpuError::NotBuilt)
+    }
+
+    /// Whether this build has kernels for 8-bit integers for the GPU that CUDA numbers `ordinal`.
+    ///
+    /// # Errors
+    /// Always [`GpuError::NotBuilt`].
+    pub fn check_int8(_ordinal: u32) -> std::result::Result<(), GpuError> {
         Err(GpuError::NotBuilt)
     }
 
@@ -124,6 +136,61 @@ impl GpuLinear {
     /// # Errors
     /// If the GPU fails; in a build without the feature `cuda` there is none.
     pub fn forward_gelu(&self, _x: &Tensor, _bias: &Tensor) -> Result<Tensor> {
+        match self.0 {}
+    }
+
+    /// Attention of the projection of `x` by this weight and `bias`.
+    ///
+    /// # Errors
+    /// If the GPU fails; in a build without the feature `cuda` there is none.
+    pub fn forward_attention(
+        &self,
+        _x: &Tensor,
+        _bias: &Tensor,
+        _attention: &VarlenAttention<'_>,
+    ) -> Result<Tensor> {
+        match self.0 {}
+    }
+
+    /// `residual` `[rows, outputs]` + `x` `[rows, inputs]` times the weight transposed + `bias` `[outputs]`.
+    ///
+    /// # Errors
+    /// If the GPU fails; in a build without the feature `cuda` there is none.
+    pub fn forward_onto(&self, _residual: &Tensor, _x: &Tensor, _bias: &Tensor) -> Result<Tensor> {
+        match self.0 {}
+    }
+}
+
+impl Int8Linear {
+    /// What [`forward_positive_gelu`](Self::forward_positive_gelu) adds to GELU.
+    pub const GELU_SHIFT: f64 = 0.17;
+
+    /// With `weight` `[outputs, inputs]`, which is on a GPU.
+    ///
+    /// # Errors
+    /// Always: without the feature `cuda` no tensor is on a GPU.
+    pub fn new(_weight: &Tensor, _rows: Int8Rows) -> Result<Self> {
+        Err(Error::wrap(GpuError::NotBuilt))
+    }
+
+    /// The weight `[outputs, inputs]` in f32, as it is multiplied by.
+    ///
+    /// # Errors
+    /// If the GPU fails; in a build without the feature `cuda` there is none.
+    pub fn weight(&self) -> Result<Tensor> {
+        match self.0 {}
+    }
+
+    /// (GELU(`x` `[rows, inputs]` times the weight transposed + `bias` `[outputs]`) + a shift) times `factors` `[outputs]`.
+    ///
+    /// # Errors
+    /// If the GPU fails; in a build without the feature `cuda` there is none.
+    pub fn forward_positive_gelu(
+        &self,
+        _x: &Tensor,
+        _bias: &Tensor,
+        _factors: &Tensor,
+    ) -> Result<Tensor> {
         match self.0 {}
     }
 

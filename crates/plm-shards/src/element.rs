@@ -23,7 +23,7 @@ impl Element {
         match dtype {
             Dtype::F32 => Some(Self::F32),
             Dtype::F16 => Some(Self::F16),
-            Dtype::Bf16 => None,
+            Dtype::Bf16 | Dtype::Int8 => None,
         }
     }
 

@@ -92,7 +92,8 @@ impl Checkpoint {
     }
 
     /// Random weights in the shape of a model, the same for the same seed: for benchmarks and tests
-    /// where what is computed does not matter. Takes the model's size in memory.
+    /// where what is computed does not matter. They have biases, uneven gains and outlier channels, as trained ones do. Takes
+    /// the model's size in memory.
     pub fn random(shape: &ModelShape, seed: u64) -> Self {
         let config = Config::of_shape(shape);
         let name = format!("{}-random-{seed}", shape.name);

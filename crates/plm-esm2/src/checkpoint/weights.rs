@@ -41,16 +41,16 @@ impl SimpleBackend for Backend<'_> {
         let stored = self.0.get(name).ok_or_else(|| Error::CannotFindTensor {
             path: name.to_owned(),
         })?;
-        // The CPU computes in f32, with numbers that the format can hold.
+        // The CPU computes in f32, with numbers that the format can hold. What is in 8 bits is made of f32.
         match (self.1, device) {
             (Dtype::F32, _) => load(stored, |x| x, identity, device),
-            (Dtype::Bf16, Device::Cpu) => {
+            (Dtype::Bf16 | Dtype::Int8, Device::Cpu) => {
                 load(stored, |x| bf16::from_f32(x).to_f32(), identity, device)
             }
             (Dtype::F16, Device::Cpu) => {
                 load(stored, |x| f16::from_f32(x).to_f32(), identity, device)
             }
-            (Dtype::Bf16, _) => load_bf16(stored, device),
+            (Dtype::Bf16 | Dtype::Int8, _) => load_bf16(stored, device),
             (Dtype::F16, _) => load_f16(stored, device),
         }
     }

@@ -22,8 +22,8 @@ use head::{HeadView, Scratch};
 #[cfg(feature = "cuda")]
 use {
     crate::cuda::{
-        Format, Module, check_vectors, cuda, for_format, hopper_attention, kernel, launch_config,
-        tensor, view,
+        Format, Mapped, Module, check_vectors, cuda, for_format, hopper_attention, kernel,
+        launch_config, tensor, view,
     },
     candle_core::{
         CudaStorage, DType,
@@ -190,7 +190,7 @@ impl VarlenAttention<'_> {
         }
     }
 
-    fn rotated_in<T: Format>(&self, qkv: &Tensor) -> Result<Tensor> {
+    fn rotated_in<T: Format + Mapped>(&self, qkv: &Tensor) -> Result<Tensor> {
         let name = self.name();
         let (total_tokens, width) = qkv.dims2()?;
         if total_tokens != self.cu_seqlens.total_tokens() {

@@ -9,9 +9,9 @@ use candle_core::cuda_backend::cudarc::driver::{
 use candle_core::cuda_backend::{CudaError, WrapErr};
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Error, Result, Storage, Tensor, bail};
 
-use super::GpuLinear;
 use super::gemm::Blas;
 use super::pinned::{Download, Staging};
+use super::{GpuLinear, has_machine_code};
 use crate::CuSeqlens;
 use crate::gpu::{GpuError, GpuMemory};
 
@@ -63,6 +63,33 @@ impl Gpu {
     /// # Errors
     /// [`GpuError::NoSuchGpu`], [`GpuError::TooOld`], and those of [`count`](Self::count).
     pub fn check(ordinal: u32) -> std::result::Result<(), GpuError> {
+        let found = Self::capability(ordinal)?;
+        if found < Self::COMPUTE_CAPABILITY {
+            return Err(GpuError::TooOld {
+                ordinal,
+                found: readable(found),
+                needed: readable(Self::COMPUTE_CAPABILITY),
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether this build has kernels for 8-bit integers ([`Int8Linear`](crate::Int8Linear)) for the GPU that CUDA numbers
+    /// `ordinal`. Opens nothing.
+    ///
+    /// # Errors
+    /// [`GpuError::NoInt8`], and those of [`check`](Self::check).
+    pub fn check_int8(ordinal: u32) -> std::result::Result<(), GpuError> {
+        let found = Self::capability(ordinal)?;
+        if !has_machine_code(found) {
+            let found = readable(found);
+            return Err(GpuError::NoInt8 { ordinal, found });
+        }
+        Ok(())
+    }
+
+    /// The compute capability of the GPU that CUDA numbers `ordinal`.
+    fn capability(ordinal: u32) -> std::result::Result<(i32, i32), GpuError> {
         use sys::CUdevice_attribute::{
             CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
             CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
@@ -79,17 +106,7 @@ impl Gpu {
                 .map(|attribute| unsafe { result::device::get_attribute(device, attribute) });
             Ok((major?, minor?))
         };
-        let found =
-            capability().map_err(|error: DriverError| GpuError::NoDriver(error.to_string()))?;
-        if found < Self::COMPUTE_CAPABILITY {
-            let readable = |(major, minor)| format!("{major}.{minor}");
-            return Err(GpuError::TooOld {
-                ordinal,
-                found: readable(found),
-                needed: readable(Self::COMPUTE_CAPABILITY),
-            });
-        }
-        Ok(())
+        capability().map_err(|error: DriverError| GpuError::NoDriver(error.to_string()))
     }
 
     /// Opens the GPU that CUDA numbers `ordinal`, for the calling thread.
@@ -226,6 +243,10 @@ impl Gpu {
             _ => bail!("download: the values are not on a GPU"),
         }
     }
+}
+
+fn readable((major, minor): (i32, i32)) -> String {
+    format!("{major}.{minor}")
 }
 
 /// The memory pool that a device's allocations come from.

@@ -1,6 +1,7 @@
 //! Launches of the kernels for Hopper.
 
 use std::ffi::c_void;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
 use candle_core::cuda_backend::WrapErr;
@@ -8,9 +9,12 @@ use candle_core::cuda_backend::cudarc::driver::{
     CudaSlice, CudaView, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg,
     sys::{self, CUdeviceptr},
 };
-use candle_core::{CudaDevice, DType, Result, bail};
+use candle_core::{CudaDevice, DType, Layout, Result};
+use half::{bf16, f16};
 
-use super::{Format, Module, kernel, uses_machine_code};
+use super::{Format, Module, cuda, kernel, uses_machine_code, view};
+use crate::VarlenAttention;
+use crate::cpu::check_shape;
 
 /// The only head_dim of these kernels.
 pub(crate) const HEAD_DIM: usize = 64;
@@ -23,6 +27,27 @@ pub(super) const LINEAR_SHARED_BYTES: u32 = 4 * (128 + 256) * 128 + 2 * 4 * 8;
 /// As in `attention.cu`: 128 queries, and four stages of 64 keys and values, of 128 bytes, and barriers.
 pub(super) const ATTENTION_SHARED_BYTES: u32 = (128 + 4 * 2 * 64) * 128 + (1 + 2 * 4) * 8;
 
+/// What matrices that the copy engine reads consist of.
+pub(crate) trait Mapped {
+    const DATA_TYPE: sys::CUtensorMapDataType;
+}
+
+impl Mapped for f16 {
+    const DATA_TYPE: sys::CUtensorMapDataType =
+        sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
+}
+
+impl Mapped for bf16 {
+    const DATA_TYPE: sys::CUtensorMapDataType =
+        sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+}
+
+/// Bytes, whatever they stand for.
+impl Mapped for u8 {
+    const DATA_TYPE: sys::CUtensorMapDataType =
+        sys::CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_UINT8;
+}
+
 /// A matrix as the copy engine reads it: in boxes of `box_rows` rows of 128 bytes, swizzled; past the matrix's end it
 /// reads zeros.
 #[repr(transparent)]
@@ -32,29 +57,15 @@ struct Map(sys::CUtensorMap);
 unsafe impl DeviceRepr for Map {}
 
 impl Map {
-    fn new(
-        dtype: DType,
-        address: CUdeviceptr,
-        dims: (usize, usize),
-        box_rows: u32,
-    ) -> Result<Self> {
-        use sys::CUtensorMapDataType_enum::{
-            CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
-        };
-
-        let data_type = match dtype {
-            DType::F16 => CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
-            DType::BF16 => CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-            other => bail!("kernels for Hopper are of 16-bit formats, not {other:?}"),
-        };
+    fn new<T: Mapped>(address: CUdeviceptr, dims: (usize, usize), box_rows: u32) -> Result<Self> {
         let (rows, columns) = dims;
-        let size = dtype.size_in_bytes();
+        let size = size_of::<T>();
         let mut map = MaybeUninit::uninit();
         // SAFETY: the call reads two (or one) numbers of each list and writes the map; it does not touch the memory mapped.
         unsafe {
             sys::cuTensorMapEncodeTiled(
                 map.as_mut_ptr(),
-                data_type,
+                T::DATA_TYPE,
                 2,
                 address as *mut c_void,
                 [columns as u64, rows as u64].as_ptr(),
@@ -73,38 +84,135 @@ impl Map {
     }
 }
 
+/// What sums are multiplied by. As the kernels' structs of these names.
+pub(crate) trait Factors: DeviceRepr {
+    /// What is multiplied.
+    type Operand: Mapped;
+    const NAME: &'static str;
+}
+
+/// Products of 16-bit numbers.
+#[repr(C)]
+pub(super) struct Unscaled<T> {
+    /// A struct of nothing has a byte in C++.
+    nothing: u8,
+    operand: PhantomData<T>,
+}
+
+impl<T> Unscaled<T> {
+    pub(super) const NEW: Self = Self {
+        nothing: 0,
+        operand: PhantomData,
+    };
+}
+
+/// Products of 8-bit integers.
+#[repr(C)]
+pub(super) struct Scales {
+    pub(super) rows: CUdeviceptr,
+    pub(super) outputs: CUdeviceptr,
+}
+
 /// What follows a product. As the kernels' structs of these names.
 pub(crate) trait Then: DeviceRepr {
     const NAME: &'static str;
 }
 
 #[repr(C)]
-pub(crate) struct BiasGelu {
-    pub(crate) bias: CUdeviceptr,
+pub(super) struct BiasGelu {
+    pub(super) bias: CUdeviceptr,
 }
 
 #[repr(C)]
-pub(crate) struct BiasRotary {
-    pub(crate) bias: CUdeviceptr,
-    pub(crate) rotary: CUdeviceptr,
-    pub(crate) positions: CUdeviceptr,
-    pub(crate) table_positions: i32,
+pub(super) struct BiasPositiveGelu {
+    pub(super) bias: CUdeviceptr,
+    pub(super) factors: CUdeviceptr,
 }
 
-// SAFETY: they are what the kernels take, by value.
-unsafe impl DeviceRepr for BiasGelu {}
+#[repr(C)]
+pub(super) struct BiasResidual {
+    pub(super) bias: CUdeviceptr,
+    pub(super) residual: CUdeviceptr,
+}
+
+#[repr(C)]
+pub(super) struct Nothing(pub(super) u8);
+
+#[repr(C)]
+pub(super) struct BiasRotary {
+    bias: CUdeviceptr,
+    rotary: CUdeviceptr,
+    positions: CUdeviceptr,
+    table_positions: i32,
+}
+
+impl BiasRotary {
+    /// For the projection to what `attention` is given, of rows `x` `[total_tokens, hidden]`. Good for as long as that is.
+    pub(super) fn new(
+        attention: &VarlenAttention<'_>,
+        (x, dtype): (&Layout, DType),
+        bias: CUdeviceptr,
+        device: &CudaDevice,
+    ) -> Result<Self> {
+        let op = "attention";
+        attention.check_positions()?;
+        let (positions, total_tokens) = (
+            attention.rotary.positions(),
+            attention.cu_seqlens.total_tokens(),
+        );
+        // The kernel reads a position per row.
+        check_shape(op, "x", x, &[total_tokens, attention.num_heads * HEAD_DIM])?;
+        let (table, layout) = attention.rotary.table().storage_and_layout();
+        check_shape(op, "rotary", layout, &[2, positions, HEAD_DIM / 2])?;
+        let rotary = view::<f32>(op, "rotary", cuda(op, &table)?, layout)?;
+        let there = attention.cu_seqlens.on_device(device, dtype)?;
+        let stream = device.cuda_stream();
+        Ok(Self {
+            bias,
+            rotary: rotary.device_ptr(&stream).0,
+            positions: there.positions.device_ptr(&stream).0,
+            table_positions: positions as i32,
+        })
+    }
+}
+
+/// Names of structs that kernels take, and that they are those.
+macro_rules! arguments {
+    ($($then:ident $name:literal,)*) => { $(
+        // SAFETY: it is what kernels take, by value.
+        unsafe impl DeviceRepr for $then {}
+
+        impl Then for $then {
+            const NAME: &'static str = $name;
+        }
+    )* };
+}
+
+arguments! {
+    BiasGelu "bias_gelu_",
+    BiasPositiveGelu "bias_positive_gelu_",
+    BiasResidual "bias_residual_",
+    BiasRotary "bias_rotary_",
+    Nothing "",
+}
+
+// SAFETY: it is what kernels take, by value.
+unsafe impl<T> DeviceRepr for Unscaled<T> {}
 // SAFETY: as above.
-unsafe impl DeviceRepr for BiasRotary {}
+unsafe impl DeviceRepr for Scales {}
 
-impl Then for BiasGelu {
-    const NAME: &'static str = "gelu";
+impl<T: Format + Mapped> Factors for Unscaled<T> {
+    type Operand = T;
+    const NAME: &'static str = T::NAME;
 }
 
-impl Then for BiasRotary {
-    const NAME: &'static str = "rotary";
+impl Factors for Scales {
+    type Operand = u8;
+    const NAME: &'static str = "int8";
 }
 
-/// Whether [`linear`] can multiply rows of `inputs` numbers in `dtype` by weights of `outputs` rows on `device`.
+/// Whether [`linear`] is there, and the thing to use, for rows of `inputs` numbers in `dtype` of 16 bits and weights of
+/// `outputs` rows on `device`.
 pub(crate) fn has_linear(
     device: &CudaDevice,
     dtype: DType,
@@ -119,36 +227,38 @@ pub(crate) fn has_linear(
     Ok(fits && uses_machine_code(device.cuda_stream().context())?)
 }
 
-/// `[rows, outputs]`: `x` `[rows, inputs]` times `weight` `[outputs, inputs]` transposed, and what `then` says. See
-/// `hopper/linear.cu`.
-pub(crate) fn linear<T: Format, F: Then>(
+/// `[rows, outputs]`: `x` `[rows, inputs]` times `weight` `[outputs, inputs]` transposed, and what `then` says. `outputs` is a
+/// multiple of [`HEAD_DIM`]. See `hopper/linear.cu`.
+pub(super) fn linear<A: Factors, F: Then, Y: Format>(
     device: &CudaDevice,
-    x: &CudaView<'_, T>,
-    weight: &CudaView<'_, T>,
+    x: &CudaView<'_, A::Operand>,
+    weight: &CudaView<'_, A::Operand>,
+    factors: &A,
     then: &F,
     (rows, inputs, outputs): (usize, usize, usize),
-) -> Result<CudaSlice<T>> {
+) -> Result<CudaSlice<Y>> {
     /// A producer and two warpgroups that multiply.
     const THREADS: u32 = 3 * 128;
 
     // SAFETY: the kernel writes every element.
-    let mut y = unsafe { device.alloc::<T>(rows * outputs) }?;
+    let mut y = unsafe { device.alloc::<Y>(rows * outputs) }?;
     if rows == 0 {
         return Ok(y);
     }
     let stream = device.cuda_stream();
-    let name = format!("linear_bias_{}_{}", F::NAME, T::NAME);
+    let name = format!("linear_{}{}", F::NAME, A::NAME);
     let function = kernel(device, Module::HopperLinear, &name)?;
     let (x, _x_use) = x.device_ptr(&stream);
     let (weight, _weight_use) = weight.device_ptr(&stream);
-    let x = Map::new(T::DTYPE, x, (rows, inputs), 128)?;
-    let weight = Map::new(T::DTYPE, weight, (outputs, inputs), 128)?;
+    let x = Map::new::<A::Operand>(x, (rows, inputs), 128)?;
+    let weight = Map::new::<A::Operand>(weight, (outputs, inputs), 128)?;
     let multiprocessors = stream.context().attribute(SM_COUNT).w()? as u32;
     let (rows, inputs, outputs) = (rows as i32, inputs as i32, outputs as i32);
     let mut launch = stream.launch_builder(&function);
     launch
         .arg(&x)
         .arg(&weight)
+        .arg(factors)
         .arg(then)
         .arg(&mut y)
         .arg(&rows)
@@ -167,7 +277,7 @@ pub(crate) fn linear<T: Format, F: Then>(
 
 /// `[total_tokens, hidden]`: attention of `qkv` `[total_tokens, 3 * hidden]`, which has its bias and positions. See
 /// `hopper/attention.cu`.
-pub(crate) fn attention<T: Format>(
+pub(crate) fn attention<T: Format + Mapped>(
     device: &CudaDevice,
     qkv: &CudaSlice<T>,
     offsets: &CudaSlice<u32>,
@@ -184,7 +294,7 @@ pub(crate) fn attention<T: Format>(
     let name = format!("attention_{}", T::NAME);
     let function = kernel(device, Module::HopperAttention, &name)?;
     let (address, _use) = qkv.device_ptr(&stream);
-    let map = Map::new(T::DTYPE, address, (total_tokens, 3 * hidden), 64)?;
+    let map = Map::new::<T>(address, (total_tokens, 3 * hidden), 64)?;
     let heads = (hidden / HEAD_DIM) as u32;
     let hidden = hidden as i32;
     let mut launch = stream.launch_builder(&function);

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use candle_core::backend::BackendStorage;
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr, sys::CUdeviceptr};
+use candle_core::cuda_backend::{
+    CudaDType,
+    cudarc::driver::{CudaSlice, DevicePtr, sys::CUdeviceptr},
+};
 use candle_core::{
     CpuStorage, CudaDevice, CudaStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape,
     Storage, Tensor, bail,
 };
 
 use super::gemm::{Added, Blas, Product};
-use super::hopper::{self, BiasGelu, BiasRotary, Then};
+use super::hopper::{self, BiasGelu, BiasRotary, Mapped, Then, Unscaled};
 use super::{Format, Operand, for_format, view};
 use crate::cpu::check_shape;
 use crate::{VarlenAttention, bias_gelu_inplace};
@@ -65,34 +68,10 @@ impl GpuLinear {
     ) -> Result<Tensor> {
         let (_, hidden) = x.dims2()?;
         if hidden == attention.num_heads * hopper::HEAD_DIM && self.weight.dims()[0] == 3 * hidden {
+            let rows = (x.layout(), x.dtype());
             let device = x.device().as_cuda_device()?;
-            let there = attention.cu_seqlens.on_device(device, x.dtype())?;
-            let table = attention.rotary.table();
-            let (table, table_layout) = table.storage_and_layout();
-            let rotary = view::<f32>(
-                "attention",
-                "rotary",
-                cuda("attention", &table)?,
-                table_layout,
-            )?;
-            let stream = device.cuda_stream();
             let fused = self.fused(x, bias, |bias| {
-                attention.check_positions()?;
-                let dims = [2, attention.rotary.positions(), hopper::HEAD_DIM / 2];
-                check_shape("attention", "rotary", table_layout, &dims)?;
-                // The kernel reads a position per row.
-                check_shape(
-                    "attention",
-                    "x",
-                    x.layout(),
-                    &[attention.cu_seqlens.total_tokens(), hidden],
-                )?;
-                Ok(BiasRotary {
-                    bias,
-                    rotary: rotary.device_ptr(&stream).0,
-                    positions: there.positions.device_ptr(&stream).0,
-                    table_positions: attention.rotary.positions() as i32,
-                })
+                BiasRotary::new(attention, rows, bias, device)
             })?;
             if let Some(qkv) = fused {
                 return attention.forward_rotated(&qkv);
@@ -127,7 +106,7 @@ impl GpuLinear {
         Ok(Some(y))
     }
 
-    fn fused_in<T: Format, F: Then>(
+    fn fused_in<T: Format + Mapped, F: Then>(
         &self,
         device: &CudaDevice,
         x: &Tensor,
@@ -144,7 +123,14 @@ impl GpuLinear {
         let weight = view::<T>(op, "weight", cuda(op, &weight)?, weight_layout)?;
         let bias = view::<T>(op, "bias", cuda(op, &bias)?, bias_layout)?;
         let then = then(bias.device_ptr(&device.cuda_stream()).0)?;
-        let y = hopper::linear::<T, F>(device, &x, &weight, &then, (rows, inputs, outputs))?;
+        let y = hopper::linear::<_, _, T>(
+            device,
+            &x,
+            &weight,
+            &Unscaled::<T>::NEW,
+            &then,
+            (rows, inputs, outputs),
+        )?;
         Ok(tensor(y, device, (rows, outputs)))
     }
 
@@ -171,7 +157,7 @@ pub(crate) fn cuda<'a>(op: &str, storage: &'a Storage) -> Result<&'a CudaStorage
 }
 
 /// Wraps what a kernel made.
-pub(crate) fn tensor<T: Format>(
+pub(crate) fn tensor<T: CudaDType>(
     values: CudaSlice<T>,
     device: &CudaDevice,
     shape: impl Into<Shape>,

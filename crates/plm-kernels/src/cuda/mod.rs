@@ -6,6 +6,7 @@
 mod gemm;
 mod gpu;
 mod hopper;
+mod int8;
 mod linear;
 mod operand;
 mod pinned;
@@ -24,7 +25,8 @@ use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
 use candle_core::{CudaDevice, Result, bail};
 
 pub use gpu::{Gpu, is_out_of_memory};
-pub(crate) use hopper::attention as hopper_attention;
+pub(crate) use hopper::{Mapped, attention as hopper_attention};
+pub use int8::Int8Linear;
 pub use linear::GpuLinear;
 pub(crate) use linear::{cuda, tensor};
 pub(crate) use operand::{Format, Operand, check_vectors, for_format, view};
@@ -38,6 +40,7 @@ pub(crate) enum Module {
     EmbedTokens,
     HopperAttention,
     HopperLinear,
+    HopperQuantise,
     LayerNorm,
     SegmentMean,
     VarlenAttention,
@@ -73,6 +76,7 @@ impl Module {
             Self::EmbedTokens => compiled!("embed_tokens"),
             Self::HopperAttention => compiled!(for_hopper "attention"),
             Self::HopperLinear => compiled!(for_hopper "linear"),
+            Self::HopperQuantise => compiled!(for_hopper "quantise"),
             Self::LayerNorm => compiled!("layer_norm"),
             Self::SegmentMean => compiled!("segment_mean"),
             Self::VarlenAttention => compiled!("varlen_attention"),
@@ -139,7 +143,12 @@ fn load(context: &Arc<CudaContext>, module: Module) -> Result<Arc<CudaModule>> {
 
 /// Whether kernels are the machine code for Hopper.
 fn uses_machine_code(context: &CudaContext) -> Result<bool> {
-    Ok(context.compute_capability().w()? == (9, 0) && !cfg!(ptx_only))
+    Ok(has_machine_code(context.compute_capability().w()?))
+}
+
+/// Whether there is machine code for GPUs of this compute capability.
+fn has_machine_code(capability: (i32, i32)) -> bool {
+    capability == (9, 0) && !cfg!(ptx_only)
 }
 
 /// A grid of `blocks` by `rows_of_blocks` blocks of `threads` threads.

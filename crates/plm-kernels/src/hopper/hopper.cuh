@@ -144,7 +144,7 @@ template <int FEWER> __device__ inline void registers_give() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(FEWER));
 }
 
-// What an instruction writes to as text, and as operands: `"+f"(sums[i])` of each sum from `i` on.
+// What an instruction writes to as text, and as operands: `SUM(sums[i])` of each sum from `i` on.
 // clang-format off
 #define REGISTERS_32                                                                                                   \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "               \
@@ -162,19 +162,19 @@ template <int FEWER> __device__ inline void registers_give() {
   "%82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, "                   \
   "%101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, "                   \
   "%117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
-#define OPERANDS_8(i) \
-  "+f"(sums[i]), "+f"(sums[i + 1]), "+f"(sums[i + 2]), "+f"(sums[i + 3]), "+f"(sums[i + 4]), "+f"(sums[i + 5]), "+f"(sums[i + 6]), "+f"(sums[i + 7])
-#define OPERANDS_32(i) OPERANDS_8(i), OPERANDS_8(i + 8), OPERANDS_8(i + 16), OPERANDS_8(i + 24)
-#define OPERANDS_64(i) OPERANDS_32(i), OPERANDS_32(i + 32)
-#define OPERANDS_128(i) OPERANDS_64(i), OPERANDS_64(i + 64)
+#define OPERANDS_8(SUM, i) \
+  SUM(sums[i]), SUM(sums[i + 1]), SUM(sums[i + 2]), SUM(sums[i + 3]), SUM(sums[i + 4]), SUM(sums[i + 5]), SUM(sums[i + 6]), SUM(sums[i + 7])
+#define OPERANDS_32(SUM, i) OPERANDS_8(SUM, i), OPERANDS_8(SUM, i + 8), OPERANDS_8(SUM, i + 16), OPERANDS_8(SUM, i + 24)
+#define OPERANDS_64(SUM, i) OPERANDS_32(SUM, i), OPERANDS_32(SUM, i + 32)
+#define OPERANDS_128(SUM, i) OPERANDS_64(SUM, i), OPERANDS_64(SUM, i + 64)
 
-// sums[64 x N] = a[64 x 16] * b[N x 16] transposed, onto what is in `sums` if `keep`. Both operands are in shared memory. `NUMBERS`
+// sums[64 x N] = a[64 x K] * b[N x K] transposed, onto what is in `sums` if `keep`. Both operands are in shared memory. `NUMBERS`
 // are a thread's sums, `A`, `B` and `KEEP` the numbers of the operands behind them.
-#define MULTIPLY(NUMBERS, A, B, KEEP, SHAPE) \
-  static __device__ inline void multiply(float (&sums)[NUMBERS], uint64_t a, uint64_t b, bool keep) { \
+#define MULTIPLY(SUMS, SUM, NUMBERS, A, B, KEEP, SHAPE, FLAGS) \
+  static __device__ inline void multiply(SUMS (&sums)[NUMBERS], uint64_t a, uint64_t b, bool keep) { \
     asm volatile("{ .reg .pred keep; setp.ne.b32 keep, " KEEP ", 0;\n" \
-                 "wgmma.mma_async.sync.aligned." SHAPE " {" REGISTERS_##NUMBERS "}, " A ", " B ", keep, 1, 1, 0, 0; }" \
-                 : OPERANDS_##NUMBERS(0) \
+                 "wgmma.mma_async.sync.aligned." SHAPE " {" REGISTERS_##NUMBERS "}, " A ", " B ", keep" FLAGS "; }" \
+                 : OPERANDS_##NUMBERS(SUM, 0) \
                  : "l"(a), "l"(b), "r"(static_cast<int>(keep))); \
   }
 
@@ -182,7 +182,7 @@ template <int FEWER> __device__ inline void registers_give() {
 #define MULTIPLY_COLUMNS(SHAPE) \
   static __device__ inline void multiply_columns(float (&sums)[32], const uint32_t (&a)[4], uint64_t b) { \
     asm volatile("wgmma.mma_async.sync.aligned." SHAPE " {" REGISTERS_32 "}, {%32, %33, %34, %35}, %36, 1, 1, 1, 1;" \
-                 : OPERANDS_32(0) \
+                 : OPERANDS_32("+f", 0) \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b)); \
   }
 
@@ -191,12 +191,18 @@ template <typename T> struct Products;
 
 #define PRODUCTS_16_BIT(T, NAME) \
   template <> struct Products<T> { \
-    MULTIPLY(32, "%32", "%33", "%34", "m64n64k16.f32." NAME "." NAME) \
-    MULTIPLY(128, "%128", "%129", "%130", "m64n256k16.f32." NAME "." NAME) \
+    using Sum = float; \
+    MULTIPLY(float, "+f", 32, "%32", "%33", "%34", "m64n64k16.f32." NAME "." NAME, ", 1, 1, 0, 0") \
+    MULTIPLY(float, "+f", 128, "%128", "%129", "%130", "m64n256k16.f32." NAME "." NAME, ", 1, 1, 0, 0") \
     MULTIPLY_COLUMNS("m64n64k16.f32." NAME "." NAME) \
   };
 
 PRODUCTS_16_BIT(__half, "f16")
 PRODUCTS_16_BIT(__nv_bfloat16, "bf16")
+
+template <> struct Products<int8_t> {
+  using Sum = int;
+  MULTIPLY(int, "+r", 128, "%128", "%129", "%130", "m64n256k32.s32.s8.s8", "")
+};
 
 // clang-format on
