@@ -28,18 +28,12 @@ pub(crate) struct Int8Layers {
 
 #[derive(Debug)]
 struct Int8Layer {
-    qkv: Biased,
-    attention_output: Biased,
-    fc1: Biased,
+    qkv: Int8Linear,
+    attention_output: Int8Linear,
+    fc1: Int8Linear,
     /// What the columns of `fc2`'s inputs are multiplied by.
-    fc1_factors: Tensor,
-    fc2: Biased,
-}
-
-#[derive(Debug)]
-struct Biased {
-    linear: Int8Linear,
-    bias: Tensor,
+    factors: Tensor,
+    fc2: Int8Linear,
 }
 
 impl Int8Layers {
@@ -92,14 +86,10 @@ impl Int8Layers {
 
 impl Int8Layer {
     fn forward(&self, x: &Tensor, attention: &VarlenAttention<'_>) -> Result<Tensor> {
-        let Biased { linear, bias } = &self.qkv;
-        let attended = linear.forward_attention(x, bias, attention)?;
-        let Biased { linear, bias } = &self.attention_output;
-        let x = linear.forward_onto(x, &attended, bias)?;
-        let Biased { linear, bias } = &self.fc1;
-        let inner = linear.forward_positive_gelu(&x, bias, &self.fc1_factors)?;
-        let Biased { linear, bias } = &self.fc2;
-        linear.forward_onto(&x, &inner, bias)
+        let attended = self.qkv.forward_attention(x, attention)?;
+        let x = self.attention_output.forward_onto(x, &attended)?;
+        let inner = self.fc1.forward_positive_gelu(&x, &self.factors)?;
+        self.fc2.forward_onto(&x, &inner)
     }
 }
 
@@ -137,23 +127,13 @@ impl Fold<'_> {
             norm(&own.pp("LayerNorm"))?,
         )?;
         let [fc2, fc2_bias] = self.onto_stream(of(&own.pp("output.dense"), hidden, ffn)?)?;
-
-        let factors = factors(&fc1, &fc1_bias, &fc2)?;
-        // As they are multiplied by.
-        let rounded = factors.to_dtype(DType::BF16)?;
-        let factors = rounded.to_dtype(DType::F32)?;
-        let fc2 = Int8Linear::new(&fc2.broadcast_div(&factors)?, Int8Rows::Positive)?;
-        // Each input of fc2 is larger than GELU by the same number times its factor.
-        let shift = (fc2.weight()?.broadcast_mul(&factors)?.sum(1)? * Int8Linear::GELU_SHIFT)?;
+        let factors = factors(&fc1, &fc1_bias, &fc2)?.to_dtype(DType::BF16)?;
         Ok(Int8Layer {
-            qkv: Biased::new(Int8Linear::new(&qkv, normalised)?, &qkv_bias)?,
-            attention_output: Biased::new(
-                Int8Linear::new(&output, Int8Rows::Symmetric)?,
-                &output_bias,
-            )?,
-            fc1: Biased::new(Int8Linear::new(&fc1, normalised)?, &fc1_bias)?,
-            fc1_factors: rounded,
-            fc2: Biased::new(fc2, &(fc2_bias - shift)?)?,
+            qkv: Int8Linear::new(&qkv, &qkv_bias, normalised)?,
+            attention_output: Int8Linear::new(&output, &output_bias, Int8Rows::Symmetric)?,
+            fc1: Int8Linear::new(&fc1, &fc1_bias, normalised)?,
+            fc2: Int8Linear::behind_positive_gelu(&fc2, &fc2_bias, &factors)?,
+            factors,
         })
     }
 
@@ -175,13 +155,6 @@ impl Fold<'_> {
         let weight = self.rotation.t()?.matmul(&centred(&weight, 0)?)?;
         let bias = centred(&bias, 0)?.unsqueeze(0)?.matmul(self.rotation)?;
         Ok([weight, bias.squeeze(0)?])
-    }
-}
-
-impl Biased {
-    fn new(linear: Int8Linear, bias: &Tensor) -> Result<Self> {
-        let bias = bias.to_dtype(DType::BF16)?;
-        Ok(Self { linear, bias })
     }
 }
 

@@ -162,56 +162,43 @@ impl GpuLinear {
 }
 
 impl Int8Linear {
-    /// What [`forward_positive_gelu`](Self::forward_positive_gelu) adds to GELU.
-    pub const GELU_SHIFT: f64 = 0.17;
-
-    /// With `weight` `[outputs, inputs]`, which is on a GPU.
+    /// With `weight` `[outputs, inputs]` and `bias` `[outputs]`, which are on a GPU.
     ///
     /// # Errors
     /// Always: without the feature `cuda` no tensor is on a GPU.
-    pub fn new(_weight: &Tensor, _rows: Int8Rows) -> Result<Self> {
+    pub fn new(_weight: &Tensor, _bias: &Tensor, _rows: Int8Rows) -> Result<Self> {
         Err(Error::wrap(GpuError::NotBuilt))
     }
 
-    /// The weight `[outputs, inputs]` in f32, as it is multiplied by.
+    /// The same for rows that [`forward_positive_gelu`](Self::forward_positive_gelu) gave.
+    ///
+    /// # Errors
+    /// Always: without the feature `cuda` no tensor is on a GPU.
+    pub fn behind_positive_gelu(_weight: &Tensor, _bias: &Tensor, _by: &Tensor) -> Result<Self> {
+        Err(Error::wrap(GpuError::NotBuilt))
+    }
+
+    /// (GELU(`x` `[rows, inputs]` times the weight transposed + bias) + 0.17) times `factors` `[outputs]`.
     ///
     /// # Errors
     /// If the GPU fails; in a build without the feature `cuda` there is none.
-    pub fn weight(&self) -> Result<Tensor> {
+    pub fn forward_positive_gelu(&self, _x: &Tensor, _factors: &Tensor) -> Result<Tensor> {
         match self.0 {}
     }
 
-    /// (GELU(`x` `[rows, inputs]` times the weight transposed + `bias` `[outputs]`) + a shift) times `factors` `[outputs]`.
+    /// Attention of the projection of `x` by this weight and bias.
     ///
     /// # Errors
     /// If the GPU fails; in a build without the feature `cuda` there is none.
-    pub fn forward_positive_gelu(
-        &self,
-        _x: &Tensor,
-        _bias: &Tensor,
-        _factors: &Tensor,
-    ) -> Result<Tensor> {
+    pub fn forward_attention(&self, _x: &Tensor, _to: &VarlenAttention<'_>) -> Result<Tensor> {
         match self.0 {}
     }
 
-    /// Attention of the projection of `x` by this weight and `bias`.
+    /// `residual` `[rows, outputs]` + `x` `[rows, inputs]` times the weight transposed + bias.
     ///
     /// # Errors
     /// If the GPU fails; in a build without the feature `cuda` there is none.
-    pub fn forward_attention(
-        &self,
-        _x: &Tensor,
-        _bias: &Tensor,
-        _attention: &VarlenAttention<'_>,
-    ) -> Result<Tensor> {
-        match self.0 {}
-    }
-
-    /// `residual` `[rows, outputs]` + `x` `[rows, inputs]` times the weight transposed + `bias` `[outputs]`.
-    ///
-    /// # Errors
-    /// If the GPU fails; in a build without the feature `cuda` there is none.
-    pub fn forward_onto(&self, _residual: &Tensor, _x: &Tensor, _bias: &Tensor) -> Result<Tensor> {
+    pub fn forward_onto(&self, _residual: &Tensor, _x: &Tensor) -> Result<Tensor> {
         match self.0 {}
     }
 }

@@ -11,7 +11,7 @@ use super::stored::StoredTensor;
 use crate::Config;
 use crate::splitmix::SplitMix64;
 
-/// One in so many channels is an outlier: the residual stream is larger there, and so are layer norms' gains.
+/// One in so many channels is an outlier: what is added to the residual stream is ten times as large there.
 const OUTLIER_CHANNELS: u64 = 300;
 
 /// All tensors of a model with a language-model head. Matrices have a deviation of 1 / √(inputs), which keeps activations
@@ -37,14 +37,12 @@ pub(super) fn tensors(config: &Config, seed: u64) -> BTreeMap<String, StoredTens
                 _ => (1.0, 0.4),
             };
             let is_onto_stream = name.ends_with("output.dense.weight");
-            let is_gain = name.ends_with("LayerNorm.weight");
             let row: usize = shape[1..].iter().product();
             let bytes: Vec<u8> = (0..shape.iter().product())
                 .flat_map(|place: usize| {
                     let value = centre + deviation * random.unit();
                     let factor = match is_outlier.get(place / row) {
                         Some(true) if is_onto_stream => 10.0,
-                        Some(true) if is_gain => 4.0,
                         _ => 1.0,
                     };
                     (factor * value).to_le_bytes()

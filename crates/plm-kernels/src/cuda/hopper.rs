@@ -57,21 +57,49 @@ struct Map(sys::CUtensorMap);
 unsafe impl DeviceRepr for Map {}
 
 impl Map {
+    /// Of a matrix, in boxes of `box_rows` rows.
     fn new<T: Mapped>(address: CUdeviceptr, dims: (usize, usize), box_rows: u32) -> Result<Self> {
         let (rows, columns) = dims;
-        let size = size_of::<T>();
+        let row_bytes = (columns * size_of::<T>()) as u64;
+        Self::of::<T, 2>(
+            address,
+            [columns as u64, rows as u64],
+            &[row_bytes],
+            [128 / size_of::<T>() as u32, box_rows],
+        )
+    }
+
+    /// Of a matrix of weights, in boxes of 128 rows. Of each 32 rows, the tensor cores take those first whose products the first
+    /// two of a thread's 8 are, of each of the four threads: rows 0, 1, 8, 9, 16, 17, 24, 25, then 2, 3, 10, 11 and so on.
+    fn weights<T: Mapped>(address: CUdeviceptr, (rows, columns): (usize, usize)) -> Result<Self> {
+        let row_bytes = (columns * size_of::<T>()) as u64;
+        Self::of::<T, 5>(
+            address,
+            [columns as u64, 2, 4, 4, rows as u64 / 32],
+            &[row_bytes, 8 * row_bytes, 2 * row_bytes, 32 * row_bytes],
+            [128 / size_of::<T>() as u32, 2, 4, 4, 4],
+        )
+    }
+
+    fn of<T: Mapped, const RANK: usize>(
+        address: CUdeviceptr,
+        dims: [u64; RANK],
+        strides: &[u64],
+        box_dims: [u32; RANK],
+    ) -> Result<Self> {
         let mut map = MaybeUninit::uninit();
-        // SAFETY: the call reads two (or one) numbers of each list and writes the map; it does not touch the memory mapped.
+        // SAFETY: the call reads as many numbers of each list as there are dimensions (of `strides` one less) and writes the map;
+        // it does not touch the memory mapped.
         unsafe {
             sys::cuTensorMapEncodeTiled(
                 map.as_mut_ptr(),
                 T::DATA_TYPE,
-                2,
+                RANK as u32,
                 address as *mut c_void,
-                [columns as u64, rows as u64].as_ptr(),
-                [(columns * size) as u64].as_ptr(),
-                [(128 / size) as u32, box_rows].as_ptr(),
-                [1_u32, 1].as_ptr(),
+                dims.as_ptr(),
+                strides.as_ptr(),
+                box_dims.as_ptr(),
+                [1_u32; RANK].as_ptr(),
                 sys::CUtensorMapInterleave_enum::CU_TENSOR_MAP_INTERLEAVE_NONE,
                 sys::CUtensorMapSwizzle_enum::CU_TENSOR_MAP_SWIZZLE_128B,
                 sys::CUtensorMapL2promotion_enum::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
@@ -84,74 +112,84 @@ impl Map {
     }
 }
 
-/// What sums are multiplied by. As the kernels' structs of these names.
-pub(crate) trait Factors: DeviceRepr {
-    /// What is multiplied.
+/// What is multiplied, and what becomes of the sums before they are rounded. As the kernels' structs of these names.
+pub(super) trait Factors: DeviceRepr {
+    /// What rows consist of.
     type Operand: Mapped;
     const NAME: &'static str;
 }
 
-/// Products of 16-bit numbers.
+/// Products of 16-bit numbers, and the bias.
 #[repr(C)]
-pub(super) struct Unscaled<T> {
-    /// A struct of nothing has a byte in C++.
-    nothing: u8,
+pub(super) struct Bias<T> {
+    bias: CUdeviceptr,
     operand: PhantomData<T>,
 }
 
-impl<T> Unscaled<T> {
-    pub(super) const NEW: Self = Self {
-        nothing: 0,
-        operand: PhantomData,
-    };
+impl<T> Bias<T> {
+    pub(super) fn new(bias: CUdeviceptr) -> Self {
+        Self {
+            bias,
+            operand: PhantomData,
+        }
+    }
 }
 
-/// Products of 8-bit integers.
+/// Products of 8-bit integers with a scale for each row and output, and the bias.
 #[repr(C)]
-pub(super) struct Scales {
-    pub(super) rows: CUdeviceptr,
-    pub(super) outputs: CUdeviceptr,
+pub(super) struct Scales<const IS_SIGNED: bool> {
+    rows: CUdeviceptr,
+    outputs: CUdeviceptr,
+    bias: CUdeviceptr,
+}
+
+impl<const IS_SIGNED: bool> Scales<IS_SIGNED> {
+    /// With the scales of rows and of outputs, for rows of signed or of unsigned integers.
+    pub(super) fn new(rows: CUdeviceptr, outputs: CUdeviceptr, bias: CUdeviceptr) -> Self {
+        Self {
+            rows,
+            outputs,
+            bias,
+        }
+    }
 }
 
 /// What follows a product. As the kernels' structs of these names.
-pub(crate) trait Then: DeviceRepr {
+pub(super) trait Then: DeviceRepr {
     const NAME: &'static str;
 }
 
+/// A struct of nothing has a byte in C++.
 #[repr(C)]
-pub(super) struct BiasGelu {
-    pub(super) bias: CUdeviceptr,
-}
+#[derive(Default)]
+pub(super) struct Gelu(u8);
 
 #[repr(C)]
-pub(super) struct BiasPositiveGelu {
-    pub(super) bias: CUdeviceptr,
+#[derive(Default)]
+pub(super) struct Nothing(u8);
+
+#[repr(C)]
+pub(super) struct PositiveGelu {
     pub(super) factors: CUdeviceptr,
 }
 
 #[repr(C)]
-pub(super) struct BiasResidual {
-    pub(super) bias: CUdeviceptr,
+pub(super) struct Residual {
     pub(super) residual: CUdeviceptr,
 }
 
 #[repr(C)]
-pub(super) struct Nothing(pub(super) u8);
-
-#[repr(C)]
-pub(super) struct BiasRotary {
-    bias: CUdeviceptr,
+pub(super) struct Rotary {
     rotary: CUdeviceptr,
     positions: CUdeviceptr,
     table_positions: i32,
 }
 
-impl BiasRotary {
+impl Rotary {
     /// For the projection to what `attention` is given, of rows `x` `[total_tokens, hidden]`. Good for as long as that is.
     pub(super) fn new(
         attention: &VarlenAttention<'_>,
         (x, dtype): (&Layout, DType),
-        bias: CUdeviceptr,
         device: &CudaDevice,
     ) -> Result<Self> {
         let op = "attention";
@@ -168,7 +206,6 @@ impl BiasRotary {
         let there = attention.cu_seqlens.on_device(device, dtype)?;
         let stream = device.cuda_stream();
         Ok(Self {
-            bias,
             rotary: rotary.device_ptr(&stream).0,
             positions: there.positions.device_ptr(&stream).0,
             table_positions: positions as i32,
@@ -189,26 +226,26 @@ macro_rules! arguments {
 }
 
 arguments! {
-    BiasGelu "bias_gelu_",
-    BiasPositiveGelu "bias_positive_gelu_",
-    BiasResidual "bias_residual_",
-    BiasRotary "bias_rotary_",
-    Nothing "",
+    Gelu "gelu",
+    Nothing "nothing",
+    PositiveGelu "positive_gelu",
+    Residual "residual",
+    Rotary "rotary",
 }
 
 // SAFETY: it is what kernels take, by value.
-unsafe impl<T> DeviceRepr for Unscaled<T> {}
+unsafe impl<T> DeviceRepr for Bias<T> {}
 // SAFETY: as above.
-unsafe impl DeviceRepr for Scales {}
+unsafe impl<const IS_SIGNED: bool> DeviceRepr for Scales<IS_SIGNED> {}
 
-impl<T: Format + Mapped> Factors for Unscaled<T> {
+impl<T: Format + Mapped> Factors for Bias<T> {
     type Operand = T;
     const NAME: &'static str = T::NAME;
 }
 
-impl Factors for Scales {
+impl<const IS_SIGNED: bool> Factors for Scales<IS_SIGNED> {
     type Operand = u8;
-    const NAME: &'static str = "int8";
+    const NAME: &'static str = if IS_SIGNED { "int8" } else { "uint8" };
 }
 
 /// Whether [`linear`] is there, and the thing to use, for rows of `inputs` numbers in `dtype` of 16 bits and weights of
@@ -227,7 +264,7 @@ pub(crate) fn has_linear(
     Ok(fits && uses_machine_code(device.cuda_stream().context())?)
 }
 
-/// `[rows, outputs]`: `x` `[rows, inputs]` times `weight` `[outputs, inputs]` transposed, and what `then` says. `outputs` is a
+/// `[rows, outputs]`: `x` `[rows, inputs]` times `weight` `[outputs, inputs]` transposed, and what `factors` and `then` say. `outputs` is a
 /// multiple of [`HEAD_DIM`]. See `hopper/linear.cu`.
 pub(super) fn linear<A: Factors, F: Then, Y: Format>(
     device: &CudaDevice,
@@ -246,12 +283,12 @@ pub(super) fn linear<A: Factors, F: Then, Y: Format>(
         return Ok(y);
     }
     let stream = device.cuda_stream();
-    let name = format!("linear_{}{}", F::NAME, A::NAME);
+    let name = format!("linear_{}_{}", F::NAME, A::NAME);
     let function = kernel(device, Module::HopperLinear, &name)?;
     let (x, _x_use) = x.device_ptr(&stream);
     let (weight, _weight_use) = weight.device_ptr(&stream);
     let x = Map::new::<A::Operand>(x, (rows, inputs), 128)?;
-    let weight = Map::new::<A::Operand>(weight, (outputs, inputs), 128)?;
+    let weight = Map::weights::<A::Operand>(weight, (outputs, inputs))?;
     let multiprocessors = stream.context().attribute(SM_COUNT).w()? as u32;
     let (rows, inputs, outputs) = (rows as i32, inputs as i32, outputs as i32);
     let mut launch = stream.launch_builder(&function);

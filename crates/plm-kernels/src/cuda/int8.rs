@@ -10,162 +10,167 @@ use candle_core::cuda_backend::cudarc::driver::{
 use candle_core::{DType, Result, Tensor, bail};
 use half::bf16;
 
-use super::hopper::{self, BiasPositiveGelu, BiasResidual, BiasRotary, Nothing, Scales, Then};
+use super::hopper::{self, Nothing, PositiveGelu, Residual, Rotary, Scales, Then};
 use super::{Format, Module, cuda, kernel, launch_config, tensor, uses_machine_code, view};
 use crate::VarlenAttention;
 use crate::cpu::check_shape;
 use crate::gpu::Int8Rows;
 
-/// A matrix of weights on a Hopper as 8-bit integers with a scale per output, to multiply rows by that become such integers
-/// first, with a scale per row. Tensors between products are bf16, sums whole numbers.
+/// A matrix of weights on a Hopper as 8-bit integers with a scale per output, and a bias, to multiply rows by that become such
+/// integers first, with a scale per row. Tensors between products are bf16, sums whole numbers.
 #[derive(Clone, Debug)]
 pub struct Int8Linear {
-    /// `[outputs, inputs]`: the integers' bytes.
+    /// `[outputs, inputs]`: from -127 to 127, by their bytes.
     integers: Tensor,
-    /// `[2, outputs]`: scales, and what rows' zero points add to the sums, scaled.
-    factors: Tensor,
-    rows: Int8Rows,
+    /// `[outputs]`.
+    scales: Tensor,
+    /// `[outputs]`.
+    bias: Tensor,
+    rows: Rows,
 }
 
-impl Int8Rows {
+/// What rows become integers as.
+#[derive(Clone, Copy, Debug)]
+enum Rows {
+    Any(Int8Rows),
+    /// From 0 to 255, by the row's largest number.
+    Positive,
+}
+
+impl Rows {
+    /// As the kernels call it.
     fn name(self) -> &'static str {
         match self {
-            Self::Symmetric => "symmetric",
-            Self::Normalised { .. } => "normalised",
+            Self::Any(Int8Rows::Symmetric) => "symmetric",
+            Self::Any(Int8Rows::Normalised { .. }) => "normalised",
             Self::Positive => "positive",
-        }
-    }
-
-    /// The number that the integer 0 stands for, in units of a row's scale.
-    fn zero_point(self) -> f64 {
-        match self {
-            Self::Symmetric | Self::Normalised { .. } => 0.0,
-            Self::Positive => 128.0,
         }
     }
 }
 
 impl Int8Linear {
     /// What [`forward_positive_gelu`](Self::forward_positive_gelu) adds to GELU: more than the least it can be.
-    pub const GELU_SHIFT: f64 = 0.17;
+    const GELU_SHIFT: f64 = 0.17;
 
-    /// With `weight` `[outputs, inputs]`, f32 and on a GPU, for rows that become integers as `rows` says. `outputs` is a
-    /// multiple of 64 and `inputs` of 16.
+    /// With `weight` `[outputs, inputs]` and `bias` `[outputs]`, f32 and on a GPU, for rows that become integers as `rows`
+    /// says. `outputs` is a multiple of 64 and `inputs` of 16.
     ///
     /// # Errors
     /// If shapes, formats or devices do not fit, or the GPU is no Hopper.
-    pub fn new(weight: &Tensor, rows: Int8Rows) -> Result<Self> {
+    pub fn new(weight: &Tensor, bias: &Tensor, rows: Int8Rows) -> Result<Self> {
+        Self::for_rows(weight, bias, Rows::Any(rows))
+    }
+
+    /// The same for rows that [`forward_positive_gelu`](Self::forward_positive_gelu) of another gave, with `factors` `[inputs]`:
+    /// the product is that of GELU alone.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new).
+    pub fn behind_positive_gelu(weight: &Tensor, bias: &Tensor, factors: &Tensor) -> Result<Self> {
+        let factors = factors.to_dtype(DType::F32)?;
+        let weight = weight.broadcast_div(&factors)?;
+        let mut linear = Self::for_rows(&weight, bias, Rows::Positive)?;
+        // What the shift adds, by the weights as they are multiplied.
+        let shifts = numbers(&linear.integers)?.broadcast_mul(&factors)?.sum(1)?;
+        linear.bias = (bias - (shifts.mul(&linear.scales)? * Self::GELU_SHIFT)?)?;
+        Ok(linear)
+    }
+
+    fn for_rows(weight: &Tensor, bias: &Tensor, rows: Rows) -> Result<Self> {
+        let op = "int8";
         let (outputs, inputs) = weight.dims2()?;
         let device = weight.device().as_cuda_device()?;
+        check_shape(op, "bias", bias.layout(), &[outputs])?;
         if !outputs.is_multiple_of(hopper::HEAD_DIM) || !inputs.is_multiple_of(16) {
-            bail!("int8: there is no kernel for {inputs} inputs and {outputs} outputs");
+            bail!("{op}: there is no kernel for {inputs} inputs and {outputs} outputs");
         }
         if !uses_machine_code(device.cuda_stream().context())? {
-            bail!("int8: there are kernels for Hopper only");
+            bail!("{op}: there are kernels for Hopper only");
         }
-        let (integers, scales) = quantise::<f32>(weight, Int8Rows::Symmetric)?;
-        let scales = tensor(scales, device, outputs);
-        let sums = numbers(&integers)?.sum(1)?;
-        let offsets = (sums * rows.zero_point())?.mul(&scales)?;
+        let (integers, scales) = quantise::<f32>(weight, Rows::Any(Int8Rows::Symmetric))?;
         Ok(Self {
             integers,
-            factors: Tensor::stack(&[&scales, &offsets], 0)?,
+            scales: tensor(scales, device, outputs),
+            bias: bias.clone(),
             rows,
         })
     }
 
-    /// The weight `[outputs, inputs]` in f32, as it is multiplied by.
-    ///
-    /// # Errors
-    /// If the device fails.
-    pub fn weight(&self) -> Result<Tensor> {
-        numbers(&self.integers)?.broadcast_mul(&self.factors.get(0)?.unsqueeze(1)?)
-    }
-
-    /// (GELU(`x` `[rows, inputs]` times the weight transposed + `bias` `[outputs]`) + [`GELU_SHIFT`](Self::GELU_SHIFT)) times
-    /// `factors` `[outputs]`: `[rows, outputs]`, none negative where no factor is.
+    /// (GELU(`x` `[rows, inputs]` times the weight transposed + bias) + 0.17) times `factors` `[outputs]`, which are bf16 and
+    /// positive: `[rows, outputs]`, all of it positive. For [`behind_positive_gelu`](Self::behind_positive_gelu).
     ///
     /// # Errors
     /// If shapes, formats or devices do not fit.
-    pub fn forward_positive_gelu(
-        &self,
-        x: &Tensor,
-        bias: &Tensor,
-        factors: &Tensor,
-    ) -> Result<Tensor> {
-        let (bias, factors) = (self.per_output(bias)?, self.per_output(factors)?);
-        self.multiply(x, &BiasPositiveGelu { bias, factors })
+    pub fn forward_positive_gelu(&self, x: &Tensor, factors: &Tensor) -> Result<Tensor> {
+        let outputs = self.integers.dims()[0];
+        let factors = address::<bf16>("factors", factors, &[outputs], x)?;
+        self.multiply(x, &PositiveGelu { factors })
     }
 
-    /// `attention` of the projection of `x` `[total_tokens, hidden]` by this weight `[3 * hidden, hidden]` and `bias`
-    /// `[3 * hidden]`: `[total_tokens, hidden]`.
+    /// `attention` of the projection of `x` `[total_tokens, hidden]` by this weight `[3 * hidden, hidden]` and bias:
+    /// `[total_tokens, hidden]`.
     ///
     /// # Errors
     /// Those of [`VarlenAttention::forward`].
-    pub fn forward_attention(
-        &self,
-        x: &Tensor,
-        bias: &Tensor,
-        attention: &VarlenAttention<'_>,
-    ) -> Result<Tensor> {
+    pub fn forward_attention(&self, x: &Tensor, attention: &VarlenAttention<'_>) -> Result<Tensor> {
         let (outputs, hidden) = self.integers.dims2()?;
-        if outputs != 3 * hidden || hidden != attention.num_heads * hopper::HEAD_DIM {
-            return attention.forward(&self.multiply(x, &Nothing(0))?, bias);
-        }
         let device = x.device().as_cuda_device()?;
-        let rows = (x.layout(), x.dtype());
-        let then = BiasRotary::new(attention, rows, self.per_output(bias)?, device)?;
-        attention.forward_rotated(&self.multiply(x, &then)?)
+        if outputs == 3 * hidden && hidden == attention.num_heads * hopper::HEAD_DIM {
+            let then = Rotary::new(attention, (x.layout(), x.dtype()), device)?;
+            return attention.forward_rotated(&self.multiply(x, &then)?);
+        }
+        let no_bias = Tensor::zeros(outputs, DType::BF16, x.device())?;
+        attention.forward(&self.multiply(x, &Nothing::default())?, &no_bias)
     }
 
-    /// `residual` `[rows, outputs]` + `x` `[rows, inputs]` times the weight transposed + `bias` `[outputs]`.
+    /// `residual` `[rows, outputs]` + `x` `[rows, inputs]` times the weight transposed + bias.
     ///
     /// # Errors
     /// If shapes, formats or devices do not fit.
-    pub fn forward_onto(&self, residual: &Tensor, x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    pub fn forward_onto(&self, residual: &Tensor, x: &Tensor) -> Result<Tensor> {
         let dims = [x.dims2()?.0, self.integers.dims()[0]];
-        let then = BiasResidual {
-            bias: self.per_output(bias)?,
-            residual: address("residual", residual, &dims, x)?,
-        };
-        self.multiply(x, &then)
-    }
-
-    /// Where the numbers of `operand` `[outputs]` are.
-    fn per_output(&self, operand: &Tensor) -> Result<CUdeviceptr> {
-        let outputs = self.integers.dims()[0];
-        address("an operand", operand, &[outputs], &self.integers)
+        let residual = address::<bf16>("residual", residual, &dims, x)?;
+        self.multiply(x, &Residual { residual })
     }
 
     fn multiply<F: Then>(&self, x: &Tensor, then: &F) -> Result<Tensor> {
         let op = "int8";
-        let (rows, inputs) = x.dims2()?;
-        let outputs = self.integers.dims()[0];
-        check_shape(op, "x", x.layout(), &[rows, self.integers.dims()[1]])?;
+        let (outputs, inputs) = self.integers.dims2()?;
+        let rows = x.dims2()?.0;
+        check_shape(op, "x", x.layout(), &[rows, inputs])?;
         let device = x.device().as_cuda_device()?;
-        let stream = device.cuda_stream();
         let (row_integers, row_scales) = quantise::<bf16>(x, self.rows)?;
+        let row_scales = row_scales.device_ptr(&device.cuda_stream()).0;
+        let [scales, bias] =
+            [&self.scales, &self.bias].map(|each| address::<f32>("weights", each, &[outputs], x));
+        let (scales, bias) = (scales?, bias?);
         let (x, x_layout) = row_integers.storage_and_layout();
         let (weight, weight_layout) = self.integers.storage_and_layout();
-        let scales = Scales {
-            rows: row_scales.device_ptr(&stream).0,
-            outputs: address("factors", &self.factors, &[2, outputs], &row_integers)?,
-        };
-        let y = hopper::linear::<_, _, bf16>(
-            device,
-            &view::<u8>(op, "x", cuda(op, &x)?, x_layout)?,
-            &view::<u8>(op, "weight", cuda(op, &weight)?, weight_layout)?,
-            &scales,
-            then,
-            (rows, inputs, outputs),
-        )?;
+        let x = view::<u8>(op, "x", cuda(op, &x)?, x_layout)?;
+        let weight = view::<u8>(op, "weight", cuda(op, &weight)?, weight_layout)?;
+        let dims = (rows, inputs, outputs);
+        let y: CudaSlice<bf16> = match self.rows {
+            Rows::Any(_) => {
+                let scales = Scales::<true>::new(row_scales, scales, bias);
+                hopper::linear(device, &x, &weight, &scales, then, dims)
+            }
+            Rows::Positive => {
+                let scales = Scales::<false>::new(row_scales, scales, bias);
+                hopper::linear(device, &x, &weight, &scales, then, dims)
+            }
+        }?;
         Ok(tensor(y, device, (rows, outputs)))
     }
 }
 
 /// Where the numbers of `operand` are, which must be contiguous, of `dims`, and on the device of `other`. They are there for as
 /// long as it is.
-fn address(what: &str, operand: &Tensor, dims: &[usize], other: &Tensor) -> Result<CUdeviceptr> {
+fn address<T: Format>(
+    what: &str,
+    operand: &Tensor,
+    dims: &[usize],
+    other: &Tensor,
+) -> Result<CUdeviceptr> {
     let op = "int8";
     check_shape(op, what, operand.layout(), dims)?;
     let stream = other.device().as_cuda_device()?.cuda_stream();
@@ -174,21 +179,10 @@ fn address(what: &str, operand: &Tensor, dims: &[usize], other: &Tensor) -> Resu
     if !Arc::ptr_eq(&storage.device().cuda_stream(), &stream) {
         bail!("{op}: {what} is of another device, or of the same opened another time");
     }
-    Ok(match operand.dtype() {
-        DType::F32 => {
-            view::<f32>(op, what, storage, layout)?
-                .device_ptr(&stream)
-                .0
-        }
-        _ => {
-            view::<bf16>(op, what, storage, layout)?
-                .device_ptr(&stream)
-                .0
-        }
-    })
+    Ok(view::<T>(op, what, storage, layout)?.device_ptr(&stream).0)
 }
 
-/// What bytes stand for, as f32.
+/// What the bytes of integers from -127 to 127 stand for, as f32.
 fn numbers(integers: &Tensor) -> Result<Tensor> {
     let bytes = integers.to_dtype(DType::F32)?;
     let beyond = bytes.ge(128.0)?.to_dtype(DType::F32)?;
@@ -196,7 +190,7 @@ fn numbers(integers: &Tensor) -> Result<Tensor> {
 }
 
 /// The rows of `x` `[rows, width]` as 8-bit integers, by their bytes, and their scales.
-fn quantise<T: Format>(x: &Tensor, rows: Int8Rows) -> Result<(Tensor, CudaSlice<f32>)> {
+fn quantise<T: Format>(x: &Tensor, rows: Rows) -> Result<(Tensor, CudaSlice<f32>)> {
     let op = "quantise";
     let (count, width) = x.dims2()?;
     let device = x.device().as_cuda_device()?;
@@ -218,8 +212,8 @@ fn quantise<T: Format>(x: &Tensor, rows: Int8Rows) -> Result<(Tensor, CudaSlice<
         let function = kernel(device, Module::HopperQuantise, &name)?;
         let stream = device.cuda_stream();
         let eps = match rows {
-            Int8Rows::Normalised { eps } => eps,
-            Int8Rows::Symmetric | Int8Rows::Positive => 0.0,
+            Rows::Any(Int8Rows::Normalised { eps }) => eps,
+            Rows::Any(Int8Rows::Symmetric) | Rows::Positive => 0.0,
         };
         let width = width as i32;
         let mut launch = stream.launch_builder(&function);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::{
     CudaDType,
-    cudarc::driver::{CudaSlice, DevicePtr, sys::CUdeviceptr},
+    cudarc::driver::{CudaSlice, DevicePtr},
 };
 use candle_core::{
     CpuStorage, CudaDevice, CudaStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape,
@@ -13,7 +13,7 @@ use candle_core::{
 };
 
 use super::gemm::{Added, Blas, Product};
-use super::hopper::{self, BiasGelu, BiasRotary, Mapped, Then, Unscaled};
+use super::hopper::{self, Bias, Gelu, Mapped, Rotary, Then};
 use super::{Format, Operand, for_format, view};
 use crate::cpu::check_shape;
 use crate::{VarlenAttention, bias_gelu_inplace};
@@ -46,8 +46,7 @@ impl GpuLinear {
     /// # Errors
     /// If shapes, formats or devices do not fit.
     pub fn forward_gelu(&self, x: &Tensor, bias: &Tensor) -> Result<Tensor> {
-        let fused = self.fused(x, bias, |bias| Ok(BiasGelu { bias }))?;
-        if let Some(y) = fused {
+        if let Some(y) = self.fused(x, bias, || Ok(Gelu::default()))? {
             return Ok(y);
         }
         let y = self.forward(x)?;
@@ -70,9 +69,7 @@ impl GpuLinear {
         if hidden == attention.num_heads * hopper::HEAD_DIM && self.weight.dims()[0] == 3 * hidden {
             let rows = (x.layout(), x.dtype());
             let device = x.device().as_cuda_device()?;
-            let fused = self.fused(x, bias, |bias| {
-                BiasRotary::new(attention, rows, bias, device)
-            })?;
+            let fused = self.fused(x, bias, || Rotary::new(attention, rows, device))?;
             if let Some(qkv) = fused {
                 return attention.forward_rotated(&qkv);
             }
@@ -80,12 +77,12 @@ impl GpuLinear {
         attention.forward(&self.forward(x)?, bias)
     }
 
-    /// The product and what `then` makes of the bias in one kernel, if there is one for these operands.
+    /// The product, the bias and what `then` says in one kernel, if there is one for these operands.
     fn fused<F: Then>(
         &self,
         x: &Tensor,
         bias: &Tensor,
-        then: impl FnOnce(CUdeviceptr) -> Result<F>,
+        then: impl FnOnce() -> Result<F>,
     ) -> Result<Option<Tensor>> {
         let op = "linear";
         let device = x.device().as_cuda_device()?.clone();
@@ -111,7 +108,7 @@ impl GpuLinear {
         device: &CudaDevice,
         x: &Tensor,
         bias: &Tensor,
-        then: impl FnOnce(CUdeviceptr) -> Result<F>,
+        then: impl FnOnce() -> Result<F>,
     ) -> Result<Tensor> {
         let op = "linear";
         let (outputs, inputs) = self.weight.dims2()?;
@@ -122,13 +119,13 @@ impl GpuLinear {
         let x = view::<T>(op, "x", cuda(op, &x)?, x_layout)?;
         let weight = view::<T>(op, "weight", cuda(op, &weight)?, weight_layout)?;
         let bias = view::<T>(op, "bias", cuda(op, &bias)?, bias_layout)?;
-        let then = then(bias.device_ptr(&device.cuda_stream()).0)?;
+        let bias = Bias::<T>::new(bias.device_ptr(&device.cuda_stream()).0);
         let y = hopper::linear::<_, _, T>(
             device,
             &x,
             &weight,
-            &Unscaled::<T>::NEW,
-            &then,
+            &bias,
+            &then()?,
             (rows, inputs, outputs),
         )?;
         Ok(tensor(y, device, (rows, outputs)))

@@ -19,9 +19,12 @@ __device__ inline float exp2_of(float x) {
 }
 
 // Of a `pack`.
-template <typename T> __device__ inline float2 unpack(uint32_t pair) {
-  const Vec<T, 2> both = *reinterpret_cast<const Vec<T, 2> *>(&pair);
-  return {to_f32(both.values[0]), to_f32(both.values[1])};
+template <typename T> __device__ inline float2 unpack(uint32_t pair);
+template <> __device__ inline float2 unpack<__half>(uint32_t pair) {
+  return __half22float2(*reinterpret_cast<const __half2 *>(&pair));
+}
+template <> __device__ inline float2 unpack<__nv_bfloat16>(uint32_t pair) {
+  return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000)};
 }
 
 // The sums of a product lie so that of each 8 columns a row's four threads hold two each. This exchanges four pairs, of 32
@@ -106,12 +109,12 @@ __device__ inline void copy_box(void *to, const CUtensorMap &map, uint64_t *barr
                : "memory");
 }
 
-// The same, to the same place of every block in `blocks` (a bit each), whose barriers at that place are told.
-__device__ inline void copy_box_to_all(void *to, const CUtensorMap &map, uint64_t *barrier, int x, int y,
-                                       uint16_t blocks) {
-  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%4, %5}], [%2], %3;" ::"r"(
+// The box of a `map` of five dimensions at (`x`, 0, 0, 0, `y`), to the same place of every block in `blocks` (a bit each), whose
+// barriers at that place are told.
+__device__ inline void copy_rows_to_all(void *to, const CUtensorMap &map, uint64_t *barrier, int x, int y, uint16_t blocks) {
+  asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%4, %6, %6, %6, %5}], [%2], %3;" ::"r"(
                    shared_address(to)),
-               "l"(&map), "r"(shared_address(barrier)), "h"(blocks), "r"(x), "r"(y)
+               "l"(&map), "r"(shared_address(barrier)), "h"(blocks), "r"(x), "r"(y), "r"(0)
                : "memory");
 }
 
@@ -203,6 +206,12 @@ PRODUCTS_16_BIT(__nv_bfloat16, "bf16")
 template <> struct Products<int8_t> {
   using Sum = int;
   MULTIPLY(int, "+r", 128, "%128", "%129", "%130", "m64n256k32.s32.s8.s8", "")
+};
+
+// By signed integers.
+template <> struct Products<uint8_t> {
+  using Sum = int;
+  MULTIPLY(int, "+r", 128, "%128", "%129", "%130", "m64n256k32.s32.u8.s8", "")
 };
 
 // clang-format on

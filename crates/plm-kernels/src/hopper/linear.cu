@@ -1,18 +1,21 @@
-// Products of rows with a matrix of weights and what follows them, in one kernel for Hopper:
+// Products of rows with a matrix of weights, their bias, and what follows them, in one kernel for Hopper:
 //
-// - bias and exact GELU (the first feed-forward projection),
-// - bias, query scale and rotary positions (the fused query-key-value projection).
+// - exact GELU (the first feed-forward projection),
+// - query scale and rotary positions (the fused query-key-value projection).
 //
 // Operands are of 16 bits, or 8-bit integers with a scale for each row of `x` and of the weights; with those also
 //
-// - bias, exact GELU, a shift and a factor per output, so that what is quantised next is positive and alike in all columns,
-// - bias and the residual stream (the other two projections),
+// - exact GELU, a shift and a factor per output, so that what is quantised next is positive and alike in all columns,
+// - the residual stream (the other two projections),
 // - nothing.
 //
 // Two blocks of a cluster compute 128 rows each by the same 256 outputs. One thread of each keeps the copy engine busy (its
 // own rows, and one half of the weights for both blocks), and two warpgroups multiply 64 rows each. The grid is as large as
-// the GPU and goes over all tiles. A warpgroup rounds a finished tile and begins to multiply the next; what follows the
-// product is done piece by piece while the tensor cores work.
+// the GPU and goes over all tiles. A warpgroup adds the bias to a finished tile, rounds it and begins to multiply the next; what
+// follows the product is done piece by piece while the tensor cores work.
+//
+// Of each 8 columns of a product a row's four threads get two each. So that a thread has 8 neighbours of each 32 outputs, the
+// copy engine lays the weights' rows in shared memory in that order.
 //
 // Sums run over the inputs in one order, in f32 (of 8-bit integers in whole numbers), whatever the number of rows: a row's bits
 // depend on that row alone.
@@ -30,12 +33,13 @@ constexpr int THREADS = WARPGROUP * (1 + CONSUMERS);
 // Row tiles that the GPU works on side by side, so that what is read of both operands at a time fits the L2 cache.
 constexpr int ROW_TILES_TOGETHER = 8;
 constexpr int HEAD_DIM = 64;
-// What follows a product is done in pieces, each of one row of a thread and half the columns of a head: of each half of the
-// head, one half, so that the partners of a rotation are together.
-constexpr int PIECES = 2 * OUTPUTS / (HEAD_DIM / 2);
-constexpr int BLOCKS = HEAD_DIM / 2 / 8; // of 8 columns, of a piece
-// Between two steps of the product.
-template <typename T> constexpr int PIECES_PER_STEP = sizeof(T) == 1 ? 2 : 1;
+// What follows a product is done in pieces, each of one row of a thread and one head.
+constexpr int PIECES = 2 * OUTPUTS / HEAD_DIM;
+constexpr int VECTOR = 8;    // neighbouring outputs of a thread
+constexpr int BETWEEN = 32;  // from one of its vectors to the next
+// A piece after so many steps of the product.
+template <typename X> constexpr int STEPS_PER_PIECE = sizeof(X) == 1 ? 1 : 2;
+template <typename X> constexpr int LEAST_STEPS = PIECES * STEPS_PER_PIECE<X>;
 
 // Inputs that are multiplied per step.
 template <typename T> constexpr int INPUTS = STEP_BYTES / sizeof(T);
@@ -54,8 +58,8 @@ template <typename T> struct Shared {
 struct Shape {
   int rows, inputs, outputs;
 
-  // Inputs that are multiplied: enough for a step per piece, or pieces. Behind the last of its inputs a row reads as zeros.
-  template <typename X> __device__ int multiplied() const { return max(inputs, PIECES / PIECES_PER_STEP<X> * INPUTS<X>); }
+  // Inputs that are multiplied: enough for the pieces. Behind the last of its inputs a row reads as zeros.
+  template <typename X> __device__ int multiplied() const { return max(inputs, LEAST_STEPS<X> * INPUTS<X>); }
 };
 
 // Where in the list of stages a thread is, and which time around.
@@ -91,202 +95,213 @@ struct Tile {
   }
 };
 
-// x * (1 + erf(x / sqrt(2))) / 2 to within 1e-6: max(x, 0) - |x| * tail(|x|), where the base-2 logarithm of the normal
-// distribution's tail is nearly a polynomial.
-__device__ inline float gelu(float x) {
+// x * (1 + erf(x / sqrt(2))) / 2 to within 1e-6, of each: max(x, 0) - |x| * tail(|x|), where the base-2 logarithm of the normal
+// distribution's tail is nearly a polynomial. Step by step for all, so that none waits for its own last step.
+__device__ inline void gelu(float (&values)[VECTOR]) {
   constexpr float P[6] = {-1.000037670135498f,   -1.1507878303527832f,  -0.45999258756637573f,
                           -0.05182723328471184f, 0.007084488403052092f, -0.0004732979869004339f};
-  const float magnitude = fabsf(x);
-  float exponent = P[5];
+  float exponents[VECTOR];
 #pragma unroll
-  for (int i = 4; i >= 0; --i) {
-    exponent = fmaf(exponent, magnitude, P[i]);
+  for (int i = 0; i < VECTOR; ++i) {
+    exponents[i] = P[5];
   }
-  return fmaf(-magnitude, exp2_of(exponent), fmaxf(x, 0.0f));
+#pragma unroll
+  for (int power = 4; power >= 0; --power) {
+#pragma unroll
+    for (int i = 0; i < VECTOR; ++i) {
+      exponents[i] = fmaf(exponents[i], fabsf(values[i]), P[power]);
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < VECTOR; ++i) {
+    exponents[i] = exp2_of(exponents[i]);
+  }
+#pragma unroll
+  for (int i = 0; i < VECTOR; ++i) {
+    values[i] = fmaf(-fabsf(values[i]), exponents[i], fmaxf(values[i], 0.0f));
+  }
 }
 
 // Where a piece is in the result.
 struct Place {
   int row;
-  int first; // its first column
-  int head;  // and that of its head
+  int head; // its first column
 
-  // The first column of a block of 8.
-  __device__ int column(int block) const { return first + (block < BLOCKS / 2 ? block : HEAD_DIM / 16 + block - BLOCKS / 2) * 8; }
+  // The first column of a thread's vector in either half.
+  __device__ int column(int half) const { return head + half * BETWEEN + lane() % 4 * VECTOR; }
 };
 
-// What a thread holds of a piece: of each block's columns two.
-using Values = float[BLOCKS][2];
+// What a thread holds of a piece: a vector of each half of the head.
+using Values = float[2][VECTOR];
 
-template <typename T> __device__ inline void load_pairs(uint32_t (&pairs)[BLOCKS], const T *from, const Place &place) {
-#pragma unroll
-  for (int n = 0; n < BLOCKS; ++n) {
-    pairs[n] = *reinterpret_cast<const uint32_t *>(from + place.column(n) + lane() % 4 * 2);
-  }
+// A vector in 16 bits.
+using Pairs = Vec<uint32_t, VECTOR / 2>;
+
+template <typename T> __device__ inline Pairs load_pairs(const T *from) {
+  return load_vec<uint32_t, VECTOR / 2>(reinterpret_cast<const uint32_t *>(from));
 }
 
 // Each of the following has `Loaded`, what it reads of device memory for a piece; `load`, done a step ahead, so that nothing
-// waits for it; and `apply`.
+// waits for it; `OF_ROW`, whether that is the same for all heads of a row; and `apply`.
 
-template <typename T> struct BiasGelu {
-  const T *bias;
+template <typename T> struct Gelu {
+  static constexpr bool OF_ROW = true;
+  struct Loaded {};
 
-  struct Loaded {
-    uint32_t bias[BLOCKS];
-  };
+  __device__ void load(Loaded &, const Place &, const Shape &) const {}
 
-  __device__ void load(Loaded &loaded, const Place &place, const Shape &) const { load_pairs(loaded.bias, bias, place); }
-
-  __device__ void apply(Values &values, const Loaded &loaded, const Place &, const Shape &) const {
-#pragma unroll
-    for (int n = 0; n < BLOCKS; ++n) {
-      const float2 added = unpack<T>(loaded.bias[n]);
-      values[n][0] = gelu(values[n][0] + added.x);
-      values[n][1] = gelu(values[n][1] + added.y);
-    }
+  __device__ void apply(Values &values, const Loaded &, const Place &, const Shape &) const {
+    gelu(values[0]);
+    gelu(values[1]);
   }
 };
 
 // What quantises without losing half of the range: GELU is never less than -0.17.
-template <typename T> struct BiasPositiveGelu {
+template <typename T> struct PositiveGelu {
+  static constexpr bool OF_ROW = false;
   static constexpr float SHIFT = 0.17f;
-  const T *bias;
   const T *factors; // [outputs]
 
   struct Loaded {
-    uint32_t bias[BLOCKS], factors[BLOCKS];
+    Pairs factors[2];
   };
 
   __device__ void load(Loaded &loaded, const Place &place, const Shape &) const {
-    load_pairs(loaded.bias, bias, place);
-    load_pairs(loaded.factors, factors, place);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      loaded.factors[half] = load_pairs(factors + place.column(half));
+    }
   }
 
   __device__ void apply(Values &values, const Loaded &loaded, const Place &, const Shape &) const {
 #pragma unroll
-    for (int n = 0; n < BLOCKS; ++n) {
-      const float2 added = unpack<T>(loaded.bias[n]), factor = unpack<T>(loaded.factors[n]);
-      values[n][0] = (gelu(values[n][0] + added.x) + SHIFT) * factor.x;
-      values[n][1] = (gelu(values[n][1] + added.y) + SHIFT) * factor.y;
-    }
-  }
-};
-
-// For the projection to queries, keys and values, side by side.
-template <typename T> struct BiasRotary {
-  const T *bias;
-  const float *rotary;       // [2, table_positions, HEAD_DIM / 2]: cosines, sines
-  const uint32_t *positions; // [rows]
-  int table_positions;
-
-  struct Loaded {
-    uint32_t bias[BLOCKS];
-    float2 cosines[BLOCKS / 2], sines[BLOCKS / 2];
-  };
-
-  __device__ void load(Loaded &loaded, const Place &place, const Shape &shape) const {
-    constexpr int HALF = HEAD_DIM / 2;
-    load_pairs(loaded.bias, bias, place);
-    const float *angles = rotary + (place.row < shape.rows ? positions[place.row] : 0) * HALF - place.head + lane() % 4 * 2;
+    for (int half = 0; half < 2; ++half) {
+      gelu(values[half]);
 #pragma unroll
-    for (int n = 0; n < BLOCKS / 2; ++n) {
-      loaded.cosines[n] = *reinterpret_cast<const float2 *>(angles + place.column(n));
-      loaded.sines[n] = *reinterpret_cast<const float2 *>(angles + place.column(n) + table_positions * HALF);
-    }
-  }
-
-  __device__ void apply(Values &values, const Loaded &loaded, const Place &place, const Shape &shape) const {
-    const int hidden = shape.outputs / 3;
-    const bool is_value = place.head >= 2 * hidden;
-    const float scale = place.head < hidden ? 1.0f / sqrtf(static_cast<float>(HEAD_DIM)) : 1.0f;
-#pragma unroll
-    for (int n = 0; n < BLOCKS / 2; ++n) {
-      float(&a)[2] = values[n], (&b)[2] = values[n + BLOCKS / 2];
-      const float2 bias_a = unpack<T>(loaded.bias[n]), bias_b = unpack<T>(loaded.bias[n + BLOCKS / 2]);
-      const float xs[2] = {(a[0] + bias_a.x) * scale, (a[1] + bias_a.y) * scale};
-      const float ys[2] = {(b[0] + bias_b.x) * scale, (b[1] + bias_b.y) * scale};
-      const float cosines[2] = {loaded.cosines[n].x, loaded.cosines[n].y};
-      const float sines[2] = {loaded.sines[n].x, loaded.sines[n].y};
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        a[i] = is_value ? xs[i] : xs[i] * cosines[i] - ys[i] * sines[i];
-        b[i] = is_value ? ys[i] : ys[i] * cosines[i] + xs[i] * sines[i];
+      for (int i = 0; i < VECTOR; i += 2) {
+        const float2 factor = unpack<T>(loaded.factors[half].values[i / 2]);
+        values[half][i] = (values[half][i] + SHIFT) * factor.x;
+        values[half][i + 1] = (values[half][i + 1] + SHIFT) * factor.y;
       }
     }
   }
 };
 
-// Adds the bias and the residual stream.
-template <typename T> struct BiasResidual {
-  const T *bias;
-  const T *residual; // [rows, outputs]
+// For the projection to queries, keys and values, side by side.
+template <typename T> struct Rotary {
+  static constexpr bool OF_ROW = true;
+  static constexpr int HALF = HEAD_DIM / 2;
+  const float *rotary;       // [2, table_positions, HALF]: cosines, sines
+  const uint32_t *positions; // [rows]
+  int table_positions;
 
   struct Loaded {
-    uint32_t bias[BLOCKS];
-    uint4 stream; // one block
+    Vec<float, 4> cosines[VECTOR / 4], sines[VECTOR / 4];
   };
 
   __device__ void load(Loaded &loaded, const Place &place, const Shape &shape) const {
-    load_pairs(loaded.bias, bias, place);
-    loaded.stream = {0, 0, 0, 0};
+    const float *angles = rotary + (place.row < shape.rows ? positions[place.row] : 0) * HALF + lane() % 4 * VECTOR;
+#pragma unroll
+    for (int i = 0; i < VECTOR / 4; ++i) {
+      loaded.cosines[i] = load_vec<float, 4>(angles + i * 4);
+      loaded.sines[i] = load_vec<float, 4>(angles + table_positions * HALF + i * 4);
+    }
+  }
+
+  __device__ void apply(Values &values, const Loaded &loaded, const Place &place, const Shape &shape) const {
+    const int hidden = shape.outputs / 3;
+    if (place.head >= 2 * hidden) {
+      return;
+    }
+    const float scale = place.head < hidden ? 1.0f / sqrtf(static_cast<float>(HEAD_DIM)) : 1.0f;
+#pragma unroll
+    for (int i = 0; i < VECTOR; ++i) {
+      const float x = values[0][i] * scale, y = values[1][i] * scale;
+      const float cosine = loaded.cosines[i / 4].values[i % 4], sine = loaded.sines[i / 4].values[i % 4];
+      values[0][i] = x * cosine - y * sine;
+      values[1][i] = y * cosine + x * sine;
+    }
+  }
+};
+
+template <typename T> struct Residual {
+  static constexpr bool OF_ROW = false;
+  const T *residual; // [rows, outputs]
+
+  struct Loaded {
+    Pairs stream[2];
+  };
+
+  __device__ void load(Loaded &loaded, const Place &place, const Shape &shape) const {
     if (place.row < shape.rows) {
-      loaded.stream = *reinterpret_cast<const uint4 *>(residual + static_cast<size_t>(place.row) * shape.outputs +
-                                                       place.column(lane() % 4));
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        loaded.stream[half] =
+            load_pairs(residual + static_cast<size_t>(place.row) * shape.outputs + place.column(half));
+      }
     }
   }
 
   __device__ void apply(Values &values, const Loaded &loaded, const Place &, const Shape &) const {
-    const uint4 block = transpose(loaded.stream);
-    const uint32_t pairs[BLOCKS] = {block.x, block.y, block.z, block.w};
 #pragma unroll
-    for (int n = 0; n < BLOCKS; ++n) {
-      const float2 added = unpack<T>(loaded.bias[n]), stream = unpack<T>(pairs[n]);
-      values[n][0] += stream.x + added.x;
-      values[n][1] += stream.y + added.y;
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+      for (int i = 0; i < VECTOR; i += 2) {
+        const float2 stream = unpack<T>(loaded.stream[half].values[i / 2]);
+        values[half][i] += stream.x;
+        values[half][i + 1] += stream.y;
+      }
     }
   }
 };
 
 template <typename T> struct Nothing {
+  static constexpr bool OF_ROW = true;
   struct Loaded {};
 
   __device__ void load(Loaded &, const Place &, const Shape &) const {}
   __device__ void apply(Values &, const Loaded &, const Place &, const Shape &) const {}
 };
 
-// What becomes of sums before they are rounded: of 16-bit numbers nothing.
-struct Unscaled {
-  struct None {};
+// What sums of 16-bit numbers get before they are rounded.
+template <typename T> struct Bias {
+  const T *bias; // [outputs]
 
-  __device__ static None of_rows(int, const Shape &) { return {}; }
-  __device__ static None of_outputs(int, const Shape &) { return {}; }
-  __device__ static float2 scaled(float low, float high, None, int, None) { return {low, high}; }
+  struct OfRow {};
+  using OfOutputs = Pairs;
+
+  __device__ OfRow of_row(int, const Shape &) const { return {}; }
+  __device__ OfOutputs of_outputs(int output) const { return load_pairs(bias + output); }
+  __device__ static float finished(float sum, OfRow, const OfOutputs &bias, int i) {
+    const float2 pair = unpack<T>(bias.values[i / 2]);
+    return sum + (i % 2 ? pair.y : pair.x);
+  }
 };
 
-// Sums of 8-bit integers are multiplied by the output's scale, get its offset, and are multiplied by the row's scale.
+// And sums of 8-bit integers.
 struct Scales {
-  const float *rows;
-  const float *outputs; // [2, outputs]: scales, offsets
+  const float *rows;    // [rows]
+  const float *outputs; // [outputs]
+  const float *bias;    // [outputs]
 
-  // Of the rows `row` and `row + 8`.
-  __device__ float2 of_rows(int row, const Shape &shape) const {
-    return {row < shape.rows ? rows[row] : 0.0f, row + 8 < shape.rows ? rows[row + 8] : 0.0f};
-  }
+  struct OfOutputs {
+    Vec<float, 4> scales[VECTOR / 4], bias[VECTOR / 4];
+  };
 
-  // Of two outputs: scales, offsets.
-  __device__ float4 of_outputs(int output, const Shape &shape) const {
-    if (output >= shape.outputs) {
-      return {0.0f, 0.0f, 0.0f, 0.0f};
+  __device__ float of_row(int row, const Shape &shape) const { return row < shape.rows ? rows[row] : 0.0f; }
+
+  __device__ OfOutputs of_outputs(int output) const {
+    OfOutputs of;
+#pragma unroll
+    for (int i = 0; i < VECTOR / 4; ++i) {
+      of.scales[i] = load_vec<float, 4>(outputs + output + i * 4);
+      of.bias[i] = load_vec<float, 4>(bias + output + i * 4);
     }
-    const float2 scales = *reinterpret_cast<const float2 *>(outputs + output);
-    const float2 offsets = *reinterpret_cast<const float2 *>(outputs + shape.outputs + output);
-    return {scales.x, scales.y, offsets.x, offsets.y};
+    return of;
   }
 
-  __device__ static float2 scaled(int low, int high, float2 of_rows, int half, float4 of_outputs) {
-    const float of_row = half ? of_rows.y : of_rows.x;
-    return {fmaf(static_cast<float>(low), of_outputs.x, of_outputs.z) * of_row,
-            fmaf(static_cast<float>(high), of_outputs.y, of_outputs.w) * of_row};
+  __device__ static float finished(int sum, float row, const OfOutputs &of, int i) {
+    return fmaf(static_cast<float>(sum) * row, of.scales[i / 4].values[i % 4], of.bias[i / 4].values[i % 4]);
   }
 };
 
@@ -302,8 +317,8 @@ __device__ inline void produce(Shared<T> &shared, const CUtensorMap &x, const CU
       barrier_wait(&shared.used[at.stage], at.parity ^ 1);
       barrier_expect(&shared.filled[at.stage], sizeof(Stage<T>));
       copy_box(stage.x, x, &shared.filled[at.stage], input, tile.row + rank * ROWS);
-      copy_box_to_all(stage.weight + rank * SHARE * INPUTS<T>, weight, &shared.filled[at.stage], input,
-                      tile.output + rank * SHARE, (1 << CLUSTER) - 1);
+      copy_rows_to_all(stage.weight + rank * SHARE * INPUTS<T>, weight, &shared.filled[at.stage], input,
+                       (tile.output + rank * SHARE) / BETWEEN, (1 << CLUSTER) - 1);
       at.advance();
     }
   }
@@ -312,7 +327,6 @@ __device__ inline void produce(Shared<T> &shared, const CUtensorMap &x, const CU
 // A warpgroup that multiplies numbers of format X, for results in Y.
 template <typename X, typename Y, typename Factors, typename Then> struct Consumer {
   using Sum = typename Products<X>::Sum;
-  static constexpr int PER_STEP = PIECES_PER_STEP<X>, STEPS = PIECES / PER_STEP;
 
   Shared<X> &shared;
   Y *y;
@@ -321,9 +335,9 @@ template <typename X, typename Y, typename Factors, typename Then> struct Consum
   const Then &then;
   int group, thread;
   Position at;
-  // A finished tile, rounded: of the rows `row` and `row + 8`, in each 8 columns two.
-  uint32_t finished[PIECES][BLOCKS];
-  typename Then::Loaded loaded[PER_STEP];
+  // A finished tile, rounded: pairs of the rows `row` and `row + 8`.
+  uint32_t finished[PIECES][2][VECTOR / 2];
+  typename Then::Loaded loaded;
   int row = -1, output = 0;
 
   __device__ void run() {
@@ -331,20 +345,17 @@ template <typename X, typename Y, typename Factors, typename Then> struct Consum
     for (int index = blockIdx.x / CLUSTER; index < Tile::count(shape); index += clusters) {
       Sum sums[OUTPUTS / 2];
 #pragma unroll
-      for (int step = 0; step < STEPS; ++step) {
+      for (int step = 0; step < LEAST_STEPS<X>; ++step) {
         multiply(sums, step > 0);
-        if (row >= 0) {
-#pragma unroll
-          for (int piece = step * PER_STEP; piece < (step + 1) * PER_STEP; ++piece) {
-            follow(piece);
-          }
+        if (row >= 0 && step % STEPS_PER_PIECE<X> == 0) {
+          follow(step / STEPS_PER_PIECE<X>);
         }
         if (step > 0) {
           release();
         }
         at.advance();
       }
-      for (int input = STEPS * INPUTS<X>; input < shape.multiplied<X>(); input += INPUTS<X>) {
+      for (int input = LEAST_STEPS<X> * INPUTS<X>; input < shape.inputs; input += INPUTS<X>) {
         multiply(sums, true);
         release();
         at.advance();
@@ -382,25 +393,25 @@ template <typename X, typename Y, typename Factors, typename Then> struct Consum
     tell_used((at.stage + STAGES - 1) % STAGES);
   }
 
-  // Scales and rounds a tile's sums.
+  // Rounds a tile's sums.
   __device__ void finish(const Sum (&sums)[OUTPUTS / 2]) {
-    const auto of_rows = factors.of_rows(row, shape);
+    const auto upper = factors.of_row(row, shape), lower = factors.of_row(row + 8, shape);
 #pragma unroll
-    for (int n = 0; n < OUTPUTS / 8; ++n) {
-      constexpr int HALF = HEAD_DIM / 16;
-      const int piece = n / (HEAD_DIM / 8) * 2 + n % HALF / (BLOCKS / 2);
-      const int block = n % (HEAD_DIM / 8) / HALF * (BLOCKS / 2) + n % (BLOCKS / 2);
-      const auto of_outputs = factors.of_outputs(output + n * 8 + lane() % 4 * 2, shape);
+    for (int n = 0; n < OUTPUTS / BETWEEN; ++n) {
+      const int column = output + n * BETWEEN + lane() % 4 * VECTOR;
+      if (column < shape.outputs) {
+        const auto of_outputs = factors.of_outputs(column);
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const float2 pair = factors.scaled(sums[n * 4 + half * 2], sums[n * 4 + half * 2 + 1], of_rows, half, of_outputs);
-        finished[half * PIECES / 2 + piece][block] = pack<Y>(pair.x, pair.y);
+        for (int i = 0; i < VECTOR; i += 2) {
+          const Sum *four = sums + n * 16 + i * 2;
+          finished[n / 2][n % 2][i / 2] = pack<Y>(factors.finished(four[0], upper, of_outputs, i),
+                                                  factors.finished(four[1], upper, of_outputs, i + 1));
+          finished[PIECES / 2 + n / 2][n % 2][i / 2] = pack<Y>(factors.finished(four[2], lower, of_outputs, i),
+                                                               factors.finished(four[3], lower, of_outputs, i + 1));
+        }
       }
     }
-#pragma unroll
-    for (int piece = 0; piece < PER_STEP; ++piece) {
-      load(piece);
-    }
+    load(0);
   }
 
   // One thread tells one block.
@@ -411,40 +422,44 @@ template <typename X, typename Y, typename Factors, typename Then> struct Consum
   }
 
   __device__ Place place_of(int piece) const {
-    const int in_row = piece % (PIECES / 2), head = output + in_row / 2 * HEAD_DIM;
-    return {row + piece / (PIECES / 2) * 8, head + in_row % 2 * (BLOCKS / 2) * 8, head};
+    return {row + piece / (PIECES / 2) * 8, output + piece % (PIECES / 2) * HEAD_DIM};
   }
 
   __device__ void load(int piece) {
     const Place place = place_of(piece);
     if (place.head < shape.outputs) {
-      then.load(loaded[piece % PER_STEP], place, shape);
+      then.load(loaded, place, shape);
     }
   }
 
-  // What follows the product, for a piece, and its way to device memory. The four threads of a row exchange their pairs, so
-  // that each stores one block.
+  // What follows the product, for a piece, and its way to device memory.
   __device__ void follow(int piece) {
     const Place place = place_of(piece);
-    const typename Then::Loaded now = loaded[piece % PER_STEP];
-    if (piece + PER_STEP < PIECES) {
-      load(piece + PER_STEP);
+    const typename Then::Loaded now = loaded;
+    if (piece + 1 < PIECES && (!Then::OF_ROW || (piece + 1) % (PIECES / 2) == 0)) {
+      load(piece + 1);
     }
     if (place.head >= shape.outputs) {
       return;
     }
     Values values;
 #pragma unroll
-    for (int n = 0; n < BLOCKS; ++n) {
-      const float2 pair = unpack<Y>(finished[piece][n]);
-      values[n][0] = pair.x;
-      values[n][1] = pair.y;
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+      for (int i = 0; i < VECTOR; i += 2) {
+        const float2 pair = unpack<Y>(finished[piece][half][i / 2]);
+        values[half][i] = pair.x;
+        values[half][i + 1] = pair.y;
+      }
     }
     then.apply(values, now, place, shape);
-    const uint4 block = transpose({pack<Y>(values[0][0], values[0][1]), pack<Y>(values[1][0], values[1][1]),
-                                   pack<Y>(values[2][0], values[2][1]), pack<Y>(values[3][0], values[3][1])});
     if (place.row < shape.rows) {
-      store_block(y + static_cast<size_t>(place.row) * shape.outputs + place.column(lane() % 4), block);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const float(&v)[VECTOR] = values[half];
+        store_block(y + static_cast<size_t>(place.row) * shape.outputs + place.column(half),
+                    {pack<Y>(v[0], v[1]), pack<Y>(v[2], v[3]), pack<Y>(v[4], v[5]), pack<Y>(v[6], v[7])});
+      }
     }
   }
 };
@@ -481,7 +496,7 @@ __device__ inline void linear(const CUtensorMap &x, const CUtensorMap &weight, Y
 } // namespace
 
 // `y` `[rows, outputs]` from `x` `[rows, inputs]` and `weight` `[outputs, inputs]`. The boxes of both maps are 128 rows of 128
-// bytes. `outputs` is a multiple of `HEAD_DIM`.
+// bytes, those of `weight` in the order in which the tensor cores take them. `outputs` is a multiple of `HEAD_DIM`.
 #define LINEAR(NAME, X, Y, FACTORS, THEN)                                                                              \
   extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS, 1)                             \
       linear_##NAME(const __grid_constant__ CUtensorMap x, const __grid_constant__ CUtensorMap weight,                 \
@@ -489,12 +504,13 @@ __device__ inline void linear(const CUtensorMap &x, const CUtensorMap &weight, Y
     linear<X>(x, weight, y, {rows, inputs, outputs}, factors, then);                                                   \
   }
 
-LINEAR(bias_gelu_f16, __half, __half, Unscaled, BiasGelu)
-LINEAR(bias_gelu_bf16, __nv_bfloat16, __nv_bfloat16, Unscaled, BiasGelu)
-LINEAR(bias_rotary_f16, __half, __half, Unscaled, BiasRotary)
-LINEAR(bias_rotary_bf16, __nv_bfloat16, __nv_bfloat16, Unscaled, BiasRotary)
+LINEAR(gelu_f16, __half, __half, Bias<__half>, Gelu)
+LINEAR(gelu_bf16, __nv_bfloat16, __nv_bfloat16, Bias<__nv_bfloat16>, Gelu)
+LINEAR(rotary_f16, __half, __half, Bias<__half>, Rotary)
+LINEAR(rotary_bf16, __nv_bfloat16, __nv_bfloat16, Bias<__nv_bfloat16>, Rotary)
 
-LINEAR(bias_positive_gelu_int8, int8_t, __nv_bfloat16, Scales, BiasPositiveGelu)
-LINEAR(bias_rotary_int8, int8_t, __nv_bfloat16, Scales, BiasRotary)
-LINEAR(bias_residual_int8, int8_t, __nv_bfloat16, Scales, BiasResidual)
-LINEAR(int8, int8_t, __nv_bfloat16, Scales, Nothing)
+LINEAR(positive_gelu_int8, int8_t, __nv_bfloat16, Scales, PositiveGelu)
+LINEAR(rotary_int8, int8_t, __nv_bfloat16, Scales, Rotary)
+LINEAR(residual_int8, int8_t, __nv_bfloat16, Scales, Residual)
+LINEAR(residual_uint8, uint8_t, __nv_bfloat16, Scales, Residual)
+LINEAR(nothing_int8, int8_t, __nv_bfloat16, Scales, Nothing)

@@ -9,7 +9,7 @@ namespace {
 enum class Kind {
   SYMMETRIC,  // -127 to 127, by the largest magnitude
   NORMALISED, // the same, of the row over its root mean square
-  POSITIVE,   // of numbers that are not negative, by the largest: 0 to 255, less 128
+  POSITIVE,   // of numbers that are not negative, by the largest: 0 to 255
 };
 
 __device__ inline float max_or_nan(float a, float b) {
@@ -36,10 +36,9 @@ __device__ inline float block_max(float value, float *scratch) {
 }
 
 template <typename T, int NV, Kind KIND>
-__device__ inline void quantise_row(const T *x, int8_t *integers, float *scales, int width, float eps) {
+__device__ inline void quantise_row(const T *x, uint8_t *integers, float *scales, int width, float eps) {
   constexpr int N = VEC<T>;
   constexpr float LEVELS = KIND == Kind::POSITIVE ? 255.0f : 127.0f;
-  constexpr int ZERO_POINT = KIND == Kind::POSITIVE ? 128 : 0;
   __shared__ float scratch[2][32];
   const size_t row = static_cast<size_t>(blockIdx.x) * width;
 
@@ -73,21 +72,21 @@ __device__ inline void quantise_row(const T *x, int8_t *integers, float *scales,
   for (int v = 0; v < NV; ++v) {
     const int column = (v * blockDim.x + threadIdx.x) * N;
     if (column < width) {
-      Vec<int8_t, N> out;
+      Vec<uint8_t, N> out;
 #pragma unroll
       for (int i = 0; i < N; ++i) {
-        out.values[i] = static_cast<int8_t>(__float2int_rn(to_f32(values[v].values[i]) * inverse) - ZERO_POINT);
+        out.values[i] = static_cast<uint8_t>(__float2int_rn(to_f32(values[v].values[i]) * inverse));
       }
-      store_vec<int8_t, N>(integers + row + column, out);
+      store_vec<uint8_t, N>(integers + row + column, out);
     }
   }
 }
 
 } // namespace
 
-// `integers` `[rows, width]` and `scales` `[rows]` from `x` `[rows, width]`.
+// `integers` `[rows, width]`, by their bytes, and `scales` `[rows]` from `x` `[rows, width]`.
 #define QUANTISE(KIND, KIND_NAME, T, NAME, NV)                                                                         \
-  extern "C" __global__ void quantise_##KIND_NAME##_##NAME##_##NV(const T *x, int8_t *integers, float *scales,         \
+  extern "C" __global__ void quantise_##KIND_NAME##_##NAME##_##NV(const T *x, uint8_t *integers, float *scales,         \
                                                                   int width, float eps) {                              \
     quantise_row<T, NV, Kind::KIND>(x, integers, scales, width, eps);                                                  \
   }
