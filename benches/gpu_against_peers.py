@@ -277,7 +277,7 @@ def table(rows, ceilings):
     yield head
     yield ["---"] * len(head)
     for row in sorted(rows, key=lambda row: (list(ceilings).index(row.shape), row.workload)):
-        ceiling = ceilings[row.shape].get("fp8" if row.dtype == "fp8" else "bf16")
+        ceiling = ceilings[row.shape].get("fp8" if row.dtype in ("fp8", "int8") else "bf16")
         yield [
             row.shape, f"({row.workload})", row.program, row.dtype, f"{row.batch_tokens:,}", f"{row.share:.1%}",
             f"{row.rate:,.0f} ({row.low:,.0f}-{row.high:,.0f})", *(ours(row, dtype) for dtype in our_dtypes),

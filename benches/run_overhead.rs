@@ -10,69 +10,40 @@
 //! Everything is written below DIRECTORY, which is made and removed; by default in the system's directory for temporary files.
 #![expect(clippy::print_stdout, reason = "the times are what it is run for")]
 
-use std::fmt::Write as _;
+mod runs;
+
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use plm_core::{
-    BoxError, Dtype, Encoder, EncoderLoader, EncoderSpec, PackedBatch, Packer, PooledBatch, Rank,
-    WorldSize,
-};
-use plm_esm2::{Checkpoint, CpuOptions, Esm2Loader, ModelShape, RELEASED, token_map};
+use plm_core::{BoxError, Dtype, EncoderLoader, PackedBatch, Packer, Rank, WorldSize};
+use plm_esm2::{Checkpoint, CpuOptions, Esm2Loader};
 use plm_fleet::coordinator::BatchPlan;
 use plm_fleet::{
     Devices, FastaIndex, IndexConfig, Input, Model, Observer, Part, RunConfig, RunEvent, RunReport,
     run_multi_gpu_inference,
 };
-use plm_testkit::{SplitMix64, lognormal_residue_counts, random_residues, uniform_residue_counts};
+use runs::Setup;
 
 fn main() -> Result<(), BoxError> {
-    // Cargo adds one of its own.
-    let arguments: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|word| word != "--bench")
-        .collect();
-    let [shape, dtype, devices, rest @ ..] = &arguments[..] else {
+    let Some(setup) = Setup::from_arguments(200_000)? else {
         println!("run_overhead: name a shape, a number format and devices, as in 650M bf16 cuda:0");
         return Ok(());
     };
-    let shape = RELEASED
-        .iter()
-        .find(|released| released.name.contains(&format!("_{shape}_")))
-        .ok_or("SHAPE is one of 8M, 35M, 150M, 650M, 3B and 15B")?;
-    let dtype: Dtype = dtype.parse()?;
-    let count = rest.get(1).map_or(Ok(200_000), |count| count.parse())?;
-    let residue_counts = match rest.first().map_or("a", String::as_str) {
-        "a" => uniform_residue_counts(1, count, 90..=166),
-        "b" => lognormal_residue_counts(
-            2,
-            count,
-            (290.0, (2.0 * (360.0_f64 / 290.0).ln()).sqrt()),
-            30..=1_022,
-        ),
-        _ => return Err("WORKLOAD is one of a and b".into()),
+    let model = setup.model()?;
+    let devices = match setup.stand_in_rate()? {
+        Some(_) => Devices::CPU,
+        None => setup.devices.parse::<Devices>()?.resolve()?,
     };
-    let parent = rest.get(2).map_or_else(std::env::temp_dir, PathBuf::from);
-    let scratch = tempfile::tempdir_in(parent)?;
-
-    let fasta = scratch.path().join("proteins.fasta");
-    write_fasta(&fasta, &residue_counts)?;
-    let (model, devices) = match devices.split_once(':') {
-        Some(("stand-in", rate)) => {
-            let stand_in = StandIn::new(shape, dtype, rate.parse()?);
-            (Model::Loader(Arc::new(stand_in)), Devices::CPU)
-        }
-        _ => {
-            let devices = devices.parse::<Devices>()?.resolve()?;
-            let checkpoint = scratch.path().join(shape.name);
-            Checkpoint::random(shape, 1).save(&checkpoint)?;
-            (Model::Checkpoint(checkpoint), devices)
-        }
-    };
-
+    let Setup {
+        dtype,
+        fasta,
+        scratch,
+        ..
+    } = &setup;
+    let dtype = *dtype;
     let first_batch = Arc::new(FirstBatch::default());
     let config = RunConfig {
         devices: devices.clone(),
@@ -82,7 +53,7 @@ fn main() -> Result<(), BoxError> {
     };
     let out = scratch.path().join("out");
     let started = Instant::now();
-    let report = run_multi_gpu_inference([&fasta], &model, &out, &config)?;
+    let report = run_multi_gpu_inference([fasta], &model, &out, &config)?;
     let run_seconds = started.elapsed().as_secs_f64();
     let first_batch = first_batch.0.get().ok_or("no batch was written")?;
     let first_batch_seconds = first_batch.duration_since(started).as_secs_f64();
@@ -95,7 +66,7 @@ fn main() -> Result<(), BoxError> {
         Model::PlmTiny => unreachable!("it was made above"),
     };
     let world = devices.world_size()?;
-    let forward_seconds = forward_passes(&fasta, &*loader, world, &config)?;
+    let forward_seconds = forward_passes(fasta, &*loader, world, &config)?;
     tell(&report, run_seconds, forward_seconds, first_batch_seconds);
     Ok(())
 }
@@ -134,15 +105,6 @@ fn tell(report: &RunReport, run_seconds: f64, forward_seconds: f64, first_batch_
             worker.write_seconds,
         );
     }
-}
-
-fn write_fasta(path: &Path, residue_counts: &[u32]) -> Result<(), BoxError> {
-    let mut fasta = String::new();
-    for (row, &residue_count) in (0..).zip(residue_counts) {
-        let residues = String::from_utf8(random_residues(row, residue_count as usize))?;
-        writeln!(fasta, ">protein_{row}\n{residues}")?;
-    }
-    Ok(std::fs::write(path, fasta)?)
 }
 
 /// When the first batch was written.
@@ -221,78 +183,4 @@ fn encode_all(
         encoder.encode(batch)?;
     }
     Ok(started.elapsed().as_secs_f64())
-}
-
-/// Loads encoders that take the time of a GPU, and none of the CPU's but for random vectors.
-struct StandIn {
-    spec: EncoderSpec,
-    tokens_per_second: f64,
-}
-
-impl StandIn {
-    fn new(shape: &ModelShape, dtype: Dtype, tokens_per_second: f64) -> Self {
-        Self {
-            spec: EncoderSpec {
-                model: format!("stand-in for {}", shape.name),
-                weights_digest: "none:0".to_owned(),
-                hidden_size: shape.hidden_size,
-                layer: shape.num_layers,
-                dtype,
-                backend: "cpu".to_owned(),
-                tokens: token_map(),
-            },
-            tokens_per_second,
-        }
-    }
-}
-
-impl EncoderLoader for StandIn {
-    fn spec(&self) -> &EncoderSpec {
-        &self.spec
-    }
-
-    fn load(&self, _rank: Rank) -> Result<Box<dyn Encoder + '_>, BoxError> {
-        Ok(Box::new(StandInEncoder {
-            loader: self,
-            begun: 0,
-            free: Instant::now(),
-            ends: Vec::new(),
-        }))
-    }
-}
-
-struct StandInEncoder<'a> {
-    loader: &'a StandIn,
-    begun: u64,
-    /// When what was begun is done.
-    free: Instant,
-    /// When each of the batches that were begun, and not asked for yet, is done.
-    ends: Vec<Instant>,
-}
-
-impl Encoder for StandInEncoder<'_> {
-    fn begin(&mut self, batch: &PackedBatch) {
-        let seconds = batch.total_tokens() as f64 / self.loader.tokens_per_second;
-        self.free = self.free.max(Instant::now()) + Duration::from_secs_f64(seconds);
-        self.ends.push(self.free);
-        self.begun += 1;
-    }
-
-    fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError> {
-        if self.ends.is_empty() {
-            self.begin(batch);
-        }
-        let end = self.ends.remove(0);
-        let hidden_size = self.loader.spec.hidden_size;
-        let mut random = SplitMix64::new(self.begun);
-        let values = (0..batch.num_sequences() * hidden_size)
-            .map(|_| random.next_f64() as f32)
-            .collect();
-        thread::sleep(end.saturating_duration_since(Instant::now()));
-        Ok(PooledBatch::new(
-            batch.num_sequences(),
-            hidden_size,
-            values,
-        )?)
-    }
 }

@@ -76,7 +76,7 @@ impl Layer {
 }
 
 /// Weight `[3 * hidden, hidden]` and bias `[3 * hidden]` of a layer's projections to queries, keys and values.
-pub(crate) fn projections(layer: &VarBuilder<'_>, config: &Config) -> Result<[Tensor; 2]> {
+fn projections(layer: &VarBuilder<'_>, config: &Config) -> Result<[Tensor; 2]> {
     let hidden = config.hidden_size;
     let attention = layer.pp("attention.self");
     let parts = ["query", "key", "value"].map(|part| attention.pp(part));

@@ -40,7 +40,6 @@ mod loader;
 mod micro_batch;
 mod model;
 mod outputs;
-mod rotation;
 mod shapes;
 mod splitmix;
 

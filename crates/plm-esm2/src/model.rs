@@ -74,10 +74,8 @@ impl Esm2 {
         };
         let (num_layers, int8_layers) = match &gpu {
             Some(gpu) if dtype == Dtype::Int8 => {
-                let weights = checkpoint.weights(Dtype::F32, device);
                 let last_norm = norm(norm_before(config.num_layers))?;
-                let rest = Int8Layers::new(&weights.pp("encoder"), last_norm, &config, gpu)?;
-                (1, Some(rest))
+                (1, Some(Int8Layers::new(checkpoint, last_norm, gpu)?))
             }
             _ => (config.num_layers, None),
         };

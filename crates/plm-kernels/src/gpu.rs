@@ -83,6 +83,8 @@ pub enum Int8Rows {
         /// The mean square of a row of zeros.
         eps: f32,
     },
+    /// Of rows without negative numbers: 256 steps from 0 to the largest of the row.
+    Positive,
 }
 
 fn what_there_is(count: u32) -> String {

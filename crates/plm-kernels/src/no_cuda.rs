@@ -162,19 +162,14 @@ impl GpuLinear {
 }
 
 impl Int8Linear {
-    /// With `weight` `[outputs, inputs]` and `bias` `[outputs]`, which are on a GPU.
-    ///
-    /// # Errors
-    /// Always: without the feature `cuda` no tensor is on a GPU.
-    pub fn new(_weight: &Tensor, _bias: &Tensor, _rows: Int8Rows) -> Result<Self> {
-        Err(Error::wrap(GpuError::NotBuilt))
-    }
+    /// What [`forward_positive_gelu`](Self::forward_positive_gelu) adds to GELU: more than the least it can be.
+    pub const GELU_SHIFT: f32 = 0.17;
 
-    /// The same for rows that [`forward_positive_gelu`](Self::forward_positive_gelu) gave.
+    /// With a weight of `integers` `[outputs, inputs]` times `scales` `[outputs]`, and `bias` `[outputs]`, which are on a GPU.
     ///
     /// # Errors
     /// Always: without the feature `cuda` no tensor is on a GPU.
-    pub fn behind_positive_gelu(_weight: &Tensor, _bias: &Tensor, _by: &Tensor) -> Result<Self> {
+    pub fn new(_integers: Tensor, _scales: Tensor, _bias: Tensor, _: Int8Rows) -> Result<Self> {
         Err(Error::wrap(GpuError::NotBuilt))
     }
 

@@ -481,18 +481,46 @@ fn products_and_what_follows_are_those_of_the_cpu() {
     }
 }
 
-/// The rows of `x` as the numbers that integers of up to `levels` by their largest magnitude stand for.
-fn as_integers(x: &Tensor, levels: f32) -> Tensor {
+/// The rows of `x` as integers of up to `levels` by their largest magnitude, and what these are multiples of.
+fn integers(x: &Tensor, levels: f32) -> (Vec<f32>, Vec<f32>) {
     let (_, width) = x.dims2().unwrap();
     let mut numbers = values(x);
-    for row in numbers.chunks_mut(width) {
-        let most = row.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
-        let inverse = levels / most;
-        for x in row {
-            *x = (*x * inverse).round_ties_even() * (most / levels);
-        }
-    }
-    Tensor::from_vec(numbers, x.dims(), &Device::Cpu).unwrap()
+    let scales = numbers
+        .chunks_mut(width)
+        .map(|row| {
+            let most = row.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+            let inverse = levels / most;
+            row.iter_mut()
+                .for_each(|x| *x = (*x * inverse).round_ties_even());
+            most / levels
+        })
+        .collect();
+    (numbers, scales)
+}
+
+/// The numbers that they stand for.
+fn as_integers(x: &Tensor, levels: f32) -> Tensor {
+    let (integers, scales) = integers(x, levels);
+    let scales = Tensor::from_vec(scales, (x.dims()[0], 1), &Device::Cpu).unwrap();
+    Tensor::from_vec(integers, x.dims(), &Device::Cpu)
+        .and_then(|integers| integers.broadcast_mul(&scales))
+        .unwrap()
+}
+
+/// On the GPU, of a weight and a bias on the CPU.
+fn int8_linear(weight: &Tensor, bias: &Tensor, rows: Int8Rows, gpu: &Device) -> Int8Linear {
+    let (integers, scales) = integers(weight, 127.0);
+    let bytes: Vec<u8> = integers
+        .iter()
+        .map(|x| (*x as i8).cast_unsigned())
+        .collect();
+    Int8Linear::new(
+        Tensor::from_vec(bytes, weight.dims(), gpu).unwrap(),
+        Tensor::from_vec(scales, weight.dims()[0], gpu).unwrap(),
+        bias.to_device(gpu).unwrap(),
+        rows,
+    )
+    .unwrap()
 }
 
 /// Products of 8-bit integers and what follows them. The integers are those of the CPU, so that only the last rounding differs.
@@ -513,8 +541,8 @@ fn products_of_8_bit_integers_are_those_of_the_cpu() {
         let dtype = DType::BF16;
         let scale = (hidden as f32).powf(-0.5);
         let weights = |outputs: usize, inputs: usize, seed| {
-            let weight = scaled_operand(scale, &[outputs, inputs], seed, DType::F32, &gpu);
-            let bias = operand(&[outputs], seed + 1, DType::F32, &gpu);
+            let weight = scaled_operand(scale, &[outputs, inputs], seed, DType::F32, &gpu).0;
+            let bias = operand(&[outputs], seed + 1, DType::F32, &gpu).0;
             (weight, bias)
         };
         let times = |x: &Tensor, weight: &Tensor| x.matmul(&weight.t().unwrap()).unwrap();
@@ -540,9 +568,9 @@ fn products_of_8_bit_integers_are_those_of_the_cpu() {
         let normalised = integers.broadcast_div(&deviations).unwrap();
 
         let (weight, bias) = weights(hidden, hidden, 3);
-        let product = times(&integers, &as_integers(&weight.0, 127.0));
-        let cpu = (&residual.0 + product.broadcast_add(&bias.0).unwrap()).unwrap();
-        let linear = Int8Linear::new(&weight.1, &bias.1, Int8Rows::Symmetric).unwrap();
+        let product = times(&integers, &as_integers(&weight, 127.0));
+        let cpu = (&residual.0 + product.broadcast_add(&bias).unwrap()).unwrap();
+        let linear = int8_linear(&weight, &bias, Int8Rows::Symmetric, &gpu);
         let run = |x: &Tensor, start: usize| {
             let rows = x.dims()[0];
             let residual = residual.1.narrow(0, start, rows).unwrap();
@@ -564,50 +592,40 @@ fn products_of_8_bit_integers_are_those_of_the_cpu() {
                 .unwrap(),
         );
         let exact_factors = factors.0.to_dtype(DType::F32).unwrap();
-        let inner = times(&normalised, &as_integers(&weight.0, 127.0));
-        bias_gelu_inplace(&inner, &bias.0).unwrap();
+        let inner = times(&normalised, &as_integers(&weight, 127.0));
+        bias_gelu_inplace(&inner, &bias).unwrap();
         let inner = (inner + 0.17)
             .unwrap()
             .broadcast_mul(&exact_factors)
             .unwrap();
-        let linear =
-            Int8Linear::new(&weight.1, &bias.1, Int8Rows::Normalised { eps: EPS }).unwrap();
+        let linear = int8_linear(&weight, &bias, Int8Rows::Normalised { eps: EPS }, &gpu);
         let run = |x: &Tensor, _| linear.forward_positive_gelu(x, &factors.1).unwrap();
         let own = check("product and positive GELU", &|x| run(x, 0), &x.1, &inner);
         check_rows(&run, &x.1, &own);
         assert!(host(&own).iter().all(|&x| x >= 0.0));
 
         let (weight, bias) = weights(hidden, 4 * hidden, 8);
-        let divided = as_integers(&weight.0.broadcast_div(&exact_factors).unwrap(), 127.0);
-        let shifts = (divided
-            .broadcast_mul(&exact_factors)
-            .unwrap()
-            .sum(1)
-            .unwrap()
-            * 0.17)
-            .unwrap();
         let inputs = own
             .to_device(&Device::Cpu)
             .unwrap()
             .to_dtype(DType::F32)
             .unwrap();
-        let product = times(&as_integers(&inputs, 255.0), &divided);
-        let product = product.broadcast_add(&(&bias.0 - shifts).unwrap()).unwrap();
+        let product = times(&as_integers(&inputs, 255.0), &as_integers(&weight, 127.0));
+        let product = product.broadcast_add(&bias).unwrap();
         let cpu = (&residual.0 + product).unwrap();
-        let linear = Int8Linear::behind_positive_gelu(&weight.1, &bias.1, &factors.1).unwrap();
+        let linear = int8_linear(&weight, &bias, Int8Rows::Positive, &gpu);
         let run = |x: &Tensor, start: usize| {
             let rows = x.dims()[0];
             let residual = residual.1.narrow(0, start, rows).unwrap();
             linear.forward_onto(&residual, x).unwrap()
         };
-        let onto = check("product behind positive GELU", &|x| run(x, 0), &own, &cpu);
+        let onto = check("product of positive rows", &|x| run(x, 0), &own, &cpu);
         check_rows(&run, &own, &onto);
 
         let (weight, bias) = weights(3 * hidden, hidden, 10);
-        let projected = times(&normalised, &as_integers(&weight.0, 127.0));
-        let cpu = attention(&lengths, (hidden, num_heads), &projected, &bias.0);
-        let linear =
-            Int8Linear::new(&weight.1, &bias.1, Int8Rows::Normalised { eps: EPS }).unwrap();
+        let projected = times(&normalised, &as_integers(&weight, 127.0));
+        let cpu = attention(&lengths, (hidden, num_heads), &projected, &bias);
+        let linear = int8_linear(&weight, &bias, Int8Rows::Normalised { eps: EPS }, &gpu);
         let rotary = Rotary::new(hidden / num_heads, 2048, &gpu).unwrap();
         let attend = |lengths: &CuSeqlens, x: &Tensor| {
             let attention = VarlenAttention {
@@ -634,18 +652,27 @@ fn products_of_8_bit_integers_are_those_of_the_cpu() {
             );
         }
     }
-    let weight = Tensor::zeros((96, 64), DType::F32, &gpu).unwrap();
-    let bias = Tensor::zeros(96, DType::F32, &gpu).unwrap();
-    assert!(Int8Linear::new(&weight, &bias, Int8Rows::Symmetric).is_err());
+    let of = |dims, dtype| Tensor::zeros(dims, dtype, &gpu).unwrap();
+    let narrow = Int8Linear::new(
+        of(vec![96, 64], DType::U8),
+        of(vec![96], DType::F32),
+        of(vec![96], DType::F32),
+        Int8Rows::Symmetric,
+    );
+    assert!(narrow.is_err());
 }
 
 /// What is not a number, or beyond all, does not become one.
 fn rows_that_are_not_finite_stay_so() {
     let gpu = gpu();
-    let weight = operand(&[64, 64], 1, DType::F32, &gpu).1;
-    let bias = operand(&[64], 2, DType::F32, &gpu).1;
-    for rows in [Int8Rows::Symmetric, Int8Rows::Normalised { eps: 1e-5 }] {
-        let linear = Int8Linear::new(&weight, &bias, rows).unwrap();
+    let weight = operand(&[64, 64], 1, DType::F32, &gpu).0;
+    let bias = operand(&[64], 2, DType::F32, &gpu).0;
+    for rows in [
+        Int8Rows::Symmetric,
+        Int8Rows::Normalised { eps: 1e-5 },
+        Int8Rows::Positive,
+    ] {
+        let linear = int8_linear(&weight, &bias, rows, &gpu);
         for not_finite in [f32::NAN, f32::INFINITY] {
             let mut x = random(3 * 64, 3);
             x[64 + 40] = not_finite;

@@ -160,6 +160,14 @@ impl Checkpoint {
         digest::of(&self.config, &self.tensors)
     }
 
+    /// A tensor's numbers in f32, by its name with no `esm.` in front.
+    pub(crate) fn values(&self, name: &str) -> Result<Vec<f32>, Error> {
+        let tensor = self.tensors.get(name);
+        tensor
+            .expect("a checkpoint has all tensors of its configuration")
+            .values(|x| x)
+    }
+
     /// The weights rounded to `dtype`, on `device`, by their names with no `esm.` in front. On the CPU, where all arithmetic
     /// is f32, they are kept as f32.
     pub(crate) fn weights(&self, dtype: Dtype, device: &Device) -> VarBuilder<'_> {

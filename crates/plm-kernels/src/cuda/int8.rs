@@ -11,7 +11,9 @@ use candle_core::{DType, Result, Tensor, bail};
 use half::bf16;
 
 use super::hopper::{self, Nothing, PositiveGelu, Residual, Rotary, Scales, Then};
-use super::{Format, Module, cuda, kernel, launch_config, tensor, uses_machine_code, view};
+use super::{
+    Format, Module, check_vectors, cuda, kernel, launch_config, tensor, uses_machine_code, view,
+};
 use crate::VarlenAttention;
 use crate::cpu::check_shape;
 use crate::gpu::Int8Rows;
@@ -20,29 +22,21 @@ use crate::gpu::Int8Rows;
 /// integers first, with a scale per row. Tensors between products are bf16, sums whole numbers.
 #[derive(Clone, Debug)]
 pub struct Int8Linear {
-    /// `[outputs, inputs]`: from -127 to 127, by their bytes.
+    /// `[outputs, inputs]`.
     integers: Tensor,
     /// `[outputs]`.
     scales: Tensor,
     /// `[outputs]`.
     bias: Tensor,
-    rows: Rows,
+    rows: Int8Rows,
 }
 
-/// What rows become integers as.
-#[derive(Clone, Copy, Debug)]
-enum Rows {
-    Any(Int8Rows),
-    /// From 0 to 255, by the row's largest number.
-    Positive,
-}
-
-impl Rows {
+impl Int8Rows {
     /// As the kernels call it.
     fn name(self) -> &'static str {
         match self {
-            Self::Any(Int8Rows::Symmetric) => "symmetric",
-            Self::Any(Int8Rows::Normalised { .. }) => "normalised",
+            Self::Symmetric => "symmetric",
+            Self::Normalised { .. } => "normalised",
             Self::Positive => "positive",
         }
     }
@@ -50,54 +44,35 @@ impl Rows {
 
 impl Int8Linear {
     /// What [`forward_positive_gelu`](Self::forward_positive_gelu) adds to GELU: more than the least it can be.
-    const GELU_SHIFT: f64 = 0.17;
+    pub const GELU_SHIFT: f32 = 0.17;
 
-    /// With `weight` `[outputs, inputs]` and `bias` `[outputs]`, f32 and on a GPU, for rows that become integers as `rows`
-    /// says. `outputs` is a multiple of 64 and `inputs` of 16.
+    /// With a weight of `integers` `[outputs, inputs]`, signed ones by their bytes, times `scales` `[outputs]`, and `bias`
+    /// `[outputs]`, for rows that become integers as `rows` says. All is on a GPU, and f32 but for the bytes. `outputs` is a
+    /// multiple of 64 and `inputs` of 16.
     ///
     /// # Errors
     /// If shapes, formats or devices do not fit, or the GPU is no Hopper.
-    pub fn new(weight: &Tensor, bias: &Tensor, rows: Int8Rows) -> Result<Self> {
-        Self::for_rows(weight, bias, Rows::Any(rows))
-    }
-
-    /// The same for rows that [`forward_positive_gelu`](Self::forward_positive_gelu) of another gave, with `factors` `[inputs]`:
-    /// the product is that of GELU alone.
-    ///
-    /// # Errors
-    /// Those of [`new`](Self::new).
-    pub fn behind_positive_gelu(weight: &Tensor, bias: &Tensor, factors: &Tensor) -> Result<Self> {
-        let factors = factors.to_dtype(DType::F32)?;
-        let weight = weight.broadcast_div(&factors)?;
-        let mut linear = Self::for_rows(&weight, bias, Rows::Positive)?;
-        // What the shift adds, by the weights as they are multiplied.
-        let shifts = numbers(&linear.integers)?.broadcast_mul(&factors)?.sum(1)?;
-        linear.bias = (bias - (shifts.mul(&linear.scales)? * Self::GELU_SHIFT)?)?;
-        Ok(linear)
-    }
-
-    fn for_rows(weight: &Tensor, bias: &Tensor, rows: Rows) -> Result<Self> {
+    pub fn new(integers: Tensor, scales: Tensor, bias: Tensor, rows: Int8Rows) -> Result<Self> {
         let op = "int8";
-        let (outputs, inputs) = weight.dims2()?;
-        let device = weight.device().as_cuda_device()?;
-        check_shape(op, "bias", bias.layout(), &[outputs])?;
+        let (outputs, inputs) = integers.dims2()?;
         if !outputs.is_multiple_of(hopper::HEAD_DIM) || !inputs.is_multiple_of(16) {
             bail!("{op}: there is no kernel for {inputs} inputs and {outputs} outputs");
         }
-        if !uses_machine_code(device.cuda_stream().context())? {
+        check_shape(op, "scales", scales.layout(), &[outputs])?;
+        check_shape(op, "bias", bias.layout(), &[outputs])?;
+        if !uses_machine_code(integers.device().as_cuda_device()?.cuda_stream().context())? {
             bail!("{op}: there are kernels for Hopper only");
         }
-        let (integers, scales) = quantise::<f32>(weight, Rows::Any(Int8Rows::Symmetric))?;
         Ok(Self {
             integers,
-            scales: tensor(scales, device, outputs),
-            bias: bias.clone(),
+            scales,
+            bias,
             rows,
         })
     }
 
     /// (GELU(`x` `[rows, inputs]` times the weight transposed + bias) + 0.17) times `factors` `[outputs]`, which are bf16 and
-    /// positive: `[rows, outputs]`, all of it positive. For [`behind_positive_gelu`](Self::behind_positive_gelu).
+    /// positive: `[rows, outputs]`, all of it positive: rows to take as [`Int8Rows::Positive`].
     ///
     /// # Errors
     /// If shapes, formats or devices do not fit.
@@ -139,7 +114,7 @@ impl Int8Linear {
         let rows = x.dims2()?.0;
         check_shape(op, "x", x.layout(), &[rows, inputs])?;
         let device = x.device().as_cuda_device()?;
-        let (row_integers, row_scales) = quantise::<bf16>(x, self.rows)?;
+        let (row_integers, row_scales) = quantise(x, self.rows)?;
         let row_scales = row_scales.device_ptr(&device.cuda_stream()).0;
         let [scales, bias] =
             [&self.scales, &self.bias].map(|each| address::<f32>("weights", each, &[outputs], x));
@@ -150,11 +125,11 @@ impl Int8Linear {
         let weight = view::<u8>(op, "weight", cuda(op, &weight)?, weight_layout)?;
         let dims = (rows, inputs, outputs);
         let y: CudaSlice<bf16> = match self.rows {
-            Rows::Any(_) => {
+            Int8Rows::Symmetric | Int8Rows::Normalised { .. } => {
                 let scales = Scales::<true>::new(row_scales, scales, bias);
                 hopper::linear(device, &x, &weight, &scales, then, dims)
             }
-            Rows::Positive => {
+            Int8Rows::Positive => {
                 let scales = Scales::<false>::new(row_scales, scales, bias);
                 hopper::linear(device, &x, &weight, &scales, then, dims)
             }
@@ -182,38 +157,32 @@ fn address<T: Format>(
     Ok(view::<T>(op, what, storage, layout)?.device_ptr(&stream).0)
 }
 
-/// What the bytes of integers from -127 to 127 stand for, as f32.
-fn numbers(integers: &Tensor) -> Result<Tensor> {
-    let bytes = integers.to_dtype(DType::F32)?;
-    let beyond = bytes.ge(128.0)?.to_dtype(DType::F32)?;
-    bytes - (beyond * 256.0)?
-}
-
 /// The rows of `x` `[rows, width]` as 8-bit integers, by their bytes, and their scales.
-fn quantise<T: Format>(x: &Tensor, rows: Rows) -> Result<(Tensor, CudaSlice<f32>)> {
+fn quantise(x: &Tensor, rows: Int8Rows) -> Result<(Tensor, CudaSlice<f32>)> {
     let op = "quantise";
     let (count, width) = x.dims2()?;
     let device = x.device().as_cuda_device()?;
     let (storage, layout) = x.storage_and_layout();
-    let x: CudaView<'_, T> = view(op, "x", cuda(op, &storage)?, layout)?;
+    let x: CudaView<'_, bf16> = view(op, "x", cuda(op, &storage)?, layout)?;
     // SAFETY: the kernel writes every element of both.
     let mut integers = unsafe { device.alloc::<u8>(count * width) }?;
     // SAFETY: as above.
     let mut scales = unsafe { device.alloc::<f32>(count) }?;
-    let vectors = width / T::VEC;
-    let Some(per_thread) = [1, 2, 4, 8, 16]
+    check_vectors::<bf16>(op, width)?;
+    let vectors = width / bf16::VEC;
+    let Some(per_thread) = [1, 2, 4, 8]
         .into_iter()
         .find(|n| vectors.div_ceil(*n) <= 320)
     else {
         bail!("{op}: {width} columns are more than a block can hold");
     };
     if count > 0 {
-        let name = format!("{op}_{}_{}_{per_thread}", rows.name(), T::NAME);
+        let name = format!("{op}_{}_{per_thread}", rows.name());
         let function = kernel(device, Module::HopperQuantise, &name)?;
         let stream = device.cuda_stream();
         let eps = match rows {
-            Rows::Any(Int8Rows::Normalised { eps }) => eps,
-            Rows::Any(Int8Rows::Symmetric) | Rows::Positive => 0.0,
+            Int8Rows::Normalised { eps } => eps,
+            Int8Rows::Symmetric | Int8Rows::Positive => 0.0,
         };
         let width = width as i32;
         let mut launch = stream.launch_builder(&function);

@@ -85,20 +85,18 @@ __device__ inline void quantise_row(const T *x, uint8_t *integers, float *scales
 } // namespace
 
 // `integers` `[rows, width]`, by their bytes, and `scales` `[rows]` from `x` `[rows, width]`.
-#define QUANTISE(KIND, KIND_NAME, T, NAME, NV)                                                                         \
-  extern "C" __global__ void quantise_##KIND_NAME##_##NAME##_##NV(const T *x, uint8_t *integers, float *scales,         \
-                                                                  int width, float eps) {                              \
-    quantise_row<T, NV, Kind::KIND>(x, integers, scales, width, eps);                                                  \
+#define QUANTISE(KIND, NAME, NV)                                                                                       \
+  extern "C" __global__ void quantise_##NAME##_##NV(const __nv_bfloat16 *x, uint8_t *integers, float *scales,          \
+                                                    int width, float eps) {                                            \
+    quantise_row<__nv_bfloat16, NV, Kind::KIND>(x, integers, scales, width, eps);                                      \
   }
 
-#define QUANTISES(KIND, KIND_NAME, T, NAME)                                                                            \
-  QUANTISE(KIND, KIND_NAME, T, NAME, 1)                                                                                \
-  QUANTISE(KIND, KIND_NAME, T, NAME, 2)                                                                                \
-  QUANTISE(KIND, KIND_NAME, T, NAME, 4)                                                                                \
-  QUANTISE(KIND, KIND_NAME, T, NAME, 8)                                                                                \
-  QUANTISE(KIND, KIND_NAME, T, NAME, 16)
+#define QUANTISES(KIND, NAME)                                                                                          \
+  QUANTISE(KIND, NAME, 1)                                                                                              \
+  QUANTISE(KIND, NAME, 2)                                                                                              \
+  QUANTISE(KIND, NAME, 4)                                                                                              \
+  QUANTISE(KIND, NAME, 8)
 
-QUANTISES(SYMMETRIC, symmetric, float, f32)
-QUANTISES(SYMMETRIC, symmetric, __nv_bfloat16, bf16)
-QUANTISES(NORMALISED, normalised, __nv_bfloat16, bf16)
-QUANTISES(POSITIVE, positive, __nv_bfloat16, bf16)
+QUANTISES(SYMMETRIC, symmetric)
+QUANTISES(NORMALISED, normalised)
+QUANTISES(POSITIVE, positive)

@@ -1,0 +1,167 @@
+//! What benches of whole runs share: their arguments, their input and their model.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use plm_core::{
+    BoxError, Dtype, Encoder, EncoderLoader, EncoderSpec, PackedBatch, PooledBatch, Rank,
+};
+use plm_esm2::{Checkpoint, ModelShape, RELEASED, token_map};
+use plm_fleet::Model;
+use plm_testkit::{SplitMix64, lognormal_residue_counts, random_residues, uniform_residue_counts};
+use tempfile::TempDir;
+
+/// What is asked for on the command line, `SHAPE DTYPE DEVICES [WORKLOAD [N [DIRECTORY]]]`, and where it is.
+pub(crate) struct Setup {
+    shape: &'static ModelShape,
+    pub(crate) dtype: Dtype,
+    pub(crate) devices: String,
+    /// Goes with this.
+    pub(crate) scratch: TempDir,
+    pub(crate) fasta: PathBuf,
+}
+
+impl Setup {
+    /// With a FASTA file of as many proteins as are asked for; none if nothing is.
+    pub(crate) fn from_arguments(default_count: usize) -> Result<Option<Self>, BoxError> {
+        // Cargo adds one of its own.
+        let arguments: Vec<String> = std::env::args()
+            .skip(1)
+            .filter(|word| word != "--bench")
+            .collect();
+        let [shape, dtype, devices, rest @ ..] = &arguments[..] else {
+            return Ok(None);
+        };
+        let shape = RELEASED
+            .iter()
+            .find(|released| released.name.contains(&format!("_{shape}_")))
+            .ok_or("SHAPE is one of 8M, 35M, 150M, 650M, 3B and 15B")?;
+        let count = rest
+            .get(1)
+            .map_or(Ok(default_count), |count| count.parse())?;
+        let residue_counts = match rest.first().map_or("a", String::as_str) {
+            "a" => uniform_residue_counts(1, count, 90..=166),
+            "b" => lognormal_residue_counts(
+                2,
+                count,
+                (290.0, (2.0 * (360.0_f64 / 290.0).ln()).sqrt()),
+                30..=1_022,
+            ),
+            _ => return Err("WORKLOAD is one of a and b".into()),
+        };
+        let parent = rest.get(2).map_or_else(std::env::temp_dir, PathBuf::from);
+        let scratch = tempfile::tempdir_in(parent)?;
+        let fasta = scratch.path().join("proteins.fasta");
+        write_fasta(&fasta, &residue_counts)?;
+        Ok(Some(Self {
+            shape,
+            dtype: dtype.parse()?,
+            devices: devices.clone(),
+            scratch,
+            fasta,
+        }))
+    }
+
+    /// The tokens per second of stand-ins, if these are asked for.
+    pub(crate) fn stand_in_rate(&self) -> Result<Option<f64>, BoxError> {
+        let rate = self.devices.strip_prefix("stand-in:");
+        Ok(rate.map(str::parse).transpose()?)
+    }
+
+    /// Stand-ins, or a checkpoint of random f32 weights.
+    pub(crate) fn model(&self) -> Result<Model, BoxError> {
+        if let Some(rate) = self.stand_in_rate()? {
+            let stand_in = StandIn::new(self.shape, self.dtype, rate);
+            return Ok(Model::Loader(Arc::new(stand_in)));
+        }
+        let checkpoint = self.scratch.path().join(self.shape.name);
+        Checkpoint::random(self.shape, 1).save(&checkpoint)?;
+        Ok(Model::Checkpoint(checkpoint))
+    }
+}
+
+fn write_fasta(path: &Path, residue_counts: &[u32]) -> Result<(), BoxError> {
+    let mut fasta = String::new();
+    for (row, &residue_count) in (0..).zip(residue_counts) {
+        let residues = String::from_utf8(random_residues(row, residue_count as usize))?;
+        writeln!(fasta, ">protein_{row}\n{residues}")?;
+    }
+    Ok(std::fs::write(path, fasta)?)
+}
+
+/// Loads encoders that take the time of a GPU, and none of the CPU's but for random vectors.
+struct StandIn {
+    spec: EncoderSpec,
+    tokens_per_second: f64,
+}
+
+impl StandIn {
+    fn new(shape: &ModelShape, dtype: Dtype, tokens_per_second: f64) -> Self {
+        Self {
+            spec: EncoderSpec {
+                model: format!("stand-in for {}", shape.name),
+                weights_digest: "none:0".to_owned(),
+                hidden_size: shape.hidden_size,
+                layer: shape.num_layers,
+                dtype,
+                backend: "cpu".to_owned(),
+                tokens: token_map(),
+            },
+            tokens_per_second,
+        }
+    }
+}
+
+impl EncoderLoader for StandIn {
+    fn spec(&self) -> &EncoderSpec {
+        &self.spec
+    }
+
+    fn load(&self, _rank: Rank) -> Result<Box<dyn Encoder + '_>, BoxError> {
+        Ok(Box::new(StandInEncoder {
+            loader: self,
+            begun: 0,
+            free: Instant::now(),
+            ends: Vec::new(),
+        }))
+    }
+}
+
+struct StandInEncoder<'a> {
+    loader: &'a StandIn,
+    begun: u64,
+    /// When what was begun is done.
+    free: Instant,
+    /// When each of the batches that were begun, and not asked for yet, is done.
+    ends: Vec<Instant>,
+}
+
+impl Encoder for StandInEncoder<'_> {
+    fn begin(&mut self, batch: &PackedBatch) {
+        let seconds = batch.total_tokens() as f64 / self.loader.tokens_per_second;
+        self.free = self.free.max(Instant::now()) + Duration::from_secs_f64(seconds);
+        self.ends.push(self.free);
+        self.begun += 1;
+    }
+
+    fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError> {
+        if self.ends.is_empty() {
+            self.begin(batch);
+        }
+        let end = self.ends.remove(0);
+        let hidden_size = self.loader.spec.hidden_size;
+        let mut random = SplitMix64::new(self.begun);
+        let values = (0..batch.num_sequences() * hidden_size)
+            .map(|_| random.next_f64() as f32)
+            .collect();
+        thread::sleep(end.saturating_duration_since(Instant::now()));
+        Ok(PooledBatch::new(
+            batch.num_sequences(),
+            hidden_size,
+            values,
+        )?)
+    }
+}

@@ -1,0 +1,122 @@
+//! What more GPUs give: one run after the other over the same FASTA file, on 1, 2, 4 and 8 GPUs as far as the host has them, each
+//! from the file to a verified `embeddings.h5`.
+//!
+//!     crates/plm-kernels/cuda-build.sh bench --workspace --bench scaling -- 3B bf16 cuda [WORKLOAD [N [DIRECTORY]]]
+//!     cargo bench --workspace --bench scaling -- 650M bf16 stand-in:420000 [WORKLOAD [N [DIRECTORY]]]
+//!
+//! N proteins (50,000 unless said otherwise) and random weights, as in `run_overhead`. For each number of GPUs it says how long
+//! the run took, how much faster that is than on one, and what each rank did, and checks that all vectors have the bits that they
+//! have on one. With stand-ins, which sleep, it is what the host alone keeps from scaling. Everything is written below
+//! DIRECTORY, which is made and removed.
+#![expect(clippy::print_stdout, reason = "the times are what it is run for")]
+
+mod runs;
+#[path = "../tests/gpu/utilisation.rs"]
+mod utilisation;
+
+use std::time::Instant;
+
+use plm_core::{BoxError, WorldSize};
+use plm_esm2::Gpu;
+use plm_fleet::{Devices, EmbeddingsFile, RunConfig, RunReport, run_multi_gpu_inference};
+use runs::Setup;
+use utilisation::Utilisation;
+
+const WORLD_SIZES: [u32; 4] = [1, 2, 4, 8];
+
+fn main() -> Result<(), BoxError> {
+    let Some(setup) = Setup::from_arguments(50_000)? else {
+        println!(
+            "scaling: name a shape, a number format and cuda or a stand-in, as in 3B bf16 cuda"
+        );
+        return Ok(());
+    };
+    let model = setup.model()?;
+    let stand_in = setup.stand_in_rate()?;
+    let present = match (stand_in, setup.devices.as_str()) {
+        (Some(_), _) => 4,
+        (None, "cuda") => Gpu::count()?,
+        _ => return Err("DEVICES is cuda or stand-in:TOKENS_PER_SECOND".into()),
+    };
+    let mut one: Option<(f64, Vectors)> = None;
+    for world_size in WORLD_SIZES.into_iter().filter(|&size| size <= present) {
+        let ordinals: Vec<u32> = (0..world_size).collect();
+        let (devices, utilisation) = match stand_in {
+            Some(_) => {
+                let lanes = WorldSize::new(world_size)?;
+                (Devices::Cpu { lanes }, None)
+            }
+            None => {
+                let utilisation = Utilisation::of(&ordinals);
+                (Devices::Cuda(ordinals), Some(utilisation))
+            }
+        };
+        let config = RunConfig {
+            devices,
+            dtype: Some(setup.dtype),
+            ..RunConfig::default()
+        };
+        let out = setup.scratch.path().join(format!("out-{world_size}"));
+        let started = Instant::now();
+        let report = run_multi_gpu_inference([&setup.fasta], &model, &out, &config)?;
+        let seconds = started.elapsed().as_secs_f64();
+        let busy = utilisation.map(Utilisation::percent);
+        let vectors = vectors(&report)?;
+        std::fs::remove_dir_all(&out)?;
+
+        let one_seconds = one
+            .as_ref()
+            .map_or(seconds, |(one_seconds, _)| *one_seconds);
+        tell(&report, seconds, one_seconds, busy.as_deref());
+        // A stand-in's vectors are random.
+        match &one {
+            Some((_, of_one)) if stand_in.is_none() && *of_one != vectors => {
+                return Err(format!("{world_size} GPUs give other bits than one").into());
+            }
+            Some(_) => {}
+            None => one = Some((seconds, vectors)),
+        }
+    }
+    Ok(())
+}
+
+/// Ids, and the bits of all vectors.
+type Vectors = (Vec<String>, Vec<u32>);
+
+fn vectors(report: &RunReport) -> Result<Vectors, BoxError> {
+    let path = report
+        .embeddings_path
+        .as_ref()
+        .ok_or("the run is not finished")?;
+    let file = EmbeddingsFile::open(path)?;
+    let values = file.read_rows(0..file.rows())?;
+    let bits = values.iter().map(|value| value.to_bits()).collect();
+    Ok((file.read_ids(0..file.rows())?, bits))
+}
+
+fn tell(report: &RunReport, seconds: f64, one_seconds: f64, busy: Option<&[f64]>) {
+    let ranks = &report.parts[0].ranks;
+    let world_size = ranks.workers.len() as f64;
+    println!(
+        "{}: {} sequences, {} tokens, world size {world_size}: {seconds:.2} s, {:.0} tokens/s, {:.3} times one, {:.1}% of {world_size}; tokens per rank {:.2}% off",
+        report.model,
+        report.sequences(),
+        report.tokens(),
+        report.tokens() as f64 / seconds,
+        one_seconds / seconds,
+        one_seconds / seconds / world_size * 100.0,
+        ranks.balance().max_deviation_percent(),
+    );
+    for (rank, worker) in ranks.workers.iter().enumerate() {
+        let busy = busy.map_or_else(String::new, |busy| format!(", {:.1}% busy", busy[rank]));
+        println!(
+            "  {}: {} tokens; load {:.2} s, encode {:.2} s, wait {:.2} s, write {:.2} s{busy}",
+            worker.rank,
+            worker.tokens,
+            worker.load_seconds,
+            worker.encode_seconds,
+            worker.wait_seconds,
+            worker.write_seconds,
+        );
+    }
+}

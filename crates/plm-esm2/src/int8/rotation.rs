@@ -1,0 +1,151 @@
+//! An orthogonal matrix that spreads what is large in one column over all columns.
+
+use crate::splitmix::SplitMix64;
+
+/// The primes p = 3 (mod 4) whose Paley matrices, of p + 1, are used; besides them the matrix of one.
+const PRIMES: [usize; 2] = [11, 19];
+
+/// Where the signs begin. Another number gives other vectors, so it stays.
+const SEED: u64 = 8;
+
+/// diag(random signs) times a Hadamard matrix over the square root of its size: Paley's (1933, doi:10.1002/sapm1933121311) times
+/// Sylvester's of a power of two.
+#[derive(Debug)]
+pub(crate) struct Rotation {
+    /// `[size]`, over the square root of the size.
+    signs: Vec<f32>,
+    /// `[order, order]`.
+    paley: Vec<f32>,
+    order: usize,
+}
+
+impl Rotation {
+    /// Of so many columns, if there is one.
+    pub(crate) fn new(size: usize) -> Option<Self> {
+        let (order, paley) = [(1, vec![1.0])]
+            .into_iter()
+            .chain(PRIMES.map(|prime| (prime + 1, paley(prime))))
+            .find(|(order, _)| size.is_multiple_of(*order) && (size / order).is_power_of_two())?;
+        let scale = (size as f32).sqrt().recip();
+        let mut random = SplitMix64(SEED);
+        let signs = (0..size)
+            .map(|_| {
+                if random.next() >> 63 == 0 {
+                    scale
+                } else {
+                    -scale
+                }
+            })
+            .collect();
+        Some(Self {
+            signs,
+            paley,
+            order,
+        })
+    }
+
+    /// `row` times the matrix. `scratch` is of the same length.
+    pub(crate) fn rotate(&self, row: &mut [f32], scratch: &mut [f32]) {
+        for (value, sign) in row.iter_mut().zip(&self.signs) {
+            *value *= sign;
+        }
+        let power = row.len() / self.order;
+        for block in row.chunks_exact_mut(power) {
+            sylvester(block);
+        }
+        if self.order == 1 {
+            return;
+        }
+        scratch.copy_from_slice(row);
+        for (column, sums) in row.chunks_exact_mut(power).enumerate() {
+            sums.fill(0.0);
+            for (block, factors) in scratch
+                .chunks_exact(power)
+                .zip(self.paley.chunks_exact(self.order))
+            {
+                for (sum, value) in sums.iter_mut().zip(block) {
+                    *sum += factors[column] * value;
+                }
+            }
+        }
+    }
+
+    /// All of it, row by row.
+    pub(crate) fn matrix(&self) -> Vec<f32> {
+        let size = self.signs.len();
+        let mut matrix = vec![0.0; size * size];
+        let mut scratch = vec![0.0; size];
+        for (place, row) in matrix.chunks_exact_mut(size).enumerate() {
+            row[place] = 1.0;
+            self.rotate(row, &mut scratch);
+        }
+        matrix
+    }
+}
+
+/// `block`, of a power of two, times Sylvester's matrix.
+fn sylvester(block: &mut [f32]) {
+    let mut stride = 1;
+    while stride < block.len() {
+        for pair in block.chunks_exact_mut(2 * stride) {
+            let (low, high) = pair.split_at_mut(stride);
+            for (a, b) in low.iter_mut().zip(high) {
+                (*a, *b) = (*a + *b, *a - *b);
+            }
+        }
+        stride *= 2;
+    }
+}
+
+/// Paley's Hadamard matrix of `prime` + 1, row by row.
+fn paley(prime: usize) -> Vec<f32> {
+    // 1 for squares modulo the prime, -1 for the others, 0 for 0.
+    let mut character = vec![-1.0; prime];
+    for number in 1..prime {
+        character[number * number % prime] = 1.0;
+    }
+    character[0] = 0.0;
+    let order = prime + 1;
+    (0..order * order)
+        .map(|place| match (place / order, place % order) {
+            (row, column) if row == column => 1.0,
+            (0, _) => 1.0,
+            (_, 0) => -1.0,
+            (row, column) => character[(prime + row - column) % prime],
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rotations_are_orthogonal_and_spread_each_column_evenly() {
+        for size in [1, 12, 20, 128, 320, 640] {
+            let matrix = Rotation::new(size).unwrap().matrix();
+            let even = (size as f32).sqrt().recip();
+            assert!(
+                matrix.iter().all(|x| (x.abs() - even).abs() < 1e-6),
+                "{size}"
+            );
+            let rows: Vec<&[f32]> = matrix.chunks(size).collect();
+            for (i, a) in rows.iter().enumerate() {
+                for b in &rows[..i] {
+                    let product: f32 = a.iter().zip(*b).map(|(a, b)| a * b).sum();
+                    assert!(product.abs() < 1e-5, "{size}: {product}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn released_models_have_rotations_but_for_one() {
+        let sizes = [320, 480, 640, 1280, 2560, 5120];
+        let without: Vec<_> = sizes
+            .into_iter()
+            .filter(|&size| Rotation::new(size).is_none())
+            .collect();
+        assert_eq!(without, [480]);
+    }
+}
