@@ -32,11 +32,11 @@ fn main() -> Result<(), BoxError> {
         println!("run_overhead: name a shape, a number format and devices, as in 650M bf16 cuda:0");
         return Ok(());
     };
-    let model = setup.model()?;
     let devices = match setup.stand_in_rate()? {
         Some(_) => Devices::CPU,
         None => setup.devices.parse::<Devices>()?.resolve()?,
     };
+    let model = setup.model()?;
     let Setup {
         dtype,
         fasta,

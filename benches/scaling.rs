@@ -31,13 +31,16 @@ fn main() -> Result<(), BoxError> {
         );
         return Ok(());
     };
-    let model = setup.model()?;
     let stand_in = setup.stand_in_rate()?;
     let present = match (stand_in, setup.devices.as_str()) {
         (Some(_), _) => 4,
         (None, "cuda") => Gpu::count()?,
         _ => return Err("DEVICES is cuda or stand-in:TOKENS_PER_SECOND".into()),
     };
+    if present == 0 {
+        return Err("there is no GPU here".into());
+    }
+    let model = setup.model()?;
     let mut one: Option<(f64, Vectors)> = None;
     for world_size in WORLD_SIZES.into_iter().filter(|&size| size <= present) {
         let ordinals: Vec<u32> = (0..world_size).collect();

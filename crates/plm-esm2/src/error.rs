@@ -246,8 +246,13 @@ pub enum Error {
 pub enum NoInt8 {
     /// It is to be computed on the CPU.
     OnCpu,
-    /// Its vectors have a length for which there is no rotation.
-    HiddenSize(usize),
+    /// There are no kernels, or no rotation, for its shape.
+    Shape {
+        /// The length of its vectors.
+        hidden_size: usize,
+        /// That between the two products of a feed-forward network.
+        ffn_size: usize,
+    },
     /// What is asked for is not behind the last layer, but behind this one.
     Layer(usize),
 }
@@ -256,9 +261,13 @@ impl fmt::Display for NoInt8 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OnCpu => f.write_str(" on the CPU, only on GPUs"),
-            Self::HiddenSize(size) => {
-                write!(f, ": there are no kernels for a hidden_size of {size}")
-            }
+            Self::Shape {
+                hidden_size,
+                ffn_size,
+            } => write!(
+                f,
+                ": there are no kernels for a hidden_size of {hidden_size} with an intermediate_size of {ffn_size}"
+            ),
             Self::Layer(layer) => write!(f, " at layer {layer}, only at the last"),
         }
     }

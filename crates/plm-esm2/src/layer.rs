@@ -32,6 +32,12 @@ impl Layer {
         gpu: Option<&Gpu>,
     ) -> Result<Self> {
         let (hidden, ffn) = (config.hidden_size, config.ffn_size);
+        let attention = own.pp("attention.self");
+        let projections = ["query", "key", "value"].map(|part| attention.pp(part));
+        let stacked = |parameter: &dyn Fn(&VarBuilder<'_>) -> Result<Tensor>| -> Result<Tensor> {
+            let parts = projections.iter().map(parameter);
+            Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)
+        };
         let residual = |linear: &VarBuilder<'_>, inputs: usize, norm: &VarBuilder<'_>| {
             ResidualLinear::new(
                 linear.get((hidden, inputs), "weight")?,
@@ -42,10 +48,10 @@ impl Layer {
             )
         };
         let fc1 = own.pp("intermediate.dense");
-        let [qkv, qkv_bias] = projections(own, config)?;
+        let qkv = stacked(&|part| part.get((hidden, hidden), "weight"))?;
         Ok(Self {
             qkv: Linear::new(qkv, gpu)?,
-            qkv_bias,
+            qkv_bias: stacked(&|part| part.get(hidden, "bias"))?,
             attention_output: residual(
                 &own.pp("attention.output.dense"),
                 hidden,
@@ -73,19 +79,4 @@ impl Layer {
         let inner = self.fc1.forward_gelu(&normalised, &self.fc1_bias)?;
         self.fc2.forward(&x, &inner)
     }
-}
-
-/// Weight `[3 * hidden, hidden]` and bias `[3 * hidden]` of a layer's projections to queries, keys and values.
-fn projections(layer: &VarBuilder<'_>, config: &Config) -> Result<[Tensor; 2]> {
-    let hidden = config.hidden_size;
-    let attention = layer.pp("attention.self");
-    let parts = ["query", "key", "value"].map(|part| attention.pp(part));
-    let stacked = |parameter: &dyn Fn(&VarBuilder<'_>) -> Result<Tensor>| -> Result<Tensor> {
-        let parts = parts.iter().map(parameter);
-        Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)
-    };
-    Ok([
-        stacked(&|part| part.get((hidden, hidden), "weight"))?,
-        stacked(&|part| part.get(hidden, "bias"))?,
-    ])
 }

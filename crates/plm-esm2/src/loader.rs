@@ -76,7 +76,8 @@ impl Esm2Loader {
 
     /// The same on GPUs, in `dtype` (see [`Esm2::on_gpu`]): rank `i` on the one that CUDA numbers `ordinals[i]`.
     ///
-    /// A sequence whose numbers a 16-bit `dtype` can't hold is computed in f32, and so noted.
+    /// A sequence whose numbers a 16-bit `dtype` can't hold is computed in f32, and so noted; so are short ones in bf16 (under 8
+    /// residues) and int8 (under 17).
     ///
     /// # Errors
     /// [`Error::NoGpuKernel`], [`Error::NoInt8`], or if the weights can't be read; in 8-bit integers also [`Error::Gpu`] if one
@@ -93,16 +94,16 @@ impl Esm2Loader {
                 head_dim,
             });
         }
-        if dtype == Dtype::Int8 {
-            ordinals
-                .iter()
-                .try_for_each(|&ordinal| Gpu::check_int8(ordinal))?;
-        }
         Self::in_place(checkpoint, Place::Gpus(ordinals), dtype)
     }
 
     fn in_place(checkpoint: Checkpoint, place: Place, dtype: Dtype) -> Result<Self, Error> {
         check_int8(&checkpoint, dtype, matches!(place, Place::Gpus(_)))?;
+        if let (Dtype::Int8, Place::Gpus(ordinals)) = (dtype, &place) {
+            ordinals
+                .iter()
+                .try_for_each(|&ordinal| Gpu::check_int8(ordinal))?;
+        }
         let backend = match place {
             Place::Cpu { .. } => "cpu",
             Place::Gpus(_) => "cuda",

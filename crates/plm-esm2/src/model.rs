@@ -50,13 +50,17 @@ impl Esm2 {
     /// model belongs to the thread that opened the GPU.
     ///
     /// # Errors
-    /// [`Error::NoInt8`], or if a weight can't be read, or the GPU has no room for them.
+    /// [`Error::NoInt8`], or [`Error::Gpu`] if the GPU has no kernels for 8-bit integers; or if a weight can't be read, or the
+    /// GPU has no room for them.
     pub fn on_gpu(checkpoint: &Checkpoint, dtype: Dtype, gpu: &Gpu) -> Result<Self, Error> {
         Self::load(checkpoint, dtype, Some(gpu.clone()))
     }
 
     fn load(checkpoint: &Checkpoint, dtype: Dtype, gpu: Option<Gpu>) -> Result<Self, Error> {
         check_int8(checkpoint, dtype, gpu.is_some())?;
+        if let (Dtype::Int8, Some(gpu)) = (dtype, &gpu) {
+            Gpu::check_int8(gpu.ordinal())?;
+        }
         let config = checkpoint.config().clone();
         let hidden = config.hidden_size;
         let device = gpu.as_ref().map_or(&Device::Cpu, Gpu::device);
@@ -298,10 +302,13 @@ pub(crate) fn check_int8(
     dtype: Dtype,
     is_on_gpu: bool,
 ) -> Result<(), Error> {
-    let hidden_size = checkpoint.config().hidden_size;
+    let config = checkpoint.config();
     let why = match dtype {
         Dtype::Int8 if !is_on_gpu => NoInt8::OnCpu,
-        Dtype::Int8 if !Int8Layers::supports(hidden_size) => NoInt8::HiddenSize(hidden_size),
+        Dtype::Int8 if !Int8Layers::supports(config) => NoInt8::Shape {
+            hidden_size: config.hidden_size,
+            ffn_size: config.ffn_size,
+        },
         _ => return Ok(()),
     };
     Err(Error::NoInt8 {

@@ -209,3 +209,24 @@ fn a_shape_without_gpu_kernels_is_refused_before_its_weights_are_read() {
         Err(plm_esm2::Error::NoGpuKernel { head_dim: 20, .. })
     ));
 }
+
+#[test]
+fn a_shape_that_has_no_int8_is_refused_before_its_weights_are_read() {
+    for (hidden_size, ffn_size) in [(96, 384), (192, 800), (448, 1792)] {
+        let shape = ModelShape {
+            name: "odd",
+            num_layers: 1,
+            hidden_size,
+            num_heads: hidden_size / 16,
+            ffn_size,
+        };
+        let refusal = Esm2Loader::on_gpus(Checkpoint::random(&shape, 1), vec![0], Dtype::Int8)
+            .map(|_| ())
+            .unwrap_err();
+        let expected = format!(
+            "odd-random-1 can't be computed in int8: there are no kernels for a hidden_size of {hidden_size} with an \
+             intermediate_size of {ffn_size}: use f16, bf16 or f32"
+        );
+        assert_eq!(refusal.to_string(), expected);
+    }
+}

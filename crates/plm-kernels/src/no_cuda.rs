@@ -164,6 +164,10 @@ impl GpuLinear {
 impl Int8Linear {
     /// What [`forward_positive_gelu`](Self::forward_positive_gelu) adds to GELU: more than the least it can be.
     pub const GELU_SHIFT: f32 = 0.17;
+    /// What the number of outputs is a multiple of.
+    pub const OUTPUTS_MULTIPLE: usize = 64;
+    /// The most inputs that rows can have.
+    pub const MAX_INPUTS: usize = 20_480;
 
     /// With a weight of `integers` `[outputs, inputs]` times `scales` `[outputs]`, and `bias` `[outputs]`, which are on a GPU.
     ///

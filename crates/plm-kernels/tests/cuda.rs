@@ -652,6 +652,23 @@ fn products_of_8_bit_integers_are_those_of_the_cpu() {
             );
         }
     }
+    // The widest rows that there are kernels for: those of 15B's last product.
+    let x = operand(&[3, 20_480], 1, DType::BF16, &gpu);
+    let positive = (x.0.abs().unwrap(), x.1.abs().unwrap());
+    let residual = operand(&[3, 64], 2, DType::BF16, &gpu);
+    let weight = scaled_operand(0.01, &[64, 20_480], 3, DType::F32, &gpu).0;
+    let bias = operand(&[64], 4, DType::F32, &gpu).0;
+    for (rows, x, levels) in [
+        (Int8Rows::Symmetric, &x, 127.0),
+        (Int8Rows::Positive, &positive, 255.0),
+    ] {
+        let weights = as_integers(&weight, 127.0).t().unwrap();
+        let product = as_integers(&x.0, levels).matmul(&weights).unwrap();
+        let cpu = (&residual.0 + product.broadcast_add(&bias).unwrap()).unwrap();
+        let linear = int8_linear(&weight, &bias, rows, &gpu);
+        let own = linear.forward_onto(&residual.1, &x.1).unwrap();
+        assert_alike("a product of wide rows", &own, &cpu, DType::BF16);
+    }
     let of = |dims, dtype| Tensor::zeros(dims, dtype, &gpu).unwrap();
     let narrow = Int8Linear::new(
         of(vec![96, 64], DType::U8),

@@ -112,7 +112,7 @@ impl SegmentConfigBuilder {
     /// The settings.
     ///
     /// # Errors
-    /// [`Error::UnsupportedDtype`] for `bf16`, which HDF5's readers do not know.
+    /// [`Error::UnsupportedDtype`] for `bf16`, which HDF5's readers do not know, and for `int8`.
     pub fn build(self) -> Result<SegmentConfig, Error> {
         let element =
             Element::from_dtype(self.dtype).ok_or(Error::UnsupportedDtype { dtype: self.dtype })?;

@@ -378,6 +378,20 @@ fn gpus_that_are_not_there_are_refused_before_anything_is_done() {
 }
 
 #[test]
+fn int8_is_refused_on_the_cpu_before_anything_is_done() {
+    let desk = Desk::with(TWO);
+    desk.run("embed in.fasta --out out --devices cpu --dtype int8")
+        .refuses(
+            3,
+            &[
+                "plm-tiny can't be computed in int8 on the CPU",
+                "use f16, bf16 or f32",
+            ],
+            &desk.path("out"),
+        );
+}
+
+#[test]
 fn words_that_make_no_sense_end_with_the_usage_code() {
     let desk = Desk::with(TWO);
     for words in [
@@ -387,6 +401,7 @@ fn words_that_make_no_sense_end_with_the_usage_code() {
         "embed in.fasta --out out --devices gpu",
         "embed in.fasta --out out --dtype f64",
         "embed in.fasta --out out --embeddings-dtype bf16",
+        "embed in.fasta --out out --embeddings-dtype int8",
         "embed in.fasta --out out --shard 0/2",
         "frobnicate",
     ] {

@@ -11,7 +11,7 @@ use super::stored::StoredTensor;
 use crate::Config;
 use crate::splitmix::SplitMix64;
 
-/// One in so many channels is an outlier: what is added to the residual stream is ten times as large there.
+/// One in so many channels is an outlier: the products that are added to the residual stream are ten times as large there.
 const OUTLIER_CHANNELS: u64 = 300;
 
 /// All tensors of a model with a language-model head. Matrices have a deviation of 1 / √(inputs), which keeps activations

@@ -1,8 +1,8 @@
 //! Transformer layers whose matrix products are of 8-bit integers.
 //!
 //! Three things keep what 8 bits lose small. The residual stream is kept in a rotated basis, in which no column is much larger
-//! than others; that, and the layer norms, are folded into the weights (Ashkboos et al. 2024, arXiv:2404.00456). The columns that
-//! the last product of a layer takes are divided by factors that the weights of that product get (Xiao et al. 2022,
+//! than others; that, and the layer norms, are folded into the weights (Ashkboos et al. 2024, arXiv:2404.00456). The inputs of
+//! the last product of a layer are multiplied by factors that the weights of that product are divided by (Xiao et al. 2022,
 //! arXiv:2211.10438). And the first layer, whose errors would depend on the residue alone and so not average out in a mean
 //! over residues, is not among these. `docs/numerics.md` has the figures.
 
@@ -12,10 +12,14 @@ mod rotation;
 use candle_core::{Device, Result as TensorResult, Tensor};
 use half::bf16;
 use plm_kernels::{Gpu, GpuLinear, Int8Linear, Int8Rows, LayerNorm, VarlenAttention};
+use rayon::prelude::*;
 
-use crate::{Checkpoint, Error};
+use crate::{Checkpoint, Config, Error};
 use fold::{Int8Weights, Layer, centre};
 use rotation::Rotation;
+
+/// Layers whose weights are folded side by side: each takes some bytes of memory for each of its parameters.
+const LAYERS_AT_A_TIME: usize = 6;
 
 /// Layers in a row, and the layer norm behind them.
 #[derive(Debug)]
@@ -37,10 +41,15 @@ struct Int8Layer {
 }
 
 impl Int8Layers {
-    /// Whether there are such layers for models of this hidden_size.
-    pub(crate) fn supports(hidden_size: usize) -> bool {
-        // The kernels' tiles of outputs, and the rotation.
-        hidden_size.is_multiple_of(64) && Rotation::new(hidden_size).is_some()
+    /// Whether there are such layers for models of this shape.
+    pub(crate) fn supports(config: &Config) -> bool {
+        let fits = |outputs: usize| {
+            outputs.is_multiple_of(Int8Linear::OUTPUTS_MULTIPLE)
+                && outputs <= Int8Linear::MAX_INPUTS
+        };
+        fits(config.hidden_size)
+            && fits(config.ffn_size)
+            && Rotation::new(config.hidden_size).is_some()
     }
 
     /// All layers of a [supported](Self::supports) model but the first, on `gpu`, and `norm` behind them.
@@ -60,19 +69,24 @@ impl Int8Layers {
         let normalised = Int8Rows::Normalised {
             eps: config.layer_norm_eps,
         };
-        let layers = (1..config.num_layers)
-            .map(|index| {
-                let layer = Layer::fold(checkpoint, index, &rotation)?;
-                let on_gpu = |weights, rows| linear(weights, rows, gpu.device());
-                Ok(Int8Layer {
+        let on_gpu = |weights, rows| linear(weights, rows, gpu.device());
+        let mut layers = Vec::with_capacity(config.num_layers - 1);
+        for first in (1..config.num_layers).step_by(LAYERS_AT_A_TIME) {
+            let several = first..config.num_layers.min(first + LAYERS_AT_A_TIME);
+            let folded = several
+                .into_par_iter()
+                .map(|index| Layer::fold(checkpoint, index, &rotation))
+                .collect::<Result<Vec<_>, Error>>()?;
+            for layer in folded {
+                layers.push(Int8Layer {
                     qkv: on_gpu(layer.qkv, normalised)?,
                     attention_output: on_gpu(layer.attention_output, Int8Rows::Symmetric)?,
                     fc1: on_gpu(layer.fc1, normalised)?,
                     factors: Tensor::from_vec(layer.factors, config.ffn_size, gpu.device())?,
                     fc2: on_gpu(layer.fc2, Int8Rows::Positive)?,
-                })
-            })
-            .collect::<Result<_, Error>>()?;
+                });
+            }
+        }
         Ok(Self {
             rotate: in_16_bits(&inverse)?,
             layers,

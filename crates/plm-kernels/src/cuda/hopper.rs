@@ -70,7 +70,9 @@ impl Map {
     }
 
     /// Of a matrix of weights, in boxes of 128 rows. Of each 32 rows, the tensor cores take those first whose products the first
-    /// two of a thread's 8 are, of each of the four threads: rows 0, 1, 8, 9, 16, 17, 24, 25, then 2, 3, 10, 11 and so on.
+    /// two of a thread's 8 are, of each of the four threads: rows 0, 1, 8, 9, 16, 17, 24, 25, then 2, 3, 10, 11 and so on. A
+    /// stride is here smaller than the one before it, of which the driver's documentation says nothing; driver 580 takes it, and
+    /// the tests against the CPU would fail if another did not.
     fn weights<T: Mapped>(address: CUdeviceptr, (rows, columns): (usize, usize)) -> Result<Self> {
         let row_bytes = (columns * size_of::<T>()) as u64;
         Self::of::<T, 5>(
@@ -256,7 +258,7 @@ pub(crate) fn has_linear(
     inputs: usize,
     outputs: usize,
 ) -> Result<bool> {
-    // A step of the product is 64 inputs, and 16 pieces of what follows are done between steps.
+    // With fewer, the kernel would multiply zeros to have the 16 steps that it takes, and be slow.
     let fits = dtype.size_in_bytes() == 2
         && inputs >= 16 * 64
         && inputs.is_multiple_of(8)

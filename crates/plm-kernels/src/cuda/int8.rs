@@ -18,6 +18,11 @@ use crate::VarlenAttention;
 use crate::cpu::check_shape;
 use crate::gpu::Int8Rows;
 
+/// Of a block that quantises a row.
+const THREADS: usize = 320;
+/// The largest number that there is a kernel for.
+const MAX_VECTORS_PER_THREAD: usize = 8;
+
 /// A matrix of weights on a Hopper as 8-bit integers with a scale per output, and a bias, to multiply rows by that become such
 /// integers first, with a scale per row. Tensors between products are bf16, sums whole numbers.
 #[derive(Clone, Debug)]
@@ -45,21 +50,31 @@ impl Int8Rows {
 impl Int8Linear {
     /// What [`forward_positive_gelu`](Self::forward_positive_gelu) adds to GELU: more than the least it can be.
     pub const GELU_SHIFT: f32 = 0.17;
+    /// What the number of outputs is a multiple of.
+    pub const OUTPUTS_MULTIPLE: usize = hopper::HEAD_DIM;
+    /// The most inputs that rows can have: what a block holds to quantise it.
+    pub const MAX_INPUTS: usize = MAX_VECTORS_PER_THREAD * THREADS * bf16::VEC;
 
     /// With a weight of `integers` `[outputs, inputs]`, signed ones by their bytes, times `scales` `[outputs]`, and `bias`
     /// `[outputs]`, for rows that become integers as `rows` says. All is on a GPU, and f32 but for the bytes. `outputs` is a
-    /// multiple of 64 and `inputs` of 16.
+    /// multiple of [`OUTPUTS_MULTIPLE`](Self::OUTPUTS_MULTIPLE) and `inputs` of 16, up to [`MAX_INPUTS`](Self::MAX_INPUTS).
     ///
     /// # Errors
     /// If shapes, formats or devices do not fit, or the GPU is no Hopper.
     pub fn new(integers: Tensor, scales: Tensor, bias: Tensor, rows: Int8Rows) -> Result<Self> {
         let op = "int8";
         let (outputs, inputs) = integers.dims2()?;
-        if !outputs.is_multiple_of(hopper::HEAD_DIM) || !inputs.is_multiple_of(16) {
+        if !outputs.is_multiple_of(Self::OUTPUTS_MULTIPLE)
+            || !inputs.is_multiple_of(16)
+            || inputs > Self::MAX_INPUTS
+        {
             bail!("{op}: there is no kernel for {inputs} inputs and {outputs} outputs");
         }
-        check_shape(op, "scales", scales.layout(), &[outputs])?;
-        check_shape(op, "bias", bias.layout(), &[outputs])?;
+        if integers.dtype() != DType::U8 {
+            bail!("{op}: integers are bytes, not {:?}", integers.dtype());
+        }
+        address::<f32>("scales", &scales, &[outputs], &integers)?;
+        address::<f32>("bias", &bias, &[outputs], &integers)?;
         if !uses_machine_code(integers.device().as_cuda_device()?.cuda_stream().context())? {
             bail!("{op}: there are kernels for Hopper only");
         }
@@ -75,8 +90,9 @@ impl Int8Linear {
     /// positive: `[rows, outputs]`, all of it positive: rows to take as [`Int8Rows::Positive`].
     ///
     /// # Errors
-    /// If shapes, formats or devices do not fit.
+    /// If shapes, formats or devices do not fit, or this is for [`Int8Rows::Positive`] itself.
     pub fn forward_positive_gelu(&self, x: &Tensor, factors: &Tensor) -> Result<Tensor> {
+        self.check_signed()?;
         let outputs = self.integers.dims()[0];
         let factors = address::<bf16>("factors", factors, &[outputs], x)?;
         self.multiply(x, &PositiveGelu { factors })
@@ -86,8 +102,9 @@ impl Int8Linear {
     /// `[total_tokens, hidden]`.
     ///
     /// # Errors
-    /// Those of [`VarlenAttention::forward`].
+    /// Those of [`VarlenAttention::forward`], or if this is for [`Int8Rows::Positive`].
     pub fn forward_attention(&self, x: &Tensor, attention: &VarlenAttention<'_>) -> Result<Tensor> {
+        self.check_signed()?;
         let (outputs, hidden) = self.integers.dims2()?;
         let device = x.device().as_cuda_device()?;
         if outputs == 3 * hidden && hidden == attention.num_heads * hopper::HEAD_DIM {
@@ -106,6 +123,14 @@ impl Int8Linear {
         let dims = [x.dims2()?.0, self.integers.dims()[0]];
         let residual = address::<bf16>("residual", residual, &dims, x)?;
         self.multiply(x, &Residual { residual })
+    }
+
+    /// Positive rows only come where a product is added to the residual stream.
+    fn check_signed(&self) -> Result<()> {
+        if let Int8Rows::Positive = self.rows {
+            bail!("int8: there is no such kernel for positive rows");
+        }
+        Ok(())
     }
 
     fn multiply<F: Then>(&self, x: &Tensor, then: &F) -> Result<Tensor> {
@@ -170,9 +195,9 @@ fn quantise(x: &Tensor, rows: Int8Rows) -> Result<(Tensor, CudaSlice<f32>)> {
     let mut scales = unsafe { device.alloc::<f32>(count) }?;
     check_vectors::<bf16>(op, width)?;
     let vectors = width / bf16::VEC;
-    let Some(per_thread) = [1, 2, 4, 8]
+    let Some(per_thread) = [1, 2, 4, MAX_VECTORS_PER_THREAD]
         .into_iter()
-        .find(|n| vectors.div_ceil(*n) <= 320)
+        .find(|n| vectors.div_ceil(*n) <= THREADS)
     else {
         bail!("{op}: {width} columns are more than a block can hold");
     };
