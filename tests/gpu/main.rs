@@ -145,6 +145,17 @@ fn main() -> ExitCode {
             "the_other_gpu_does_what_a_failed_one_leaves",
             runs::the_other_gpu_does_what_a_failed_one_leaves,
         ),
+        trial(4, "four_gpus_equal_one_3b", runs::four_gpus_equal_one_3b),
+        trial(
+            4,
+            "three_gpus_do_what_a_failed_one_leaves",
+            runs::three_gpus_do_what_a_failed_one_leaves,
+        ),
+        trial(
+            4,
+            "two_gpus_do_what_two_failed_ones_leave",
+            runs::two_gpus_do_what_two_failed_ones_leave,
+        ),
         trial(
             2,
             "a_run_that_a_sticky_error_ended_goes_on",

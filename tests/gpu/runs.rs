@@ -5,8 +5,7 @@ use std::error::Error as _;
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use plm_core::{
     BoxError, Dtype, Encoder, EncoderLoader, EncoderSpec, PackedBatch, PooledBatch, Rank,
@@ -149,18 +148,22 @@ pub(crate) fn the_second_gpu_alone() {
 }
 
 pub(crate) fn two_gpus_equal_one_650m() {
-    two_gpus_equal_one(&RELEASED[3]);
+    equal_one(2, &RELEASED[3]);
 }
 
 pub(crate) fn two_gpus_equal_one_3b() {
-    two_gpus_equal_one(&RELEASED[4]);
+    equal_one(2, &RELEASED[4]);
 }
 
-fn two_gpus_equal_one(shape: &ModelShape) {
-    const COUNT: u64 = 1_000;
+pub(crate) fn four_gpus_equal_one_3b() {
+    equal_one(4, &RELEASED[4]);
+}
+
+fn equal_one(gpus: u32, shape: &ModelShape) {
+    let count = u64::from(500 * gpus);
     let out = tempfile::tempdir().expect("there is room");
     let fasta = out.path().join("proteins.fasta");
-    write_fasta(&fasta, COUNT);
+    write_fasta(&fasta, count);
     let checkpoint = Checkpoint::random(shape, 5);
     let run = |ordinals: &[u32]| {
         let loader = Esm2Loader::on_gpus(checkpoint.clone(), ordinals.to_vec(), Dtype::Bf16);
@@ -173,23 +176,23 @@ fn two_gpus_equal_one(shape: &ModelShape) {
         (report, utilisation.percent(), to)
     };
     let (one, one_busy, _) = run(&[0]);
-    let (two, two_busy, to) = run(&[0, 1]);
+    let (all, all_busy, to) = run(&(0..gpus).collect::<Vec<_>>());
 
-    let (ids, bits, hidden_size) = vectors(&two);
-    assert_eq!((ids.len() as u64, hidden_size), (COUNT, shape.hidden_size));
-    assert_eq!(ids.iter().collect::<HashSet<_>>().len() as u64, COUNT);
+    let (ids, bits, hidden_size) = vectors(&all);
+    assert_eq!((ids.len() as u64, hidden_size), (count, shape.hidden_size));
+    assert_eq!(ids.iter().collect::<HashSet<_>>().len() as u64, count);
     assert!(
         (ids, bits, hidden_size) == vectors(&one),
-        "two GPUs give other bits than one"
+        "{gpus} GPUs give other bits than one"
     );
 
-    let ranks = &two.parts[0].ranks;
+    let ranks = &all.parts[0].ranks;
     let planned = ranks.planned_balance().max_deviation_percent();
     let done = ranks.balance().max_deviation_percent();
-    let shards: Vec<u64> = (0..2)
+    let shards: Vec<u64> = (0..gpus)
         .map(|rank| size(&to.join(format!("shards/rank_{rank:05}"))))
         .collect();
-    let mean = shards.iter().sum::<u64>() as f64 / 2.0;
+    let mean = shards.iter().sum::<u64>() as f64 / f64::from(gpus);
     let rate = |report: &RunReport| {
         let ranks = &report.parts[0].ranks;
         let tokens: u64 = ranks.workers.iter().map(|worker| worker.tokens).sum();
@@ -201,16 +204,16 @@ fn two_gpus_equal_one(shape: &ModelShape) {
             .fold(0.0, f64::max);
         tokens as f64 / seconds
     };
-    let (one_rate, two_rate) = (rate(&one), rate(&two));
+    let (one_rate, all_rate) = (rate(&one), rate(&all));
     let load: Vec<f64> = ranks
         .workers
         .iter()
         .map(|worker| worker.load_seconds)
         .collect();
     println!(
-        "{}: loaded in {load:.1?} s; {one_rate:.0} tokens/s on one GPU ({one_busy:.0?}% busy), {two_rate:.0} on two ({two_busy:.0?}%): {:.3} times; tokens per rank {planned:.2}% off as planned, {done:.2}% as done; shards of {shards:?} bytes",
+        "{}: loaded in {load:.1?} s; {one_rate:.0} tokens/s on one GPU ({one_busy:.0?}% busy), {all_rate:.0} on {gpus} ({all_busy:.0?}%): {:.3} times; tokens per rank {planned:.2}% off as planned, {done:.2}% as done; shards of {shards:?} bytes",
         shape.name,
-        two_rate / one_rate,
+        all_rate / one_rate,
     );
     assert!(
         planned <= 1.0,
@@ -223,15 +226,16 @@ fn two_gpus_equal_one(shape: &ModelShape) {
             .all(|&bytes| (bytes as f64 / mean - 1.0).abs() <= 0.15),
         "shards are {shards:?} bytes"
     );
-    for rank in 0..2 {
+    for rank in 0..gpus {
         let log =
             fs::read_to_string(to.join(format!("logs/rank_{rank:05}.log"))).expect("it is there");
         assert!(log.lines().count() > 2, "{log}");
     }
 
+    let least = 0.9 * f64::from(gpus) * one_rate;
     assert!(
-        two_rate > 1.8 * one_rate,
-        "{two_rate:.0} is not 1.8 times {one_rate:.0}"
+        all_rate > least,
+        "{all_rate:.0} is not 0.9 times {gpus} times {one_rate:.0}"
     );
 }
 
@@ -246,18 +250,33 @@ fn size(directory: &Path) -> u64 {
         .sum()
 }
 
-/// A loader whose rank 1 meets a fault at its fourth batch, and loads no encoder after that.
+/// What happens to some ranks at their fourth batch: an error, or something that makes the batch fail.
+#[derive(Clone, Copy)]
+pub(crate) struct Fault {
+    pub(crate) ranks: &'static [u32],
+    pub(crate) happens: fn() -> Result<(), BoxError>,
+}
+
+/// A loader to whose ranks that happens, which load no encoder after that.
 struct Failing {
     loader: Esm2Loader,
-    /// What happens then: an error, or something that makes the batch fail.
-    fault: fn() -> Result<(), BoxError>,
-    has_failed: AtomicBool,
+    fault: Fault,
+    failed: Mutex<HashSet<Rank>>,
 }
 
 struct FailingEncoder<'a> {
     encoder: Box<dyn Encoder + 'a>,
+    rank: Rank,
     batches_left: Option<u32>,
     failing: &'a Failing,
+}
+
+impl Failing {
+    fn failed(&self) -> MutexGuard<'_, HashSet<Rank>> {
+        self.failed
+            .lock()
+            .expect("nothing panics while it holds it")
+    }
 }
 
 impl EncoderLoader for Failing {
@@ -266,12 +285,13 @@ impl EncoderLoader for Failing {
     }
 
     fn load(&self, rank: Rank) -> Result<Box<dyn Encoder + '_>, BoxError> {
-        if rank == Rank(1) && self.has_failed.load(Ordering::Relaxed) {
+        if self.failed().contains(&rank) {
             return Err("the GPU is gone".into());
         }
         Ok(Box::new(FailingEncoder {
             encoder: self.loader.load(rank)?,
-            batches_left: (rank == Rank(1)).then_some(3),
+            rank,
+            batches_left: self.fault.ranks.contains(&rank.0).then_some(3),
             failing: self,
         }))
     }
@@ -285,8 +305,8 @@ impl Encoder for FailingEncoder<'_> {
     fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError> {
         match &mut self.batches_left {
             Some(0) => {
-                self.failing.has_failed.store(true, Ordering::Relaxed);
-                (self.failing.fault)()?;
+                self.failing.failed().insert(self.rank);
+                (self.failing.fault.happens)()?;
             }
             Some(left) => *left -= 1,
             None => {}
@@ -296,37 +316,50 @@ impl Encoder for FailingEncoder<'_> {
 }
 
 pub(crate) fn the_other_gpu_does_what_a_failed_one_leaves() {
-    let failure = run_with_fault(|| Err("an injected fault".into()));
-    assert!(failure.contains("an injected fault"), "{failure}");
+    others_do_what_is_left(2, &[1]);
 }
 
-/// What the failure of rank 1 is called in a run in which that fault happens to it; all vectors are those of a run without.
-fn run_with_fault(fault: fn() -> Result<(), BoxError>) -> String {
+pub(crate) fn three_gpus_do_what_a_failed_one_leaves() {
+    others_do_what_is_left(4, &[1]);
+}
+
+pub(crate) fn two_gpus_do_what_two_failed_ones_leave() {
+    others_do_what_is_left(4, &[1, 3]);
+}
+
+/// In a run on so many GPUs, some of which fail, all vectors are those of a run without.
+fn others_do_what_is_left(gpus: u32, failing: &'static [u32]) {
     let out = tempfile::tempdir().expect("there is room");
     write_thousand(out.path());
-    let failed = run_thousand(out.path(), "failed", &[0, 1], Some(fault)).expect("one GPU is left");
+    let fault = Fault {
+        ranks: failing,
+        happens: || Err("an injected fault".into()),
+    };
+    let ordinals: Vec<u32> = (0..gpus).collect();
+    let failed = run_thousand(out.path(), "failed", &ordinals, Some(fault)).expect("some are left");
     let whole = run_thousand(out.path(), "whole", &[0], None).expect("it runs");
     assert_eq!(vectors(&failed), vectors(&whole));
-    let ranks: Vec<Rank> = failed
-        .failed_ranks
-        .iter()
-        .map(|failure| failure.rank)
+    let mut ranks: Vec<u32> = (failed.failed_ranks.iter())
+        .map(|failure| failure.rank.0)
         .collect();
-    assert_eq!(ranks, [Rank(1)]);
-    failed.failed_ranks[0].to_string()
+    ranks.sort_unstable();
+    assert_eq!(ranks, failing);
+    for failure in &failed.failed_ranks {
+        let failure = failure.to_string();
+        assert!(failure.contains("an injected fault"), "{failure}");
+    }
 }
 
 pub(crate) fn write_thousand(out: &Path) {
     write_fasta(&out.join("proteins.fasta"), 1_000);
 }
 
-/// A run of what [`write_thousand`] wrote to `out`, with the shape of 150M, into `out/to`; if a fault is given, it happens to
-/// rank 1 at its fourth batch.
+/// A run of what [`write_thousand`] wrote to `out`, with the shape of 150M, into `out/to`, with a fault if there is one.
 pub(crate) fn run_thousand(
     out: &Path,
     to: &str,
     ordinals: &[u32],
-    fault: Option<fn() -> Result<(), BoxError>>,
+    fault: Option<Fault>,
 ) -> Result<RunReport, Error> {
     let checkpoint = Checkpoint::random(&RELEASED[2], 5);
     let loader =
@@ -335,7 +368,7 @@ pub(crate) fn run_thousand(
         Some(fault) => Arc::new(Failing {
             loader,
             fault,
-            has_failed: AtomicBool::new(false),
+            failed: Mutex::default(),
         }),
         None => Arc::new(loader),
     };

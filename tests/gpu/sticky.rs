@@ -16,7 +16,7 @@ use plm_core::{
 use plm_esm2::{Checkpoint, Esm2Loader, Gpu, RELEASED};
 use plm_fleet::{Error, Model, run_multi_gpu_inference};
 
-use crate::runs::{config, run_thousand, vectors, write_thousand};
+use crate::runs::{Fault, config, run_thousand, vectors, write_thousand};
 
 /// Names the folder in which a process of its own is to run and break.
 pub(crate) const BREAK: &str = "PLM_FLEET_TEST_BREAKS_IN";
@@ -50,7 +50,11 @@ fn another_process(variable: &str, out: &Path) -> String {
 
 /// Runs until the second GPU breaks, and tells how that ends.
 pub(crate) fn run_and_break(out: &Path) {
-    match run_thousand(out, "broken", &[0, 1], Some(|| break_gpu(1))) {
+    let fault = Fault {
+        ranks: &[1],
+        happens: || break_gpu(1),
+    };
+    match run_thousand(out, "broken", &[0, 1], Some(fault)) {
         Ok(report) => println!("finished all the same; {}", report.failed_ranks[0]),
         Err(Error::Coordinator(error)) => {
             let report = error.report().expect("the ranks had begun");
