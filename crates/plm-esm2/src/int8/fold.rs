@@ -260,7 +260,8 @@ mod tests {
 
     fn rotated(rotation: &Rotation, row: &[f64]) -> Vec<f64> {
         let mut row: Vec<f32> = row.iter().map(|x| *x as f32).collect();
-        rotation.rotate(&mut row, &mut vec![0.0; row.len()]);
+        let mut scratch = row.clone();
+        rotation.rotate(&mut row, &mut scratch);
         row.into_iter().map(f64::from).collect()
     }
 
