@@ -232,7 +232,7 @@ impl Encoder for GpuEncoder<'_> {
 /// Refuses a GPU whose free memory the weights alone exceed, before they are read.
 fn check_room(checkpoint: &Checkpoint, gpu: &Gpu, dtype: Dtype) -> Result<(), Error> {
     let memory = gpu.memory()?;
-    let needed_bytes = checkpoint.num_parameters() * dtype.bytes();
+    let needed_bytes = weight_bytes(checkpoint, dtype);
     if needed_bytes <= memory.free_bytes {
         return Ok(());
     }
@@ -244,6 +244,19 @@ fn check_room(checkpoint: &Checkpoint, gpu: &Gpu, dtype: Dtype) -> Result<(), Er
         free_gib: gib(memory.free_bytes),
         total_gib: gib(memory.total_bytes),
     })
+}
+
+/// What the weights take on a GPU.
+fn weight_bytes(checkpoint: &Checkpoint, dtype: Dtype) -> u64 {
+    let all = checkpoint.num_parameters();
+    if dtype != Dtype::Int8 {
+        return all * dtype.bytes();
+    }
+    // The matrices of all layers but the first; the rest is bf16.
+    let config = checkpoint.config();
+    let (hidden, ffn) = (config.hidden_size as u64, config.ffn_size as u64);
+    let in_8_bits = (config.num_layers as u64 - 1) * (4 * hidden * hidden + 2 * hidden * ffn);
+    in_8_bits * Dtype::Int8.bytes() + (all - in_8_bits) * Dtype::Bf16.bytes()
 }
 
 fn mean(mut outputs: ModelOutputs) -> PooledBatch {
