@@ -1,4 +1,4 @@
-// What the kernels share: number formats, 16-byte vectors and sums over a block in a fixed order.
+// What the kernels share: number formats and 16-byte vectors.
 //
 // Every kernel computes in f32 and rounds once, where it stores. No kernel uses atomics, and every sum runs in an order
 // that the shape of one row or one sequence fixes: neighbours in the batch never change a bit.
@@ -49,24 +49,6 @@ struct QueryTile {
   uint32_t sequence;
   uint32_t first_query;
 };
-
-// The sum of `value` over the block, known to all its threads. `scratch` has room for 32 numbers and may be used again
-// after the next barrier.
-__device__ inline float block_sum(float value, float *scratch) {
-  for (int offset = 16; offset > 0; offset /= 2) {
-    value += __shfl_xor_sync(0xffffffff, value, offset);
-  }
-  const int warps = blockDim.x / 32;
-  if (threadIdx.x % 32 == 0) {
-    scratch[threadIdx.x / 32] = value;
-  }
-  __syncthreads();
-  float sum = 0.0f;
-  for (int warp = 0; warp < warps; ++warp) {
-    sum += scratch[warp];
-  }
-  return sum;
-}
 
 // The sequence that `token` is in: the last whose start is not past it.
 __device__ inline int sequence_of(const uint32_t *cu_seqlens, int num_sequences, uint32_t token) {

@@ -1,25 +1,24 @@
-// Layer normalisation over rows, alone and together with the residual addition before it.
-//
-// One block per row, which stays in registers between the passes over it: mean, variance about the mean, result. Each
-// thread holds up to `NV` vectors of 16 bytes.
-#include "common.cuh"
+// Layer normalisation over rows, alone and together with the residual addition before it: mean, variance about the mean,
+// result.
+#include "rows.cuh"
 
-template <typename T, int NV, bool RESIDUAL>
-__device__ inline void layer_norm_row(const T *x, const T *projection, const T *parameters, T *sums, T *normalised,
-                                      int hidden, float eps) {
+template <typename T, bool RESIDUAL>
+__device__ inline void layer_norm_rows(const T *x, const T *projection, const T *parameters, T *sums, T *normalised, int rows,
+                                       int hidden, float eps) {
   constexpr int N = VEC<T>;
-  __shared__ float scratch[2][32];
-  const size_t row = static_cast<size_t>(blockIdx.x) * hidden;
+  __shared__ float scratch[2][MAX_THREADS / 32];
+  const bool is_row = row_of_thread() < rows;
+  const size_t row = row_of_thread() * hidden;
   const T *projection_bias = parameters;
   const T *weight = parameters + (RESIDUAL ? hidden : 0);
   const T *bias = weight + hidden;
 
-  float values[NV][N];
+  float values[VECTORS][N];
   float sum = 0.0f;
 #pragma unroll
-  for (int v = 0; v < NV; ++v) {
+  for (int v = 0; v < VECTORS; ++v) {
     const int column = (v * blockDim.x + threadIdx.x) * N;
-    if (column < hidden) {
+    if (is_row && column < hidden) {
       const Vec<T, N> in = load_vec<T, N>(x + row + column);
 #pragma unroll
       for (int i = 0; i < N; ++i) {
@@ -36,17 +35,25 @@ __device__ inline void layer_norm_row(const T *x, const T *projection, const T *
         }
         store_vec<T, N>(sums + row + column, out);
       }
+    } else {
 #pragma unroll
       for (int i = 0; i < N; ++i) {
-        sum += values[v][i];
+        values[v][i] = 0.0f;
       }
     }
   }
-  const float mean = block_sum(sum, scratch[0]) / hidden;
+#pragma unroll
+  for (int v = 0; v < VECTORS; ++v) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      sum += values[v][i];
+    }
+  }
+  const float mean = row_sum(sum, scratch[0]) / hidden;
 
   float squares = 0.0f;
 #pragma unroll
-  for (int v = 0; v < NV; ++v) {
+  for (int v = 0; v < VECTORS; ++v) {
     if ((v * blockDim.x + threadIdx.x) * N < hidden) {
 #pragma unroll
       for (int i = 0; i < N; ++i) {
@@ -55,12 +62,12 @@ __device__ inline void layer_norm_row(const T *x, const T *projection, const T *
       }
     }
   }
-  const float inverse_deviation = 1.0f / sqrtf(block_sum(squares, scratch[1]) / hidden + eps);
+  const float inverse_deviation = 1.0f / sqrtf(row_sum(squares, scratch[1]) / hidden + eps);
 
 #pragma unroll
-  for (int v = 0; v < NV; ++v) {
+  for (int v = 0; v < VECTORS; ++v) {
     const int column = (v * blockDim.x + threadIdx.x) * N;
-    if (column < hidden) {
+    if (is_row && column < hidden) {
       const Vec<T, N> scale = load_vec<T, N>(weight + column);
       const Vec<T, N> shift = load_vec<T, N>(bias + column);
       Vec<T, N> out;
@@ -74,23 +81,19 @@ __device__ inline void layer_norm_row(const T *x, const T *projection, const T *
   }
 }
 
-// `normalised` `[rows, hidden]` from `x` `[rows, hidden]` and `parameters` `[2, hidden]`: weight, bias.
-#define LAYER_NORM(T, NAME, NV)                                                                                        \
-  extern "C" __global__ void layer_norm_##NAME##_##NV(const T *x, const T *parameters, T *normalised, int hidden,      \
-                                                      float eps) {                                                     \
-    layer_norm_row<T, NV, false>(x, nullptr, parameters, nullptr, normalised, hidden, eps);                            \
+// `normalised` `[rows, hidden]` from `x` `[rows, hidden]` and `parameters` `[2, hidden]`: weight, bias. With a residual
+// addition, also `sums` `[rows, hidden]` from `projection` `[rows, hidden]`, and before those parameters its bias.
+#define LAYER_NORM(T, NAME)                                                                                            \
+  extern "C" __global__ void __launch_bounds__(MAX_THREADS)                                                            \
+      layer_norm_##NAME(const T *x, const T *parameters, T *normalised, int rows, int hidden, float eps) {             \
+    layer_norm_rows<T, false>(x, nullptr, parameters, nullptr, normalised, rows, hidden, eps);                         \
   }                                                                                                                    \
-  extern "C" __global__ void residual_layer_norm_##NAME##_##NV(const T *x, const T *projection, const T *parameters,   \
-                                                               T *sums, T *normalised, int hidden, float eps) {        \
-    layer_norm_row<T, NV, true>(x, projection, parameters, sums, normalised, hidden, eps);                             \
+  extern "C" __global__ void __launch_bounds__(MAX_THREADS)                                                            \
+      residual_layer_norm_##NAME(const T *x, const T *projection, const T *parameters, T *sums, T *normalised,         \
+                                 int rows, int hidden, float eps) {                                                    \
+    layer_norm_rows<T, true>(x, projection, parameters, sums, normalised, rows, hidden, eps);                          \
   }
 
-#define LAYER_NORMS(T, NAME)                                                                                           \
-  LAYER_NORM(T, NAME, 1)                                                                                               \
-  LAYER_NORM(T, NAME, 2)                                                                                               \
-  LAYER_NORM(T, NAME, 4)                                                                                               \
-  LAYER_NORM(T, NAME, 8)
-
-LAYER_NORMS(float, f32)
-LAYER_NORMS(__half, f16)
-LAYER_NORMS(__nv_bfloat16, bf16)
+LAYER_NORM(float, f32)
+LAYER_NORM(__half, f16)
+LAYER_NORM(__nv_bfloat16, bf16)

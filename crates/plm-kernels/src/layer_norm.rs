@@ -7,13 +7,10 @@ use crate::math::sum_of;
 
 #[cfg(feature = "cuda")]
 use {
-    crate::cuda::{
-        Format, Module, Operand, check_vectors, for_format, kernel, launch_config, view,
-    },
+    crate::cuda::{Format, Module, Operand, for_format, kernel, rows_config, view},
     candle_core::{
         CudaStorage,
         backend::BackendStorage,
-        bail,
         cuda_backend::{WrapErr, cudarc::driver::PushKernelArg},
     },
 };
@@ -249,54 +246,42 @@ fn on_device<T: Format>(
 ) -> Result<CudaStorage> {
     let device = x.0.device();
     let (rows, hidden) = x.1.shape().dims2()?;
-    check_vectors::<T>(op, hidden)?;
-    let vectors = hidden / T::VEC;
-    // As few vectors per thread as there are threads for: a row is then in flight all at once.
-    let Some(per_thread) = [1, 2, 4, 8]
-        .into_iter()
-        .find(|n| vectors.div_ceil(*n) <= 320)
-    else {
-        bail!("{op}: {hidden} columns are more than a block can hold");
-    };
-    let threads = vectors.div_ceil(per_thread).next_multiple_of(32);
+    let config = rows_config::<T>(op, rows, hidden)?;
     let outputs = if projection.is_some() { 2 } else { 1 };
     let x = view::<T>(op, "x", x.0, x.1)?;
     let parameters = view::<T>(op, "parameters", parameters.0, parameters.1)?;
     // SAFETY: the kernel writes every element.
     let mut output = unsafe { device.alloc::<T>(outputs * rows * hidden) }?;
-    let function = kernel(
-        device,
-        Module::LayerNorm,
-        &format!("{op}_{}_{per_thread}", T::NAME),
-    )?;
-    let stream = device.cuda_stream();
-    let mut launch = stream.launch_builder(&function);
-    let hidden = hidden as i32;
-    let config = launch_config(rows, 1, threads);
     if rows == 0 {
         return Ok(CudaStorage::wrap_cuda_slice(output, device.clone()));
     }
+    let function = kernel(device, Module::LayerNorm, &format!("{op}_{}", T::NAME))?;
+    let stream = device.cuda_stream();
+    let mut launch = stream.launch_builder(&function);
+    let (kernel_rows, kernel_hidden) = (rows as i32, hidden as i32);
     match projection {
         None => {
             launch
                 .arg(&x)
                 .arg(&parameters)
                 .arg(&mut output)
-                .arg(&hidden)
+                .arg(&kernel_rows)
+                .arg(&kernel_hidden)
                 .arg(&eps);
             // SAFETY: the arguments are what the kernel takes, and of the shapes that it reads and writes.
             unsafe { launch.launch(config) }.w()?;
         }
         Some((projection, layout)) => {
             let projection = view::<T>(op, "projection", projection, layout)?;
-            let (mut sums, mut normalised) = output.split_at_mut(rows * hidden as usize);
+            let (mut sums, mut normalised) = output.split_at_mut(rows * hidden);
             launch
                 .arg(&x)
                 .arg(&projection)
                 .arg(&parameters)
                 .arg(&mut sums)
                 .arg(&mut normalised)
-                .arg(&hidden)
+                .arg(&kernel_rows)
+                .arg(&kernel_hidden)
                 .arg(&eps);
             // SAFETY: as above.
             unsafe { launch.launch(config) }.w()?;

@@ -22,8 +22,8 @@ pub(crate) const HEAD_DIM: usize = 64;
 const SM_COUNT: sys::CUdevice_attribute =
     sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT;
 
-/// As in `linear.cu`: four stages of 128 rows and 256 outputs, of 128 bytes, and their barriers.
-pub(super) const LINEAR_SHARED_BYTES: u32 = 4 * (128 + 256) * 128 + 2 * 4 * 8;
+/// As in `linear.cu`.
+pub(super) const LINEAR_SHARED_BYTES: u32 = 226 * 1024;
 /// As in `attention.cu`: 128 queries, and four stages of 64 keys and values, of 128 bytes, and barriers.
 pub(super) const ATTENTION_SHARED_BYTES: u32 = (128 + 4 * 2 * 64) * 128 + (1 + 2 * 4) * 8;
 

@@ -12,16 +12,11 @@ use half::bf16;
 
 use super::hopper::{self, Nothing, PositiveGelu, Residual, Rotary, Scales, Then};
 use super::{
-    Format, Module, check_vectors, cuda, kernel, launch_config, tensor, uses_machine_code, view,
+    Format, Module, cuda, kernel, max_row_of_block, rows_config, tensor, uses_machine_code, view,
 };
 use crate::VarlenAttention;
 use crate::cpu::check_shape;
 use crate::gpu::Int8Rows;
-
-/// Of a block that quantises a row.
-const THREADS: usize = 320;
-/// The largest number that there is a kernel for.
-const MAX_VECTORS_PER_THREAD: usize = 8;
 
 /// A matrix of weights on a Hopper as 8-bit integers with a scale per output, and a bias, to multiply rows by that become such
 /// integers first, with a scale per row. Tensors between products are bf16, sums whole numbers.
@@ -53,7 +48,7 @@ impl Int8Linear {
     /// What the number of outputs is a multiple of.
     pub const OUTPUTS_MULTIPLE: usize = hopper::HEAD_DIM;
     /// The most inputs that rows can have: what a block holds to quantise it.
-    pub const MAX_INPUTS: usize = MAX_VECTORS_PER_THREAD * THREADS * bf16::VEC;
+    pub const MAX_INPUTS: usize = max_row_of_block::<bf16>();
 
     /// With a weight of `integers` `[outputs, inputs]`, signed ones by their bytes, times `scales` `[outputs]`, and `bias`
     /// `[outputs]`, for rows that become integers as `rows` says. All is on a GPU, and f32 but for the bytes. `outputs` is a
@@ -193,33 +188,26 @@ fn quantise(x: &Tensor, rows: Int8Rows) -> Result<(Tensor, CudaSlice<f32>)> {
     let mut integers = unsafe { device.alloc::<u8>(count * width) }?;
     // SAFETY: as above.
     let mut scales = unsafe { device.alloc::<f32>(count) }?;
-    check_vectors::<bf16>(op, width)?;
-    let vectors = width / bf16::VEC;
-    let Some(per_thread) = [1, 2, 4, MAX_VECTORS_PER_THREAD]
-        .into_iter()
-        .find(|n| vectors.div_ceil(*n) <= THREADS)
-    else {
-        bail!("{op}: {width} columns are more than a block can hold");
-    };
+    let config = rows_config::<bf16>(op, count, width)?;
     if count > 0 {
-        let name = format!("{op}_{}_{per_thread}", rows.name());
+        let name = format!("{op}_{}", rows.name());
         let function = kernel(device, Module::HopperQuantise, &name)?;
         let stream = device.cuda_stream();
         let eps = match rows {
             Int8Rows::Normalised { eps } => eps,
             Int8Rows::Symmetric | Int8Rows::Positive => 0.0,
         };
-        let width = width as i32;
+        let (kernel_rows, kernel_width) = (count as i32, width as i32);
         let mut launch = stream.launch_builder(&function);
         launch
             .arg(&x)
             .arg(&mut integers)
             .arg(&mut scales)
-            .arg(&width)
+            .arg(&kernel_rows)
+            .arg(&kernel_width)
             .arg(&eps);
-        let threads = vectors.div_ceil(per_thread).next_multiple_of(32);
         // SAFETY: the arguments are what the kernel takes, and of the shapes that it reads and writes.
-        unsafe { launch.launch(launch_config(count, 1, threads)) }.w()?;
+        unsafe { launch.launch(config) }.w()?;
     }
     Ok((tensor(integers, device, (count, width)), scales))
 }

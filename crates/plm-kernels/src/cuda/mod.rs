@@ -29,7 +29,9 @@ pub(crate) use hopper::{Mapped, attention as hopper_attention};
 pub use int8::Int8Linear;
 pub use linear::GpuLinear;
 pub(crate) use linear::{cuda, tensor};
-pub(crate) use operand::{Format, Operand, check_vectors, for_format, view};
+pub(crate) use operand::{
+    Format, Operand, check_vectors, for_format, max_row_of_block, rows_config, view,
+};
 pub use pinned::Download;
 pub(crate) use seqlens::DeviceSeqlens;
 

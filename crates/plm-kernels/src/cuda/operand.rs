@@ -1,7 +1,7 @@
 //! Operands on a device, as kernels take them.
 
 use candle_core::cuda_backend::CudaDType;
-use candle_core::cuda_backend::cudarc::driver::{CudaView, DeviceRepr};
+use candle_core::cuda_backend::cudarc::driver::{CudaView, DeviceRepr, LaunchConfig};
 use candle_core::{CudaStorage, DType, Layout, Result, bail};
 use half::{bf16, f16};
 
@@ -65,4 +65,34 @@ pub(crate) fn check_vectors<T: Format>(op: &str, width: usize) -> Result<()> {
         bail!("{op}: {width} columns are no multiple of {}", T::VEC);
     }
     Ok(())
+}
+
+/// As in `rows.cuh`: vectors of a row that a thread holds, and threads of a block.
+const ROW_VECTORS: usize = 5;
+const MAX_ROW_THREADS: usize = 512;
+
+/// The most numbers that a row can have that a block keeps in registers.
+pub(crate) const fn max_row_of_block<T: Format>() -> usize {
+    MAX_ROW_THREADS * ROW_VECTORS * T::VEC
+}
+
+/// A launch of a kernel that reduces over rows of `width` numbers, by as few warps each as can hold them.
+pub(crate) fn rows_config<T: Format>(op: &str, rows: usize, width: usize) -> Result<LaunchConfig> {
+    /// Of a block with rows of a few warps.
+    const THREADS: usize = 256;
+
+    check_vectors::<T>(op, width)?;
+    if width > max_row_of_block::<T>() {
+        bail!("{op}: {width} columns are more than a block can hold");
+    }
+    let warps = (width / T::VEC)
+        .div_ceil(32 * ROW_VECTORS)
+        .next_power_of_two();
+    let threads = 32 * warps;
+    let rows_of_block = (THREADS / threads).max(1);
+    Ok(LaunchConfig {
+        grid_dim: (rows.div_ceil(rows_of_block) as u32, 1, 1),
+        block_dim: (threads as u32, rows_of_block as u32, 1),
+        shared_mem_bytes: 0,
+    })
 }

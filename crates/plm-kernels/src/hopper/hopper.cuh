@@ -11,6 +11,9 @@ constexpr int WARPGROUP = 128;
 
 __device__ inline uint32_t lane() { return threadIdx.x % 32; }
 
+// What is the same in all lanes anyway, in a way that the compiler sees it.
+__device__ inline int same_for_warp(int value) { return __shfl_sync(0xffffffff, value, 0); }
+
 // 2^x, to two units in the last place.
 __device__ inline float exp2_of(float x) {
   float y;
@@ -83,6 +86,19 @@ __device__ inline void barrier_wait(uint64_t *barrier, uint32_t parity) {
                "r"(parity)
                : "memory");
 }
+
+// Where in a list of so many a thread is, and which time around.
+template <int COUNT> struct Position {
+  int index = 0;
+  uint32_t parity = 0;
+
+  __device__ void advance() {
+    if (++index == COUNT) {
+      index = 0;
+      parity ^= 1;
+    }
+  }
+};
 
 __device__ inline uint32_t cluster_rank() {
   uint32_t rank;

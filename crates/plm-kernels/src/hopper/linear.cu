@@ -10,9 +10,10 @@
 // - nothing.
 //
 // Two blocks of a cluster compute 128 rows each by the same 256 outputs. One thread of each keeps the copy engine busy (its
-// own rows, and one half of the weights for both blocks), and two warpgroups multiply 64 rows each. The grid is as large as
-// the GPU and goes over all tiles. A warpgroup adds the bias to a finished tile, rounds it and begins to multiply the next; what
-// follows the product is done piece by piece while the tensor cores work.
+// own rows, and one half of the weights for both blocks), one warp fetches the bias and what else goes with a tile's rows and
+// outputs, and two warpgroups multiply 64 rows each. The grid is as large as the GPU and goes over all tiles. A warpgroup adds
+// the bias to a finished tile, rounds it and begins to multiply the next; what follows the product is done piece by piece while
+// the tensor cores work.
 //
 // Of each 8 columns of a product a row's four threads get two each. So that a thread has 8 neighbours of each 32 outputs, the
 // copy engine lays the weights' rows in shared memory in that order.
@@ -30,6 +31,8 @@ constexpr int STAGES = 4;
 constexpr int CLUSTER = 2;
 constexpr int CONSUMERS = 2; // warpgroups
 constexpr int THREADS = WARPGROUP * (1 + CONSUMERS);
+// Of shared memory, all that a block can have but 1 KiB.
+constexpr int SHARED_BYTES = 226 * 1024;
 // Row tiles that the GPU works on side by side, so that what is read of both operands at a time fits the L2 cache.
 constexpr int ROW_TILES_TOGETHER = 8;
 constexpr int HEAD_DIM = 64;
@@ -49,30 +52,11 @@ template <typename T> struct Stage {
   T weight[OUTPUTS * INPUTS<T>];
 };
 
-template <typename T> struct Shared {
-  Stage<T> stages[STAGES];
-  uint64_t filled[STAGES];
-  uint64_t used[STAGES];
-};
-
 struct Shape {
   int rows, inputs, outputs;
 
   // Inputs that are multiplied: enough for the pieces. Behind the last of its inputs a row reads as zeros.
   template <typename X> __device__ int multiplied() const { return max(inputs, LEAST_STEPS<X> * INPUTS<X>); }
-};
-
-// Where in the list of stages a thread is, and which time around.
-struct Position {
-  int stage = 0;
-  uint32_t parity = 0;
-
-  __device__ void advance() {
-    if (++stage == STAGES) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
 };
 
 // The `index`-th tile, of `CLUSTER * ROWS` rows and `OUTPUTS` outputs.
@@ -93,7 +77,20 @@ struct Tile {
   __device__ static int count(const Shape &shape) {
     return (shape.rows + CLUSTER * ROWS - 1) / (CLUSTER * ROWS) * ((shape.outputs + OUTPUTS - 1) / OUTPUTS);
   }
+
+  // Of this block.
+  __device__ int first_row() const { return row + cluster_rank() * ROWS; }
 };
+
+// `to` gets what is in `from` from `first` on, up to its end, by a warp.
+template <typename T, int COUNT> __device__ inline void fetch(T (&to)[COUNT], const T *from, int first, int end) {
+#pragma unroll 4
+  for (int i = lane(); i < COUNT; i += 32) {
+    if (first + i < end) {
+      to[i] = from[first + i];
+    }
+  }
+}
 
 // x * (1 + erf(x / sqrt(2))) / 2 to within 1e-6, of each: max(x, 0) - |x| * tail(|x|), where the base-2 logarithm of the normal
 // distribution's tail is nearly a polynomial. Step by step for all, so that none waits for its own last step.
@@ -122,13 +119,15 @@ __device__ inline void gelu(float (&values)[VECTOR]) {
   }
 }
 
-// Where a piece is in the result.
+// Where a piece is in the result, and in its tile.
 struct Place {
   int row;
   int head; // its first column
+  int row_of_tile;
+  int head_of_tile;
 
-  // The first column of a thread's vector in either half.
-  __device__ int column(int half) const { return head + half * BETWEEN + lane() % 4 * VECTOR; }
+  // Of a head, the first column of a thread's vector in either half.
+  __device__ static int column(int half) { return half * BETWEEN + lane() % 4 * VECTOR; }
 };
 
 // What a thread holds of a piece: a vector of each half of the head.
@@ -141,45 +140,49 @@ template <typename T> __device__ inline Pairs load_pairs(const T *from) {
   return load_vec<uint32_t, VECTOR / 2>(reinterpret_cast<const uint32_t *>(from));
 }
 
-// Each of the following has `Loaded`, what it reads of device memory for a piece; `load`, done a step ahead, so that nothing
-// waits for it; `OF_ROW`, whether that is the same for all heads of a row; and `apply`.
+// Each of the following has `OfTile`, what is fetched for a tile (nothing unless said otherwise); `Loaded`, what it reads of
+// device memory for a piece; `load`, done a step ahead, so that nothing waits for it; `OF_ROW`, whether that is the same for all
+// heads of a row; and `apply`.
 
-template <typename T> struct Gelu {
+struct NothingFetched {
+  struct OfTile {};
+  __device__ void fetch_for(OfTile &, const Tile &, const Shape &) const {}
+};
+
+struct NothingLoaded {
   static constexpr bool OF_ROW = true;
   struct Loaded {};
+  template <typename OfTile> __device__ void load(Loaded &, const OfTile &, const Place &, const Shape &) const {}
+};
 
-  __device__ void load(Loaded &, const Place &, const Shape &) const {}
-
-  __device__ void apply(Values &values, const Loaded &, const Place &, const Shape &) const {
+template <typename T> struct Gelu : NothingFetched, NothingLoaded {
+  __device__ void apply(Values &values, const Loaded &, const OfTile &, const Place &, const Shape &) const {
     gelu(values[0]);
     gelu(values[1]);
   }
 };
 
 // What quantises without losing half of the range: GELU is never less than -0.17.
-template <typename T> struct PositiveGelu {
-  static constexpr bool OF_ROW = false;
+template <typename T> struct PositiveGelu : NothingLoaded {
   static constexpr float SHIFT = 0.17f;
   const T *factors; // [outputs]
 
-  struct Loaded {
-    Pairs factors[2];
+  struct OfTile {
+    alignas(16) T factors[OUTPUTS];
   };
 
-  __device__ void load(Loaded &loaded, const Place &place, const Shape &) const {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      loaded.factors[half] = load_pairs(factors + place.column(half));
-    }
+  __device__ void fetch_for(OfTile &of_tile, const Tile &tile, const Shape &shape) const {
+    fetch(of_tile.factors, factors, tile.output, shape.outputs);
   }
 
-  __device__ void apply(Values &values, const Loaded &loaded, const Place &, const Shape &) const {
+  __device__ void apply(Values &values, const Loaded &, const OfTile &of_tile, const Place &place, const Shape &) const {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
+      const Pairs factors = load_pairs(of_tile.factors + place.head_of_tile + place.column(half));
       gelu(values[half]);
 #pragma unroll
       for (int i = 0; i < VECTOR; i += 2) {
-        const float2 factor = unpack<T>(loaded.factors[half].values[i / 2]);
+        const float2 factor = unpack<T>(factors.values[i / 2]);
         values[half][i] = (values[half][i] + SHIFT) * factor.x;
         values[half][i + 1] = (values[half][i + 1] + SHIFT) * factor.y;
       }
@@ -195,12 +198,20 @@ template <typename T> struct Rotary {
   const uint32_t *positions; // [rows]
   int table_positions;
 
+  struct OfTile {
+    uint32_t positions[ROWS];
+  };
   struct Loaded {
     Vec<float, 4> cosines[VECTOR / 4], sines[VECTOR / 4];
   };
 
-  __device__ void load(Loaded &loaded, const Place &place, const Shape &shape) const {
-    const float *angles = rotary + (place.row < shape.rows ? positions[place.row] : 0) * HALF + lane() % 4 * VECTOR;
+  __device__ void fetch_for(OfTile &of_tile, const Tile &tile, const Shape &shape) const {
+    fetch(of_tile.positions, positions, tile.first_row(), shape.rows);
+  }
+
+  __device__ void load(Loaded &loaded, const OfTile &of_tile, const Place &place, const Shape &shape) const {
+    const uint32_t position = place.row < shape.rows ? of_tile.positions[place.row_of_tile] : 0;
+    const float *angles = rotary + position * HALF + lane() % 4 * VECTOR;
 #pragma unroll
     for (int i = 0; i < VECTOR / 4; ++i) {
       loaded.cosines[i] = load_vec<float, 4>(angles + i * 4);
@@ -208,7 +219,7 @@ template <typename T> struct Rotary {
     }
   }
 
-  __device__ void apply(Values &values, const Loaded &loaded, const Place &place, const Shape &shape) const {
+  __device__ void apply(Values &values, const Loaded &loaded, const OfTile &, const Place &place, const Shape &shape) const {
     const int hidden = shape.outputs / 3;
     if (place.head >= 2 * hidden) {
       return;
@@ -224,7 +235,7 @@ template <typename T> struct Rotary {
   }
 };
 
-template <typename T> struct Residual {
+template <typename T> struct Residual : NothingFetched {
   static constexpr bool OF_ROW = false;
   const T *residual; // [rows, outputs]
 
@@ -232,17 +243,17 @@ template <typename T> struct Residual {
     Pairs stream[2];
   };
 
-  __device__ void load(Loaded &loaded, const Place &place, const Shape &shape) const {
+  __device__ void load(Loaded &loaded, const OfTile &, const Place &place, const Shape &shape) const {
     if (place.row < shape.rows) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         loaded.stream[half] =
-            load_pairs(residual + static_cast<size_t>(place.row) * shape.outputs + place.column(half));
+            load_pairs(residual + static_cast<size_t>(place.row) * shape.outputs + place.head + place.column(half));
       }
     }
   }
 
-  __device__ void apply(Values &values, const Loaded &loaded, const Place &, const Shape &) const {
+  __device__ void apply(Values &values, const Loaded &loaded, const OfTile &, const Place &, const Shape &) const {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
 #pragma unroll
@@ -255,23 +266,26 @@ template <typename T> struct Residual {
   }
 };
 
-template <typename T> struct Nothing {
-  static constexpr bool OF_ROW = true;
-  struct Loaded {};
-
-  __device__ void load(Loaded &, const Place &, const Shape &) const {}
-  __device__ void apply(Values &, const Loaded &, const Place &, const Shape &) const {}
+template <typename T> struct Nothing : NothingFetched, NothingLoaded {
+  __device__ void apply(Values &, const Loaded &, const OfTile &, const Place &, const Shape &) const {}
 };
 
 // What sums of 16-bit numbers get before they are rounded.
 template <typename T> struct Bias {
   const T *bias; // [outputs]
 
+  struct OfTile {
+    alignas(16) T bias[OUTPUTS];
+  };
   struct OfRow {};
   using OfOutputs = Pairs;
 
-  __device__ OfRow of_row(int, const Shape &) const { return {}; }
-  __device__ OfOutputs of_outputs(int output) const { return load_pairs(bias + output); }
+  __device__ void fetch_for(OfTile &of_tile, const Tile &tile, const Shape &shape) const {
+    fetch(of_tile.bias, bias, tile.output, shape.outputs);
+  }
+
+  __device__ static OfRow of_row(const OfTile &, int) { return {}; }
+  __device__ static OfOutputs of_outputs(const OfTile &of_tile, int output) { return load_pairs(of_tile.bias + output); }
   __device__ static float finished(float sum, OfRow, const OfOutputs &bias, int i) {
     const float2 pair = unpack<T>(bias.values[i / 2]);
     return sum + (i % 2 ? pair.y : pair.x);
@@ -284,18 +298,28 @@ struct Scales {
   const float *outputs; // [outputs]
   const float *bias;    // [outputs]
 
+  struct OfTile {
+    float rows[ROWS];
+    alignas(16) float scales[OUTPUTS], bias[OUTPUTS];
+  };
   struct OfOutputs {
     Vec<float, 4> scales[VECTOR / 4], bias[VECTOR / 4];
   };
 
-  __device__ float of_row(int row, const Shape &shape) const { return row < shape.rows ? rows[row] : 0.0f; }
+  __device__ void fetch_for(OfTile &of_tile, const Tile &tile, const Shape &shape) const {
+    fetch(of_tile.rows, rows, tile.first_row(), shape.rows);
+    fetch(of_tile.scales, outputs, tile.output, shape.outputs);
+    fetch(of_tile.bias, bias, tile.output, shape.outputs);
+  }
 
-  __device__ OfOutputs of_outputs(int output) const {
+  __device__ static float of_row(const OfTile &of_tile, int row) { return of_tile.rows[row]; }
+
+  __device__ static OfOutputs of_outputs(const OfTile &of_tile, int output) {
     OfOutputs of;
 #pragma unroll
     for (int i = 0; i < VECTOR / 4; ++i) {
-      of.scales[i] = load_vec<float, 4>(outputs + output + i * 4);
-      of.bias[i] = load_vec<float, 4>(bias + output + i * 4);
+      of.scales[i] = load_vec<float, 4>(of_tile.scales + output + i * 4);
+      of.bias[i] = load_vec<float, 4>(of_tile.bias + output + i * 4);
     }
     return of;
   }
@@ -305,22 +329,56 @@ struct Scales {
   }
 };
 
-template <typename T>
-__device__ inline void produce(Shared<T> &shared, const CUtensorMap &x, const CUtensorMap &weight, const Shape &shape) {
+// What is fetched for a tile.
+template <typename Factors, typename Then> struct OfTile {
+  typename Factors::OfTile factors;
+  typename Then::OfTile then;
+};
+
+template <typename X, typename Factors, typename Then> struct Shared {
+  Stage<X> stages[STAGES];
+  // Of the tile that is finished, and of the next.
+  OfTile<Factors, Then> of_tiles[2];
+  uint64_t filled[STAGES];
+  uint64_t used[STAGES];
+  uint64_t of_tile_filled[2];
+  uint64_t of_tile_used[2];
+};
+
+// By one thread: all that is multiplied.
+template <typename T, typename Factors, typename Then>
+__device__ inline void produce(Shared<T, Factors, Then> &shared, const CUtensorMap &x, const CUtensorMap &weight,
+                               const Shape &shape) {
   constexpr int SHARE = OUTPUTS / CLUSTER;
   const int rank = cluster_rank(), clusters = gridDim.x / CLUSTER;
-  Position at;
+  Position<STAGES> at;
   for (int index = blockIdx.x / CLUSTER; index < Tile::count(shape); index += clusters) {
     const Tile tile(index, shape);
     for (int input = 0; input < shape.multiplied<T>(); input += INPUTS<T>) {
-      Stage<T> &stage = shared.stages[at.stage];
-      barrier_wait(&shared.used[at.stage], at.parity ^ 1);
-      barrier_expect(&shared.filled[at.stage], sizeof(Stage<T>));
-      copy_box(stage.x, x, &shared.filled[at.stage], input, tile.row + rank * ROWS);
-      copy_rows_to_all(stage.weight + rank * SHARE * INPUTS<T>, weight, &shared.filled[at.stage], input,
+      Stage<T> &stage = shared.stages[at.index];
+      barrier_wait(&shared.used[at.index], at.parity ^ 1);
+      barrier_expect(&shared.filled[at.index], sizeof(Stage<T>));
+      copy_box(stage.x, x, &shared.filled[at.index], input, tile.first_row());
+      copy_rows_to_all(stage.weight + rank * SHARE * INPUTS<T>, weight, &shared.filled[at.index], input,
                        (tile.output + rank * SHARE) / BETWEEN, (1 << CLUSTER) - 1);
       at.advance();
     }
+  }
+}
+
+// By one warp: what is fetched for tiles. Read where it is needed, each thread would wait for it eight times per tile.
+template <typename T, typename Factors, typename Then>
+__device__ inline void fetch_for_tiles(Shared<T, Factors, Then> &shared, const Shape &shape, const Factors &factors,
+                                       const Then &then) {
+  const int clusters = gridDim.x / CLUSTER;
+  Position<2> at;
+  for (int index = blockIdx.x / CLUSTER; index < Tile::count(shape); index += clusters) {
+    const Tile tile(index, shape);
+    barrier_wait(&shared.of_tile_used[at.index], at.parity ^ 1);
+    factors.fetch_for(shared.of_tiles[at.index].factors, tile, shape);
+    then.fetch_for(shared.of_tiles[at.index].then, tile, shape);
+    barrier_arrive(&shared.of_tile_filled[at.index]);
+    at.advance();
   }
 }
 
@@ -328,21 +386,29 @@ __device__ inline void produce(Shared<T> &shared, const CUtensorMap &x, const CU
 template <typename X, typename Y, typename Factors, typename Then> struct Consumer {
   using Sum = typename Products<X>::Sum;
 
-  Shared<X> &shared;
+  Shared<X, Factors, Then> &shared;
   Y *y;
   const Shape &shape;
-  const Factors &factors;
   const Then &then;
   int group, thread;
-  Position at;
+  // Its first row, of a block's.
+  int row_of_tile;
+  Position<STAGES> at;
+  // Of the next tile to be finished.
+  Position<2> next;
   // A finished tile, rounded: pairs of the rows `row` and `row + 8`.
   uint32_t finished[PIECES][2][VECTOR / 2];
   typename Then::Loaded loaded;
   int row = -1, output = 0;
 
+  __device__ Consumer(Shared<X, Factors, Then> &shared, Y *y, const Shape &shape, const Then &then, int group)
+      : shared(shared), y(y), shape(shape), then(then), group(group), thread(threadIdx.x % WARPGROUP),
+        row_of_tile(group * 64 + thread / 32 * 16 + lane() / 4) {}
+
   __device__ void run() {
     const int clusters = gridDim.x / CLUSTER;
     for (int index = blockIdx.x / CLUSTER; index < Tile::count(shape); index += clusters) {
+      const Tile tile(index, shape);
       Sum sums[OUTPUTS / 2];
 #pragma unroll
       for (int step = 0; step < LEAST_STEPS<X>; ++step) {
@@ -361,11 +427,8 @@ template <typename X, typename Y, typename Factors, typename Then> struct Consum
         at.advance();
       }
       products_wait<0>();
-      tell_used((at.stage + STAGES - 1) % STAGES);
-      const Tile tile(index, shape);
-      row = tile.row + cluster_rank() * ROWS + group * 64 + thread / 32 * 16 + lane() / 4;
-      output = tile.output;
-      finish(sums);
+      tell_used((at.index + STAGES - 1) % STAGES);
+      finish(sums, tile);
     }
     if (row >= 0) {
 #pragma unroll
@@ -376,9 +439,9 @@ template <typename X, typename Y, typename Factors, typename Then> struct Consum
   }
 
   __device__ void multiply(Sum (&sums)[OUTPUTS / 2], bool is_onto) {
-    barrier_wait(&shared.filled[at.stage], at.parity);
-    const uint64_t x = matrix_at(shared.stages[at.stage].x + group * 64 * INPUTS<X>);
-    const uint64_t weight = matrix_at(shared.stages[at.stage].weight);
+    barrier_wait(&shared.filled[at.index], at.parity);
+    const uint64_t x = matrix_at(shared.stages[at.index].x + group * 64 * INPUTS<X>);
+    const uint64_t weight = matrix_at(shared.stages[at.index].weight);
     products_begin();
 #pragma unroll
     for (int bytes = 0; bytes < STEP_BYTES; bytes += 32) {
@@ -390,28 +453,7 @@ template <typename X, typename Y, typename Factors, typename Then> struct Consum
   // Lets the stage before the one that is being multiplied be filled again.
   __device__ void release() {
     products_wait<1>();
-    tell_used((at.stage + STAGES - 1) % STAGES);
-  }
-
-  // Rounds a tile's sums.
-  __device__ void finish(const Sum (&sums)[OUTPUTS / 2]) {
-    const auto upper = factors.of_row(row, shape), lower = factors.of_row(row + 8, shape);
-#pragma unroll
-    for (int n = 0; n < OUTPUTS / BETWEEN; ++n) {
-      const int column = output + n * BETWEEN + lane() % 4 * VECTOR;
-      if (column < shape.outputs) {
-        const auto of_outputs = factors.of_outputs(column);
-#pragma unroll
-        for (int i = 0; i < VECTOR; i += 2) {
-          const Sum *four = sums + n * 16 + i * 2;
-          finished[n / 2][n % 2][i / 2] = pack<Y>(factors.finished(four[0], upper, of_outputs, i),
-                                                  factors.finished(four[1], upper, of_outputs, i + 1));
-          finished[PIECES / 2 + n / 2][n % 2][i / 2] = pack<Y>(factors.finished(four[2], lower, of_outputs, i),
-                                                               factors.finished(four[3], lower, of_outputs, i + 1));
-        }
-      }
-    }
-    load(0);
+    tell_used((at.index + STAGES - 1) % STAGES);
   }
 
   // One thread tells one block.
@@ -421,14 +463,48 @@ template <typename X, typename Y, typename Factors, typename Then> struct Consum
     }
   }
 
+  // What was fetched for the last tile that was finished.
+  __device__ OfTile<Factors, Then> &of_tile() { return shared.of_tiles[next.index ^ 1]; }
+
+  // Rounds a tile's sums.
+  __device__ void finish(const Sum (&sums)[OUTPUTS / 2], const Tile &tile) {
+    if (row >= 0) {
+      // No lane needs any more what was fetched for the tile before.
+      __syncwarp();
+      if (lane() == 0) {
+        barrier_arrive(&shared.of_tile_used[next.index ^ 1]);
+      }
+    }
+    barrier_wait(&shared.of_tile_filled[next.index], next.parity);
+    next.advance();
+    row = tile.first_row() + row_of_tile;
+    output = tile.output;
+    const typename Factors::OfTile &factors = of_tile().factors;
+    const auto upper = Factors::of_row(factors, row_of_tile), lower = Factors::of_row(factors, row_of_tile + 8);
+#pragma unroll
+    for (int n = 0; n < OUTPUTS / BETWEEN; ++n) {
+      const auto of_outputs = Factors::of_outputs(factors, n * BETWEEN + lane() % 4 * VECTOR);
+#pragma unroll
+      for (int i = 0; i < VECTOR; i += 2) {
+        const Sum *four = sums + n * 16 + i * 2;
+        finished[n / 2][n % 2][i / 2] = pack<Y>(Factors::finished(four[0], upper, of_outputs, i),
+                                                Factors::finished(four[1], upper, of_outputs, i + 1));
+        finished[PIECES / 2 + n / 2][n % 2][i / 2] = pack<Y>(Factors::finished(four[2], lower, of_outputs, i),
+                                                             Factors::finished(four[3], lower, of_outputs, i + 1));
+      }
+    }
+    load(0);
+  }
+
   __device__ Place place_of(int piece) const {
-    return {row + piece / (PIECES / 2) * 8, output + piece % (PIECES / 2) * HEAD_DIM};
+    const int rows = piece / (PIECES / 2) * 8, head = piece % (PIECES / 2) * HEAD_DIM;
+    return {row + rows, output + head, row_of_tile + rows, head};
   }
 
   __device__ void load(int piece) {
     const Place place = place_of(piece);
     if (place.head < shape.outputs) {
-      then.load(loaded, place, shape);
+      then.load(loaded, of_tile().then, place, shape);
     }
   }
 
@@ -452,12 +528,12 @@ template <typename X, typename Y, typename Factors, typename Then> struct Consum
         values[half][i + 1] = pair.y;
       }
     }
-    then.apply(values, now, place, shape);
+    then.apply(values, now, of_tile().then, place, shape);
     if (place.row < shape.rows) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const float(&v)[VECTOR] = values[half];
-        store_block(y + static_cast<size_t>(place.row) * shape.outputs + place.column(half),
+        store_block(y + static_cast<size_t>(place.row) * shape.outputs + place.head + place.column(half),
                     {pack<Y>(v[0], v[1]), pack<Y>(v[2], v[3]), pack<Y>(v[4], v[5]), pack<Y>(v[6], v[7])});
       }
     }
@@ -468,11 +544,16 @@ template <typename X, typename Y, typename Factors, typename Then>
 __device__ inline void linear(const CUtensorMap &x, const CUtensorMap &weight, Y *y, const Shape &shape, const Factors &factors,
                               const Then &then) {
   extern __shared__ __align__(1024) unsigned char memory[];
-  Shared<X> &shared = *reinterpret_cast<Shared<X> *>(memory);
+  auto &shared = *reinterpret_cast<Shared<X, Factors, Then> *>(memory);
+  static_assert(sizeof(shared) <= SHARED_BYTES, "the host asks for too little");
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < STAGES; ++stage) {
       barrier_init(&shared.filled[stage], 1);
       barrier_init(&shared.used[stage], CLUSTER * CONSUMERS);
+    }
+    for (int tile = 0; tile < 2; ++tile) {
+      barrier_init(&shared.of_tile_filled[tile], 32);
+      barrier_init(&shared.of_tile_used[tile], CONSUMERS * WARPGROUP / 32);
     }
     barrier_init_done();
   }
@@ -480,13 +561,13 @@ __device__ inline void linear(const CUtensorMap &x, const CUtensorMap &weight, Y
   if (threadIdx.x < WARPGROUP) {
     registers_give<24>();
     if (threadIdx.x == 0) {
-      produce<X>(shared, x, weight, shape);
+      produce(shared, x, weight, shape);
+    } else if (threadIdx.x / 32 == 1) {
+      fetch_for_tiles(shared, shape, factors, then);
     }
   } else {
     registers_take<240>();
-    Consumer<X, Y, Factors, Then>{
-        shared, y, shape, factors, then, static_cast<int>(threadIdx.x) / WARPGROUP - 1, static_cast<int>(threadIdx.x) % WARPGROUP}
-        .run();
+    Consumer<X, Y, Factors, Then>(shared, y, shape, then, threadIdx.x / WARPGROUP - 1).run();
   }
   // No block leaves while the other may still write to its memory.
   __syncwarp();

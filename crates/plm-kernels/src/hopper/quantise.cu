@@ -1,8 +1,6 @@
-// Rows as 8-bit integers, with a scale each: what the products of such integers take.
-//
-// One block per row, which stays in registers between the passes over it. Each thread holds up to `NV` vectors of 16 bytes. A
-// number that is not finite makes the row's scale not finite, and so all that is computed with it.
-#include "../common.cuh"
+// Rows as 8-bit integers, with a scale each: what the products of such integers take. A number that is not finite makes the
+// row's scale not finite, and so all that is computed with it.
+#include "../rows.cuh"
 
 namespace {
 
@@ -12,72 +10,79 @@ enum class Kind {
   POSITIVE,   // of numbers that are not negative, by the largest: 0 to 255
 };
 
-__device__ inline float max_or_nan(float a, float b) {
-  float most;
-  asm("max.NaN.f32 %0, %1, %2;" : "=f"(most) : "f"(a), "f"(b));
-  return most;
+// Of pairs of 16-bit numbers, as of two.
+using Pairs = Vec<uint32_t, 4>;
+constexpr int NUMBERS = 8;
+
+__device__ inline float low(uint32_t pair) { return __uint_as_float(pair << 16); }
+__device__ inline float high(uint32_t pair) { return __uint_as_float(pair & 0xffff0000); }
+
+// The integer next to `value`, of two as near the even one, in the lowest byte: in the last bits of 1.5 * 2^23 plus it.
+__device__ inline uint32_t integer(float value, float inverse) {
+  return __float_as_uint(__fadd_rn(__fmul_rn(value, inverse), 12582912.0f));
 }
 
-// The largest `value` of the block, known to all its threads. `scratch` has room for 32 numbers.
-__device__ inline float block_max(float value, float *scratch) {
-  for (int offset = 16; offset > 0; offset /= 2) {
-    value = max_or_nan(value, __shfl_xor_sync(0xffffffff, value, offset));
-  }
-  if (threadIdx.x % 32 == 0) {
-    scratch[threadIdx.x / 32] = value;
-  }
-  __syncthreads();
-  const int warps = blockDim.x / 32;
-  float most = scratch[0];
-  for (int warp = 1; warp < warps; ++warp) {
-    most = max_or_nan(most, scratch[warp]);
-  }
-  return most;
+// The lowest bytes of four words.
+__device__ inline uint32_t bytes(uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+  return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);
 }
 
-template <typename T, int NV, Kind KIND>
-__device__ inline void quantise_row(const T *x, uint8_t *integers, float *scales, int width, float eps) {
-  constexpr int N = VEC<T>;
+template <Kind KIND>
+__device__ inline void quantise_rows(const __nv_bfloat16 *x, uint8_t *integers, float *scales, int rows, int width, float eps) {
   constexpr float LEVELS = KIND == Kind::POSITIVE ? 255.0f : 127.0f;
-  __shared__ float scratch[2][32];
-  const size_t row = static_cast<size_t>(blockIdx.x) * width;
+  __shared__ uint32_t most_scratch[MAX_THREADS / 32];
+  __shared__ float squares_scratch[MAX_THREADS / 32];
+  const bool is_row = row_of_thread() < rows;
+  const size_t row = row_of_thread() * width;
 
-  Vec<T, N> values[NV];
-  float most = 0.0f, squares = 0.0f;
+  Pairs values[VECTORS];
 #pragma unroll
-  for (int v = 0; v < NV; ++v) {
-    const int column = (v * blockDim.x + threadIdx.x) * N;
-    if (column < width) {
-      values[v] = load_vec<T, N>(x + row + column);
+  for (int v = 0; v < VECTORS; ++v) {
+    const int column = (v * blockDim.x + threadIdx.x) * NUMBERS;
+    values[v] = {};
+    if (is_row && column < width) {
+      values[v] = load_vec<uint32_t, 4>(reinterpret_cast<const uint32_t *>(x + row + column));
+    }
+  }
+  // Magnitudes are in the order of their bits, and those of a NaN above all.
+  uint32_t most_of_pairs = 0;
+  float squares = 0.0f;
 #pragma unroll
-      for (int i = 0; i < N; ++i) {
-        const float value = to_f32(values[v].values[i]);
-        most = max_or_nan(most, KIND == Kind::POSITIVE ? value : fabsf(value));
-        squares = fmaf(value, value, squares);
+  for (int v = 0; v < VECTORS; ++v) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const uint32_t pair = values[v].values[i];
+      most_of_pairs = __vmaxu2(most_of_pairs, pair & 0x7fff7fff);
+      if (KIND == Kind::NORMALISED) {
+        squares = fmaf(low(pair), low(pair), squares);
+        squares = fmaf(high(pair), high(pair), squares);
       }
     }
   }
-  most = block_max(most, scratch[0]);
+  const uint32_t most_of_warp = __reduce_max_sync(0xffffffff, max(most_of_pairs & 0xffff, most_of_pairs >> 16));
+  const float most = low(over_warps(most_of_warp, most_scratch, [](uint32_t a, uint32_t b) { return max(a, b); }));
   float unit = 1.0f;
   if (KIND == Kind::NORMALISED) {
-    unit = sqrtf(block_sum(squares, scratch[1]) / width + eps);
+    unit = sqrtf(row_sum(squares, squares_scratch) / width + eps);
   }
-  if (threadIdx.x == 0) {
-    scales[blockIdx.x] = most / LEVELS / unit;
+  if (is_row && threadIdx.x == 0) {
+    scales[row_of_thread()] = most / LEVELS / unit;
   }
   // Of a row of next to nothing, zeros.
   const float inverse = most > 1e-30f ? LEVELS / most : 0.0f;
 
 #pragma unroll
-  for (int v = 0; v < NV; ++v) {
-    const int column = (v * blockDim.x + threadIdx.x) * N;
-    if (column < width) {
-      Vec<uint8_t, N> out;
+  for (int v = 0; v < VECTORS; ++v) {
+    const int column = (v * blockDim.x + threadIdx.x) * NUMBERS;
+    if (is_row && column < width) {
+      Vec<uint32_t, 2> out;
 #pragma unroll
-      for (int i = 0; i < N; ++i) {
-        out.values[i] = static_cast<uint8_t>(__float2int_rn(to_f32(values[v].values[i]) * inverse));
+      for (int i = 0; i < 2; ++i) {
+        const uint32_t first = values[v].values[2 * i], second = values[v].values[2 * i + 1];
+        out.values[i] = bytes(integer(low(first), inverse), integer(high(first), inverse), integer(low(second), inverse),
+                              integer(high(second), inverse));
       }
-      store_vec<uint8_t, N>(integers + row + column, out);
+      store_vec<uint32_t, 2>(reinterpret_cast<uint32_t *>(integers + row + column), out);
     }
   }
 }
@@ -85,18 +90,12 @@ __device__ inline void quantise_row(const T *x, uint8_t *integers, float *scales
 } // namespace
 
 // `integers` `[rows, width]`, by their bytes, and `scales` `[rows]` from `x` `[rows, width]`.
-#define QUANTISE(KIND, NAME, NV)                                                                                       \
-  extern "C" __global__ void quantise_##NAME##_##NV(const __nv_bfloat16 *x, uint8_t *integers, float *scales,          \
-                                                    int width, float eps) {                                            \
-    quantise_row<__nv_bfloat16, NV, Kind::KIND>(x, integers, scales, width, eps);                                      \
+#define QUANTISE(KIND, NAME)                                                                                           \
+  extern "C" __global__ void __launch_bounds__(MAX_THREADS)                                                            \
+      quantise_##NAME(const __nv_bfloat16 *x, uint8_t *integers, float *scales, int rows, int width, float eps) {      \
+    quantise_rows<Kind::KIND>(x, integers, scales, rows, width, eps);                                                  \
   }
 
-#define QUANTISES(KIND, NAME)                                                                                          \
-  QUANTISE(KIND, NAME, 1)                                                                                              \
-  QUANTISE(KIND, NAME, 2)                                                                                              \
-  QUANTISE(KIND, NAME, 4)                                                                                              \
-  QUANTISE(KIND, NAME, 8)
-
-QUANTISES(SYMMETRIC, symmetric)
-QUANTISES(NORMALISED, normalised)
-QUANTISES(POSITIVE, positive)
+QUANTISE(SYMMETRIC, symmetric)
+QUANTISE(NORMALISED, normalised)
+QUANTISE(POSITIVE, positive)
