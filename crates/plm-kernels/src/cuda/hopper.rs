@@ -24,8 +24,8 @@ const SM_COUNT: sys::CUdevice_attribute =
 
 /// As in `linear.cu`.
 pub(super) const LINEAR_SHARED_BYTES: u32 = 226 * 1024;
-/// As in `attention.cu`: 128 queries, and four stages of 64 keys and values, of 128 bytes, and barriers.
-pub(super) const ATTENTION_SHARED_BYTES: u32 = (128 + 4 * 2 * 64) * 128 + (1 + 2 * 4) * 8;
+/// As in `attention.cu`.
+pub(super) const ATTENTION_SHARED_BYTES: u32 = 200 * 1024;
 
 /// What matrices that the copy engine reads consist of.
 pub(crate) trait Mapped {
@@ -266,6 +266,11 @@ pub(crate) fn has_linear(
     Ok(fits && uses_machine_code(device.cuda_stream().context())?)
 }
 
+fn multiprocessors(device: &CudaDevice) -> Result<u32> {
+    let count = device.cuda_stream().context().attribute(SM_COUNT).w()?;
+    Ok(count as u32)
+}
+
 /// `[rows, outputs]`: `x` `[rows, inputs]` times `weight` `[outputs, inputs]` transposed, and what `factors` and `then` say. `outputs` is a
 /// multiple of [`HEAD_DIM`]. See `hopper/linear.cu`.
 pub(super) fn linear<A: Factors, F: Then, Y: Format>(
@@ -276,7 +281,7 @@ pub(super) fn linear<A: Factors, F: Then, Y: Format>(
     then: &F,
     (rows, inputs, outputs): (usize, usize, usize),
 ) -> Result<CudaSlice<Y>> {
-    /// A producer and two warpgroups that multiply.
+    /// A warpgroup that keeps the copy engine busy, and two that multiply.
     const THREADS: u32 = 3 * 128;
 
     // SAFETY: the kernel writes every element.
@@ -291,7 +296,6 @@ pub(super) fn linear<A: Factors, F: Then, Y: Format>(
     let (weight, _weight_use) = weight.device_ptr(&stream);
     let x = Map::new::<A::Operand>(x, (rows, inputs), 128)?;
     let weight = Map::weights::<A::Operand>(weight, (outputs, inputs))?;
-    let multiprocessors = stream.context().attribute(SM_COUNT).w()? as u32;
     let (rows, inputs, outputs) = (rows as i32, inputs as i32, outputs as i32);
     let mut launch = stream.launch_builder(&function);
     launch
@@ -305,7 +309,7 @@ pub(super) fn linear<A: Factors, F: Then, Y: Format>(
         .arg(&outputs);
     let config = LaunchConfig {
         // Clusters of two.
-        grid_dim: (multiprocessors / 2 * 2, 1, 1),
+        grid_dim: (multiprocessors(device)? / 2 * 2, 1, 1),
         block_dim: (THREADS, 1, 1),
         shared_mem_bytes: LINEAR_SHARED_BYTES,
     };
@@ -323,6 +327,10 @@ pub(crate) fn attention<T: Format + Mapped>(
     tiles: (&CudaSlice<u32>, usize),
     (total_tokens, hidden): (usize, usize),
 ) -> Result<CudaSlice<T>> {
+    /// Of warpgroups, in a block, and one warpgroup that keeps the copy engine busy.
+    const PAIRS: u32 = 2;
+    const THREADS: u32 = (1 + 2 * PAIRS) * 128;
+
     // SAFETY: the kernel writes every element: every row is in one tile, every column in one head.
     let mut output = unsafe { device.alloc::<T>(total_tokens * hidden) }?;
     let (tiles, count) = tiles;
@@ -334,18 +342,19 @@ pub(crate) fn attention<T: Format + Mapped>(
     let function = kernel(device, Module::HopperAttention, &name)?;
     let (address, _use) = qkv.device_ptr(&stream);
     let map = Map::new::<T>(address, (total_tokens, 3 * hidden), 64)?;
-    let heads = (hidden / HEAD_DIM) as u32;
-    let hidden = hidden as i32;
+    let items = (count * (hidden / HEAD_DIM)) as u32;
+    let (count, hidden) = (count as i32, hidden as i32);
     let mut launch = stream.launch_builder(&function);
     launch
         .arg(&map)
         .arg(offsets)
         .arg(tiles)
         .arg(&mut output)
+        .arg(&count)
         .arg(&hidden);
     let config = LaunchConfig {
-        grid_dim: (count as u32, heads, 1),
-        block_dim: (2 * 128, 1, 1),
+        grid_dim: (items.div_ceil(PAIRS).min(multiprocessors(device)?), 1, 1),
+        block_dim: (THREADS, 1, 1),
         shared_mem_bytes: ATTENTION_SHARED_BYTES,
     };
     // SAFETY: the arguments are what the kernel takes, and of the shapes that it reads and writes.
