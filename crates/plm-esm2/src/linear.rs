@@ -18,12 +18,7 @@ impl Linear {
     pub(crate) fn new(weight: Tensor, gpu: Option<&Gpu>) -> Result<Self> {
         Ok(match gpu {
             Some(gpu) => Self::Gpu(gpu.linear(weight)),
-            // Stored with its input dimension outermost: the product then reads it along memory in each call, instead of
-            // transposing it in each call.
-            None => Self::Cpu(with_tracing::Linear::from_weights(
-                weight.t()?.contiguous()?.t()?,
-                None,
-            )),
+            None => Self::Cpu(on_cpu(weight)?),
         })
     }
 
@@ -63,6 +58,13 @@ impl Linear {
     }
 }
 
+/// Stored with its input dimension outermost: the product then reads it along memory in each call, instead of transposing it in
+/// each call.
+fn on_cpu(weight: Tensor) -> Result<with_tracing::Linear> {
+    let weight = weight.t()?.contiguous()?.t()?;
+    Ok(with_tracing::Linear::from_weights(weight, None))
+}
+
 /// The end of one half of a transformer layer, and the layer norm behind it: a product with `weight`, its bias, the residual
 /// addition and the norm.
 #[derive(Debug)]
@@ -86,17 +88,21 @@ impl ResidualLinear {
         eps: f32,
         gpu: Option<&Gpu>,
     ) -> Result<Self> {
-        Ok(match Linear::new(weight, gpu)? {
-            Linear::Cpu(linear) => {
-                let norm = ResidualLayerNorm::new(&bias, &norm_weight, &norm_bias, eps)?;
-                Self::Cpu(linear, norm)
-            }
-            Linear::Gpu(linear) => Self::Gpu {
-                linear,
-                bias,
-                norm: LayerNorm::new(&norm_weight, &norm_bias, eps)?,
-            },
-        })
+        if let Some(gpu) = gpu {
+            let norm = LayerNorm::new(&norm_weight, &norm_bias, eps)?;
+            return Ok(Self::on_gpu([weight, bias], norm, gpu));
+        }
+        let norm = ResidualLayerNorm::new(&bias, &norm_weight, &norm_bias, eps)?;
+        Ok(Self::Cpu(on_cpu(weight)?, norm))
+    }
+
+    /// With `weight` `[out, in]` and `bias` `[out]`, which are on `gpu`.
+    pub(crate) fn on_gpu([weight, bias]: [Tensor; 2], norm: LayerNorm, gpu: &Gpu) -> Self {
+        Self::Gpu {
+            linear: gpu.linear(weight),
+            bias,
+            norm,
+        }
     }
 
     /// The residual stream `residual` `[rows, out]` with what `x` `[rows, in]` adds to it, and that stream normalised.

@@ -1,7 +1,7 @@
 //! The forward pass.
 
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use candle_core::{Device, Result as TensorResult, Tensor};
 use candle_nn::VarBuilder;
@@ -26,6 +26,7 @@ pub struct Esm2 {
     config: Config,
     /// What it runs on, if that is not the CPU.
     gpu: Option<Gpu>,
+    /// `[33, hidden_size]`: in a model of 8-bit integers, of its rotated stream.
     embeddings: Tensor,
     first_norm: LayerNorm,
     layers: Vec<Layer>,
@@ -76,23 +77,6 @@ impl Esm2 {
             let [weight, bias] = [of.get(hidden, "weight")?, of.get(hidden, "bias")?];
             LayerNorm::new(&weight, &bias, config.layer_norm_eps)
         };
-        let (num_layers, int8_layers) = match &gpu {
-            Some(gpu) if dtype == Dtype::Int8 => {
-                let last_norm = norm(norm_before(config.num_layers))?;
-                (1, Some(Int8Layers::new(checkpoint, last_norm, gpu)?))
-            }
-            _ => (config.num_layers, None),
-        };
-        let layers = (0..num_layers)
-            .map(|index| {
-                Layer::new(
-                    &layer(index),
-                    &norm_before(index + 1),
-                    &config,
-                    gpu.as_ref(),
-                )
-            })
-            .collect::<TensorResult<_>>()?;
         let embeddings = weights.get(
             (VOCABULARY.len(), hidden),
             "embeddings.word_embeddings.weight",
@@ -101,10 +85,31 @@ impl Esm2 {
             .has_lm_head()
             .then(|| LmHead::new(&weights.pp("lm_head"), &embeddings, &config, gpu.as_ref()))
             .transpose()?;
+        let (embeddings, first_norm, layers, int8_layers) = match &gpu {
+            Some(gpu) if dtype == Dtype::Int8 => {
+                let (before, int8_layers) = Int8Layers::new(checkpoint, gpu)?;
+                let layers = vec![before.first];
+                (
+                    before.embeddings,
+                    before.first_norm,
+                    layers,
+                    Some(int8_layers),
+                )
+            }
+            _ => {
+                let layers = (0..config.num_layers)
+                    .map(|index| {
+                        let next_norm = norm_before(index + 1);
+                        Layer::new(&layer(index), &next_norm, &config, gpu.as_ref())
+                    })
+                    .collect::<TensorResult<_>>()?;
+                (embeddings, norm(norm_before(0))?, layers, None)
+            }
+        };
         Ok(Self {
             name: checkpoint.name().to_owned(),
             embeddings,
-            first_norm: norm(norm_before(0))?,
+            first_norm,
             layers,
             int8_layers,
             lm_head,
@@ -153,6 +158,7 @@ impl Esm2 {
             num_sequences: batch.num_sequences(),
             hidden_size: self.config.hidden_size,
             outputs: outputs.clone(),
+            mean_norm: (self.int8_layers.as_ref()).map(|layers| Arc::clone(layers.mean_norm())),
         })
     }
 
@@ -242,8 +248,13 @@ impl Esm2 {
             take_mean(number, if is_last { &normalised } else { &x })?;
         }
         if let Some(layers) = &self.int8_layers {
-            normalised = layers.forward(&x, &attention)?;
-            take_mean(self.config.num_layers, &normalised)?;
+            x = layers.forward(&x, &attention)?;
+            if !outputs.mean_layers.is_empty() {
+                take_mean(self.config.num_layers, &layers.rotated_norm(&x)?)?;
+            }
+            if outputs.needs_last_layer() {
+                normalised = layers.norm(&x)?;
+            }
         }
 
         // One copy for both: on a GPU each makes the host wait.

@@ -1,10 +1,13 @@
 //! What can be asked of a forward pass.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Device, Result as TensorResult, Tensor};
 use plm_core::PooledBatch;
 use plm_kernels::{Download, Gpu};
 
 use crate::Error;
+use crate::int8::MeanNorm;
 
 /// What to compute for a batch. Nothing, by default.
 ///
@@ -57,6 +60,8 @@ pub struct Started {
     pub(crate) num_sequences: usize,
     pub(crate) hidden_size: usize,
     pub(crate) outputs: Outputs,
+    /// What is still to be done to means, if anything.
+    pub(crate) mean_norm: Option<Arc<MeanNorm>>,
 }
 
 /// What one piece of a batch gave; empty where nothing was asked for.
@@ -80,6 +85,7 @@ impl Started {
             num_sequences,
             hidden_size,
             outputs,
+            mean_norm,
         } = self;
         let pooled = |values: Vec<f32>| {
             PooledBatch::new(num_sequences, hidden_size, values)
@@ -94,6 +100,13 @@ impl Started {
             bos.extend(piece.bos);
             tokens.extend(piece.tokens);
             logits.extend(piece.logits);
+        }
+        if let Some(norm) = mean_norm {
+            let mut scratch = vec![0.0; hidden_size];
+            let all = means
+                .iter_mut()
+                .flat_map(|mean| mean.chunks_exact_mut(hidden_size));
+            all.for_each(|mean| norm.apply(mean, &mut scratch));
         }
         Ok(ModelOutputs {
             means: means.into_iter().map(pooled).collect(),

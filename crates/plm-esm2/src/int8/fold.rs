@@ -10,7 +10,19 @@ use crate::{Checkpoint, Error};
 /// The most that inputs of `fc2` are multiplied by, and the inverse of the least.
 const MAX_FACTOR: f32 = 64.0;
 
-/// A layer's products, as those with the rotated residual stream.
+/// A layer's products, as those with the rotated residual stream over its deviation.
+pub(super) struct Folded {
+    /// `[3 * hidden, hidden]`.
+    pub(super) qkv: Weights,
+    /// By columns: `[hidden, hidden]`.
+    attention_output: Weights,
+    /// `[ffn, hidden]`.
+    pub(super) fc1: Weights,
+    /// By columns: `[ffn, hidden]`.
+    fc2: Weights,
+}
+
+/// The same as 8-bit integers.
 pub(super) struct Layer {
     pub(super) qkv: Int8Weights,
     pub(super) attention_output: Int8Weights,
@@ -32,13 +44,13 @@ pub(super) struct Int8Weights {
 }
 
 /// A matrix of weights `[outputs, inputs]` and its bias.
-struct Weights {
-    matrix: Vec<f32>,
-    bias: Vec<f32>,
+pub(super) struct Weights {
+    pub(super) matrix: Vec<f32>,
+    pub(super) bias: Vec<f32>,
 }
 
-impl Layer {
-    pub(super) fn fold(
+impl Folded {
+    pub(super) fn new(
         checkpoint: &Checkpoint,
         index: usize,
         rotation: &Rotation,
@@ -59,25 +71,53 @@ impl Layer {
         let qkv = qkv.behind(&both("attention.LayerNorm")?, rotation);
         let output = both("attention.output.dense")?.onto_stream(rotation);
         let fc1 = both("intermediate.dense")?.behind(&both("LayerNorm")?, rotation);
-        let mut fc2 = both("output.dense")?.onto_stream(rotation);
-        let factors = fc2.divide_by_factors(&fc1);
         Ok(Self {
-            qkv: qkv.quantised(),
-            attention_output: output.transposed().quantised(),
-            fc1: fc1.quantised(),
-            fc2: fc2.transposed().quantised().without_shift(&factors),
-            factors,
+            qkv,
+            attention_output: output,
+            fc1,
+            fc2: both("output.dense")?.onto_stream(rotation),
         })
+    }
+
+    pub(super) fn quantised(mut self) -> Layer {
+        let factors = self.fc2.divide_by_factors(&self.fc1);
+        Layer {
+            qkv: self.qkv.quantised(),
+            attention_output: self.attention_output.transposed().quantised(),
+            fc1: self.fc1.quantised(),
+            fc2: (self.fc2.transposed().quantised()).without_shift(&factors),
+            factors,
+        }
+    }
+
+    /// Its four products in order, as `[outputs, inputs]`.
+    pub(super) fn products(self) -> [Weights; 4] {
+        [
+            self.qkv,
+            self.attention_output.transposed(),
+            self.fc1,
+            self.fc2.transposed(),
+        ]
     }
 }
 
+/// Rows of the stream, such as embeddings, as rows of mean zero of the rotated one.
+pub(super) fn rotate_rows(rows: &mut [f32], width: usize, rotation: &Rotation) {
+    rows.par_chunks_exact_mut(width)
+        .for_each_init(Vec::new, |scratch, row| {
+            centre(row);
+            scratch.resize(width, 0.0);
+            rotation.rotate(row, scratch);
+        });
+}
+
 impl Weights {
-    fn inputs(&self) -> usize {
+    pub(super) fn inputs(&self) -> usize {
         self.matrix.len() / self.bias.len()
     }
 
     /// Of a product with rows of the stream behind a layer norm with the gain `norm.matrix` and the shift `norm.bias`, as those
-    /// of one with rows of the rotated stream over their root mean square.
+    /// of one with rows of the rotated stream over their deviation.
     fn behind(mut self, norm: &Self, rotation: &Rotation) -> Self {
         let inputs = self.inputs();
         let rows = self.matrix.par_chunks_exact_mut(inputs);
@@ -97,16 +137,9 @@ impl Weights {
     /// mean of zero. The matrix is transposed: `[inputs, outputs]`.
     fn onto_stream(mut self, rotation: &Rotation) -> Self {
         let outputs = self.bias.len();
-        let mut matrix = transposed(&self.matrix, self.inputs());
-        let columns = matrix.par_chunks_exact_mut(outputs);
-        columns
-            .chain(self.bias.par_chunks_exact_mut(outputs))
-            .for_each_init(Vec::new, |scratch, column| {
-                centre(column);
-                scratch.resize(outputs, 0.0);
-                rotation.rotate(column, scratch);
-            });
-        self.matrix = matrix;
+        self.matrix = transposed(&self.matrix, self.inputs());
+        rotate_rows(&mut self.matrix, outputs, rotation);
+        rotate_rows(&mut self.bias, outputs, rotation);
         self
     }
 
@@ -193,13 +226,13 @@ impl Int8Weights {
 }
 
 /// Takes the mean away.
-pub(super) fn centre(row: &mut [f32]) {
+fn centre(row: &mut [f32]) {
     let mean = row.iter().sum::<f32>() / row.len() as f32;
     row.iter_mut().for_each(|x| *x -= mean);
 }
 
 /// A matrix of rows of `width` with its columns as rows.
-pub(super) fn transposed(matrix: &[f32], width: usize) -> Vec<f32> {
+fn transposed(matrix: &[f32], width: usize) -> Vec<f32> {
     /// Columns at a time: a line of the cache.
     const COLUMNS: usize = 16;
 
@@ -278,7 +311,7 @@ mod tests {
                 checkpoint.config().ffn_size,
             );
             let rotation = Rotation::new(hidden).unwrap();
-            let layer = Layer::fold(&checkpoint, 1, &rotation).unwrap();
+            let layer = Folded::new(&checkpoint, 1, &rotation).unwrap().quantised();
             let values = |part: &str| {
                 let name = format!("encoder.layer.1.{part}");
                 [".weight", ".bias"]

@@ -1,7 +1,8 @@
 //! Transformer layers whose matrix products are of 8-bit integers.
 //!
 //! Three things keep what 8 bits lose small. The residual stream is kept in a rotated basis, in which no column is much larger
-//! than others; that, and the layer norms, are folded into the weights (Ashkboos et al. 2024, arXiv:2404.00456). The inputs of
+//! than others, from the embeddings to the means over residues; that, and the layer norms, are folded into the weights (Ashkboos
+//! et al. 2024, arXiv:2404.00456). The inputs of
 //! the last product of a layer are multiplied by factors that the weights of that product are divided by (Xiao et al. 2022,
 //! arXiv:2211.10438). And the first layer, whose errors would depend on the residue alone and so not average out in a mean
 //! over residues, is not among these. `docs/numerics.md` has the figures.
@@ -9,25 +10,45 @@
 mod fold;
 mod rotation;
 
-use candle_core::{Device, Result as TensorResult, Tensor};
+use std::sync::Arc;
+
+use candle_core::{Device, Result as TensorResult, Shape, Tensor};
 use half::bf16;
 use plm_kernels::{Gpu, GpuLinear, Int8Linear, Int8Rows, LayerNorm, VarlenAttention};
 use rayon::prelude::*;
 
+use crate::layer::{self, LayerWeights};
 use crate::{Checkpoint, Config, Error};
-use fold::{Int8Weights, Layer, centre};
+use fold::{Folded, Int8Weights, Weights, rotate_rows};
 use rotation::Rotation;
 
 /// Layers whose weights are folded side by side: each takes some bytes of memory for each of its parameters.
 const LAYERS_AT_A_TIME: usize = 6;
 
-/// Layers in a row, and the layer norm behind them.
+/// A model's layers, but for the first, and what is behind them.
 #[derive(Debug)]
 pub(crate) struct Int8Layers {
-    rotate: GpuLinear,
     layers: Vec<Int8Layer>,
+    rotated_norm: LayerNorm,
     rotate_back: GpuLinear,
     norm: LayerNorm,
+    mean_norm: Arc<MeanNorm>,
+}
+
+/// What is before them, in 16 bits.
+pub(crate) struct Before {
+    /// `[33, hidden_size]`.
+    pub(crate) embeddings: Tensor,
+    pub(crate) first_norm: LayerNorm,
+    pub(crate) first: layer::Layer,
+}
+
+/// Makes means of rotated rows, each over its deviation, means of what follows the last layer norm.
+#[derive(Debug)]
+pub(crate) struct MeanNorm {
+    rotation: Rotation,
+    gain: Vec<f32>,
+    shift: Vec<f32>,
 }
 
 #[derive(Debug)]
@@ -52,20 +73,11 @@ impl Int8Layers {
             && Rotation::new(config.hidden_size).is_some()
     }
 
-    /// All layers of a [supported](Self::supports) model but the first, on `gpu`, and `norm` behind them.
-    pub(crate) fn new(checkpoint: &Checkpoint, norm: LayerNorm, gpu: &Gpu) -> Result<Self, Error> {
+    /// All layers of a [supported](Self::supports) model but the first, on `gpu`, and what is before them.
+    pub(crate) fn new(checkpoint: &Checkpoint, gpu: &Gpu) -> Result<(Before, Self), Error> {
         let config = checkpoint.config();
-        let hidden = config.hidden_size;
-        let rotation = Rotation::new(hidden).expect("the model is supported");
-        let matrix = rotation.matrix();
-        // Its transpose, for products with its rows. The layer norms that follow take no notice of a row's mean, and the rotated
-        // ones don't take it away: this does.
-        let mut inverse = fold::transposed(&matrix, hidden);
-        inverse.chunks_exact_mut(hidden).for_each(centre);
-        let in_16_bits = |matrix: &[f32]| -> TensorResult<GpuLinear> {
-            let rounded: Vec<bf16> = matrix.iter().copied().map(bf16::from_f32).collect();
-            Ok(gpu.linear(Tensor::from_vec(rounded, (hidden, hidden), gpu.device())?))
-        };
+        let rotation = Rotation::new(config.hidden_size).expect("the model is supported");
+        let before = Before::new(checkpoint, &rotation, gpu)?;
         let normalised = Int8Rows::Normalised {
             eps: config.layer_norm_eps,
         };
@@ -75,7 +87,7 @@ impl Int8Layers {
             let several = first..config.num_layers.min(first + LAYERS_AT_A_TIME);
             let folded = several
                 .into_par_iter()
-                .map(|index| Layer::fold(checkpoint, index, &rotation))
+                .map(|index| Ok(Folded::new(checkpoint, index, &rotation)?.quantised()))
                 .collect::<Result<Vec<_>, Error>>()?;
             for layer in folded {
                 layers.push(Int8Layer {
@@ -87,27 +99,109 @@ impl Int8Layers {
                 });
             }
         }
-        Ok(Self {
-            rotate: in_16_bits(&inverse)?,
+        let hidden = config.hidden_size;
+        let mean_norm = MeanNorm {
+            gain: checkpoint.values("encoder.emb_layer_norm_after.weight")?,
+            shift: checkpoint.values("encoder.emb_layer_norm_after.bias")?,
+            rotation,
+        };
+        let here = |values: &[f32]| in_16_bits(values, hidden, gpu.device());
+        let layers = Self {
             layers,
-            rotate_back: in_16_bits(&matrix)?,
-            norm,
-        })
+            rotated_norm: norm_of_nothing_else(config, gpu.device())?,
+            rotate_back: gpu.linear(in_16_bits(
+                &mean_norm.rotation.matrix(),
+                (hidden, hidden),
+                gpu.device(),
+            )?),
+            norm: LayerNorm::new(
+                &here(&mean_norm.gain)?,
+                &here(&mean_norm.shift)?,
+                config.layer_norm_eps,
+            )?,
+            mean_norm: Arc::new(mean_norm),
+        };
+        Ok((before, layers))
     }
 
-    /// From the residual stream `x` `[total_tokens, hidden_size]` before these layers to what follows the layer norm behind
-    /// them.
+    /// From the rotated residual stream `x` `[total_tokens, hidden_size]` before these layers to that behind them.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
         attention: &VarlenAttention<'_>,
     ) -> TensorResult<Tensor> {
-        let mut x = self.rotate.forward(x)?;
+        let mut x = x.clone();
         for layer in &self.layers {
             x = layer.forward(&x, attention)?;
         }
-        self.norm.forward(&self.rotate_back.forward(&x)?)
+        Ok(x)
     }
+
+    /// The rows of the stream behind the layers, over their deviations: what [`MeanNorm`] takes means of.
+    pub(crate) fn rotated_norm(&self, x: &Tensor) -> TensorResult<Tensor> {
+        self.rotated_norm.forward(x)
+    }
+
+    /// What follows the last layer norm, of the stream behind the layers.
+    pub(crate) fn norm(&self, x: &Tensor) -> TensorResult<Tensor> {
+        self.norm.forward(&self.rotate_back.forward(x)?)
+    }
+
+    pub(crate) fn mean_norm(&self) -> &Arc<MeanNorm> {
+        &self.mean_norm
+    }
+}
+
+impl Before {
+    fn new(checkpoint: &Checkpoint, rotation: &Rotation, gpu: &Gpu) -> Result<Self, Error> {
+        let (config, device) = (checkpoint.config(), gpu.device());
+        let hidden = config.hidden_size;
+        let mut embeddings = checkpoint.values("embeddings.word_embeddings.weight")?;
+        rotate_rows(&mut embeddings, hidden, rotation);
+        let [qkv, attention_output, fc1, fc2] = Folded::new(checkpoint, 0, rotation)?
+            .products()
+            .map(|Weights { matrix, bias }| -> TensorResult<_> {
+                let outputs = bias.len();
+                let shape = (outputs, matrix.len() / outputs);
+                Ok([
+                    in_16_bits(&matrix, shape, device)?,
+                    in_16_bits(&bias, outputs, device)?,
+                ])
+            });
+        let weights = LayerWeights {
+            qkv: qkv?,
+            attention_output: attention_output?,
+            fc1: fc1?,
+            fc2: fc2?,
+        };
+        let norm = || norm_of_nothing_else(config, device);
+        Ok(Self {
+            embeddings: in_16_bits(&embeddings, (embeddings.len() / hidden, hidden), device)?,
+            first_norm: norm()?,
+            first: layer::Layer::on_gpu(weights, [norm()?, norm()?], gpu),
+        })
+    }
+}
+
+impl MeanNorm {
+    /// `mean` `[hidden_size]`, in its place.
+    pub(crate) fn apply(&self, mean: &mut [f32], scratch: &mut [f32]) {
+        self.rotation.rotate_back(mean, scratch);
+        for ((value, gain), shift) in mean.iter_mut().zip(&self.gain).zip(&self.shift) {
+            *value = *value * gain + shift;
+        }
+    }
+}
+
+/// A layer norm whose gains and shifts are in the weights behind it.
+fn norm_of_nothing_else(config: &Config, device: &Device) -> TensorResult<LayerNorm> {
+    let all = |value| in_16_bits(&vec![value; config.hidden_size], config.hidden_size, device);
+    LayerNorm::new(&all(1.0)?, &all(0.0)?, config.layer_norm_eps)
+}
+
+fn in_16_bits(values: &[f32], shape: impl Into<Shape>, device: &Device) -> TensorResult<Tensor> {
+    let rounded: Vec<bf16> = values.iter().copied().map(bf16::from_f32).collect();
+    Tensor::from_vec(rounded, shape, device)
 }
 
 impl Int8Layer {

@@ -8,8 +8,12 @@ const PRIMES: [usize; 2] = [11, 19];
 /// Where the signs begin. Another number gives other vectors, so it stays.
 const SEED: u64 = 8;
 
-/// diag(random signs) times a Hadamard matrix over the square root of its size: Paley's (1933, doi:10.1002/sapm1933121311) times
-/// Sylvester's of a power of two.
+/// A reflection, times diag(random signs), times a Hadamard matrix over the square root of its size: Paley's (1933,
+/// doi:10.1002/sapm1933121311) times Sylvester's of a power of two.
+///
+/// The reflection makes rows of mean zero rows of mean zero, so that a layer norm does to rotated rows what it does to others: it
+/// brings the direction in which all columns are alike to the first column, and behind a Hadamard matrix whose first row is all
+/// ones, the mean is a multiple of what was there.
 #[derive(Debug)]
 pub(crate) struct Rotation {
     /// `[size]`, over the square root of the size.
@@ -46,9 +50,35 @@ impl Rotation {
 
     /// `row` times the matrix. `scratch` is of the same length.
     pub(crate) fn rotate(&self, row: &mut [f32], scratch: &mut [f32]) {
+        reflect(row);
+        self.spread(row, scratch);
+    }
+
+    /// `row` times the inverse.
+    pub(crate) fn rotate_back(&self, row: &mut [f32], scratch: &mut [f32]) {
+        self.hadamard(row, scratch, |block, column| {
+            self.paley[column * self.order + block]
+        });
+        self.sign(row);
+        reflect(row);
+    }
+
+    /// What there is but for the reflection.
+    fn spread(&self, row: &mut [f32], scratch: &mut [f32]) {
+        self.sign(row);
+        self.hadamard(row, scratch, |block, column| {
+            self.paley[block * self.order + column]
+        });
+    }
+
+    fn sign(&self, row: &mut [f32]) {
         for (value, sign) in row.iter_mut().zip(&self.signs) {
             *value *= sign;
         }
+    }
+
+    /// `row` times a Hadamard matrix: the one whose blocks are Sylvester's matrix times `factor`.
+    fn hadamard(&self, row: &mut [f32], scratch: &mut [f32], factor: impl Fn(usize, usize) -> f32) {
         let power = row.len() / self.order;
         for block in row.chunks_exact_mut(power) {
             sylvester(block);
@@ -59,12 +89,9 @@ impl Rotation {
         scratch.copy_from_slice(row);
         for (column, sums) in row.chunks_exact_mut(power).enumerate() {
             sums.fill(0.0);
-            for (block, factors) in scratch
-                .chunks_exact(power)
-                .zip(self.paley.chunks_exact(self.order))
-            {
+            for (number, block) in scratch.chunks_exact(power).enumerate() {
                 for (sum, value) in sums.iter_mut().zip(block) {
-                    *sum += factors[column] * value;
+                    *sum += factor(number, column) * value;
                 }
             }
         }
@@ -81,6 +108,21 @@ impl Rotation {
         }
         matrix
     }
+}
+
+/// `row` mirrored, so that the direction in which all columns are alike and the first column change places (Householder).
+fn reflect(row: &mut [f32]) {
+    // Of a vector of one length in all columns but the first: what it is there, times the root of the size.
+    let size = row.len() as f32;
+    if row.len() == 1 {
+        return;
+    }
+    let first = 1.0 - size.sqrt();
+    let length_squared = size - 1.0 + first * first;
+    let product = row[1..].iter().sum::<f32>() + first * row[0];
+    let factor = 2.0 * product / length_squared;
+    row[0] -= factor * first;
+    row[1..].iter_mut().for_each(|value| *value -= factor);
 }
 
 /// `block`, of a power of two, times Sylvester's matrix.
@@ -123,18 +165,44 @@ mod tests {
     #[test]
     fn rotations_are_orthogonal_and_spread_each_column_evenly() {
         for size in [1, 12, 20, 128, 320, 640] {
-            let matrix = Rotation::new(size).unwrap().matrix();
+            let rotation = Rotation::new(size).unwrap();
+            let mut scratch = vec![0.0; size];
             let even = (size as f32).sqrt().recip();
-            assert!(
-                matrix.iter().all(|x| (x.abs() - even).abs() < 1e-6),
-                "{size}"
-            );
+            for place in 0..size {
+                let mut row = vec![0.0; size];
+                row[place] = 1.0;
+                rotation.spread(&mut row, &mut scratch);
+                assert!(row.iter().all(|x| (x.abs() - even).abs() < 1e-6), "{size}");
+            }
+            let matrix = rotation.matrix();
             let rows: Vec<&[f32]> = matrix.chunks(size).collect();
             for (i, a) in rows.iter().enumerate() {
                 for b in &rows[..i] {
                     let product: f32 = a.iter().zip(*b).map(|(a, b)| a * b).sum();
                     assert!(product.abs() < 1e-5, "{size}: {product}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_mean_zero_stay_so_and_come_back() {
+        for size in [12, 20, 128, 320, 640, 1280, 2560] {
+            let rotation = Rotation::new(size).unwrap();
+            let mut random = SplitMix64(size as u64);
+            let mut row: Vec<f32> = (0..size).map(|_| random.unit()).collect();
+            row[0] = 3.0;
+            row[1] = 20.0;
+            let mean = |row: &[f32]| row.iter().sum::<f32>() / size as f32;
+            let mean_before = mean(&row);
+            row.iter_mut().for_each(|x| *x -= mean_before);
+            let before = row.clone();
+            let mut scratch = row.clone();
+            rotation.rotate(&mut row, &mut scratch);
+            assert!(mean(&row).abs() < 1e-6, "{size}: {}", mean(&row));
+            rotation.rotate_back(&mut row, &mut scratch);
+            for (now, before) in row.iter().zip(&before) {
+                assert!((now - before).abs() < 1e-5, "{size}: {now}, {before}");
             }
         }
     }

@@ -27,6 +27,8 @@ constexpr int STAGES = 4;
 // As in `cuda/hopper.rs`.
 constexpr int SHARED_BYTES = 200 * 1024;
 constexpr float LOG2_E = 1.4426950408889634f;
+// A sequence's first keys say what the largest weight is that is 1; others may be larger by so much.
+constexpr float LARGEST_LOG2_WEIGHT = 8.0f;
 
 // 128 query rows of a head, and where they and their keys are.
 struct Item {
@@ -153,8 +155,8 @@ template <typename T> struct Consumer {
   }
 
   __device__ void attend(const Item &item, int half) {
-    // Of this thread's rows, lane / 4 and lane / 4 + 8 of the warp's sixteen: the running maximum, times log2(e), and the sum of
-    // weights.
+    // Of this thread's rows, lane / 4 and lane / 4 + 8 of the warp's sixteen: the highest score that weights are relative to, times
+    // log2(e), and the sum of weights.
     float highest[2] = {-INFINITY, -INFINITY}, totals[2] = {0.0f, 0.0f};
     float scores[KEYS / 2], sums[HEAD_DIM / 2];
 #pragma unroll
@@ -182,9 +184,12 @@ template <typename T> struct Consumer {
       wait_for_next(key_tile + 1 < key_tiles);
       products_wait<0>();
       tell(&shared.used[before]);
+      // Which is seldom so behind the first keys.
+      if (__any_sync(0xffffffff, rescale[0] != 1.0f || rescale[1] != 1.0f)) {
 #pragma unroll
-      for (int i = 0; i < HEAD_DIM / 2; ++i) {
-        sums[i] *= rescale[i / 2 % 2];
+        for (int i = 0; i < HEAD_DIM / 2; ++i) {
+          sums[i] *= rescale[i / 2 % 2];
+        }
       }
       pack_weights(scores, weights);
     }
@@ -269,8 +274,11 @@ template <typename T> struct Consumer {
       now = fmaxf(now, __shfl_xor_sync(0xffffffff, now, 1));
       now = fmaxf(now, __shfl_xor_sync(0xffffffff, now, 2));
       // fmaxf leaves a NaN out; its weight below is NaN all the same, and so is what it is added to.
-      now = fmaxf(highest[half], now * LOG2_E);
-      rescale[half] = exp2_of(highest[half] - now);
+      now *= LOG2_E;
+      // What weights are relative to changes only where they would be large.
+      const bool changes = now > highest[half] + LARGEST_LOG2_WEIGHT;
+      now = changes ? now : highest[half];
+      rescale[half] = changes ? exp2_of(highest[half] - now) : 1.0f;
       highest[half] = now;
       totals[half] *= rescale[half];
 #pragma unroll
