@@ -48,6 +48,7 @@ fn main() -> Result<(), BoxError> {
     let config = RunConfig {
         devices: devices.clone(),
         dtype: Some(dtype),
+        plan: runs::plan(&devices)?,
         observer: Arc::clone(&first_batch) as Arc<dyn Observer>,
         ..RunConfig::default()
     };

@@ -10,7 +10,7 @@ use plm_core::{
     BoxError, Dtype, Encoder, EncoderLoader, EncoderSpec, PackedBatch, PooledBatch, Rank,
 };
 use plm_esm2::{Checkpoint, ModelShape, RELEASED, token_map};
-use plm_fleet::Model;
+use plm_fleet::{Devices, Model, PlanConfig};
 use plm_testkit::{SplitMix64, lognormal_residue_counts, random_residues, uniform_residue_counts};
 use tempfile::TempDir;
 
@@ -164,4 +164,10 @@ impl Encoder for StandInEncoder<'_> {
             values,
         )?)
     }
+}
+
+/// As the program plans on these devices.
+pub(crate) fn plan(devices: &Devices) -> Result<PlanConfig, BoxError> {
+    let plan = PlanConfig::builder().max_batch_tokens(devices.max_batch_tokens());
+    Ok(plan.build()?)
 }

@@ -55,6 +55,7 @@ fn main() -> Result<(), BoxError> {
             }
         };
         let config = RunConfig {
+            plan: runs::plan(&devices)?,
             devices,
             dtype: Some(setup.dtype),
             ..RunConfig::default()

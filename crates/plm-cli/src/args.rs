@@ -76,9 +76,9 @@ pub(crate) struct EmbedArgs {
     #[arg(long, default_value = "f32", value_name = "f32|f16", value_parser = parse_embeddings_dtype)]
     pub(crate) embeddings_dtype: Dtype,
 
-    /// Tokens in one batch, two special tokens per sequence included
-    #[arg(long, default_value_t = 16_384, value_name = "N")]
-    pub(crate) max_batch_tokens: u32,
+    /// Tokens in one batch, two special tokens per sequence included [default: 33792 on GPUs, 16384 on the CPU]
+    #[arg(long, value_name = "N")]
+    pub(crate) max_batch_tokens: Option<u32>,
 
     /// The model's window: longer proteins are treated as --on-long says
     #[arg(long, default_value_t = 1_022, value_name = "N")]

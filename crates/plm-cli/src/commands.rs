@@ -87,12 +87,14 @@ fn run_config(args: &EmbedArgs) -> Result<RunConfig, Error> {
             overlap_residues: args.window_overlap,
         },
     };
+    let devices = args.devices.resolve()?;
+    let max_batch_tokens = args.max_batch_tokens.unwrap_or(devices.max_batch_tokens());
     Ok(RunConfig {
-        devices: args.devices.clone(),
+        devices,
         dtype: args.dtype.0,
         index: args.index.config(),
         plan: PlanConfig::builder()
-            .max_batch_tokens(args.max_batch_tokens)
+            .max_batch_tokens(max_batch_tokens)
             .max_residues(args.max_residues)
             .long_sequences(long_sequences)
             .build()?,

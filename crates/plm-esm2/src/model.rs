@@ -97,7 +97,9 @@ impl Esm2 {
                 )
             }
             _ => {
+                // Side by side, so that some are read and rounded while others are copied to the GPU.
                 let layers = (0..config.num_layers)
+                    .into_par_iter()
                     .map(|index| {
                         let next_norm = norm_before(index + 1);
                         Layer::new(&layer(index), &next_norm, &config, gpu.as_ref())
