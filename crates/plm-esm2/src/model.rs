@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
+use std::thread::available_parallelism;
 
 use candle_core::{Device, Result as TensorResult, Tensor};
 use candle_nn::VarBuilder;
@@ -9,6 +10,7 @@ use plm_core::{Dtype, PackedBatch};
 use plm_kernels::{
     Gpu, LayerNorm, Rotary, TokenDropout, VarlenAttention, embed_tokens, segment_mean,
 };
+use rayon::ThreadPoolBuilder;
 use rayon::prelude::*;
 
 use crate::alphabet::{MASK, VOCABULARY};
@@ -97,14 +99,11 @@ impl Esm2 {
                 )
             }
             _ => {
-                // Side by side, so that some are read and rounded while others are copied to the GPU.
-                let layers = (0..config.num_layers)
-                    .into_par_iter()
-                    .map(|index| {
-                        let next_norm = norm_before(index + 1);
-                        Layer::new(&layer(index), &next_norm, &config, gpu.as_ref())
-                    })
-                    .collect::<TensorResult<_>>()?;
+                let make = |index: usize| {
+                    let next_norm = norm_before(index + 1);
+                    Layer::new(&layer(index), &next_norm, &config, gpu.as_ref())
+                };
+                let layers = side_by_side(config.num_layers, make)?;
                 (embeddings, norm(norm_before(0))?, layers, None)
             }
         };
@@ -307,6 +306,28 @@ impl Esm2 {
             _ => Ok(Vec::new()),
         }
     }
+}
+
+/// All of `0..count`, by `make`, on threads of their own: some layers are read and rounded while others are copied to the GPU,
+/// and a GPU that hangs keeps no threads that others need.
+fn side_by_side<T: Send>(
+    count: usize,
+    make: impl Fn(usize) -> TensorResult<T> + Sync,
+) -> Result<Vec<T>, Error> {
+    /// As many as loading was timed with.
+    const MAX_THREADS: usize = 16;
+
+    let threads = ThreadPoolBuilder::new()
+        .num_threads(available_parallelism().map_or(1, |all| all.get().min(MAX_THREADS)))
+        .build()
+        .map_err(Error::Threads)?;
+    let made = threads.install(|| {
+        (0..count)
+            .into_par_iter()
+            .map(make)
+            .collect::<TensorResult<_>>()
+    });
+    Ok(made?)
 }
 
 /// Refuses 8-bit integers where there are none.
