@@ -168,6 +168,6 @@ impl Encoder for StandInEncoder<'_> {
 
 /// As the program plans on these devices.
 pub(crate) fn plan(devices: &Devices) -> Result<PlanConfig, BoxError> {
-    let plan = PlanConfig::builder().max_batch_tokens(devices.max_batch_tokens());
+    let plan = PlanConfig::builder().max_batch_tokens(devices.max_batch_tokens()?);
     Ok(plan.build()?)
 }

@@ -88,7 +88,10 @@ fn run_config(args: &EmbedArgs) -> Result<RunConfig, Error> {
         },
     };
     let devices = args.devices.resolve()?;
-    let max_batch_tokens = args.max_batch_tokens.unwrap_or(devices.max_batch_tokens());
+    let max_batch_tokens = match args.max_batch_tokens {
+        Some(tokens) => tokens,
+        None => devices.max_batch_tokens()?,
+    };
     Ok(RunConfig {
         devices,
         dtype: args.dtype.0,

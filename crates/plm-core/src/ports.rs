@@ -68,7 +68,7 @@ pub struct EncoderSpec {
     pub layer: usize,
     /// The number format the model computes in.
     pub dtype: Dtype,
-    /// The kind of device that computes, where that decides the last bits: `cpu`, or `cuda`.
+    /// What else decides the last bits: the kind of device that computes, and a version of how.
     pub backend: String,
     /// Its alphabet.
     pub tokens: TokenMap,

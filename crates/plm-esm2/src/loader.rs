@@ -14,6 +14,9 @@ use crate::gpu_encoder::GpuEncoder;
 use crate::model::check_int8;
 use crate::{Checkpoint, Error, Esm2, NoInt8, Outputs, token_map};
 
+/// Another number whenever a change gives vectors other bits: a run that an older version began is then refused, not mixed.
+const NUMERICS: u32 = 2;
+
 /// How ranks share a machine's processors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CpuOptions {
@@ -104,7 +107,7 @@ impl Esm2Loader {
                 .iter()
                 .try_for_each(|&ordinal| Gpu::check_int8(ordinal))?;
         }
-        let backend = match place {
+        let device = match place {
             Place::Cpu { .. } => "cpu",
             Place::Gpus(_) => "cuda",
         };
@@ -114,7 +117,7 @@ impl Esm2Loader {
             hidden_size: checkpoint.config().hidden_size,
             layer: checkpoint.config().num_layers,
             dtype,
-            backend: backend.to_owned(),
+            backend: format!("{device}, numerics {NUMERICS}"),
             tokens: token_map(),
         };
         Ok(Self {

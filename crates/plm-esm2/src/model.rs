@@ -1,8 +1,10 @@
 //! The forward pass.
 
 use std::ops::Range;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::available_parallelism;
+use std::thread;
 
 use candle_core::{Device, Result as TensorResult, Tensor};
 use candle_nn::VarBuilder;
@@ -10,7 +12,6 @@ use plm_core::{Dtype, PackedBatch};
 use plm_kernels::{
     Gpu, LayerNorm, Rotary, TokenDropout, VarlenAttention, embed_tokens, segment_mean,
 };
-use rayon::ThreadPoolBuilder;
 use rayon::prelude::*;
 
 use crate::alphabet::{MASK, VOCABULARY};
@@ -103,7 +104,12 @@ impl Esm2 {
                     let next_norm = norm_before(index + 1);
                     Layer::new(&layer(index), &next_norm, &config, gpu.as_ref())
                 };
-                let layers = side_by_side(config.num_layers, make)?;
+                let layers = match gpu {
+                    Some(_) => side_by_side(config.num_layers, make)?,
+                    None => (0..config.num_layers)
+                        .map(make)
+                        .collect::<TensorResult<_>>()?,
+                };
                 (embeddings, norm(norm_before(0))?, layers, None)
             }
         };
@@ -308,26 +314,37 @@ impl Esm2 {
     }
 }
 
-/// All of `0..count`, by `make`, on threads of their own: some layers are read and rounded while others are copied to the GPU,
-/// and a GPU that hangs keeps no threads that others need.
+/// All of `0..count`, by `make`, some at a time, on threads of their own: some layers are read and rounded while others are copied
+/// to the GPU, and a GPU that hangs keeps no threads that others need.
+///
+/// That tensors are then used by another thread than made them is sound: a [`Gpu`] has one stream, whichever thread puts work on it, and
+/// all are made before the first is used.
 fn side_by_side<T: Send>(
     count: usize,
     make: impl Fn(usize) -> TensorResult<T> + Sync,
-) -> Result<Vec<T>, Error> {
-    /// As many as loading was timed with.
-    const MAX_THREADS: usize = 16;
+) -> TensorResult<Vec<T>> {
+    /// Each layer takes room for some of its weights twice.
+    const AT_A_TIME: usize = 8;
 
-    let threads = ThreadPoolBuilder::new()
-        .num_threads(available_parallelism().map_or(1, |all| all.get().min(MAX_THREADS)))
-        .build()
-        .map_err(Error::Threads)?;
-    let made = threads.install(|| {
-        (0..count)
-            .into_par_iter()
-            .map(make)
-            .collect::<TensorResult<_>>()
-    });
-    Ok(made?)
+    let next = AtomicUsize::new(0);
+    let make_some = || -> TensorResult<Vec<(usize, T)>> {
+        std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed))
+            .take_while(|&index| index < count)
+            .map(|index| Ok((index, make(index)?)))
+            .collect()
+    };
+    let by_thread = thread::scope(|scope| {
+        let threads: Vec<_> = (0..count.min(AT_A_TIME))
+            .map(|_| scope.spawn(&make_some))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            .collect::<TensorResult<Vec<_>>>()
+    })?;
+    let mut all: Vec<_> = by_thread.into_iter().flatten().collect();
+    all.sort_unstable_by_key(|(index, _)| *index);
+    Ok(all.into_iter().map(|(_, made)| made).collect())
 }
 
 /// Refuses 8-bit integers where there are none.

@@ -102,13 +102,16 @@ impl Devices {
 
     /// The batch size, in tokens, that the program uses there unless another is asked for. On GPUs twice the 128 rows of a tile
     /// for each of the 132 multiprocessors of an H100 or H200: with batches of 16,384, up to 4% of their time is spent on tiles
-    /// that leave some of them idle, and between kernels. On the CPU, where batches are cut into smaller pieces anyway, half as
-    /// many, so that a run that is stopped ends sooner.
-    pub fn max_batch_tokens(&self) -> u32 {
-        match self {
+    /// that leave some of them idle, and between kernels. On the CPU, where batches are cut into smaller pieces anyway, fewer, so
+    /// that a run that is stopped ends sooner.
+    ///
+    /// # Errors
+    /// Those of [`resolve`](Self::resolve).
+    pub fn max_batch_tokens(&self) -> Result<u32, Error> {
+        Ok(match self.resolve()? {
             Self::Cuda(_) => 2 * 132 * 128,
             _ => 16_384,
-        }
+        })
     }
 
     /// The number format that models compute in there unless another is asked for: f16 on GPUs, whose tensor cores it is

@@ -24,7 +24,7 @@ pub(crate) struct Fingerprint {
     pub(crate) layer: usize,
     pub(crate) hidden_size: usize,
     pub(crate) dtype: String,
-    /// Last bits differ between kinds of devices.
+    /// Last bits differ between kinds of devices, and from version to version.
     pub(crate) backend: String,
     pub(crate) embeddings_dtype: String,
     pub(crate) max_residues: u32,

@@ -1,11 +1,10 @@
 //! Transformer layers whose matrix products are of 8-bit integers.
 //!
 //! Three things keep what 8 bits lose small. The residual stream is kept in a rotated basis, in which no column is much larger
-//! than others, from the embeddings to the means over residues; that, and the layer norms, are folded into the weights (Ashkboos
-//! et al. 2024, arXiv:2404.00456). The inputs of
-//! the last product of a layer are multiplied by factors that the weights of that product are divided by (Xiao et al. 2022,
-//! arXiv:2211.10438). And the first layer, whose errors would depend on the residue alone and so not average out in a mean
-//! over residues, is not among these. `docs/numerics.md` has the figures.
+//! than others, from the embeddings to the means over residues; that, and the layer norms, are folded into the weights
+//! (Ashkboos et al. 2024, arXiv:2404.00456). The inputs of the last product of a layer are multiplied by factors that the
+//! weights of that product are divided by (Xiao et al. 2022, arXiv:2211.10438). And the first layer, whose errors would depend
+//! on the residue alone and so not average out in a mean over residues, is not among these. `docs/numerics.md` has the figures.
 
 mod fold;
 mod rotation;
@@ -19,7 +18,7 @@ use rayon::prelude::*;
 
 use crate::layer::{self, LayerWeights};
 use crate::{Checkpoint, Config, Error};
-use fold::{Folded, Int8Weights, Weights, rotate_rows};
+use fold::{Folded, Int8Weights, rotate_rows};
 use rotation::Rotation;
 
 /// Layers whose weights are folded side by side: each takes some bytes of memory for each of its parameters.
@@ -160,12 +159,11 @@ impl Before {
         rotate_rows(&mut embeddings, hidden, rotation);
         let [qkv, attention_output, fc1, fc2] = Folded::new(checkpoint, 0, rotation)?
             .products()
-            .map(|Weights { matrix, bias }| -> TensorResult<_> {
-                let outputs = bias.len();
-                let shape = (outputs, matrix.len() / outputs);
+            .map(|weights| -> TensorResult<_> {
+                let outputs = weights.bias.len();
                 Ok([
-                    in_16_bits(&matrix, shape, device)?,
-                    in_16_bits(&bias, outputs, device)?,
+                    in_16_bits(&weights.matrix, (outputs, weights.inputs()), device)?,
+                    in_16_bits(&weights.bias, outputs, device)?,
                 ])
             });
         let weights = LayerWeights {

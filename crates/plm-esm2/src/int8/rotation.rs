@@ -11,9 +11,9 @@ const SEED: u64 = 8;
 /// A reflection, times diag(random signs), times a Hadamard matrix over the square root of its size: Paley's (1933,
 /// doi:10.1002/sapm1933121311) times Sylvester's of a power of two.
 ///
-/// The reflection makes rows of mean zero rows of mean zero, so that a layer norm does to rotated rows what it does to others: it
-/// brings the direction in which all columns are alike to the first column, and behind a Hadamard matrix whose first row is all
-/// ones, the mean is a multiple of what was there.
+/// Rows of mean zero stay of mean zero, so that a layer norm does to rotated rows what it does to others: such rows have nothing in
+/// the direction in which all columns are alike, so nothing in the first column once the reflection has brought that direction
+/// there; and the first row of the Hadamard matrix, all ones, is the only one with a mean.
 #[derive(Debug)]
 pub(crate) struct Rotation {
     /// `[size]`, over the square root of the size.
@@ -112,11 +112,11 @@ impl Rotation {
 
 /// `row` mirrored, so that the direction in which all columns are alike and the first column change places (Householder).
 fn reflect(row: &mut [f32]) {
-    // Of a vector of one length in all columns but the first: what it is there, times the root of the size.
-    let size = row.len() as f32;
     if row.len() == 1 {
         return;
     }
+    let size = row.len() as f32;
+    // The mirror's normal is 1 in all columns but the first: all ones, less the first axis times their length.
     let first = 1.0 - size.sqrt();
     let length_squared = size - 1.0 + first * first;
     let product = row[1..].iter().sum::<f32>() + first * row[0];

@@ -327,8 +327,9 @@ pub(crate) fn attention<T: Format + Mapped>(
     tiles: (&CudaSlice<u32>, usize),
     (total_tokens, hidden): (usize, usize),
 ) -> Result<CudaSlice<T>> {
-    /// Of warpgroups, in a block, and one warpgroup that keeps the copy engine busy.
+    /// Of warpgroups, in a block. As in `attention.cu`.
     const PAIRS: u32 = 2;
+    /// Those, and one warpgroup that keeps the copy engine busy.
     const THREADS: u32 = (1 + 2 * PAIRS) * 128;
 
     // SAFETY: the kernel writes every element: every row is in one tile, every column in one head.

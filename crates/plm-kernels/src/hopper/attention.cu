@@ -16,6 +16,7 @@ constexpr int HEAD_DIM = 64;
 constexpr int GROUPS = 2;
 constexpr int GROUP_QUERIES = 64;
 constexpr int QUERIES = GROUPS * GROUP_QUERIES;
+// As in `cuda/hopper.rs`.
 constexpr int PAIRS = 2;
 constexpr int CONSUMER_WARPS = GROUPS * WARPGROUP / 32; // of a pair
 constexpr int THREADS = (1 + PAIRS * GROUPS) * WARPGROUP;
@@ -27,8 +28,12 @@ constexpr int STAGES = 4;
 // As in `cuda/hopper.rs`.
 constexpr int SHARED_BYTES = 200 * 1024;
 constexpr float LOG2_E = 1.4426950408889634f;
-// A sequence's first keys say what the largest weight is that is 1; others may be larger by so much.
+// Weights are relative to the highest score so far, or one that is not lower than that by more than this: what was summed is
+// multiplied anew only where a weight would be over 2^8, which the shortest format still holds with all its precision.
 constexpr float LARGEST_LOG2_WEIGHT = 8.0f;
+constexpr int PRODUCER_REGISTERS = 24;
+constexpr int CONSUMER_REGISTERS = 112;
+static_assert(WARPGROUP * (PRODUCER_REGISTERS + PAIRS * GROUPS * CONSUMER_REGISTERS) <= THREADS * registers_at_first(THREADS));
 
 // 128 query rows of a head, and where they and their keys are.
 struct Item {
@@ -337,13 +342,13 @@ __device__ inline void attention(const CUtensorMap &qkv, const Work &work, T *ou
   __syncthreads();
   const int group = same_for_warp(threadIdx.x / WARPGROUP) - 1;
   if (group < 0) {
-    registers_give<24>();
+    registers_give<PRODUCER_REGISTERS>();
     const int pair = threadIdx.x / 32;
     if (pair < PAIRS && lane() == 0) {
       produce(shared[pair], pair, qkv, work, hidden);
     }
   } else {
-    registers_take<112>();
+    registers_take<CONSUMER_REGISTERS>();
     const int pair = group / GROUPS;
     Consumer<T>{shared[pair], output, hidden, pair, group % GROUPS}.run(work);
   }

@@ -21,15 +21,6 @@ __device__ inline float exp2_of(float x) {
   return y;
 }
 
-// Of a `pack`.
-template <typename T> __device__ inline float2 unpack(uint32_t pair);
-template <> __device__ inline float2 unpack<__half>(uint32_t pair) {
-  return __half22float2(*reinterpret_cast<const __half2 *>(&pair));
-}
-template <> __device__ inline float2 unpack<__nv_bfloat16>(uint32_t pair) {
-  return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xffff0000)};
-}
-
 // The sums of a product lie so that of each 8 columns a row's four threads hold two each. This exchanges four pairs, of 32
 // columns, so that each thread has the 8 columns of one: its own inverse.
 __device__ inline uint4 transpose(const uint4 &pairs) {
@@ -155,6 +146,10 @@ __device__ inline void products_commit() { asm volatile("wgmma.commit_group.sync
 template <int LEFT> __device__ inline void products_wait() {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
 }
+
+// What each thread of a block of so many begins with, if a multiprocessor has one such block. What all warpgroups take together must
+// not be more, or they wait for each other for ever.
+constexpr int registers_at_first(int threads) { return 65536 / threads / 8 * 8; }
 
 template <int MORE> __device__ inline void registers_take() {
   asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(MORE));

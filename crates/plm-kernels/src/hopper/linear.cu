@@ -33,6 +33,9 @@ constexpr int CONSUMERS = 2; // warpgroups
 constexpr int THREADS = WARPGROUP * (1 + CONSUMERS);
 // Of shared memory, all that a block can have but 1 KiB.
 constexpr int SHARED_BYTES = 226 * 1024;
+constexpr int PRODUCER_REGISTERS = 24;
+constexpr int CONSUMER_REGISTERS = 240;
+static_assert(WARPGROUP * (PRODUCER_REGISTERS + CONSUMERS * CONSUMER_REGISTERS) <= THREADS * registers_at_first(THREADS));
 // Row tiles that the GPU works on side by side, so that what is read of both operands at a time fits the L2 cache.
 constexpr int ROW_TILES_TOGETHER = 8;
 constexpr int HEAD_DIM = 64;
@@ -559,14 +562,14 @@ __device__ inline void linear(const CUtensorMap &x, const CUtensorMap &weight, Y
   }
   cluster_sync();
   if (threadIdx.x < WARPGROUP) {
-    registers_give<24>();
+    registers_give<PRODUCER_REGISTERS>();
     if (threadIdx.x == 0) {
       produce(shared, x, weight, shape);
     } else if (threadIdx.x / 32 == 1) {
       fetch_for_tiles(shared, shape, factors, then);
     }
   } else {
-    registers_take<240>();
+    registers_take<CONSUMER_REGISTERS>();
     Consumer<X, Y, Factors, Then>(shared, y, shape, then, threadIdx.x / WARPGROUP - 1).run();
   }
   // No block leaves while the other may still write to its memory.

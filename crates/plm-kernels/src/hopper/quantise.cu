@@ -14,9 +14,6 @@ enum class Kind {
 using Pairs = Vec<uint32_t, 4>;
 constexpr int NUMBERS = 8;
 
-__device__ inline float low(uint32_t pair) { return __uint_as_float(pair << 16); }
-__device__ inline float high(uint32_t pair) { return __uint_as_float(pair & 0xffff0000); }
-
 // The integer next to `value`, of two as near the even one, in the lowest byte: in the last bits of 1.5 * 2^23 plus it.
 __device__ inline uint32_t integer(float value, float inverse) {
   return __float_as_uint(__fadd_rn(__fmul_rn(value, inverse), 12582912.0f));
@@ -54,13 +51,15 @@ __device__ inline void quantise_rows(const __nv_bfloat16 *x, uint8_t *integers, 
       const uint32_t pair = values[v].values[i];
       most_of_pairs = __vmaxu2(most_of_pairs, pair & 0x7fff7fff);
       if (KIND == Kind::NORMALISED) {
-        squares = fmaf(low(pair), low(pair), squares);
-        squares = fmaf(high(pair), high(pair), squares);
+        const float2 both = unpack<__nv_bfloat16>(pair);
+        squares = fmaf(both.x, both.x, squares);
+        squares = fmaf(both.y, both.y, squares);
       }
     }
   }
   const uint32_t most_of_warp = __reduce_max_sync(0xffffffff, max(most_of_pairs & 0xffff, most_of_pairs >> 16));
-  const float most = low(over_warps(most_of_warp, most_scratch, [](uint32_t a, uint32_t b) { return max(a, b); }));
+  const uint32_t most_bits = over_warps(most_of_warp, most_scratch, [](uint32_t a, uint32_t b) { return max(a, b); });
+  const float most = unpack<__nv_bfloat16>(most_bits).x;
   float unit = 1.0f;
   if (KIND == Kind::NORMALISED) {
     unit = sqrtf(row_sum(squares, squares_scratch) / width + eps);
@@ -78,9 +77,10 @@ __device__ inline void quantise_rows(const __nv_bfloat16 *x, uint8_t *integers, 
       Vec<uint32_t, 2> out;
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        const uint32_t first = values[v].values[2 * i], second = values[v].values[2 * i + 1];
-        out.values[i] = bytes(integer(low(first), inverse), integer(high(first), inverse), integer(low(second), inverse),
-                              integer(high(second), inverse));
+        const float2 first = unpack<__nv_bfloat16>(values[v].values[2 * i]);
+        const float2 second = unpack<__nv_bfloat16>(values[v].values[2 * i + 1]);
+        out.values[i] = bytes(integer(first.x, inverse), integer(first.y, inverse), integer(second.x, inverse),
+                              integer(second.y, inverse));
       }
       store_vec<uint32_t, 2>(reinterpret_cast<uint32_t *>(integers + row + column), out);
     }
