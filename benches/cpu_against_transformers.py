@@ -23,7 +23,7 @@ import tempfile
 import time
 
 SHAPES = {"8M": (6, 320, 20), "35M": (12, 480, 20), "150M": (30, 640, 20)}
-BATCH_TOKENS = (1024, 4096)
+BATCH_TOKENS = (256, 512, 1024, 2048, 4096)
 LETTERS = "LAGVSERTIDPKQNFYMHWC"
 FIRST_LETTER_ID, CLS, PAD, EOS, MASK = 4, 0, 1, 2, 32
 ROOT = pathlib.Path(__file__).resolve().parent.parent

@@ -15,9 +15,9 @@ use std::ops::Range;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use crate::cpu::{check_shape, f32_slice, vectorised};
+use crate::cpu::{check_shape, f32_slice};
 use crate::{CuSeqlens, Rotary};
-use head::{HeadView, Scratch};
+use head::{Attend, HeadView, Scratch};
 
 #[cfg(feature = "cuda")]
 use {
@@ -138,20 +138,20 @@ impl CustomOp3 for VarlenAttention<'_> {
                 let sequence = &qkv[task.sequence.start * width..task.sequence.end * width];
                 let mut scratch = Scratch::new(task.sequence.len(), head_dim);
                 for head in 0..self.num_heads {
-                    let view = HeadView {
-                        sequence,
-                        bias,
-                        cosines,
-                        sines,
-                        hidden,
-                        head_dim,
-                        head,
-                    };
-                    vectorised(
-                        arch,
-                        #[inline(always)]
-                        || view.attend(task.queries.clone(), &mut scratch, task.output),
-                    );
+                    arch.dispatch(Attend {
+                        view: HeadView {
+                            sequence,
+                            bias,
+                            cosines,
+                            sines,
+                            hidden,
+                            head_dim,
+                            head,
+                        },
+                        queries: task.queries.clone(),
+                        scratch: &mut scratch,
+                        output: task.output,
+                    });
                 }
             });
         Ok((CpuStorage::F32(output), (total_tokens, hidden).into()))
