@@ -335,7 +335,7 @@ fn side_by_side<T: Send>(
     };
     let by_thread = thread::scope(|scope| {
         let threads: Vec<_> = (0..count.min(AT_A_TIME))
-            .map(|_| scope.spawn(&make_some))
+            .map(|_| scope.spawn(make_some))
             .collect();
         threads
             .into_iter()
