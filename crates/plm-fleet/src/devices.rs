@@ -193,6 +193,17 @@ mod tests {
     }
 
     #[test]
+    fn automatic_devices_have_the_batch_size_of_what_they_are() {
+        let there = Devices::Auto.resolve().unwrap();
+        assert_eq!(
+            Devices::Auto.max_batch_tokens().unwrap(),
+            there.max_batch_tokens().unwrap()
+        );
+        assert_eq!(Devices::CPU.max_batch_tokens().unwrap(), 16_384);
+        assert!(Devices::Cuda(vec![1_000]).max_batch_tokens().is_err());
+    }
+
+    #[test]
     fn automatic_devices_are_there() {
         let devices = Devices::Auto.resolve().unwrap();
         assert_eq!(devices.resolve().unwrap(), devices);

@@ -13,11 +13,11 @@ const MAX_FACTOR: f32 = 64.0;
 /// A layer's products, as those with the rotated residual stream over its deviation.
 pub(super) struct Folded {
     /// `[3 * hidden, hidden]`.
-    pub(super) qkv: Weights,
+    qkv: Weights,
     /// By columns: `[hidden, hidden]`.
     attention_output: Weights,
     /// `[ffn, hidden]`.
-    pub(super) fc1: Weights,
+    fc1: Weights,
     /// By columns: `[ffn, hidden]`.
     fc2: Weights,
 }
@@ -311,7 +311,9 @@ mod tests {
                 checkpoint.config().ffn_size,
             );
             let rotation = Rotation::new(hidden).unwrap();
-            let layer = Folded::new(&checkpoint, 1, &rotation).unwrap().quantised();
+            let folded = || Folded::new(&checkpoint, 1, &rotation).unwrap();
+            let layer = folded().quantised();
+            let [qkv, attention_output, fc1, fc2] = folded().products();
             let values = |part: &str| {
                 let name = format!("encoder.layer.1.{part}");
                 [".weight", ".bias"]
@@ -327,13 +329,19 @@ mod tests {
                 .map(|x| x / deviation)
                 .collect();
 
-            for (folded, norm, parts) in [
+            for (integers, exact, norm, parts) in [
                 (
                     &layer.qkv,
+                    &qkv,
                     "attention.LayerNorm",
                     &["query", "key", "value"].map(|part| format!("attention.self.{part}"))[..],
                 ),
-                (&layer.fc1, "LayerNorm", &["intermediate.dense".to_owned()]),
+                (
+                    &layer.fc1,
+                    &fc1,
+                    "LayerNorm",
+                    &["intermediate.dense".to_owned()],
+                ),
             ] {
                 let [gain, shift] = values(norm);
                 let before: Vec<f64> = (centred.iter().zip(&gain).zip(&shift))
@@ -342,9 +350,11 @@ mod tests {
                 let expected: Vec<f64> = (parts.iter().map(|part| values(part)))
                     .flat_map(|[weight, bias]| times(&weight, &bias, &before))
                     .collect();
-                let found = times(&folded.matrix(), &folded.bias, &after);
+                let found = times(&integers.matrix(), &integers.bias, &after);
                 let error = relative_error(&found, &expected);
                 assert!(error < 0.02, "{norm}: {error}");
+                let error = relative_error(&times(&exact.matrix, &exact.bias, &after), &expected);
+                assert!(error < 1e-5, "{norm}, not rounded: {error}");
             }
 
             let inner: Vec<f64> = (0..ffn)
@@ -353,18 +363,26 @@ mod tests {
             let shifted: Vec<f64> = (inner.iter().zip(&layer.factors))
                 .map(|(x, factor)| (x + f64::from(Int8Linear::GELU_SHIFT)) * factor.to_f64())
                 .collect();
-            for (folded, part, before, after) in [
-                (&layer.attention_output, "attention.output.dense", &x, &x),
-                (&layer.fc2, "output.dense", &inner, &shifted),
+            for (integers, exact, part, before, after) in [
+                (
+                    &layer.attention_output,
+                    &attention_output,
+                    "attention.output.dense",
+                    &x,
+                    &x,
+                ),
+                (&layer.fc2, &fc2, "output.dense", &inner, &shifted),
             ] {
                 let [weight, bias] = values(part);
                 let added = times(&weight, &bias, before);
                 let mean_added = mean(&added);
                 let expected: Vec<f64> = added.iter().map(|x| x - mean_added).collect();
                 let expected = rotated(&rotation, &expected);
-                let found = times(&folded.matrix(), &folded.bias, after);
+                let found = times(&integers.matrix(), &integers.bias, after);
                 let error = relative_error(&found, &expected);
                 assert!(error < 0.02, "{part}: {error}");
+                let error = relative_error(&times(&exact.matrix, &exact.bias, before), &expected);
+                assert!(error < 1e-5, "{part}, not rounded: {error}");
             }
         }
     }

@@ -189,7 +189,7 @@ template <typename T> struct Consumer {
       wait_for_next(key_tile + 1 < key_tiles);
       products_wait<0>();
       tell(&shared.used[before]);
-      // Which is seldom so behind the first keys.
+      // Behind the first keys seldom one of the warp's rows has changed what its weights are relative to.
       if (__any_sync(0xffffffff, rescale[0] != 1.0f || rescale[1] != 1.0f)) {
 #pragma unroll
         for (int i = 0; i < HEAD_DIM / 2; ++i) {
@@ -358,7 +358,7 @@ __device__ inline void attention(const CUtensorMap &qkv, const Work &work, T *ou
 
 // `output` `[total_tokens, hidden]` from `qkv` `[total_tokens, 3 * hidden]`, whose map has boxes of `KEYS` rows of one head.
 #define ATTENTION(T, NAME)                                                                                             \
-  extern "C" __global__ void __launch_bounds__(THREADS, 1)                                                        \
+  extern "C" __global__ void __launch_bounds__(THREADS, 1)                                                             \
       attention_##NAME(const __grid_constant__ CUtensorMap qkv, const uint32_t *cu_seqlens, const QueryTile *tiles,    \
                        T *output, int num_tiles, int hidden) {                                                         \
     attention<T>(qkv, {cu_seqlens, tiles, num_tiles, num_tiles * (hidden / HEAD_DIM)}, output, hidden);                \
