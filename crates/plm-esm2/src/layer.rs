@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use plm_kernels::{Gpu, LayerNorm, VarlenAttention};
+use plm_kernels::{Gpu, VarlenAttention};
 
 use crate::Config;
 use crate::linear::{Linear, ResidualLinear};
@@ -23,30 +23,7 @@ pub(crate) struct Layer {
     fc2: ResidualLinear,
 }
 
-/// The weight `[outputs, inputs]` and the bias of each of a layer's products.
-pub(crate) struct LayerWeights {
-    pub(crate) qkv: [Tensor; 2],
-    pub(crate) attention_output: [Tensor; 2],
-    pub(crate) fc1: [Tensor; 2],
-    pub(crate) fc2: [Tensor; 2],
-}
-
 impl Layer {
-    /// A layer on `gpu`, with the layer norms behind the attention and behind all.
-    pub(crate) fn on_gpu(weights: LayerWeights, norms: [LayerNorm; 2], gpu: &Gpu) -> Self {
-        let [qkv, qkv_bias] = weights.qkv;
-        let [fc1, fc1_bias] = weights.fc1;
-        let [attention_norm, norm] = norms;
-        Self {
-            qkv: Linear::Gpu(gpu.linear(qkv)),
-            qkv_bias,
-            attention_output: ResidualLinear::on_gpu(weights.attention_output, attention_norm, gpu),
-            fc1: Linear::Gpu(gpu.linear(fc1)),
-            fc1_bias,
-            fc2: ResidualLinear::on_gpu(weights.fc2, norm, gpu),
-        }
-    }
-
     /// The layer whose weights are in `own`, with the layer norm in `next_norm` behind it.
     pub(crate) fn new(
         own: &VarBuilder<'_>,

@@ -42,6 +42,8 @@ mod model;
 mod outputs;
 mod shapes;
 mod splitmix;
+mod stream_layer;
+mod weights;
 
 pub use plm_kernels::{Gpu, GpuError};
 

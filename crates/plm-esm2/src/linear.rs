@@ -89,20 +89,14 @@ impl ResidualLinear {
         gpu: Option<&Gpu>,
     ) -> Result<Self> {
         if let Some(gpu) = gpu {
-            let norm = LayerNorm::new(&norm_weight, &norm_bias, eps)?;
-            return Ok(Self::on_gpu([weight, bias], norm, gpu));
+            return Ok(Self::Gpu {
+                linear: gpu.linear(weight),
+                bias,
+                norm: LayerNorm::new(&norm_weight, &norm_bias, eps)?,
+            });
         }
         let norm = ResidualLayerNorm::new(&bias, &norm_weight, &norm_bias, eps)?;
         Ok(Self::Cpu(on_cpu(weight)?, norm))
-    }
-
-    /// With `weight` `[out, in]` and `bias` `[out]`, which are on `gpu`.
-    pub(crate) fn on_gpu([weight, bias]: [Tensor; 2], norm: LayerNorm, gpu: &Gpu) -> Self {
-        Self::Gpu {
-            linear: gpu.linear(weight),
-            bias,
-            norm,
-        }
     }
 
     /// The residual stream `residual` `[rows, out]` with what `x` `[rows, in]` adds to it, and that stream normalised.

@@ -10,7 +10,8 @@ use candle_core::{Device, Result as TensorResult, Tensor};
 use candle_nn::VarBuilder;
 use plm_core::{Dtype, PackedBatch};
 use plm_kernels::{
-    Gpu, LayerNorm, Rotary, TokenDropout, VarlenAttention, embed_tokens, segment_mean,
+    Gpu, LayerNorm, Rotary, Stream, StreamLinear, TokenDropout, VarlenAttention, embed_tokens,
+    segment_mean,
 };
 use rayon::prelude::*;
 
@@ -20,6 +21,7 @@ use crate::layer::Layer;
 use crate::lm_head::LmHead;
 use crate::micro_batch::MicroBatch;
 use crate::outputs::{PieceOutputs, Started, Values, to_values};
+use crate::stream_layer::StreamLayer;
 use crate::{Checkpoint, Config, Error, ModelOutputs, NoInt8, Outputs};
 
 /// An ESM-2 in memory.
@@ -31,13 +33,21 @@ pub struct Esm2 {
     gpu: Option<Gpu>,
     /// `[33, hidden_size]`: in a model of 8-bit integers, of its rotated stream.
     embeddings: Tensor,
-    first_norm: LayerNorm,
-    layers: Vec<Layer>,
-    /// Those that follow, in a model of 8-bit integers.
-    int8_layers: Option<Int8Layers>,
+    layers: Layers,
     lm_head: Option<LmHead>,
     /// Grown to the longest sequence met so far.
     rotary: Mutex<Rotary>,
+}
+
+/// A model's layers, and its layer norms outside of them.
+#[derive(Debug)]
+enum Layers {
+    /// With the first of all norms.
+    Plain(LayerNorm, Vec<Layer>),
+    /// With the last of all norms.
+    Stream(Vec<StreamLayer>, LayerNorm),
+    /// The first in 16 bits, and all others.
+    Int8(StreamLayer, Int8Layers),
 }
 
 impl Esm2 {
@@ -88,16 +98,22 @@ impl Esm2 {
             .has_lm_head()
             .then(|| LmHead::new(&weights.pp("lm_head"), &embeddings, &config, gpu.as_ref()))
             .transpose()?;
-        let (embeddings, first_norm, layers, int8_layers) = match &gpu {
+        let in_streams = match &gpu {
+            Some(gpu) => StreamLinear::suits(gpu, embeddings.dtype(), hidden)?,
+            None => false,
+        };
+        let (embeddings, layers) = match &gpu {
             Some(gpu) if dtype == Dtype::Int8 => {
                 let (before, int8_layers) = Int8Layers::new(checkpoint, gpu)?;
-                let layers = vec![before.first];
-                (
-                    before.embeddings,
-                    before.first_norm,
-                    layers,
-                    Some(int8_layers),
-                )
+                (before.embeddings, Layers::Int8(before.first, int8_layers))
+            }
+            Some(gpu) if in_streams => {
+                let dtype = embeddings.dtype();
+                let layers = side_by_side(config.num_layers, |index| {
+                    StreamLayer::new(checkpoint, index, dtype, gpu)
+                })?;
+                let last_norm = norm(norm_before(config.num_layers))?;
+                (embeddings, Layers::Stream(layers, last_norm))
             }
             _ => {
                 let make = |index: usize| {
@@ -110,15 +126,13 @@ impl Esm2 {
                         .map(make)
                         .collect::<TensorResult<_>>()?,
                 };
-                (embeddings, norm(norm_before(0))?, layers, None)
+                (embeddings, Layers::Plain(norm(norm_before(0))?, layers))
             }
         };
         Ok(Self {
             name: checkpoint.name().to_owned(),
             embeddings,
-            first_norm,
             layers,
-            int8_layers,
             lm_head,
             rotary: Mutex::new(Rotary::new(config.head_dim(), 1024, device)?),
             gpu,
@@ -165,7 +179,10 @@ impl Esm2 {
             num_sequences: batch.num_sequences(),
             hidden_size: self.config.hidden_size,
             outputs: outputs.clone(),
-            mean_norm: (self.int8_layers.as_ref()).map(|layers| Arc::clone(layers.mean_norm())),
+            mean_norm: match &self.layers {
+                Layers::Int8(_, layers) => Some(Arc::clone(layers.mean_norm())),
+                Layers::Plain(..) | Layers::Stream(..) => None,
+            },
         })
     }
 
@@ -183,8 +200,8 @@ impl Esm2 {
             });
         }
         let layers = &outputs.mean_layers;
-        if let (Some(_), Some(&layer)) = (
-            &self.int8_layers,
+        if let (Layers::Int8(..), Some(&layer)) = (
+            &self.layers,
             layers.iter().find(|&&layer| layer < num_layers),
         ) {
             return Err(Error::NoInt8 {
@@ -240,29 +257,14 @@ impl Esm2 {
             Ok(())
         };
 
-        let mut x = embed_tokens(
+        let x = embed_tokens(
             &self.embeddings,
             &piece.token_ids,
             &piece.padded,
             token_dropout,
         )?;
         take_mean(0, &x)?;
-        let mut normalised = self.first_norm.forward(&x)?;
-        let depth = self.depth(outputs);
-        for (layer, number) in self.layers.iter().take(depth).zip(1..) {
-            (x, normalised) = layer.forward(&x, &normalised, &attention)?;
-            let is_last = number == self.config.num_layers;
-            take_mean(number, if is_last { &normalised } else { &x })?;
-        }
-        if let Some(layers) = &self.int8_layers {
-            x = layers.forward(&x, &attention)?;
-            if !outputs.mean_layers.is_empty() {
-                take_mean(self.config.num_layers, &layers.rotated_norm(&x)?)?;
-            }
-            if outputs.needs_last_layer() {
-                normalised = layers.norm(&x)?;
-            }
-        }
+        let normalised = self.forward_layers(x, &attention, outputs, take_mean)?;
 
         // One copy for both: on a GPU each makes the host wait.
         let tokens = if outputs.bos || outputs.tokens {
@@ -288,6 +290,54 @@ impl Esm2 {
             tokens: if outputs.tokens { tokens } else { Vec::new() },
             logits: self.logits(&normalised, piece, outputs)?,
         })
+    }
+
+    /// From the embeddings `x` to what follows the last layer norm, where that is asked for. `take_mean` gets what follows each layer.
+    fn forward_layers(
+        &self,
+        mut x: Tensor,
+        attention: &VarlenAttention<'_>,
+        outputs: &Outputs,
+        mut take_mean: impl FnMut(usize, &Tensor) -> TensorResult<()>,
+    ) -> TensorResult<Tensor> {
+        let (num_layers, depth) = (self.config.num_layers, self.depth(outputs));
+        match &self.layers {
+            Layers::Plain(first_norm, layers) => {
+                let mut normalised = first_norm.forward(&x)?;
+                for (layer, number) in layers.iter().take(depth).zip(1..) {
+                    (x, normalised) = layer.forward(&x, &normalised, attention)?;
+                    let is_last = number == num_layers;
+                    take_mean(number, if is_last { &normalised } else { &x })?;
+                }
+                Ok(normalised)
+            }
+            Layers::Stream(layers, last_norm) => {
+                let mut x = Stream::new(x)?;
+                for (layer, number) in layers.iter().take(depth).zip(1..) {
+                    x = layer.forward(&x, attention)?;
+                    if number < num_layers {
+                        take_mean(number, x.rows())?;
+                    }
+                }
+                if depth < num_layers {
+                    return Ok(x.rows().clone());
+                }
+                let normalised = last_norm.forward(x.rows())?;
+                take_mean(num_layers, &normalised)?;
+                Ok(normalised)
+            }
+            Layers::Int8(first, layers) => {
+                let x = first.forward(&Stream::new(x)?, attention)?;
+                let x = layers.forward(x.rows(), attention)?;
+                if !outputs.mean_layers.is_empty() {
+                    take_mean(num_layers, &layers.rotated_norm(&x)?)?;
+                }
+                if outputs.needs_last_layer() {
+                    return layers.norm(&x);
+                }
+                Ok(x)
+            }
+        }
     }
 
     /// How many layers have to run.
@@ -319,15 +369,15 @@ impl Esm2 {
 ///
 /// That tensors are then used by another thread than made them is sound: a [`Gpu`] has one stream, whichever thread puts work on it, and
 /// all are made before the first is used.
-fn side_by_side<T: Send>(
+fn side_by_side<T: Send, E: Send>(
     count: usize,
-    make: impl Fn(usize) -> TensorResult<T> + Sync,
-) -> TensorResult<Vec<T>> {
+    make: impl Fn(usize) -> Result<T, E> + Sync,
+) -> Result<Vec<T>, E> {
     /// Each layer takes room for some of its weights twice.
     const AT_A_TIME: usize = 8;
 
     let next = AtomicUsize::new(0);
-    let make_some = || -> TensorResult<Vec<(usize, T)>> {
+    let make_some = || -> Result<Vec<(usize, T)>, E> {
         std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed))
             .take_while(|&index| index < count)
             .map(|index| Ok((index, make(index)?)))
@@ -340,7 +390,7 @@ fn side_by_side<T: Send>(
         threads
             .into_iter()
             .map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
-            .collect::<TensorResult<Vec<_>>>()
+            .collect::<Result<Vec<_>, E>>()
     })?;
     let mut all: Vec<_> = by_thread.into_iter().flatten().collect();
     all.sort_unstable_by_key(|(index, _)| *index);

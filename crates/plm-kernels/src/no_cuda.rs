@@ -17,6 +17,14 @@ pub struct Gpu(Nothing);
 #[derive(Clone, Debug)]
 pub struct GpuLinear(Nothing);
 
+/// Rows of the residual stream on a GPU.
+#[derive(Clone, Debug)]
+pub struct Stream(Nothing);
+
+/// Products with that stream on a GPU.
+#[derive(Clone, Debug)]
+pub struct StreamLinear(Nothing);
+
 /// Products with a matrix of 8-bit integers on a GPU.
 #[derive(Clone, Debug)]
 pub struct Int8Linear(Nothing);
@@ -157,6 +165,71 @@ impl GpuLinear {
     /// # Errors
     /// If the GPU fails; in a build without the feature `cuda` there is none.
     pub fn forward_onto(&self, _residual: &Tensor, _x: &Tensor, _bias: &Tensor) -> Result<Tensor> {
+        match self.0 {}
+    }
+}
+
+impl Stream {
+    /// Of `rows` `[rows, hidden]`, on a GPU.
+    ///
+    /// # Errors
+    /// Always: without the feature `cuda` no tensor is on a GPU.
+    pub fn new(_rows: Tensor) -> Result<Self> {
+        Err(Error::wrap(GpuError::NotBuilt))
+    }
+
+    /// `[rows, hidden]`.
+    pub fn rows(&self) -> &Tensor {
+        match self.0 {}
+    }
+}
+
+impl StreamLinear {
+    /// What the number of outputs is a multiple of.
+    pub const OUTPUTS_MULTIPLE: usize = 64;
+
+    /// Whether these are there, and the thing to use, for rows of `hidden` numbers in a format on a GPU.
+    ///
+    /// # Errors
+    /// If the GPU fails; in a build without the feature `cuda` there is none.
+    pub fn suits(gpu: &Gpu, _dtype: DType, _hidden: usize) -> Result<bool> {
+        match gpu.0 {}
+    }
+
+    /// With `weight` `[outputs, inputs]` and `bias` `[outputs]`, which are on a GPU.
+    ///
+    /// # Errors
+    /// Always: without the feature `cuda` no tensor is on a GPU.
+    pub fn new(_weight: Tensor, _bias: Tensor) -> Result<Self> {
+        Err(Error::wrap(GpuError::NotBuilt))
+    }
+
+    /// GELU(`x` `[rows, inputs]` over its deviation times the weight transposed + bias).
+    ///
+    /// # Errors
+    /// If the GPU fails; in a build without the feature `cuda` there is none.
+    pub fn forward_gelu(&self, _x: &Stream, _eps: f32) -> Result<Tensor> {
+        match self.0 {}
+    }
+
+    /// Attention of the projection of `x`, over its deviation, by this weight and bias.
+    ///
+    /// # Errors
+    /// If the GPU fails; in a build without the feature `cuda` there is none.
+    pub fn forward_attention(
+        &self,
+        _x: &Stream,
+        _eps: f32,
+        _attention: &VarlenAttention<'_>,
+    ) -> Result<Tensor> {
+        match self.0 {}
+    }
+
+    /// `stream` `[rows, outputs]` + `x` `[rows, inputs]` times the weight transposed + bias.
+    ///
+    /// # Errors
+    /// If the GPU fails; in a build without the feature `cuda` there is none.
+    pub fn forward_onto(&self, _stream: &Stream, _x: &Tensor) -> Result<Stream> {
         match self.0 {}
     }
 }

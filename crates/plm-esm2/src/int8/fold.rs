@@ -5,6 +5,7 @@ use plm_kernels::Int8Linear;
 use rayon::prelude::*;
 
 use super::rotation::Rotation;
+use crate::weights::{Weights, centre, transposed};
 use crate::{Checkpoint, Error};
 
 /// The most that inputs of `fc2` are multiplied by, and the inverse of the least.
@@ -43,39 +44,23 @@ pub(super) struct Int8Weights {
     pub(super) bias: Vec<f32>,
 }
 
-/// A matrix of weights `[outputs, inputs]` and its bias.
-pub(super) struct Weights {
-    pub(super) matrix: Vec<f32>,
-    pub(super) bias: Vec<f32>,
-}
-
 impl Folded {
     pub(super) fn new(
         checkpoint: &Checkpoint,
         index: usize,
         rotation: &Rotation,
     ) -> Result<Self, Error> {
-        let both = |part: &str| -> Result<Weights, Error> {
-            let name = format!("encoder.layer.{index}.{part}");
-            Ok(Weights {
-                matrix: checkpoint.values(&format!("{name}.weight"))?,
-                bias: checkpoint.values(&format!("{name}.bias"))?,
-            })
+        let weights = |part| Weights::new(checkpoint, index, part);
+        let rotated = |row: &mut [f32], scratch: &mut Vec<f32>| {
+            scratch.resize(row.len(), 0.0);
+            rotation.rotate(row, scratch);
         };
-        let mut qkv = both("attention.self.query")?;
-        for part in ["attention.self.key", "attention.self.value"] {
-            let part = both(part)?;
-            qkv.matrix.extend(part.matrix);
-            qkv.bias.extend(part.bias);
-        }
-        let qkv = qkv.behind(&both("attention.LayerNorm")?, rotation);
-        let output = both("attention.output.dense")?.onto_stream(rotation);
-        let fc1 = both("intermediate.dense")?.behind(&both("LayerNorm")?, rotation);
+        let qkv = Weights::qkv(checkpoint, index)?;
         Ok(Self {
-            qkv,
-            attention_output: output,
-            fc1,
-            fc2: both("output.dense")?.onto_stream(rotation),
+            qkv: qkv.behind(&weights("attention.LayerNorm")?, rotated),
+            attention_output: weights("attention.output.dense")?.onto_stream(rotation),
+            fc1: weights("intermediate.dense")?.behind(&weights("LayerNorm")?, rotated),
+            fc2: weights("output.dense")?.onto_stream(rotation),
         })
     }
 
@@ -112,27 +97,6 @@ pub(super) fn rotate_rows(rows: &mut [f32], width: usize, rotation: &Rotation) {
 }
 
 impl Weights {
-    pub(super) fn inputs(&self) -> usize {
-        self.matrix.len() / self.bias.len()
-    }
-
-    /// Of a product with rows of the stream behind a layer norm with the gain `norm.matrix` and the shift `norm.bias`, as those
-    /// of one with rows of the rotated stream over their deviation.
-    fn behind(mut self, norm: &Self, rotation: &Rotation) -> Self {
-        let inputs = self.inputs();
-        let rows = self.matrix.par_chunks_exact_mut(inputs);
-        rows.zip(&mut self.bias)
-            .for_each_init(Vec::new, |scratch, (row, bias)| {
-                for ((weight, gain), shift) in row.iter_mut().zip(&norm.matrix).zip(&norm.bias) {
-                    *bias += *weight * shift;
-                    *weight *= gain;
-                }
-                scratch.resize(inputs, 0.0);
-                rotation.rotate(row, scratch);
-            });
-        self
-    }
-
     /// Of a product that is added to the stream, as those of one that is added to the rotated stream, all of whose rows have a
     /// mean of zero. The matrix is transposed: `[inputs, outputs]`.
     fn onto_stream(mut self, rotation: &Rotation) -> Self {
@@ -141,13 +105,6 @@ impl Weights {
         rotate_rows(&mut self.matrix, outputs, rotation);
         rotate_rows(&mut self.bias, outputs, rotation);
         self
-    }
-
-    fn transposed(self) -> Self {
-        Self {
-            matrix: transposed(&self.matrix, self.bias.len()),
-            bias: self.bias,
-        }
     }
 
     /// Divides the columns of this, which are the rows of `matrix`, by what the inputs that they meet are multiplied by, so that
@@ -223,33 +180,6 @@ impl Int8Weights {
             });
         self
     }
-}
-
-/// Takes the mean away.
-fn centre(row: &mut [f32]) {
-    let mean = row.iter().sum::<f32>() / row.len() as f32;
-    row.iter_mut().for_each(|x| *x -= mean);
-}
-
-/// A matrix of rows of `width` with its columns as rows.
-fn transposed(matrix: &[f32], width: usize) -> Vec<f32> {
-    /// Columns at a time: a line of the cache.
-    const COLUMNS: usize = 16;
-
-    let height = matrix.len() / width;
-    let mut columns = vec![0.0; matrix.len()];
-    columns
-        .par_chunks_mut(COLUMNS * height)
-        .enumerate()
-        .for_each(|(number, columns)| {
-            for (y, row) in matrix.chunks_exact(width).enumerate() {
-                let part = &row[number * COLUMNS..];
-                for (column, value) in columns.chunks_exact_mut(height).zip(part) {
-                    column[y] = *value;
-                }
-            }
-        });
-    columns
 }
 
 #[cfg(test)]

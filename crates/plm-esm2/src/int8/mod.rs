@@ -11,12 +11,12 @@ mod rotation;
 
 use std::sync::Arc;
 
-use candle_core::{Device, Result as TensorResult, Shape, Tensor};
-use half::bf16;
+use candle_core::{DType, Device, Result as TensorResult, Shape, Tensor};
 use plm_kernels::{Gpu, GpuLinear, Int8Linear, Int8Rows, LayerNorm, VarlenAttention};
 use rayon::prelude::*;
 
-use crate::layer::{self, LayerWeights};
+use crate::stream_layer::StreamLayer;
+use crate::weights::in_16_bits;
 use crate::{Checkpoint, Config, Error};
 use fold::{Folded, Int8Weights, rotate_rows};
 use rotation::Rotation;
@@ -38,8 +38,7 @@ pub(crate) struct Int8Layers {
 pub(crate) struct Before {
     /// `[33, hidden_size]`.
     pub(crate) embeddings: Tensor,
-    pub(crate) first_norm: LayerNorm,
-    pub(crate) first: layer::Layer,
+    pub(crate) first: StreamLayer,
 }
 
 /// Makes means of rotated rows, each over its deviation, means of what follows the last layer norm.
@@ -104,11 +103,11 @@ impl Int8Layers {
             shift: checkpoint.values("encoder.emb_layer_norm_after.bias")?,
             rotation,
         };
-        let here = |values: &[f32]| in_16_bits(values, hidden, gpu.device());
+        let here = |values: &[f32]| in_bf16(values, hidden, gpu.device());
         let layers = Self {
             layers,
             rotated_norm: norm_of_nothing_else(config, gpu.device())?,
-            rotate_back: gpu.linear(in_16_bits(
+            rotate_back: gpu.linear(in_bf16(
                 &mean_norm.rotation.matrix(),
                 (hidden, hidden),
                 gpu.device(),
@@ -157,26 +156,10 @@ impl Before {
         let hidden = config.hidden_size;
         let mut embeddings = checkpoint.values("embeddings.word_embeddings.weight")?;
         rotate_rows(&mut embeddings, hidden, rotation);
-        let [qkv, attention_output, fc1, fc2] = Folded::new(checkpoint, 0, rotation)?
-            .products()
-            .map(|weights| -> TensorResult<_> {
-                let outputs = weights.bias.len();
-                Ok([
-                    in_16_bits(&weights.matrix, (outputs, weights.inputs()), device)?,
-                    in_16_bits(&weights.bias, outputs, device)?,
-                ])
-            });
-        let weights = LayerWeights {
-            qkv: qkv?,
-            attention_output: attention_output?,
-            fc1: fc1?,
-            fc2: fc2?,
-        };
-        let norm = || norm_of_nothing_else(config, device);
+        let products = Folded::new(checkpoint, 0, rotation)?.products();
         Ok(Self {
-            embeddings: in_16_bits(&embeddings, (embeddings.len() / hidden, hidden), device)?,
-            first_norm: norm()?,
-            first: layer::Layer::on_gpu(weights, [norm()?, norm()?], gpu),
+            embeddings: in_bf16(&embeddings, (embeddings.len() / hidden, hidden), device)?,
+            first: StreamLayer::of(products, config.layer_norm_eps, DType::BF16, gpu)?,
         })
     }
 }
@@ -193,13 +176,12 @@ impl MeanNorm {
 
 /// A layer norm whose gains and shifts are in the weights behind it.
 fn norm_of_nothing_else(config: &Config, device: &Device) -> TensorResult<LayerNorm> {
-    let all = |value| in_16_bits(&vec![value; config.hidden_size], config.hidden_size, device);
+    let all = |value| in_bf16(&vec![value; config.hidden_size], config.hidden_size, device);
     LayerNorm::new(&all(1.0)?, &all(0.0)?, config.layer_norm_eps)
 }
 
-fn in_16_bits(values: &[f32], shape: impl Into<Shape>, device: &Device) -> TensorResult<Tensor> {
-    let rounded: Vec<bf16> = values.iter().copied().map(bf16::from_f32).collect();
-    Tensor::from_vec(rounded, shape, device)
+fn in_bf16(values: &[f32], shape: impl Into<Shape>, device: &Device) -> TensorResult<Tensor> {
+    in_16_bits(values, shape, DType::BF16, device)
 }
 
 impl Int8Layer {

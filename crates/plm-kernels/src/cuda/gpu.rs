@@ -172,6 +172,11 @@ impl Gpu {
         ))
     }
 
+    pub(super) fn compute_capability(&self) -> Result<(i32, i32)> {
+        let context = self.cuda.cuda_stream().context().clone();
+        context.compute_capability().w()
+    }
+
     /// Its memory, as this and other programs have left it.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use candle_core::cuda_backend::cudarc::driver::{
 use candle_core::{CudaDevice, DType, Layout, Result};
 use half::{bf16, f16};
 
-use super::{Format, Module, cuda, kernel, uses_machine_code, view};
+use super::{Format, Module, cuda, kernel, view};
 use crate::VarlenAttention;
 use crate::cpu::check_shape;
 
@@ -24,6 +24,8 @@ const SM_COUNT: sys::CUdevice_attribute =
 
 /// As in `linear.cu`.
 pub(super) const LINEAR_SHARED_BYTES: u32 = 226 * 1024;
+/// As in `linear.cu`: of a row, each so many outputs have a part of its moments.
+pub(super) const OUTPUTS_OF_TILE: usize = 256;
 /// As in `attention.cu`.
 pub(super) const ATTENTION_SHARED_BYTES: u32 = 200 * 1024;
 
@@ -137,6 +139,34 @@ impl<T> Bias<T> {
     }
 }
 
+/// The same for rows over their deviation.
+#[repr(C)]
+pub(super) struct Normalised<T> {
+    bias: Bias<T>,
+    moments: CUdeviceptr,
+    parts: i32,
+    inverse_width: f32,
+    eps: f32,
+}
+
+impl<T> Normalised<T> {
+    /// For rows of `width` numbers, with their `moments` in so many parts.
+    pub(super) fn new(
+        bias: CUdeviceptr,
+        (moments, parts): (CUdeviceptr, usize),
+        width: usize,
+        eps: f32,
+    ) -> Self {
+        Self {
+            bias: Bias::new(bias),
+            moments,
+            parts: parts as i32,
+            inverse_width: 1.0 / width as f32,
+            eps,
+        }
+    }
+}
+
 /// Products of 8-bit integers with a scale for each row and output, and the bias.
 #[repr(C)]
 pub(super) struct Scales<const IS_SIGNED: bool> {
@@ -178,6 +208,12 @@ pub(super) struct PositiveGelu {
 #[repr(C)]
 pub(super) struct Residual {
     pub(super) residual: CUdeviceptr,
+}
+
+#[repr(C)]
+pub(super) struct ResidualMoments {
+    pub(super) residual: CUdeviceptr,
+    pub(super) moments: CUdeviceptr,
 }
 
 #[repr(C)]
@@ -232,11 +268,14 @@ arguments! {
     Nothing "nothing",
     PositiveGelu "positive_gelu",
     Residual "residual",
+    ResidualMoments "residual_moments",
     Rotary "rotary",
 }
 
 // SAFETY: it is what kernels take, by value.
 unsafe impl<T> DeviceRepr for Bias<T> {}
+// SAFETY: as above.
+unsafe impl<T> DeviceRepr for Normalised<T> {}
 // SAFETY: as above.
 unsafe impl<const IS_SIGNED: bool> DeviceRepr for Scales<IS_SIGNED> {}
 
@@ -245,25 +284,14 @@ impl<T: Format + Mapped> Factors for Bias<T> {
     const NAME: &'static str = T::NAME;
 }
 
+impl<T: Format + Mapped> Factors for Normalised<T> {
+    type Operand = T;
+    const NAME: &'static str = T::NAME;
+}
+
 impl<const IS_SIGNED: bool> Factors for Scales<IS_SIGNED> {
     type Operand = u8;
     const NAME: &'static str = if IS_SIGNED { "int8" } else { "uint8" };
-}
-
-/// Whether [`linear`] is there, and the thing to use, for rows of `inputs` numbers in `dtype` of 16 bits and weights of
-/// `outputs` rows on `device`.
-pub(crate) fn has_linear(
-    device: &CudaDevice,
-    dtype: DType,
-    inputs: usize,
-    outputs: usize,
-) -> Result<bool> {
-    // With fewer, the kernel would multiply zeros to have the 16 steps that it takes, and be slow.
-    let fits = dtype.size_in_bytes() == 2
-        && inputs >= 16 * 64
-        && inputs.is_multiple_of(8)
-        && outputs.is_multiple_of(HEAD_DIM);
-    Ok(fits && uses_machine_code(device.cuda_stream().context())?)
 }
 
 fn multiprocessors(device: &CudaDevice) -> Result<u32> {

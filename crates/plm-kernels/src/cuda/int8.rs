@@ -1,18 +1,13 @@
 //! Products of rows with a matrix of weights, both as 8-bit integers.
 
-use std::sync::Arc;
-
-use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::WrapErr;
-use candle_core::cuda_backend::cudarc::driver::{
-    CudaSlice, CudaView, DevicePtr, PushKernelArg, sys::CUdeviceptr,
-};
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, DevicePtr, PushKernelArg};
 use candle_core::{DType, Result, Tensor, bail};
 use half::bf16;
 
 use super::hopper::{self, Nothing, PositiveGelu, Residual, Rotary, Scales, Then};
 use super::{
-    Format, Module, cuda, kernel, max_row_of_block, rows_config, tensor, uses_machine_code, view,
+    Module, address, cuda, kernel, max_row_of_block, rows_config, tensor, uses_machine_code, view,
 };
 use crate::VarlenAttention;
 use crate::cpu::check_shape;
@@ -68,8 +63,8 @@ impl Int8Linear {
         if integers.dtype() != DType::U8 {
             bail!("{op}: integers are bytes, not {:?}", integers.dtype());
         }
-        address::<f32>("scales", &scales, &[outputs], &integers)?;
-        address::<f32>("bias", &bias, &[outputs], &integers)?;
+        address::<f32>(op, "scales", &scales, &[outputs], &integers)?;
+        address::<f32>(op, "bias", &bias, &[outputs], &integers)?;
         if !uses_machine_code(integers.device().as_cuda_device()?.cuda_stream().context())? {
             bail!("{op}: there are kernels for Hopper only");
         }
@@ -89,7 +84,7 @@ impl Int8Linear {
     pub fn forward_positive_gelu(&self, x: &Tensor, factors: &Tensor) -> Result<Tensor> {
         self.check_signed()?;
         let outputs = self.integers.dims()[0];
-        let factors = address::<bf16>("factors", factors, &[outputs], x)?;
+        let factors = address::<bf16>("int8", "factors", factors, &[outputs], x)?;
         self.multiply(x, &PositiveGelu { factors })
     }
 
@@ -116,7 +111,7 @@ impl Int8Linear {
     /// If shapes, formats or devices do not fit.
     pub fn forward_onto(&self, residual: &Tensor, x: &Tensor) -> Result<Tensor> {
         let dims = [x.dims2()?.0, self.integers.dims()[0]];
-        let residual = address::<bf16>("residual", residual, &dims, x)?;
+        let residual = address::<bf16>("int8", "residual", residual, &dims, x)?;
         self.multiply(x, &Residual { residual })
     }
 
@@ -136,8 +131,8 @@ impl Int8Linear {
         let device = x.device().as_cuda_device()?;
         let (row_integers, row_scales) = quantise(x, self.rows)?;
         let row_scales = row_scales.device_ptr(&device.cuda_stream()).0;
-        let [scales, bias] =
-            [&self.scales, &self.bias].map(|each| address::<f32>("weights", each, &[outputs], x));
+        let [scales, bias] = [&self.scales, &self.bias]
+            .map(|each| address::<f32>(op, "weights", each, &[outputs], x));
         let (scales, bias) = (scales?, bias?);
         let (x, x_layout) = row_integers.storage_and_layout();
         let (weight, weight_layout) = self.integers.storage_and_layout();
@@ -156,25 +151,6 @@ impl Int8Linear {
         }?;
         Ok(tensor(y, device, (rows, outputs)))
     }
-}
-
-/// Where the numbers of `operand` are, which must be contiguous, of `dims`, and on the device of `other`. They are there for as
-/// long as it is.
-fn address<T: Format>(
-    what: &str,
-    operand: &Tensor,
-    dims: &[usize],
-    other: &Tensor,
-) -> Result<CUdeviceptr> {
-    let op = "int8";
-    check_shape(op, what, operand.layout(), dims)?;
-    let stream = other.device().as_cuda_device()?.cuda_stream();
-    let (storage, layout) = operand.storage_and_layout();
-    let storage = cuda(op, &storage)?;
-    if !Arc::ptr_eq(&storage.device().cuda_stream(), &stream) {
-        bail!("{op}: {what} is of another device, or of the same opened another time");
-    }
-    Ok(view::<T>(op, what, storage, layout)?.device_ptr(&stream).0)
 }
 
 /// The rows of `x` `[rows, width]` as 8-bit integers, by their bytes, and their scales.

@@ -3,17 +3,13 @@
 use std::sync::Arc;
 
 use candle_core::backend::BackendStorage;
-use candle_core::cuda_backend::{
-    CudaDType,
-    cudarc::driver::{CudaSlice, DevicePtr},
-};
+use candle_core::cuda_backend::{CudaDType, cudarc::driver::CudaSlice};
 use candle_core::{
-    CpuStorage, CudaDevice, CudaStorage, CustomOp2, CustomOp3, DType, Layout, Result, Shape,
-    Storage, Tensor, bail,
+    CpuStorage, CudaDevice, CudaStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Storage,
+    Tensor, bail,
 };
 
 use super::gemm::{Added, Blas, Product};
-use super::hopper::{self, Bias, Gelu, Mapped, Rotary, Then};
 use super::{Format, Operand, for_format, view};
 use crate::cpu::check_shape;
 use crate::{VarlenAttention, bias_gelu_inplace};
@@ -46,9 +42,6 @@ impl GpuLinear {
     /// # Errors
     /// If shapes, formats or devices do not fit.
     pub fn forward_gelu(&self, x: &Tensor, bias: &Tensor) -> Result<Tensor> {
-        if let Some(y) = self.fused(x, bias, || Ok(Gelu::default()))? {
-            return Ok(y);
-        }
         let y = self.forward(x)?;
         bias_gelu_inplace(&y, bias)?;
         Ok(y)
@@ -65,70 +58,7 @@ impl GpuLinear {
         bias: &Tensor,
         attention: &VarlenAttention<'_>,
     ) -> Result<Tensor> {
-        let (_, hidden) = x.dims2()?;
-        if hidden == attention.num_heads * hopper::HEAD_DIM && self.weight.dims()[0] == 3 * hidden {
-            let rows = (x.layout(), x.dtype());
-            let device = x.device().as_cuda_device()?;
-            let fused = self.fused(x, bias, || Rotary::new(attention, rows, device))?;
-            if let Some(qkv) = fused {
-                return attention.forward_rotated(&qkv);
-            }
-        }
         attention.forward(&self.forward(x)?, bias)
-    }
-
-    /// The product, the bias and what `then` says in one kernel, if there is one for these operands.
-    fn fused<F: Then>(
-        &self,
-        x: &Tensor,
-        bias: &Tensor,
-        then: impl FnOnce() -> Result<F>,
-    ) -> Result<Option<Tensor>> {
-        let op = "linear";
-        let device = x.device().as_cuda_device()?.clone();
-        let (outputs, inputs) = self.weight.dims2()?;
-        if !hopper::has_linear(&device, x.dtype(), inputs, outputs)? {
-            return Ok(None);
-        }
-        for operand in [x, &self.weight, bias] {
-            self.blas
-                .check_device(op, operand.device().as_cuda_device()?)?;
-        }
-        check_shape(op, "x", x.layout(), &[x.dims2()?.0, inputs])?;
-        check_shape(op, "bias", bias.layout(), &[outputs])?;
-        let y = match x.dtype() {
-            DType::F16 => self.fused_in::<half::f16, F>(&device, x, bias, then)?,
-            _ => self.fused_in::<half::bf16, F>(&device, x, bias, then)?,
-        };
-        Ok(Some(y))
-    }
-
-    fn fused_in<T: Format + Mapped, F: Then>(
-        &self,
-        device: &CudaDevice,
-        x: &Tensor,
-        bias: &Tensor,
-        then: impl FnOnce() -> Result<F>,
-    ) -> Result<Tensor> {
-        let op = "linear";
-        let (outputs, inputs) = self.weight.dims2()?;
-        let rows = x.dims2()?.0;
-        let (x, x_layout) = x.storage_and_layout();
-        let (weight, weight_layout) = self.weight.storage_and_layout();
-        let (bias, bias_layout) = bias.storage_and_layout();
-        let x = view::<T>(op, "x", cuda(op, &x)?, x_layout)?;
-        let weight = view::<T>(op, "weight", cuda(op, &weight)?, weight_layout)?;
-        let bias = view::<T>(op, "bias", cuda(op, &bias)?, bias_layout)?;
-        let bias = Bias::<T>::new(bias.device_ptr(&device.cuda_stream()).0);
-        let y = hopper::linear::<_, _, T>(
-            device,
-            &x,
-            &weight,
-            &bias,
-            &then()?,
-            (rows, inputs, outputs),
-        )?;
-        Ok(tensor(y, device, (rows, outputs)))
     }
 
     /// `residual` `[rows, outputs]` + `x` `[rows, inputs]` times the weight transposed + `bias` `[outputs]`: added in f32 and

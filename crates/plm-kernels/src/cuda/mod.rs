@@ -11,6 +11,7 @@ mod linear;
 mod operand;
 mod pinned;
 mod seqlens;
+mod stream;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -30,10 +31,11 @@ pub use int8::Int8Linear;
 pub use linear::GpuLinear;
 pub(crate) use linear::{cuda, tensor};
 pub(crate) use operand::{
-    Format, Operand, check_vectors, for_format, max_row_of_block, rows_config, view,
+    Format, Operand, address, check_vectors, for_format, max_row_of_block, rows_config, view,
 };
 pub use pinned::Download;
 pub(crate) use seqlens::DeviceSeqlens;
+pub use stream::{Stream, StreamLinear};
 
 /// The kernels of one `.cu` file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +44,7 @@ pub(crate) enum Module {
     EmbedTokens,
     HopperAttention,
     HopperLinear,
+    HopperMoments,
     HopperQuantise,
     LayerNorm,
     SegmentMean,
@@ -78,6 +81,7 @@ impl Module {
             Self::EmbedTokens => compiled!("embed_tokens"),
             Self::HopperAttention => compiled!(for_hopper "attention"),
             Self::HopperLinear => compiled!(for_hopper "linear"),
+            Self::HopperMoments => compiled!(for_hopper "moments"),
             Self::HopperQuantise => compiled!(for_hopper "quantise"),
             Self::LayerNorm => compiled!("layer_norm"),
             Self::SegmentMean => compiled!("segment_mean"),

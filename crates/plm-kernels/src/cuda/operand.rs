@@ -1,9 +1,17 @@
 //! Operands on a device, as kernels take them.
 
+use std::sync::Arc;
+
+use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::CudaDType;
-use candle_core::cuda_backend::cudarc::driver::{CudaView, DeviceRepr, LaunchConfig};
-use candle_core::{CudaStorage, DType, Layout, Result, bail};
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaView, DevicePtr, DeviceRepr, LaunchConfig, sys::CUdeviceptr,
+};
+use candle_core::{CudaStorage, DType, Layout, Result, Tensor, bail};
 use half::{bf16, f16};
+
+use super::cuda;
+use crate::cpu::check_shape;
 
 /// A number format that the kernels compute in.
 pub(crate) trait Format: CudaDType + DeviceRepr + Unpin {
@@ -57,6 +65,25 @@ pub(crate) fn view<'a, T: CudaDType>(
         bail!("{op}: {what} must be contiguous");
     };
     Ok(storage.as_cuda_slice::<T>()?.slice(start..end))
+}
+
+/// Where the numbers of `operand` are, which must be contiguous, of `dims`, and on the device of `other`. They are there for as
+/// long as it is.
+pub(crate) fn address<T: Format>(
+    op: &str,
+    what: &str,
+    operand: &Tensor,
+    dims: &[usize],
+    other: &Tensor,
+) -> Result<CUdeviceptr> {
+    check_shape(op, what, operand.layout(), dims)?;
+    let stream = other.device().as_cuda_device()?.cuda_stream();
+    let (storage, layout) = operand.storage_and_layout();
+    let storage = cuda(op, &storage)?;
+    if !Arc::ptr_eq(&storage.device().cuda_stream(), &stream) {
+        bail!("{op}: {what} is of another device, or of the same opened another time");
+    }
+    Ok(view::<T>(op, what, storage, layout)?.device_ptr(&stream).0)
 }
 
 /// Refuses rows that vectors of 16 bytes do not fill.

@@ -1,19 +1,19 @@
-// Products of rows with a matrix of weights, their bias, and what follows them, in one kernel for Hopper:
+// Products of rows with a matrix of weights, their bias, and what comes before and after them, in one kernel for Hopper:
 //
 // - exact GELU (the first feed-forward projection),
-// - query scale and rotary positions (the fused query-key-value projection).
-//
-// Operands are of 16 bits, or 8-bit integers with a scale for each row of `x` and of the weights; with those also
-//
-// - exact GELU, a shift and a factor per output, so that what is quantised next is positive and alike in all columns,
+// - query scale and rotary positions (the fused query-key-value projection),
 // - the residual stream (the other two projections),
 // - nothing.
+//
+// Operands are of 16 bits, and then layer norms are part of the products: those onto the residual stream give the moments of its
+// rows, and the others take rows over their deviation. Or they are 8-bit integers with a scale for each row of `x` and of the
+// weights; then GELU also gets a shift and a factor per output, so that what is quantised next is positive and alike in all columns.
 //
 // Two blocks of a cluster compute 128 rows each by the same 256 outputs. One thread of each keeps the copy engine busy (its
 // own rows, and one half of the weights for both blocks), one warp fetches the bias and what else goes with a tile's rows and
 // outputs, and two warpgroups multiply 64 rows each. The grid is as large as the GPU and goes over all tiles. A warpgroup adds
-// the bias to a finished tile, rounds it and begins to multiply the next; what follows the product is done piece by piece while
-// the tensor cores work.
+// the bias and the residual stream to a finished tile, rounds it and begins to multiply the next; what follows the product is
+// done piece by piece while the tensor cores work, and the residual stream of the next tile is loaded into the pieces' place.
 //
 // Of each 8 columns of a product a row's four threads get two each. So that a thread has 8 neighbours of each 32 outputs, the
 // copy engine lays the weights' rows in shared memory in that order.
@@ -145,7 +145,8 @@ template <typename T> __device__ inline Pairs load_pairs(const T *from) {
 
 // Each of the following has `OfTile`, what is fetched for a tile (nothing unless said otherwise); `Loaded`, what it reads of
 // device memory for a piece; `load`, done a step ahead, so that nothing waits for it; `OF_ROW`, whether that is the same for all
-// heads of a row; and `apply`.
+// heads of a row; `IS_ONTO`, whether sums are added to `residual` before they are rounded; and what is done with a piece before
+// it is stored: `apply`, or, where it is stored as it is, `take`, with `Taken` for what that has to remember.
 
 struct NothingFetched {
   struct OfTile {};
@@ -158,7 +159,18 @@ struct NothingLoaded {
   template <typename OfTile> __device__ void load(Loaded &, const OfTile &, const Place &, const Shape &) const {}
 };
 
-template <typename T> struct Gelu : NothingFetched, NothingLoaded {
+struct Applied {
+  static constexpr bool IS_ONTO = false, IS_APPLIED = true;
+  struct Taken {};
+};
+
+struct AsItIs : NothingFetched, NothingLoaded {
+  static constexpr bool IS_ONTO = false, IS_APPLIED = false;
+  struct Taken {};
+  __device__ void take(Taken &, const Pairs (&)[2], const Place &, const Shape &) const {}
+};
+
+template <typename T> struct Gelu : Applied, NothingFetched, NothingLoaded {
   __device__ void apply(Values &values, const Loaded &, const OfTile &, const Place &, const Shape &) const {
     gelu(values[0]);
     gelu(values[1]);
@@ -166,7 +178,7 @@ template <typename T> struct Gelu : NothingFetched, NothingLoaded {
 };
 
 // What quantises without losing half of the range: GELU is never less than -0.17.
-template <typename T> struct PositiveGelu : NothingLoaded {
+template <typename T> struct PositiveGelu : Applied, NothingLoaded {
   static constexpr float SHIFT = 0.17f;
   const T *factors; // [outputs]
 
@@ -194,7 +206,7 @@ template <typename T> struct PositiveGelu : NothingLoaded {
 };
 
 // For the projection to queries, keys and values, side by side.
-template <typename T> struct Rotary {
+template <typename T> struct Rotary : Applied {
   static constexpr bool OF_ROW = true;
   static constexpr int HALF = HEAD_DIM / 2;
   const float *rotary;       // [2, table_positions, HALF]: cosines, sines
@@ -238,7 +250,7 @@ template <typename T> struct Rotary {
   }
 };
 
-template <typename T> struct Residual : NothingFetched {
+template <typename T> struct Residual : Applied, NothingFetched {
   static constexpr bool OF_ROW = false;
   const T *residual; // [rows, outputs]
 
@@ -269,29 +281,112 @@ template <typename T> struct Residual : NothingFetched {
   }
 };
 
-template <typename T> struct Nothing : NothingFetched, NothingLoaded {
-  __device__ void apply(Values &, const Loaded &, const OfTile &, const Place &, const Shape &) const {}
+// The same for sums of 16-bit numbers, which are rounded once, and what the layer norm behind it needs to know.
+template <typename T> struct ResidualMoments : AsItIs {
+  static constexpr bool IS_ONTO = true;
+  const T *residual; // [rows, outputs]
+  float2 *moments; // [tiles of outputs, rows]: the sum of a row's numbers, and of their squares
+
+  // Of a row, so far.
+  using Taken = float2;
+
+  __device__ void take(Taken &sums, const Pairs (&pairs)[2], const Place &place, const Shape &shape) const {
+    if (place.head_of_tile == 0) {
+      sums = {0.0f, 0.0f};
+    }
+    if (place.head < shape.outputs) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+#pragma unroll
+        for (int i = 0; i < VECTOR / 2; ++i) {
+          const float2 pair = unpack<T>(pairs[half].values[i]);
+          sums.x += pair.x + pair.y;
+          sums.y = fmaf(pair.x, pair.x, fmaf(pair.y, pair.y, sums.y));
+        }
+      }
+    }
+    if (place.head_of_tile == OUTPUTS - HEAD_DIM) {
+#pragma unroll
+      for (int other = 1; other < 4; other *= 2) {
+        sums.x += __shfl_xor_sync(0xffffffff, sums.x, other);
+        sums.y += __shfl_xor_sync(0xffffffff, sums.y, other);
+      }
+      if (lane() % 4 == 0 && place.row < shape.rows) {
+        moments[static_cast<size_t>(place.head / OUTPUTS) * shape.rows + place.row] = sums;
+      }
+    }
+  }
 };
 
-// What sums of 16-bit numbers get before they are rounded.
-template <typename T> struct Bias {
-  const T *bias; // [outputs]
+template <typename T> struct Nothing : AsItIs {};
+
+// What sums of 16-bit numbers get before they are rounded: a factor for each row, and the bias.
+struct Bias {
+  const float *bias; // [outputs]
 
   struct OfTile {
-    alignas(16) T bias[OUTPUTS];
+    alignas(16) float bias[OUTPUTS];
   };
   struct OfRow {};
-  using OfOutputs = Pairs;
+  struct OfOutputs {
+    Vec<float, 4> bias[VECTOR / 4];
+  };
 
   __device__ void fetch_for(OfTile &of_tile, const Tile &tile, const Shape &shape) const {
     fetch(of_tile.bias, bias, tile.output, shape.outputs);
   }
 
   __device__ static OfRow of_row(const OfTile &, int) { return {}; }
-  __device__ static OfOutputs of_outputs(const OfTile &of_tile, int output) { return load_pairs(of_tile.bias + output); }
-  __device__ static float finished(float sum, OfRow, const OfOutputs &bias, int i) {
-    const float2 pair = unpack<T>(bias.values[i / 2]);
-    return sum + (i % 2 ? pair.y : pair.x);
+
+  __device__ static OfOutputs of_outputs(const OfTile &of_tile, int output) {
+    OfOutputs of;
+#pragma unroll
+    for (int i = 0; i < VECTOR / 4; ++i) {
+      of.bias[i] = load_vec<float, 4>(of_tile.bias + output + i * 4);
+    }
+    return of;
+  }
+
+  __device__ static float finished(float sum, OfRow, const OfOutputs &of, int i) { return sum + of.bias[i / 4].values[i % 4]; }
+};
+
+// The same for rows over their deviation, as a layer norm gives them. The weights' rows have a mean of zero, so that of `x`'s
+// rows only the deviation matters.
+struct Normalised {
+  Bias bias;
+  const float2 *moments; // [parts, rows]: as of `ResidualMoments`
+  int parts;
+  float inverse_width; // of a row
+  float eps;
+
+  struct OfTile {
+    Bias::OfTile bias;
+    float rows[ROWS];
+  };
+  using OfOutputs = Bias::OfOutputs;
+
+  __device__ void fetch_for(OfTile &of_tile, const Tile &tile, const Shape &shape) const {
+    bias.fetch_for(of_tile.bias, tile, shape);
+    for (int i = lane(); i < ROWS && tile.first_row() + i < shape.rows; i += 32) {
+      float2 sums = {0.0f, 0.0f};
+      const uint32_t end = parts * shape.rows;
+#pragma unroll 4
+      for (uint32_t of_row = tile.first_row() + i; of_row < end; of_row += shape.rows) {
+        const float2 more = moments[of_row];
+        sums.x += more.x;
+        sums.y += more.y;
+      }
+      // A row whose mean is so much larger than its deviation that this loses the latter has lost it in 16 bits before.
+      const float mean = sums.x * inverse_width;
+      const float variance = fmaf(sums.y, inverse_width, -mean * mean);
+      of_tile.rows[i] = rsqrtf((variance < 0.0f ? 0.0f : variance) + eps);
+    }
+  }
+
+  __device__ static float of_row(const OfTile &of_tile, int row) { return of_tile.rows[row]; }
+  __device__ static OfOutputs of_outputs(const OfTile &of_tile, int output) { return Bias::of_outputs(of_tile.bias, output); }
+  __device__ static float finished(float sum, float row, const OfOutputs &of, int i) {
+    return fmaf(sum, row, of.bias[i / 4].values[i % 4]);
   }
 };
 
@@ -399,9 +494,10 @@ template <typename X, typename Y, typename Factors, typename Then> struct Consum
   Position<STAGES> at;
   // Of the next tile to be finished.
   Position<2> next;
-  // A finished tile, rounded: pairs of the rows `row` and `row + 8`.
-  uint32_t finished[PIECES][2][VECTOR / 2];
+  // A finished tile, rounded: of the rows `row` and `row + 8`. Where a piece has been stored, what the next tile is added to.
+  Pairs pieces[PIECES][2];
   typename Then::Loaded loaded;
+  typename Then::Taken taken;
   int row = -1, output = 0;
 
   __device__ Consumer(Shared<X, Factors, Then> &shared, Y *y, const Shape &shape, const Then &then, int group)
@@ -416,8 +512,14 @@ template <typename X, typename Y, typename Factors, typename Then> struct Consum
 #pragma unroll
       for (int step = 0; step < LEAST_STEPS<X>; ++step) {
         multiply(sums, step > 0);
-        if (row >= 0 && step % STEPS_PER_PIECE<X> == 0) {
-          follow(step / STEPS_PER_PIECE<X>);
+        if (step % STEPS_PER_PIECE<X> == 0) {
+          const int piece = step / STEPS_PER_PIECE<X>;
+          if (row >= 0) {
+            follow(piece);
+          }
+          if (Then::IS_ONTO) {
+            load_residual(piece, tile);
+          }
         }
         if (step > 0) {
           release();
@@ -490,18 +592,46 @@ template <typename X, typename Y, typename Factors, typename Then> struct Consum
 #pragma unroll
       for (int i = 0; i < VECTOR; i += 2) {
         const Sum *four = sums + n * 16 + i * 2;
-        finished[n / 2][n % 2][i / 2] = pack<Y>(Factors::finished(four[0], upper, of_outputs, i),
-                                                Factors::finished(four[1], upper, of_outputs, i + 1));
-        finished[PIECES / 2 + n / 2][n % 2][i / 2] = pack<Y>(Factors::finished(four[2], lower, of_outputs, i),
-                                                             Factors::finished(four[3], lower, of_outputs, i + 1));
+        round(pieces[n / 2][n % 2].values[i / 2], Factors::finished(four[0], upper, of_outputs, i),
+              Factors::finished(four[1], upper, of_outputs, i + 1));
+        round(pieces[PIECES / 2 + n / 2][n % 2].values[i / 2], Factors::finished(four[2], lower, of_outputs, i),
+              Factors::finished(four[3], lower, of_outputs, i + 1));
       }
     }
     load(0);
   }
 
-  __device__ Place place_of(int piece) const {
+  // A finished pair, onto what is in its place if that is the residual stream.
+  __device__ static void round(uint32_t &pair, float first, float second) {
+    if (Then::IS_ONTO) {
+      const float2 residual = unpack<Y>(pair);
+      pair = pack<Y>(first + residual.x, second + residual.y);
+    } else {
+      pair = pack<Y>(first, second);
+    }
+  }
+
+  __device__ static Place place_of(int piece, int row, int row_of_tile, int output) {
     const int rows = piece / (PIECES / 2) * 8, head = piece % (PIECES / 2) * HEAD_DIM;
     return {row + rows, output + head, row_of_tile + rows, head};
+  }
+
+  __device__ Place place_of(int piece) const { return place_of(piece, row, row_of_tile, output); }
+
+  // Its first vector, of two.
+  __device__ size_t offset_of(const Place &place) const {
+    return static_cast<size_t>(place.row) * shape.outputs + place.head + place.column(0);
+  }
+
+  __device__ void load_residual(int piece, const Tile &tile) {
+    if constexpr (Then::IS_ONTO) {
+      const Place place = place_of(piece, tile.first_row() + row_of_tile, row_of_tile, tile.output);
+      if (place.row < shape.rows && place.head < shape.outputs) {
+        const Y *from = then.residual + offset_of(place);
+        pieces[piece][0] = load_pairs(from);
+        pieces[piece][1] = load_pairs(from + BETWEEN);
+      }
+    }
   }
 
   __device__ void load(int piece) {
@@ -518,26 +648,41 @@ template <typename X, typename Y, typename Factors, typename Then> struct Consum
     if (piece + 1 < PIECES && (!Then::OF_ROW || (piece + 1) % (PIECES / 2) == 0)) {
       load(piece + 1);
     }
-    if (place.head >= shape.outputs) {
-      return;
+    Pairs(&pairs)[2] = pieces[piece];
+    if constexpr (Then::IS_APPLIED) {
+      if (place.head < shape.outputs) {
+        apply(pairs, now, place);
+      }
+    } else {
+      then.take(taken, pairs, place, shape);
     }
+    if (place.row < shape.rows && place.head < shape.outputs) {
+      Y *to = y + offset_of(place);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const uint32_t(&four)[VECTOR / 2] = pairs[half].values;
+        store_block(to + half * BETWEEN, {four[0], four[1], four[2], four[3]});
+      }
+    }
+  }
+
+  __device__ void apply(Pairs (&pairs)[2], const typename Then::Loaded &now, const Place &place) {
     Values values;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
 #pragma unroll
       for (int i = 0; i < VECTOR; i += 2) {
-        const float2 pair = unpack<Y>(finished[piece][half][i / 2]);
+        const float2 pair = unpack<Y>(pairs[half].values[i / 2]);
         values[half][i] = pair.x;
         values[half][i + 1] = pair.y;
       }
     }
     then.apply(values, now, of_tile().then, place, shape);
-    if (place.row < shape.rows) {
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const float(&v)[VECTOR] = values[half];
-        store_block(y + static_cast<size_t>(place.row) * shape.outputs + place.head + place.column(half),
-                    {pack<Y>(v[0], v[1]), pack<Y>(v[2], v[3]), pack<Y>(v[4], v[5]), pack<Y>(v[6], v[7])});
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+      for (int i = 0; i < VECTOR; i += 2) {
+        pairs[half].values[i / 2] = pack<Y>(values[half][i], values[half][i + 1]);
       }
     }
   }
@@ -588,10 +733,14 @@ __device__ inline void linear(const CUtensorMap &x, const CUtensorMap &weight, Y
     linear<X>(x, weight, y, {rows, inputs, outputs}, factors, then);                                                   \
   }
 
-LINEAR(gelu_f16, __half, __half, Bias<__half>, Gelu)
-LINEAR(gelu_bf16, __nv_bfloat16, __nv_bfloat16, Bias<__nv_bfloat16>, Gelu)
-LINEAR(rotary_f16, __half, __half, Bias<__half>, Rotary)
-LINEAR(rotary_bf16, __nv_bfloat16, __nv_bfloat16, Bias<__nv_bfloat16>, Rotary)
+LINEAR(gelu_f16, __half, __half, Normalised, Gelu)
+LINEAR(gelu_bf16, __nv_bfloat16, __nv_bfloat16, Normalised, Gelu)
+LINEAR(rotary_f16, __half, __half, Normalised, Rotary)
+LINEAR(rotary_bf16, __nv_bfloat16, __nv_bfloat16, Normalised, Rotary)
+LINEAR(nothing_f16, __half, __half, Normalised, Nothing)
+LINEAR(nothing_bf16, __nv_bfloat16, __nv_bfloat16, Normalised, Nothing)
+LINEAR(residual_moments_f16, __half, __half, Bias, ResidualMoments)
+LINEAR(residual_moments_bf16, __nv_bfloat16, __nv_bfloat16, Bias, ResidualMoments)
 
 LINEAR(positive_gelu_int8, int8_t, __nv_bfloat16, Scales, PositiveGelu)
 LINEAR(rotary_int8, int8_t, __nv_bfloat16, Scales, Rotary)

@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod int8;
+mod stream;
 
 use std::env;
 use std::process::ExitCode;
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
         .with_ignored_flag(!is_there && !is_required)
     };
     // Only Hoppers have these.
-    let int8_trial = |name, test: fn()| {
+    let hopper_trial = |name, test: fn()| {
         trial(name, test)
             .with_ignored_flag(Gpu::check_int8(0).is_err() && (is_there || !is_required))
     };
@@ -56,11 +57,19 @@ fn main() -> ExitCode {
             "products_and_what_follows_are_those_of_the_cpu",
             products_and_what_follows_are_those_of_the_cpu,
         ),
-        int8_trial(
+        hopper_trial(
+            "products_with_layer_norms_are_those_of_the_cpu",
+            stream::products_with_layer_norms_are_those_of_the_cpu,
+        ),
+        hopper_trial(
+            "streams_that_are_not_finite_stay_so",
+            stream::streams_that_are_not_finite_stay_so,
+        ),
+        hopper_trial(
             "products_of_8_bit_integers_are_those_of_the_cpu",
             int8::products_of_8_bit_integers_are_those_of_the_cpu,
         ),
-        int8_trial(
+        hopper_trial(
             "rows_that_are_not_finite_stay_so",
             int8::rows_that_are_not_finite_stay_so,
         ),

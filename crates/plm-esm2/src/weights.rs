@@ -1,0 +1,160 @@
+//! Weights in f32, as the folding of layer norms and rotations into them takes and leaves them.
+
+use candle_core::{DType, Device, Result as TensorResult, Shape, Tensor};
+use half::vec::HalfBitsVecExt;
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use crate::{Checkpoint, Error};
+
+/// A matrix of weights `[outputs, inputs]` and its bias; or a layer norm's gain and shift.
+pub(crate) struct Weights {
+    pub(crate) matrix: Vec<f32>,
+    pub(crate) bias: Vec<f32>,
+}
+
+impl Weights {
+    /// Those called `part` of a layer of the checkpoint.
+    pub(crate) fn new(checkpoint: &Checkpoint, layer: usize, part: &str) -> Result<Self, Error> {
+        let name = format!("encoder.layer.{layer}.{part}");
+        Ok(Self {
+            matrix: checkpoint.values(&format!("{name}.weight"))?,
+            bias: checkpoint.values(&format!("{name}.bias"))?,
+        })
+    }
+
+    /// Those of queries, keys and values, one after the other.
+    pub(crate) fn qkv(checkpoint: &Checkpoint, layer: usize) -> Result<Self, Error> {
+        let mut qkv = Self::new(checkpoint, layer, "attention.self.query")?;
+        for part in ["attention.self.key", "attention.self.value"] {
+            let part = Self::new(checkpoint, layer, part)?;
+            qkv.matrix.extend(part.matrix);
+            qkv.bias.extend(part.bias);
+        }
+        Ok(qkv)
+    }
+
+    pub(crate) fn inputs(&self) -> usize {
+        self.matrix.len() / self.bias.len()
+    }
+
+    /// Of a product with rows behind a layer norm, as those of one with rows over their deviation, in a basis that `to_basis`, which
+    /// gets some memory to use, takes each row of the matrix to.
+    pub(crate) fn behind(
+        mut self,
+        norm: &Self,
+        to_basis: impl Fn(&mut [f32], &mut Vec<f32>) + Sync,
+    ) -> Self {
+        let inputs = self.inputs();
+        let rows = self.matrix.par_chunks_exact_mut(inputs);
+        rows.zip(&mut self.bias)
+            .for_each_init(Vec::new, |scratch, (row, bias)| {
+                for ((weight, gain), shift) in row.iter_mut().zip(&norm.matrix).zip(&norm.bias) {
+                    *bias += *weight * shift;
+                    *weight *= gain;
+                }
+                to_basis(row, scratch);
+            });
+        self
+    }
+
+    pub(crate) fn transposed(self) -> Self {
+        Self {
+            matrix: transposed(&self.matrix, self.bias.len()),
+            bias: self.bias,
+        }
+    }
+
+    /// The matrix in `dtype` of 16 bits and the bias in f32, on a device.
+    pub(crate) fn on_device(self, dtype: DType, device: &Device) -> TensorResult<[Tensor; 2]> {
+        let (outputs, inputs) = (self.bias.len(), self.inputs());
+        let matrix = in_16_bits(&self.matrix, (outputs, inputs), dtype, device)?;
+        Ok([matrix, Tensor::from_vec(self.bias, outputs, device)?])
+    }
+}
+
+/// `values`, rounded to `dtype`, which is f16 or bf16, on a device.
+pub(crate) fn in_16_bits(
+    values: &[f32],
+    shape: impl Into<Shape>,
+    dtype: DType,
+    device: &Device,
+) -> TensorResult<Tensor> {
+    let rounded = |to_bits: fn(f32) -> u16| -> Vec<u16> {
+        values.par_iter().map(|&value| to_bits(value)).collect()
+    };
+    match dtype {
+        DType::F16 => {
+            let bits = rounded(|value| f16::from_f32(value).to_bits());
+            Tensor::from_vec(bits.reinterpret_into::<f16>(), shape, device)
+        }
+        _ => {
+            let bits = rounded(|value| bf16::from_f32(value).to_bits());
+            Tensor::from_vec(bits.reinterpret_into::<bf16>(), shape, device)
+        }
+    }
+}
+
+/// Takes the mean away.
+pub(crate) fn centre(row: &mut [f32]) {
+    let mean = row.iter().sum::<f32>() / row.len() as f32;
+    row.iter_mut().for_each(|x| *x -= mean);
+}
+
+/// A matrix of rows of `width` with its columns as rows.
+pub(crate) fn transposed(matrix: &[f32], width: usize) -> Vec<f32> {
+    /// Columns at a time: a line of the cache.
+    const COLUMNS: usize = 16;
+
+    let height = matrix.len() / width;
+    let mut columns = vec![0.0; matrix.len()];
+    columns
+        .par_chunks_mut(COLUMNS * height)
+        .enumerate()
+        .for_each(|(number, columns)| {
+            for (y, row) in matrix.chunks_exact(width).enumerate() {
+                let part = &row[number * COLUMNS..];
+                for (column, value) in columns.chunks_exact_mut(height).zip(part) {
+                    column[y] = *value;
+                }
+            }
+        });
+    columns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mean_of_rows_drops_out_of_centred_weights() {
+        let weights = Weights {
+            matrix: vec![1.0, 2.0, 3.0, -4.0, 0.5, 7.0],
+            bias: vec![10.0, 20.0],
+        };
+        let norm = Weights {
+            matrix: vec![2.0, 1.0, 0.5],
+            bias: vec![1.0, 0.0, -1.0],
+        };
+        let folded = weights.behind(&norm, |row, _| centre(row));
+        // With the row [5, 8, 11], which normalised is [-1, 0, 1] times `norm`, over its deviation of 1 here: [-1, 0, -0.5].
+        assert_eq!(folded.bias, [10.0 + 1.0 - 3.0, 20.0 - 4.0 - 7.0]);
+        let product = |row: &[f32]| row.iter().zip([5.0, 8.0, 11.0]).map(|(w, x)| w * x).sum();
+        let products: Vec<f32> = folded.matrix.chunks(3).map(product).collect();
+        assert_eq!(products, [3.0 * (-2.0 + 1.5), 3.0 * (8.0 + 3.5)]);
+    }
+
+    #[test]
+    fn rounding_is_to_nearest_in_either_format() {
+        let values = [0.1_f32, -3.0e4, 1.0 + 1.0 / 256.0];
+        for dtype in [DType::F16, DType::BF16] {
+            let own = in_16_bits(&values, 3, dtype, &Device::Cpu).unwrap();
+            let candles = Tensor::new(&values, &Device::Cpu).unwrap();
+            let candles = candles.to_dtype(dtype).unwrap();
+            let bits = |tensor: &Tensor| -> Vec<f32> {
+                tensor.to_dtype(DType::F32).unwrap().to_vec1().unwrap()
+            };
+            assert_eq!((own.dtype(), bits(&own)), (dtype, bits(&candles)));
+        }
+    }
+}

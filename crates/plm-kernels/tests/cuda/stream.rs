@@ -1,0 +1,185 @@
+//! Products that layer norms are part of.
+
+use candle_core::{DType, Device, Tensor};
+use plm_kernels::{
+    CuSeqlens, LayerNorm, Rotary, Stream, StreamLinear, VarlenAttention, bias_gelu_inplace,
+};
+
+use crate::common::{cu_seqlens, random, values};
+use crate::{
+    TOKENS, assert_alike, assert_no_outlier, attention, gpu, host, operand, scaled_operand,
+};
+
+const EPS: f32 = 1e-5;
+
+/// A weight on the CPU and a bias, and both on the GPU; `is_behind_norm` as [`StreamLinear`] asks for it.
+struct Both {
+    weight: Tensor,
+    bias: Tensor,
+    own: StreamLinear,
+}
+
+impl Both {
+    fn new(dims: (usize, usize), seed: u64, is_behind_norm: bool, like: &Tensor) -> Self {
+        let (outputs, inputs) = dims;
+        let scale = (inputs as f32).powf(-0.5);
+        let (mut weight, _) =
+            scaled_operand(scale, &[outputs, inputs], seed, DType::F32, &Device::Cpu);
+        if is_behind_norm {
+            let means = weight.mean_keepdim(1).unwrap();
+            weight = weight.broadcast_sub(&means).unwrap();
+        }
+        let weight = weight.to_dtype(like.dtype()).unwrap();
+        let bias = Tensor::from_vec(random(outputs, seed + 1), outputs, &Device::Cpu).unwrap();
+        let own = StreamLinear::new(
+            weight.to_device(like.device()).unwrap(),
+            bias.to_device(like.device()).unwrap(),
+        );
+        Self {
+            weight: weight.to_dtype(DType::F32).unwrap(),
+            bias,
+            own: own.unwrap(),
+        }
+    }
+
+    fn product(&self, x: &Tensor) -> Tensor {
+        x.matmul(&self.weight.t().unwrap()).unwrap()
+    }
+}
+
+/// Rows over their deviation, on the CPU.
+fn normalised(rows: &Tensor) -> Tensor {
+    let width = rows.dims()[1];
+    let all = |value: f32| Tensor::full(value, width, &Device::Cpu).unwrap();
+    let norm = LayerNorm::new(&all(1.0), &all(0.0), EPS).unwrap();
+    norm.forward(rows).unwrap()
+}
+
+fn on_cpu(rows: &Tensor) -> Tensor {
+    let rows = rows.to_device(&Device::Cpu).unwrap();
+    rows.to_dtype(DType::F32).unwrap()
+}
+
+pub(crate) fn products_with_layer_norms_are_those_of_the_cpu() {
+    let gpu = gpu();
+    let lengths = cu_seqlens(&TOKENS);
+    let total = lengths.total_tokens();
+    let shapes = [
+        (64, 1),
+        (320, 20),
+        (640, 20),
+        (1024, 16),
+        (1088, 17),
+        (1280, 20),
+        (2560, 40),
+        (5120, 40),
+    ];
+    for dtype in [DType::F16, DType::BF16] {
+        for (hidden, num_heads) in shapes {
+            // Rows with a mean, and one column that is larger than the others.
+            let stream = scaled_operand(4.0, &[total, hidden], 1, dtype, &gpu).0;
+            let mut numbers = values(&stream);
+            for row in numbers.chunks_mut(hidden) {
+                row.iter_mut().for_each(|x| *x += 1.5);
+                row[7] *= 20.0;
+            }
+            let stream = Tensor::from_vec(numbers, (total, hidden), &Device::Cpu)
+                .and_then(|stream| stream.to_dtype(dtype))
+                .unwrap();
+            let stream = (on_cpu(&stream), stream.to_device(&gpu).unwrap());
+            let inner = operand(&[total, 2 * hidden], 2, dtype, &gpu);
+            let onto = Both::new((hidden, 2 * hidden), 3, false, &inner.1);
+            let fc1 = Both::new((4 * hidden, hidden), 5, true, &inner.1);
+            let qkv = Both::new((3 * hidden, hidden), 7, true, &inner.1);
+
+            // Moments of rows that were only read, and of rows that a product was added to.
+            let before = Stream::new(stream.1.clone()).unwrap();
+            let after = onto.own.forward_onto(&before, &inner.1).unwrap();
+            let cpu = (stream.0.clone() + onto.product(&inner.0)).unwrap();
+            let cpu = cpu.broadcast_add(&onto.bias).unwrap();
+            let what = format!("product onto a stream of {hidden}");
+            assert_alike(&what, after.rows(), &cpu, dtype);
+            assert_no_outlier(&what, after.rows(), &cpu, dtype);
+
+            let rotary = Rotary::new(hidden / num_heads, 2048, &gpu).unwrap();
+            let attend = |lengths: &CuSeqlens, x: &Stream| {
+                let attention = VarlenAttention {
+                    cu_seqlens: lengths,
+                    rotary: &rotary,
+                    num_heads,
+                };
+                qkv.own.forward_attention(x, EPS, &attention).unwrap()
+            };
+            for (which, x) in [("read", &before), ("added to", &after)] {
+                let normal = normalised(&on_cpu(x.rows()));
+                let cpu = fc1.product(&normal);
+                bias_gelu_inplace(&cpu, &fc1.bias).unwrap();
+                let own = fc1.own.forward_gelu(x, EPS).unwrap();
+                let what = format!("norm, product and GELU of {hidden}, {which}");
+                assert_alike(&what, &own, &cpu, dtype);
+                assert_no_outlier(&what, &own, &cpu, dtype);
+
+                let projected = qkv.product(&normal);
+                let cpu = attention(&lengths, (hidden, num_heads), &projected, &qkv.bias);
+                let own = attend(&lengths, x);
+                let what = format!("norm, product and attention of {hidden}, {which}");
+                assert_alike(&what, &own, &cpu, dtype);
+                assert_no_outlier(&what, &own, &cpu, dtype);
+            }
+
+            // A row's bits are its own, and a sequence's.
+            let attended = attend(&lengths, &after);
+            let inner_after = fc1.own.forward_gelu(&after, EPS).unwrap();
+            for range in lengths.ranges() {
+                let part = |x: &Tensor| x.narrow(0, range.start, range.len()).unwrap();
+                let alone = Stream::new(part(&stream.1)).unwrap();
+                let alone = onto.own.forward_onto(&alone, &part(&inner.1)).unwrap();
+                let own = [
+                    alone.rows().clone(),
+                    fc1.own.forward_gelu(&alone, EPS).unwrap(),
+                    attend(&cu_seqlens(&[range.len()]), &alone),
+                ];
+                for (own, packed) in own.iter().zip([after.rows(), &inner_after, &attended]) {
+                    assert!(
+                        host(own) == host(&part(packed)),
+                        "{} tokens of {hidden} in {dtype:?}",
+                        range.len()
+                    );
+                }
+            }
+        }
+    }
+}
+
+pub(crate) fn streams_that_are_not_finite_stay_so() {
+    let gpu = gpu();
+    for dtype in [DType::F16, DType::BF16] {
+        for not_finite in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let (rows, hidden) = (70, 320);
+            let mut numbers = random(rows * hidden, 1);
+            numbers[66 * hidden + 300] = not_finite;
+            let stream = Tensor::from_vec(numbers, (rows, hidden), &Device::Cpu)
+                .and_then(|stream| stream.to_dtype(dtype)?.to_device(&gpu))
+                .unwrap();
+            let onto = Both::new((hidden, hidden), 3, false, &stream);
+            let fc1 = Both::new((64, hidden), 5, true, &stream);
+            let inner = operand(&[rows, hidden], 2, dtype, &gpu).1;
+            let before = Stream::new(stream).unwrap();
+            let after = onto.own.forward_onto(&before, &inner).unwrap();
+            for x in [&before, &after] {
+                let y = host(&fc1.own.forward_gelu(x, EPS).unwrap());
+                for (row, numbers) in y.chunks(64).enumerate() {
+                    let all = |is: fn(&f32) -> bool| numbers.iter().all(is);
+                    assert!(if row == 66 {
+                        all(|number| !number.is_finite())
+                    } else {
+                        all(|number| number.is_finite())
+                    });
+                }
+            }
+            let is_finite: Vec<bool> = host(after.rows()).iter().map(|x| x.is_finite()).collect();
+            let finite = is_finite.iter().filter(|is| **is).count();
+            assert!(finite == rows * hidden - 1 && !is_finite[66 * hidden + 300]);
+        }
+    }
+}
