@@ -18,17 +18,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Model::Checkpoint(directory.into())
     });
 
-    // A rank on every GPU, or else the CPU; "cuda:0,1" and "cpu:2" parse to a choice of one's own.
-    let devices = Devices::Auto;
     let config = RunConfig {
-        // GPUs are faster with larger batches. Proteins longer than the window are embedded in windows that overlap by half.
+        // A rank on every GPU, or else the CPU; "cuda:0,1" and "cpu:2" parse to a choice of one's own.
+        devices: Devices::Auto,
+        // Proteins longer than the window are embedded in windows that overlap by half.
         plan: PlanConfig::builder()
-            .max_batch_tokens(devices.max_batch_tokens()?)
             .long_sequences(LongSequences::Window {
                 overlap_residues: 511,
             })
             .build()?,
-        devices,
         ..RunConfig::default()
     };
     let report = run_multi_gpu_inference([fasta], &model, &out, &config)?;

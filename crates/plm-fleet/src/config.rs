@@ -43,8 +43,8 @@ pub struct RunConfig {
     pub dtype: Option<Dtype>,
     /// What becomes of records that can't be embedded as they are.
     pub index: IndexConfig,
-    /// Batch size (of 16,384 tokens unless another is set; on GPUs larger ones are faster, see [`Devices::max_batch_tokens`]),
-    /// the model's window, and what becomes of sequences that are longer.
+    /// Batch size (if none is set, [`Devices::max_batch_tokens`]), the model's window, and what becomes of sequences that are
+    /// longer.
     pub plan: PlanConfig,
     /// Queues and deadlines of the ranks.
     pub lanes: LaneConfig,

@@ -59,8 +59,10 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
     let started = Instant::now();
     let mut seconds = StageSeconds::default();
     // Devices that are not there should not cost the time to index.
+    let devices = config.devices.resolve()?;
     let config = &RunConfig {
-        devices: config.devices.resolve()?,
+        plan: (config.plan.clone()).or_max_batch_tokens(devices.max_batch_tokens()?),
+        devices,
         ..config.clone()
     };
     let layout = Layout::new(out_dir.as_ref());

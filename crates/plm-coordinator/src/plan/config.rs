@@ -43,7 +43,8 @@ pub enum LongSequences {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "PlanConfigBuilder")]
 pub struct PlanConfig {
-    max_batch_tokens: u32,
+    /// If one was set.
+    max_batch_tokens: Option<u32>,
     max_residues: u32,
     long_sequences: LongSequences,
 }
@@ -52,12 +53,14 @@ pub struct PlanConfig {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PlanConfigBuilder {
-    max_batch_tokens: u32,
+    max_batch_tokens: Option<u32>,
     max_residues: u32,
     long_sequences: LongSequences,
 }
 
 impl PlanConfig {
+    /// Where none was set.
+    const MAX_BATCH_TOKENS: u32 = 16_384;
     /// The special tokens that are counted with `max_residues` when a configuration is checked,
     /// before any model is known: BOS and EOS, the most that a [`TokenMap`](plm_core::TokenMap) has.
     const MAX_SPECIAL_TOKENS: u32 = 2;
@@ -70,7 +73,19 @@ impl PlanConfig {
 
     /// The most tokens in a packed batch, special tokens included.
     pub fn max_batch_tokens(&self) -> u32 {
-        self.max_batch_tokens
+        self.max_batch_tokens.unwrap_or(Self::MAX_BATCH_TOKENS)
+    }
+
+    /// The same with batches of `tokens`, if no size was set and that is more than the default.
+    #[must_use]
+    pub fn or_max_batch_tokens(self, tokens: u32) -> Self {
+        let max_batch_tokens = self
+            .max_batch_tokens
+            .unwrap_or(tokens.max(Self::MAX_BATCH_TOKENS));
+        Self {
+            max_batch_tokens: Some(max_batch_tokens),
+            ..self
+        }
     }
 
     /// The most residues that go through the model as one sequence.
@@ -135,7 +150,7 @@ impl Default for PlanConfig {
 impl Default for PlanConfigBuilder {
     fn default() -> Self {
         Self {
-            max_batch_tokens: 16_384,
+            max_batch_tokens: None,
             max_residues: 1_022,
             long_sequences: LongSequences::default(),
         }
@@ -145,7 +160,7 @@ impl Default for PlanConfigBuilder {
 impl PlanConfigBuilder {
     /// The most tokens in a packed batch, special tokens included.
     pub fn max_batch_tokens(mut self, tokens: u32) -> Self {
-        self.max_batch_tokens = tokens;
+        self.max_batch_tokens = Some(tokens);
         self
     }
 
@@ -169,10 +184,11 @@ impl PlanConfigBuilder {
     /// much that they never advance.
     pub fn build(self) -> Result<PlanConfig, Error> {
         let Self {
-            max_batch_tokens,
+            max_batch_tokens: set,
             max_residues,
             long_sequences,
         } = self;
+        let max_batch_tokens = set.unwrap_or(PlanConfig::MAX_BATCH_TOKENS);
         for (setting, value) in [
             ("max_batch_tokens", max_batch_tokens),
             ("max_residues", max_residues),
@@ -201,7 +217,7 @@ impl PlanConfigBuilder {
             });
         }
         Ok(PlanConfig {
-            max_batch_tokens,
+            max_batch_tokens: set,
             max_residues,
             long_sequences,
         })
@@ -276,6 +292,23 @@ mod tests {
             builder.long_sequences(overlap(1_022)).build(),
             Err(Error::OverlapTooLarge { .. })
         ));
+    }
+
+    #[test]
+    fn a_batch_size_that_was_set_stays() {
+        let (unset, set) = (
+            PlanConfig::builder(),
+            PlanConfig::builder().max_batch_tokens(2_000),
+        );
+        let tokens = |builder: &PlanConfigBuilder, tokens| {
+            let config = builder.clone().build().unwrap();
+            config.or_max_batch_tokens(tokens).max_batch_tokens()
+        };
+        assert_eq!(
+            [1, 50_000].map(|more| tokens(&unset, more)),
+            [16_384, 50_000]
+        );
+        assert_eq!([1, 50_000].map(|more| tokens(&set, more)), [2_000, 2_000]);
     }
 
     #[test]

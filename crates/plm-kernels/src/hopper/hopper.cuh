@@ -116,12 +116,20 @@ __device__ inline void copy_box(void *to, const CUtensorMap &map, uint64_t *barr
                : "memory");
 }
 
+// For a copy of what others read as well: it is to leave the L2 cache last.
+__device__ inline uint64_t to_be_kept() {
+  uint64_t policy;
+  asm volatile("createpolicy.fractional.L2::evict_last.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+
 // The box of a `map` of five dimensions at (`x`, 0, 0, 0, `y`), to the same place of every block in `blocks` (a bit each), whose
 // barriers at that place are told.
-__device__ inline void copy_rows_to_all(void *to, const CUtensorMap &map, uint64_t *barrier, int x, int y, uint16_t blocks) {
-  asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%4, %6, %6, %6, %5}], [%2], %3;" ::"r"(
+__device__ inline void copy_rows_to_all(void *to, const CUtensorMap &map, uint64_t *barrier, int x, int y, uint16_t blocks,
+                                        uint64_t policy) {
+  asm volatile("cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster.L2::cache_hint [%0], [%1, {%4, %6, %6, %6, %5}], [%2], %3, %7;" ::"r"(
                    shared_address(to)),
-               "l"(&map), "r"(shared_address(barrier)), "h"(blocks), "r"(x), "r"(y), "r"(0)
+               "l"(&map), "r"(shared_address(barrier)), "h"(blocks), "r"(x), "r"(y), "r"(0), "l"(policy)
                : "memory");
 }
 

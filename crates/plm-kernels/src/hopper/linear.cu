@@ -449,6 +449,7 @@ __device__ inline void produce(Shared<T, Factors, Then> &shared, const CUtensorM
                                const Shape &shape) {
   constexpr int SHARE = OUTPUTS / CLUSTER;
   const int rank = cluster_rank(), clusters = gridDim.x / CLUSTER;
+  const uint64_t policy = to_be_kept();
   Position<STAGES> at;
   for (int index = blockIdx.x / CLUSTER; index < Tile::count(shape); index += clusters) {
     const Tile tile(index, shape);
@@ -458,7 +459,7 @@ __device__ inline void produce(Shared<T, Factors, Then> &shared, const CUtensorM
       barrier_expect(&shared.filled[at.index], sizeof(Stage<T>));
       copy_box(stage.x, x, &shared.filled[at.index], input, tile.first_row());
       copy_rows_to_all(stage.weight + rank * SHARE * INPUTS<T>, weight, &shared.filled[at.index], input,
-                       (tile.output + rank * SHARE) / BETWEEN, (1 << CLUSTER) - 1);
+                       (tile.output + rank * SHARE) / BETWEEN, (1 << CLUSTER) - 1, policy);
       at.advance();
     }
   }
