@@ -107,10 +107,9 @@ impl Esm2 {
                 let (before, int8_layers) = Int8Layers::new(checkpoint, gpu)?;
                 (before.embeddings, Layers::Int8(before.first, int8_layers))
             }
-            Some(gpu) if in_streams => {
-                let dtype = embeddings.dtype();
+            Some(_) if in_streams => {
                 let layers = side_by_side(config.num_layers, |index| {
-                    StreamLayer::new(checkpoint, index, dtype, gpu)
+                    StreamLayer::new(checkpoint, index, &layer(index))
                 })?;
                 let last_norm = norm(norm_before(config.num_layers))?;
                 (embeddings, Layers::Stream(layers, last_norm))

@@ -1,6 +1,7 @@
 //! One transformer layer whose layer norms are part of its products.
 
 use candle_core::{DType, Result as TensorResult, Tensor};
+use candle_nn::VarBuilder;
 use plm_kernels::{Gpu, Stream, StreamLinear, VarlenAttention};
 
 use crate::weights::{Weights, centre};
@@ -18,27 +19,45 @@ pub(crate) struct StreamLayer {
 }
 
 impl StreamLayer {
-    /// Layer `index` of a checkpoint.
+    /// Layer `index` of a checkpoint, whose weights in 16 bits on a GPU, where no layer norm is before them, are in `own`.
     pub(crate) fn new(
         checkpoint: &Checkpoint,
         index: usize,
-        dtype: DType,
-        gpu: &Gpu,
+        own: &VarBuilder<'_>,
     ) -> Result<Self, Error> {
-        let weights = |part| Weights::new(checkpoint, index, part);
-        let centred = |row: &mut [f32], _: &mut Vec<f32>| centre(row);
-        let eps = checkpoint.config().layer_norm_eps;
-        let qkv = Weights::qkv(checkpoint, index)?;
-        let products = [
-            qkv.behind(&weights("attention.LayerNorm")?, centred),
-            weights("attention.output.dense")?,
-            weights("intermediate.dense")?.behind(&weights("LayerNorm")?, centred),
-            weights("output.dense")?,
-        ];
-        Ok(Self::of(products, eps, dtype, gpu)?)
+        let config = checkpoint.config();
+        let (hidden, ffn) = (config.hidden_size, config.ffn_size);
+        let attention_output = own.get((hidden, hidden), "attention.output.dense.weight")?;
+        let (dtype, device) = (attention_output.dtype(), own.device());
+
+        let weights = |part: &str| Weights::new(checkpoint, index, part);
+        let behind = |norm: &Weights, part: &str| -> Result<[Tensor; 2], Error> {
+            let folded = weights(part)?.behind(norm, |row, _| centre(row));
+            Ok(folded.on_device(dtype, device)?)
+        };
+        let onto = |weight: Tensor, part: &str| -> Result<StreamLinear, Error> {
+            let bias = checkpoint.values(&format!("encoder.layer.{index}.{part}.bias"))?;
+            let bias = Tensor::from_vec(bias, hidden, device)?;
+            Ok(StreamLinear::new(weight, bias)?)
+        };
+        let attention_norm = weights("attention.LayerNorm")?;
+        let [query, key, value] = ["query", "key", "value"]
+            .map(|part| behind(&attention_norm, &format!("attention.self.{part}")));
+        let parts = [query?, key?, value?];
+        let stacked = |which: usize| Tensor::cat(&parts.each_ref().map(|part| &part[which]), 0);
+        let [fc1, fc1_bias] = behind(&weights("LayerNorm")?, "intermediate.dense")?;
+        let fc2 = own.get((hidden, ffn), "output.dense.weight")?;
+        Ok(Self {
+            qkv: StreamLinear::new(stacked(0)?, stacked(1)?)?,
+            fc1: StreamLinear::new(fc1, fc1_bias)?,
+            fc2: onto(fc2, "output.dense")?,
+            attention_output: onto(attention_output, "attention.output.dense")?,
+            eps: config.layer_norm_eps,
+        })
     }
 
-    /// With the weights of its four products in order, of those behind layer norms such as [`StreamLinear`] asks for.
+    /// With the weights of its four products in order, of those behind layer norms such as [`StreamLinear`] asks for, in `dtype`
+    /// of 16 bits.
     pub(crate) fn of(
         products: [Weights; 4],
         eps: f32,
@@ -66,7 +85,7 @@ impl StreamLayer {
     ) -> TensorResult<Stream> {
         let attended = self.qkv.forward_attention(x, self.eps, attention)?;
         let x = self.attention_output.forward_onto(x, &attended)?;
-        let inner: Tensor = self.fc1.forward_gelu(&x, self.eps)?;
+        let inner = self.fc1.forward_gelu(&x, self.eps)?;
         self.fc2.forward_onto(&x, &inner)
     }
 }
