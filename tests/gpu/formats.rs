@@ -3,7 +3,8 @@
 use candle_core::{DType, Tensor};
 use plm_core::{Dtype, EncoderLoader, Note, PackedBatch, Packer, PooledBatch, Rank, RowId};
 use plm_esm2::{
-    Checkpoint, Error, Esm2, Esm2Loader, Gpu, GpuError, NoInt8, Outputs, RELEASED, token_map,
+    Checkpoint, Error, Esm2, Esm2Loader, Gpu, GpuError, ModelOutputs, ModelShape, NoInt8, Outputs,
+    RELEASED, VOCABULARY, token_map,
 };
 use plm_testkit::{SplitMix64, random_residues};
 
@@ -181,6 +182,65 @@ pub(crate) fn int8_stays_close_to_f32_in_large_models() {
                 "{} in {dtype}: {worst} at {residues}",
                 shape.name
             );
+        }
+    }
+}
+
+/// All that can be asked of a model of a width whose layer norms are part of its products, in 16 bits beside f32, and of one with a
+/// feed-forward block that there are no such products for.
+pub(crate) fn all_outputs_stay_close_to_f32() {
+    let sequences = [(0, 30), (1, 200), (2, 9), (3, 513)];
+    let batch = pack(&sequences);
+    for ffn_size in [4_096, 4_072] {
+        let shape = ModelShape {
+            name: "three layers",
+            num_layers: 3,
+            hidden_size: 1_024,
+            num_heads: 16,
+            ffn_size,
+        };
+        let checkpoint = Checkpoint::random(&shape, 11);
+        let all = Outputs {
+            mean_layers: (0..=shape.num_layers).collect(),
+            bos: true,
+            tokens: true,
+            logits: true,
+        };
+        let load = |dtype| Esm2::on_gpu(&checkpoint, dtype, &gpu()).expect("it loads");
+        let exact = load(Dtype::F32).forward(&batch, &all).expect("it runs");
+        for (dtype, bound) in [(Dtype::F16, 0.9999), (Dtype::Bf16, 0.999)] {
+            let model = load(dtype);
+            let ours = model.forward(&batch, &all).expect("it runs");
+            let check = |what: &str, ours: &[f32], exact: &[f32], width| {
+                assert_eq!(ours.len(), exact.len());
+                for (ours, exact) in ours.chunks_exact(width).zip(exact.chunks_exact(width)) {
+                    let exact: Vec<f64> = exact.iter().copied().map(f64::from).collect();
+                    let cosine = cosine(ours, &exact);
+                    assert!(
+                        cosine > bound,
+                        "{what} in {dtype}, {ffn_size} wide: {cosine}"
+                    );
+                }
+            };
+            let hidden = shape.hidden_size;
+            for (layer, (ours, exact)) in ours.means.iter().zip(&exact.means).enumerate() {
+                check(
+                    &format!("layer {layer}"),
+                    ours.values(),
+                    exact.values(),
+                    hidden,
+                );
+                let alone = model
+                    .forward(&batch, &Outputs::mean_of(layer))
+                    .expect("it runs");
+                assert_eq!(bits(alone.means[0].values()), bits(ours.values()));
+            }
+            let bos = |outputs: &ModelOutputs| outputs.bos.clone().expect("it was asked for");
+            check("bos", bos(&ours).values(), bos(&exact).values(), hidden);
+            let tokens = |outputs: &ModelOutputs| outputs.tokens.clone().expect("as above");
+            check("tokens", &tokens(&ours), &tokens(&exact), hidden);
+            let logits = |outputs: &ModelOutputs| outputs.logits.clone().expect("as above");
+            check("logits", &logits(&ours), &logits(&exact), VOCABULARY.len());
         }
     }
 }

@@ -94,6 +94,11 @@ fn main() -> ExitCode {
         ),
         trial(
             1,
+            "all_outputs_stay_close_to_f32",
+            formats::all_outputs_stay_close_to_f32,
+        ),
+        trial(
+            1,
             "what_f16_cannot_hold_is_computed_in_f32",
             formats::what_f16_cannot_hold_is_computed_in_f32,
         ),

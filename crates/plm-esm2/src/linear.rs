@@ -29,19 +29,12 @@ impl Linear {
             Self::Gpu(linear) => linear.forward(x),
         }
     }
-}
 
-impl Linear {
     /// `[rows, in]` to GELU of the product and `bias` `[out]`.
     pub(crate) fn forward_gelu(&self, x: &Tensor, bias: &Tensor) -> Result<Tensor> {
-        match self {
-            Self::Cpu(linear) => {
-                let y = linear.forward(x)?;
-                bias_gelu_inplace(&y, bias)?;
-                Ok(y)
-            }
-            Self::Gpu(linear) => linear.forward_gelu(x, bias),
-        }
+        let y = self.forward(x)?;
+        bias_gelu_inplace(&y, bias)?;
+        Ok(y)
     }
 
     /// `[rows, in]` to the attention of the product and `bias` `[out]`.
@@ -51,10 +44,7 @@ impl Linear {
         bias: &Tensor,
         attention: &VarlenAttention<'_>,
     ) -> Result<Tensor> {
-        match self {
-            Self::Cpu(linear) => attention.forward(&linear.forward(x)?, bias),
-            Self::Gpu(linear) => linear.forward_attention(x, bias, attention),
-        }
+        attention.forward(&self.forward(x)?, bias)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::model::check_int8;
 use crate::{Checkpoint, Error, Esm2, NoInt8, Outputs, token_map};
 
 /// Another number whenever a change gives vectors other bits: a run that an older version began is then refused, not mixed.
-const NUMERICS: u32 = 2;
+const NUMERICS: u32 = 3;
 
 /// How ranks share a machine's processors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

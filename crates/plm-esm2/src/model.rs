@@ -99,7 +99,7 @@ impl Esm2 {
             .then(|| LmHead::new(&weights.pp("lm_head"), &embeddings, &config, gpu.as_ref()))
             .transpose()?;
         let in_streams = match &gpu {
-            Some(gpu) => StreamLinear::suits(gpu, embeddings.dtype(), hidden)?,
+            Some(gpu) => StreamLinear::suits(gpu, embeddings.dtype(), hidden, config.ffn_size)?,
             None => false,
         };
         let (embeddings, layers) = match &gpu {
@@ -372,7 +372,7 @@ fn side_by_side<T: Send, E: Send>(
     count: usize,
     make: impl Fn(usize) -> Result<T, E> + Sync,
 ) -> Result<Vec<T>, E> {
-    /// Each layer takes room for some of its weights twice.
+    /// Each layer takes room for some of its weights twice, on the host in f32 as well.
     const AT_A_TIME: usize = 8;
 
     let next = AtomicUsize::new(0);

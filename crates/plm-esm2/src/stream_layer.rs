@@ -40,24 +40,28 @@ impl StreamLayer {
             let bias = Tensor::from_vec(bias, hidden, device)?;
             Ok(StreamLinear::new(weight, bias)?)
         };
-        let attention_norm = weights("attention.LayerNorm")?;
-        let [query, key, value] = ["query", "key", "value"]
-            .map(|part| behind(&attention_norm, &format!("attention.self.{part}")));
-        let parts = [query?, key?, value?];
-        let stacked = |which: usize| Tensor::cat(&parts.each_ref().map(|part| &part[which]), 0);
+        let qkv = {
+            let norm = weights("attention.LayerNorm")?;
+            let [query, key, value] = ["query", "key", "value"]
+                .map(|part| behind(&norm, &format!("attention.self.{part}")));
+            let parts = [query?, key?, value?];
+            let [weight, bias] =
+                [0, 1].map(|which| Tensor::cat(&parts.each_ref().map(|part| &part[which]), 0));
+            StreamLinear::new(weight?, bias?)?
+        };
         let [fc1, fc1_bias] = behind(&weights("LayerNorm")?, "intermediate.dense")?;
         let fc2 = own.get((hidden, ffn), "output.dense.weight")?;
         Ok(Self {
-            qkv: StreamLinear::new(stacked(0)?, stacked(1)?)?,
+            qkv,
+            attention_output: onto(attention_output, "attention.output.dense")?,
             fc1: StreamLinear::new(fc1, fc1_bias)?,
             fc2: onto(fc2, "output.dense")?,
-            attention_output: onto(attention_output, "attention.output.dense")?,
             eps: config.layer_norm_eps,
         })
     }
 
-    /// With the weights of its four products in order, of those behind layer norms such as [`StreamLinear`] asks for, in `dtype`
-    /// of 16 bits.
+    /// With the weights of its four products in order, in `dtype` of 16 bits. Layer norms are in those behind them, and rows of
+    /// the stream have a mean of zero.
     pub(crate) fn of(
         products: [Weights; 4],
         eps: f32,

@@ -133,15 +133,16 @@ mod tests {
             bias: vec![10.0, 20.0],
         };
         let norm = Weights {
-            matrix: vec![2.0, 1.0, 0.5],
+            matrix: vec![2.0, 2.0, 1.0],
             bias: vec![1.0, 0.0, -1.0],
         };
         let folded = weights.behind(&norm, |row, _| centre(row));
-        // With the row [5, 8, 11], which normalised is [-1, 0, 1] times `norm`, over its deviation of 1 here: [-1, 0, -0.5].
+        // The row [5, 8, 11] is 8 and three times [-1, 0, 1].
         assert_eq!(folded.bias, [10.0 + 1.0 - 3.0, 20.0 - 4.0 - 7.0]);
+        assert_eq!(folded.matrix, [-1.0, 1.0, 0.0, -8.0, 1.0, 7.0]);
         let product = |row: &[f32]| row.iter().zip([5.0, 8.0, 11.0]).map(|(w, x)| w * x).sum();
         let products: Vec<f32> = folded.matrix.chunks(3).map(product).collect();
-        assert_eq!(products, [3.0 * (-2.0 + 1.5), 3.0 * (8.0 + 3.5)]);
+        assert_eq!(products, [3.0 * (3.0 - 2.0), 3.0 * (7.0 + 8.0)]);
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl Devices {
         }
     }
 
-    /// The batch size, in tokens, that the program uses there unless another is asked for. On GPUs twice the 128 rows of a tile
+    /// The batch size, in tokens, of runs there unless another is set. On GPUs twice the 128 rows of a tile
     /// for each of the 132 multiprocessors of an H100 or H200: with batches of 16,384, up to 4% of their time is spent on tiles
     /// that leave some of them idle, and between kernels. On the CPU, where batches are cut into smaller pieces anyway, fewer, so
     /// that a run that is stopped ends sooner.

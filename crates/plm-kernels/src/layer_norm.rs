@@ -298,7 +298,7 @@ struct Moments {
 
 impl Moments {
     /// The mean, then the variance about it: two passes over a row in cache, where the one-pass
-    /// formula would lose the variance of a row with an outlier to cancellation.
+    /// formula would lose the variance of a row whose mean is much larger to cancellation.
     #[inline(always)]
     fn of(row: &[f32], eps: f32) -> Self {
         let hidden = row.len() as f32;

@@ -2,8 +2,8 @@
 //!
 //! A transformer layer is four matrix products with a little arithmetic between them. Done one
 //! step at a time, that arithmetic costs a pass over memory for each step; here each stretch
-//! between two products is one operation and one pass. Sequences are packed one after the other
-//! with no padding ([`CuSeqlens`] says where they begin and end).
+//! between two products is one operation and one pass, or on a Hopper part of the products. Sequences
+//! are packed one after the other with no padding ([`CuSeqlens`] says where they begin and end).
 //!
 //! | op | what it fuses |
 //! |---|---|

@@ -139,27 +139,6 @@ impl GpuLinear {
         match self.0 {}
     }
 
-    /// GELU(`x` `[rows, inputs]` times the weight transposed + `bias` `[outputs]`).
-    ///
-    /// # Errors
-    /// If the GPU fails; in a build without the feature `cuda` there is none.
-    pub fn forward_gelu(&self, _x: &Tensor, _bias: &Tensor) -> Result<Tensor> {
-        match self.0 {}
-    }
-
-    /// Attention of the projection of `x` by this weight and `bias`.
-    ///
-    /// # Errors
-    /// If the GPU fails; in a build without the feature `cuda` there is none.
-    pub fn forward_attention(
-        &self,
-        _x: &Tensor,
-        _bias: &Tensor,
-        _attention: &VarlenAttention<'_>,
-    ) -> Result<Tensor> {
-        match self.0 {}
-    }
-
     /// `residual` `[rows, outputs]` + `x` `[rows, inputs]` times the weight transposed + `bias` `[outputs]`.
     ///
     /// # Errors
@@ -188,11 +167,12 @@ impl StreamLinear {
     /// What the number of outputs is a multiple of.
     pub const OUTPUTS_MULTIPLE: usize = 64;
 
-    /// Whether these are there, and the thing to use, for rows of `hidden` numbers in a format on a GPU.
+    /// Whether these are there, and the thing to use, for rows of `hidden` numbers in a format on a GPU, and `ffn`
+    /// between the two feed-forward products.
     ///
     /// # Errors
     /// If the GPU fails; in a build without the feature `cuda` there is none.
-    pub fn suits(gpu: &Gpu, _dtype: DType, _hidden: usize) -> Result<bool> {
+    pub fn suits(gpu: &Gpu, _dtype: DType, _hidden: usize, _ffn: usize) -> Result<bool> {
         match gpu.0 {}
     }
 

@@ -81,7 +81,7 @@ impl PlanConfig {
     pub fn or_max_batch_tokens(self, tokens: u32) -> Self {
         let max_batch_tokens = self
             .max_batch_tokens
-            .unwrap_or(tokens.max(Self::MAX_BATCH_TOKENS));
+            .unwrap_or(tokens.clamp(Self::MAX_BATCH_TOKENS, i32::MAX as u32));
         Self {
             max_batch_tokens: Some(max_batch_tokens),
             ..self

@@ -12,7 +12,6 @@ use candle_core::{
 use super::gemm::{Added, Blas, Product};
 use super::{Format, Operand, for_format, view};
 use crate::cpu::check_shape;
-use crate::{VarlenAttention, bias_gelu_inplace};
 
 /// A matrix of weights on a device, to multiply rows by.
 #[derive(Clone, Debug)]
@@ -34,31 +33,6 @@ impl GpuLinear {
     /// If shapes, formats or devices do not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         x.apply_op2_no_bwd(&self.weight, &LinearOp(&self.blas))
-    }
-
-    /// GELU(`x` `[rows, inputs]` times the weight transposed + `bias` `[outputs]`): `[rows, outputs]`. See
-    /// [`bias_gelu_inplace`].
-    ///
-    /// # Errors
-    /// If shapes, formats or devices do not fit.
-    pub fn forward_gelu(&self, x: &Tensor, bias: &Tensor) -> Result<Tensor> {
-        let y = self.forward(x)?;
-        bias_gelu_inplace(&y, bias)?;
-        Ok(y)
-    }
-
-    /// `attention` of the projection of `x` `[total_tokens, hidden]` by this weight `[3 * hidden, hidden]` and `bias`
-    /// `[3 * hidden]`: `[total_tokens, hidden]`.
-    ///
-    /// # Errors
-    /// Those of [`VarlenAttention::forward`].
-    pub fn forward_attention(
-        &self,
-        x: &Tensor,
-        bias: &Tensor,
-        attention: &VarlenAttention<'_>,
-    ) -> Result<Tensor> {
-        attention.forward(&self.forward(x)?, bias)
     }
 
     /// `residual` `[rows, outputs]` + `x` `[rows, inputs]` times the weight transposed + `bias` `[outputs]`: added in f32 and

@@ -58,23 +58,26 @@ impl StreamLinear {
     /// What the number of outputs is a multiple of.
     pub const OUTPUTS_MULTIPLE: usize = hopper::HEAD_DIM;
 
-    /// Whether these are there, and the thing to use, for rows of `hidden` numbers in `dtype` on `gpu`.
+    /// Whether these are there, and the thing to use, for rows of `hidden` numbers in `dtype` on `gpu`, and for `ffn` between the
+    /// two feed-forward products.
     ///
     /// # Errors
     /// If the driver fails.
-    pub fn suits(gpu: &Gpu, dtype: DType, hidden: usize) -> Result<bool> {
+    pub fn suits(gpu: &Gpu, dtype: DType, hidden: usize, ffn: usize) -> Result<bool> {
         // With fewer, the kernel would multiply zeros to have the 16 steps that it takes, and be slow.
         let fits = dtype.size_in_bytes() == 2
             && hidden >= 16 * 64
-            && hidden.is_multiple_of(Self::OUTPUTS_MULTIPLE);
+            && [hidden, ffn]
+                .iter()
+                .all(|width| width.is_multiple_of(Self::OUTPUTS_MULTIPLE));
         Ok(fits && has_machine_code(gpu.compute_capability()?))
     }
 
     /// With `weight` `[outputs, inputs]`, f16 or bf16, and `bias` `[outputs]`, f32, both on a GPU. `outputs` is a multiple of
     /// [`OUTPUTS_MULTIPLE`](Self::OUTPUTS_MULTIPLE) and `inputs` of 8.
     ///
-    /// Where rows are to be taken over their deviation, each of the weight's must have a mean of zero: it then takes the mean of
-    /// the other away. So a layer norm's gain is in the weight, and its shift in the bias.
+    /// A layer norm's gain is in the weight, then, and its shift in the bias. Its mean is taken away by nothing: where rows are to be
+    /// taken over their deviation, those of the weight must have a mean of zero, or else those of the stream.
     ///
     /// # Errors
     /// If shapes, formats or devices do not fit, or the GPU is no Hopper.

@@ -12,8 +12,8 @@
 // Two blocks of a cluster compute 128 rows each by the same 256 outputs. One thread of each keeps the copy engine busy (its
 // own rows, and one half of the weights for both blocks), one warp fetches the bias and what else goes with a tile's rows and
 // outputs, and two warpgroups multiply 64 rows each. The grid is as large as the GPU and goes over all tiles. A warpgroup adds
-// the bias and the residual stream to a finished tile, rounds it and begins to multiply the next; what follows the product is
-// done piece by piece while the tensor cores work, and the residual stream of the next tile is loaded into the pieces' place.
+// the bias, and in 16 bits the residual stream, to a finished tile, rounds it and begins to multiply the next; what follows the
+// product is done piece by piece while the tensor cores work, and the next tile's stream is loaded into the pieces' place.
 //
 // Of each 8 columns of a product a row's four threads get two each. So that a thread has 8 neighbours of each 32 outputs, the
 // copy engine lays the weights' rows in shared memory in that order.
@@ -320,7 +320,7 @@ template <typename T> struct ResidualMoments : AsItIs {
 
 template <typename T> struct Nothing : AsItIs {};
 
-// What sums of 16-bit numbers get before they are rounded: a factor for each row, and the bias.
+// What sums of 16-bit numbers get before they are rounded: the bias.
 struct Bias {
   const float *bias; // [outputs]
 
@@ -350,8 +350,8 @@ struct Bias {
   __device__ static float finished(float sum, OfRow, const OfOutputs &of, int i) { return sum + of.bias[i / 4].values[i % 4]; }
 };
 
-// The same for rows over their deviation, as a layer norm gives them. The weights' rows have a mean of zero, so that of `x`'s
-// rows only the deviation matters.
+// The same for rows over their deviation, as a layer norm gives them. Where the weights' rows have a mean of zero, that of a row
+// of `x` makes no difference (but by the weights' rounding).
 struct Normalised {
   Bias bias;
   const float2 *moments; // [parts, rows]: as of `ResidualMoments`

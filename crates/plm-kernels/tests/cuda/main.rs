@@ -53,9 +53,9 @@ fn main() -> ExitCode {
             "a_products_row_is_right_and_its_own_at_every_batch_size",
             a_products_row_is_right_and_its_own_at_every_batch_size,
         ),
-        trial(
-            "products_and_what_follows_are_those_of_the_cpu",
-            products_and_what_follows_are_those_of_the_cpu,
+        hopper_trial(
+            "streams_that_do_not_fit_are_refused",
+            stream::streams_that_do_not_fit_are_refused,
         ),
         hopper_trial(
             "products_with_layer_norms_are_those_of_the_cpu",
@@ -412,82 +412,4 @@ fn a_products_row_is_right_and_its_own_at_every_batch_size() {
         "bits change with the batch:\n{}",
         varying.join("\n")
     );
-}
-
-/// Products with GELU or attention behind them. On a Hopper those for heads of 64 are kernels of their own, whose tiles of 256
-/// outputs do not divide what 17 heads have.
-fn products_and_what_follows_are_those_of_the_cpu() {
-    let opened = open();
-    let gpu = opened.device().clone();
-    let lengths = cu_seqlens(&TOKENS);
-    let total = lengths.total_tokens();
-    for dtype in [DType::F16, DType::BF16] {
-        for (hidden, num_heads) in [(640, 20), (1024, 16), (1088, 17), (1280, 20), (2560, 40)] {
-            let scale = (hidden as f32).powf(-0.5);
-            let x = operand(&[total, hidden], 1, dtype, &gpu);
-            let weight = |outputs: usize, seed| {
-                let bias = operand(&[outputs], seed + 1, dtype, &gpu);
-                (
-                    scaled_operand(scale, &[outputs, hidden], seed, dtype, &gpu),
-                    bias,
-                )
-            };
-
-            let (fc1, bias) = weight(4 * hidden, 2);
-            let cpu = x.0.matmul(&fc1.0.t().unwrap()).unwrap();
-            bias_gelu_inplace(&cpu, &bias.0).unwrap();
-            let linear = opened.linear(fc1.1);
-            let own = linear.forward_gelu(&x.1, &bias.1).unwrap();
-            let what = format!("product and GELU of {hidden}");
-            assert_alike(&what, &own, &cpu, dtype);
-            assert_no_outlier(&what, &own, &cpu, dtype);
-            for (start, rows) in [(0, 1), (5, 17), (100, 128), (7, 511), (total - 1, 1)] {
-                let part = x.1.narrow(0, start, rows).unwrap();
-                let part = linear.forward_gelu(&part, &bias.1).unwrap();
-                let packed = own.narrow(0, start, rows).unwrap();
-                assert!(
-                    host(&part) == host(&packed),
-                    "{what}: {rows} rows, {dtype:?}"
-                );
-            }
-
-            let (qkv, bias) = weight(3 * hidden, 4);
-            let projected = x.0.matmul(&qkv.0.t().unwrap()).unwrap();
-            let cpu = attention(&lengths, (hidden, num_heads), &projected, &bias.0);
-            let linear = opened.linear(qkv.1);
-            let rotary = Rotary::new(hidden / num_heads, 2048, &gpu).unwrap();
-            let attend = |lengths: &CuSeqlens, x: &Tensor| {
-                let attention = VarlenAttention {
-                    cu_seqlens: lengths,
-                    rotary: &rotary,
-                    num_heads,
-                };
-                linear.forward_attention(x, &bias.1, &attention)
-            };
-            let own = attend(&lengths, &x.1).unwrap();
-            let what = format!("product and attention of {num_heads} heads in {hidden}");
-            assert_alike(&what, &own, &cpu, dtype);
-            assert_no_outlier(&what, &own, &cpu, dtype);
-            for range in lengths.ranges() {
-                let part = x.1.narrow(0, range.start, range.len()).unwrap();
-                let alone = attend(&cu_seqlens(&[range.len()]), &part).unwrap();
-                let packed = own.narrow(0, range.start, range.len()).unwrap();
-                assert!(
-                    host(&alone) == host(&packed),
-                    "{what}: {} tokens, {dtype:?}",
-                    range.len()
-                );
-            }
-            // Fewer positions than the longest sequence has tokens, and the table of another head_dim.
-            for (head_dim, positions) in [(hidden / num_heads, 1001), (16, 2048)] {
-                let rotary = Rotary::new(head_dim, positions, &gpu).unwrap();
-                let attention = VarlenAttention {
-                    cu_seqlens: &lengths,
-                    rotary: &rotary,
-                    num_heads,
-                };
-                assert!(linear.forward_attention(&x.1, &bias.1, &attention).is_err());
-            }
-        }
-    }
 }

@@ -72,6 +72,8 @@ pub(crate) fn products_with_layer_norms_are_those_of_the_cpu() {
         (1088, 17),
         (1280, 20),
         (2560, 40),
+        // Several tiles per block, the last of a row of them not whole.
+        (2624, 41),
         (5120, 40),
     ];
     for dtype in [DType::F16, DType::BF16] {
@@ -100,6 +102,17 @@ pub(crate) fn products_with_layer_norms_are_those_of_the_cpu() {
             let what = format!("product onto a stream of {hidden}");
             assert_alike(&what, after.rows(), &cpu, dtype);
             assert_no_outlier(&what, after.rows(), &cpu, dtype);
+
+            // Onto rows that are no larger than what is added, none of which may then be missing.
+            let small = operand(&[total, hidden], 9, dtype, &gpu);
+            let own = onto
+                .own
+                .forward_onto(&Stream::new(small.1).unwrap(), &inner.1)
+                .unwrap();
+            let cpu = (small.0 + onto.product(&inner.0)).unwrap();
+            let cpu = cpu.broadcast_add(&onto.bias).unwrap();
+            assert_alike(&what, own.rows(), &cpu, dtype);
+            assert_no_outlier(&what, own.rows(), &cpu, dtype);
 
             let rotary = Rotary::new(hidden / num_heads, 2048, &gpu).unwrap();
             let attend = |lengths: &CuSeqlens, x: &Stream| {
@@ -182,4 +195,70 @@ pub(crate) fn streams_that_are_not_finite_stay_so() {
             assert!(finite == rows * hidden - 1 && !is_finite[66 * hidden + 300]);
         }
     }
+}
+
+pub(crate) fn streams_that_do_not_fit_are_refused() {
+    let gpu = gpu();
+    let (rows, hidden, num_heads) = (1002, 128, 2);
+    let tensor = |dims: &[usize], dtype| Tensor::zeros(dims, dtype, &gpu).unwrap();
+    let bias = |outputs: usize| tensor(&[outputs], DType::F32);
+    let linear = |outputs: usize, inputs: usize, dtype| {
+        StreamLinear::new(tensor(&[outputs, inputs], dtype), bias(outputs))
+    };
+    let stream = |rows, width, dtype| Stream::new(tensor(&[rows, width], dtype));
+
+    assert!(linear(96, hidden, DType::BF16).is_err());
+    assert!(linear(hidden, 100, DType::BF16).is_err());
+    assert!(linear(hidden, hidden, DType::F32).is_err());
+    let weight = tensor(&[hidden, hidden], DType::BF16);
+    assert!(StreamLinear::new(weight.clone(), bias(64)).is_err());
+    assert!(StreamLinear::new(weight, tensor(&[hidden], DType::BF16)).is_err());
+    assert!(stream(rows, hidden, DType::F32).is_err());
+
+    let x = stream(rows, hidden, DType::BF16).unwrap();
+    let onto = linear(hidden, 2 * hidden, DType::BF16).unwrap();
+    let fc1 = linear(256, hidden, DType::BF16).unwrap();
+    let inner = |rows, width, dtype| tensor(&[rows, width], dtype);
+    assert!(
+        onto.forward_onto(&x, &inner(rows, 2 * hidden, DType::BF16))
+            .is_ok()
+    );
+    assert!(
+        onto.forward_onto(&x, &inner(rows, 2 * hidden, DType::F16))
+            .is_err()
+    );
+    assert!(
+        onto.forward_onto(&x, &inner(rows, hidden, DType::BF16))
+            .is_err()
+    );
+    assert!(
+        onto.forward_onto(&x, &inner(rows - 1, 2 * hidden, DType::BF16))
+            .is_err()
+    );
+    assert!(fc1.forward_gelu(&x, EPS).is_ok());
+    assert!(
+        fc1.forward_gelu(&stream(rows, hidden, DType::F16).unwrap(), EPS)
+            .is_err()
+    );
+    assert!(
+        fc1.forward_gelu(&stream(rows, 64, DType::BF16).unwrap(), EPS)
+            .is_err()
+    );
+
+    // Fewer positions than the longest sequence has tokens, and the table of another head_dim.
+    let qkv = linear(3 * hidden, hidden, DType::BF16).unwrap();
+    let attend = |lengths: &CuSeqlens, head_dim, positions| {
+        let rotary = Rotary::new(head_dim, positions, &gpu).unwrap();
+        let attention = VarlenAttention {
+            cu_seqlens: lengths,
+            rotary: &rotary,
+            num_heads,
+        };
+        qkv.forward_attention(&x, EPS, &attention).map(|_| ())
+    };
+    let lengths = cu_seqlens(&[rows]);
+    assert!(attend(&lengths, hidden / num_heads, 2048).is_ok());
+    assert!(attend(&lengths, hidden / num_heads, rows - 1).is_err());
+    assert!(attend(&lengths, 16, 2048).is_err());
+    assert!(attend(&cu_seqlens(&[rows - 1]), hidden / num_heads, 2048).is_err());
 }
