@@ -372,7 +372,7 @@ fn side_by_side<T: Send, E: Send>(
     count: usize,
     make: impl Fn(usize) -> Result<T, E> + Sync,
 ) -> Result<Vec<T>, E> {
-    /// Each layer takes room for some of its weights twice, on the host in f32 as well.
+    /// Each layer takes room for some of its weights twice.
     const AT_A_TIME: usize = 8;
 
     let next = AtomicUsize::new(0);

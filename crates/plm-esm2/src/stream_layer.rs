@@ -4,7 +4,7 @@ use candle_core::{DType, Result as TensorResult, Tensor};
 use candle_nn::VarBuilder;
 use plm_kernels::{Gpu, Stream, StreamLinear, VarlenAttention};
 
-use crate::weights::{Weights, centre};
+use crate::weights::Weights;
 use crate::{Checkpoint, Error};
 
 /// One pre-layer-norm transformer layer in 16 bits on a Hopper: five operations, of which attention alone is no product. What
@@ -30,10 +30,8 @@ impl StreamLayer {
         let attention_output = own.get((hidden, hidden), "attention.output.dense.weight")?;
         let (dtype, device) = (attention_output.dtype(), own.device());
 
-        let weights = |part: &str| Weights::new(checkpoint, index, part);
-        let behind = |norm: &Weights, part: &str| -> Result<[Tensor; 2], Error> {
-            let folded = weights(part)?.behind(norm, |row, _| centre(row));
-            Ok(folded.on_device(dtype, device)?)
+        let behind = |norm: &Weights, part: &str| {
+            norm.centred_behind((checkpoint, index, part), dtype, device)
         };
         let onto = |weight: Tensor, part: &str| -> Result<StreamLinear, Error> {
             let bias = checkpoint.values(&format!("encoder.layer.{index}.{part}.bias"))?;
@@ -41,7 +39,7 @@ impl StreamLayer {
             Ok(StreamLinear::new(weight, bias)?)
         };
         let qkv = {
-            let norm = weights("attention.LayerNorm")?;
+            let norm = Weights::new(checkpoint, index, "attention.LayerNorm")?;
             let [query, key, value] = ["query", "key", "value"]
                 .map(|part| behind(&norm, &format!("attention.self.{part}")));
             let parts = [query?, key?, value?];
@@ -49,7 +47,8 @@ impl StreamLayer {
                 [0, 1].map(|which| Tensor::cat(&parts.each_ref().map(|part| &part[which]), 0));
             StreamLinear::new(weight?, bias?)?
         };
-        let [fc1, fc1_bias] = behind(&weights("LayerNorm")?, "intermediate.dense")?;
+        let norm = Weights::new(checkpoint, index, "LayerNorm")?;
+        let [fc1, fc1_bias] = behind(&norm, "intermediate.dense")?;
         let fc2 = own.get((hidden, ffn), "output.dense.weight")?;
         Ok(Self {
             qkv,

@@ -1,6 +1,7 @@
 //! Weights in f32, as the folding of layer norms and rotations into them takes and leaves them.
 
 use candle_core::{DType, Device, Result as TensorResult, Shape, Tensor};
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::vec::HalfBitsVecExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -49,13 +50,44 @@ impl Weights {
         let rows = self.matrix.par_chunks_exact_mut(inputs);
         rows.zip(&mut self.bias)
             .for_each_init(Vec::new, |scratch, (row, bias)| {
-                *bias += sum_of(row, &norm.bias, |weight, shift| weight * shift);
-                for (weight, gain) in row.iter_mut().zip(&norm.matrix) {
-                    *weight *= gain;
-                }
+                *bias += norm.fold_into(row);
                 to_basis(row, scratch);
             });
         self
+    }
+
+    /// A layer norm's gain into a row of the weights behind it. Returns what its shift adds to the bias.
+    fn fold_into(&self, row: &mut [f32]) -> f32 {
+        let shift = sum_of(row, &self.bias, |weight, shift| weight * shift);
+        for (weight, gain) in row.iter_mut().zip(&self.matrix) {
+            *weight *= gain;
+        }
+        shift
+    }
+
+    /// The weights called `part` of a layer of the checkpoint, of a product behind this layer norm, as those of one with rows over their
+    /// deviation, whatever their mean: the matrix in `dtype` of 16 bits, with rows whose mean is zero but for rounding, and the bias in
+    /// f32, on a device. The same as [`behind`](Self::behind) and [`on_device`](Self::on_device), without all of it in f32.
+    pub(crate) fn centred_behind(
+        &self,
+        (checkpoint, layer, part): (&Checkpoint, usize, &str),
+        dtype: DType,
+        device: &Device,
+    ) -> Result<[Tensor; 2], Error> {
+        let name = format!("encoder.layer.{layer}.{part}");
+        let (bits, shifts) = checkpoint.rows(&format!("{name}.weight"), |row, bits| {
+            let shift = self.fold_into(row);
+            centre(row);
+            round_into(bits, row, dtype);
+            shift
+        })?;
+        let mut bias = checkpoint.values(&format!("{name}.bias"))?;
+        bias.iter_mut()
+            .zip(&shifts)
+            .for_each(|(bias, shift)| *bias += shift);
+        let (outputs, inputs) = (bias.len(), bits.len() / bias.len());
+        let matrix = of_bits(bits, (outputs, inputs), dtype, device)?;
+        Ok([matrix, Tensor::from_vec(bias, outputs, device)?])
     }
 
     pub(crate) fn transposed(self) -> Self {
@@ -80,18 +112,35 @@ pub(crate) fn in_16_bits(
     dtype: DType,
     device: &Device,
 ) -> TensorResult<Tensor> {
-    let rounded = |to_bits: fn(f32) -> u16| -> Vec<u16> {
-        values.par_iter().map(|&value| to_bits(value)).collect()
-    };
+    /// Numbers that a thread rounds at a time.
+    const STRETCH: usize = 1 << 16;
+
+    // As integers: their pages are cleared when they are first touched, by all threads.
+    let mut bits = vec![0_u16; values.len()];
+    bits.par_chunks_mut(STRETCH)
+        .zip(values.par_chunks(STRETCH))
+        .for_each(|(bits, values)| round_into(bits, values, dtype));
+    of_bits(bits, shape, dtype, device)
+}
+
+/// The bits of `values` in `dtype`, which is f16 or bf16.
+fn round_into(bits: &mut [u16], values: &[f32], dtype: DType) {
     match dtype {
-        DType::F16 => {
-            let bits = rounded(|value| f16::from_f32(value).to_bits());
-            Tensor::from_vec(bits.reinterpret_into::<f16>(), shape, device)
-        }
-        _ => {
-            let bits = rounded(|value| bf16::from_f32(value).to_bits());
-            Tensor::from_vec(bits.reinterpret_into::<bf16>(), shape, device)
-        }
+        DType::F16 => (bits.reinterpret_cast_mut::<f16>()).convert_from_f32_slice(values),
+        _ => (bits.reinterpret_cast_mut::<bf16>()).convert_from_f32_slice(values),
+    }
+}
+
+/// A tensor in `dtype`, which is f16 or bf16, on a device.
+fn of_bits(
+    bits: Vec<u16>,
+    shape: impl Into<Shape>,
+    dtype: DType,
+    device: &Device,
+) -> TensorResult<Tensor> {
+    match dtype {
+        DType::F16 => Tensor::from_vec(bits.reinterpret_into::<f16>(), shape, device),
+        _ => Tensor::from_vec(bits.reinterpret_into::<bf16>(), shape, device),
     }
 }
 
@@ -161,6 +210,32 @@ mod tests {
         let product = |row: &[f32]| row.iter().zip([5.0, 8.0, 11.0]).map(|(w, x)| w * x).sum();
         let products: Vec<f32> = folded.matrix.chunks(3).map(product).collect();
         assert_eq!(products, [3.0 * (3.0 - 2.0), 3.0 * (7.0 + 8.0)]);
+    }
+
+    #[test]
+    fn weights_folded_row_by_row_are_those_folded_at_once() {
+        let checkpoint = Checkpoint::plm_tiny();
+        let norm = Weights::new(&checkpoint, 1, "LayerNorm").unwrap();
+        for part in ["intermediate.dense", "attention.self.key"] {
+            for dtype in [DType::F16, DType::BF16] {
+                let at_once = Weights::new(&checkpoint, 1, part).unwrap();
+                let at_once = at_once
+                    .behind(&norm, |row, _| centre(row))
+                    .on_device(dtype, &Device::Cpu)
+                    .unwrap();
+                let by_row = norm
+                    .centred_behind((&checkpoint, 1, part), dtype, &Device::Cpu)
+                    .unwrap();
+                for (by_row, at_once) in by_row.iter().zip(&at_once) {
+                    let values = |tensor: &Tensor| -> Vec<f32> {
+                        let flat = tensor.flatten_all().unwrap();
+                        flat.to_dtype(DType::F32).unwrap().to_vec1().unwrap()
+                    };
+                    assert_eq!(by_row.dims(), at_once.dims());
+                    assert_eq!(values(by_row), values(at_once));
+                }
+            }
+        }
     }
 
     #[test]

@@ -162,10 +162,21 @@ impl Checkpoint {
 
     /// A tensor's numbers in f32, by its name with no `esm.` in front.
     pub(crate) fn values(&self, name: &str) -> Result<Vec<f32>, Error> {
+        self.tensor(name).values(|x| x)
+    }
+
+    /// What `convert` makes of each row in f32 of a matrix: as many numbers, and one besides.
+    pub(crate) fn rows<T: Clone + Default + Send>(
+        &self,
+        name: &str,
+        convert: impl Fn(&mut [f32], &mut [T]) -> f32 + Sync,
+    ) -> Result<(Vec<T>, Vec<f32>), Error> {
+        self.tensor(name).rows(convert)
+    }
+
+    fn tensor(&self, name: &str) -> &StoredTensor {
         let tensor = self.tensors.get(name);
-        tensor
-            .expect("a checkpoint has all tensors of its configuration")
-            .values(|x| x)
+        tensor.expect("a checkpoint has all tensors of its configuration")
     }
 
     /// The weights rounded to `dtype`, on `device`, by their names with no `esm.` in front. On the CPU, where all arithmetic

@@ -122,15 +122,68 @@ impl StoredTensor {
             .par_chunks_mut(STRETCH)
             .enumerate()
             .try_for_each(|(number, stretch)| {
-                let start = self.start + (number * STRETCH * WORD_BYTES) as u64;
-                let mut places = stretch.iter_mut();
-                let len = (places.len() * WORD_BYTES) as u64;
-                self.source.for_each_piece(start, len, |bytes| {
-                    for (&word, place) in bytes.as_chunks().0.iter().zip(&mut places) {
-                        *place = convert(word);
-                    }
-                })
+                self.read_into(stretch, number * STRETCH, &convert)
             })?;
         Ok(values)
+    }
+
+    /// What `convert` makes of each row of a matrix, widened to f32: as many numbers, and one besides. On the same threads, which hold
+    /// some rows at a time in f32.
+    pub(super) fn rows<T: Clone + Default + Send>(
+        &self,
+        convert: impl Fn(&mut [f32], &mut [T]) -> f32 + Sync,
+    ) -> Result<(Vec<T>, Vec<f32>), Error> {
+        /// Numbers that a thread holds in f32 at a time: what its cache holds.
+        const STRETCH: usize = 1 << 18;
+
+        let [height, width] = self.shape[..] else {
+            unreachable!("only matrices are asked for by rows");
+        };
+        let rows = (STRETCH / width).max(1);
+        let mut numbers = vec![T::default(); height * width];
+        let mut besides = vec![0.0; height];
+        numbers
+            .par_chunks_mut(rows * width)
+            .zip(besides.par_chunks_mut(rows))
+            .enumerate()
+            .try_for_each_init(Vec::new, |widened, (number, (numbers, besides))| {
+                widened.resize(numbers.len(), 0.0);
+                self.widen_into(widened, number * rows * width)?;
+                let both = widened
+                    .chunks_exact_mut(width)
+                    .zip(numbers.chunks_exact_mut(width));
+                for ((row, numbers), beside) in both.zip(besides) {
+                    *beside = convert(row, numbers);
+                }
+                Ok::<_, Error>(())
+            })?;
+        Ok((numbers, besides))
+    }
+
+    /// As many numbers as there is room for in `to`, from number `first` on, widened to f32.
+    fn widen_into(&self, to: &mut [f32], first: usize) -> Result<(), Error> {
+        match self.dtype {
+            Dtype::F16 => self.read_into(to, first, |word| half::f16::from_le_bytes(word).to_f32()),
+            Dtype::BF16 => {
+                self.read_into(to, first, |word| half::bf16::from_le_bytes(word).to_f32())
+            }
+            _ => self.read_into(to, first, f32::from_le_bytes),
+        }
+    }
+
+    fn read_into<T, const WORD_BYTES: usize>(
+        &self,
+        to: &mut [T],
+        first: usize,
+        convert: impl Fn([u8; WORD_BYTES]) -> T,
+    ) -> Result<(), Error> {
+        let start = self.start + (first * WORD_BYTES) as u64;
+        let len = (to.len() * WORD_BYTES) as u64;
+        let mut places = to.iter_mut();
+        self.source.for_each_piece(start, len, |bytes| {
+            for (&word, place) in bytes.as_chunks().0.iter().zip(&mut places) {
+                *place = convert(word);
+            }
+        })
     }
 }
