@@ -376,7 +376,7 @@ struct Normalised {
         sums.x += more.x;
         sums.y += more.y;
       }
-      // A row whose mean is so much larger than its deviation that this loses the latter has lost it in 16 bits before.
+      // Wrong by some tenths where the mean is a thousand times the deviation: a row that 16 bits do not hold any better.
       const float mean = sums.x * inverse_width;
       const float variance = fmaf(sums.y, inverse_width, -mean * mean);
       of_tile.rows[i] = rsqrtf((variance < 0.0f ? 0.0f : variance) + eps);
