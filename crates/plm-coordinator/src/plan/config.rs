@@ -65,7 +65,8 @@ impl PlanConfig {
     /// before any model is known: BOS and EOS, the most that a [`TokenMap`](plm_core::TokenMap) has.
     const MAX_SPECIAL_TOKENS: u32 = 2;
 
-    /// A builder with the defaults: batches of 16,384 tokens, windows of 1,022 residues, longer
+    /// A builder with the defaults: batches of 16,384 tokens (or of what suits the devices, see
+    /// [`or_max_batch_tokens`](Self::or_max_batch_tokens)), windows of 1,022 residues, longer
     /// sequences truncated.
     pub fn builder() -> PlanConfigBuilder {
         PlanConfigBuilder::default()
@@ -76,7 +77,7 @@ impl PlanConfig {
         self.max_batch_tokens.unwrap_or(Self::MAX_BATCH_TOKENS)
     }
 
-    /// The same with batches of `tokens`, if no size was set and that is more than the default.
+    /// The same with batches of `tokens`, if no size was set and that is more than the default; of no more than fit a batch.
     #[must_use]
     pub fn or_max_batch_tokens(self, tokens: u32) -> Self {
         let max_batch_tokens = self

@@ -24,7 +24,7 @@ const SM_COUNT: sys::CUdevice_attribute =
 
 /// As in `linear.cu`.
 pub(super) const LINEAR_SHARED_BYTES: u32 = 226 * 1024;
-/// As in `linear.cu`: of a row, each so many outputs have a part of its moments.
+/// As in `linear_tiles.cuh`: of a row, each so many outputs have a part of its moments.
 pub(super) const OUTPUTS_OF_TILE: usize = 256;
 /// As in `attention.cu`.
 pub(super) const ATTENTION_SHARED_BYTES: u32 = 200 * 1024;
