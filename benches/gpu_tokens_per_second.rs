@@ -9,9 +9,10 @@
 
 use std::time::Instant;
 
-use plm_core::{BoxError, Dtype, Encoder, EncoderLoader, PackedBatch, Packer, Rank, RowId};
+use plm_coordinator::{BatchPlan, PlanConfig};
+use plm_core::{BatchIndex, BoxError, Dtype, Encoder, EncoderLoader, PackedBatch, Packer, Rank};
 use plm_esm2::{Checkpoint, Esm2Loader, Gpu, RELEASED, token_map};
-use plm_testkit::{lognormal_residue_counts, random_residues, uniform_residue_counts};
+use plm_testkit::{MemorySource, lognormal_residue_counts, uniform_residue_counts};
 
 const REPEATS: usize = 3;
 
@@ -58,7 +59,7 @@ fn main() -> Result<(), BoxError> {
         if !workloads.contains(name) {
             continue;
         }
-        let batches = pack(residue_counts, max_batch_tokens)?;
+        let batches = pack(&residue_counts, max_batch_tokens)?;
         let tokens: usize = batches.iter().map(PackedBatch::total_tokens).sum();
         let flop: f64 = batches.iter().map(|batch| flop(batch, shape)).sum();
         run(&mut *encoder, &batches[..batches.len().min(4)])?;
@@ -83,24 +84,21 @@ fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Longest first, as a run plans them.
-fn pack(
-    mut residue_counts: Vec<u32>,
-    max_batch_tokens: usize,
-) -> Result<Vec<PackedBatch>, BoxError> {
-    residue_counts.sort_unstable_by(|a, b| b.cmp(a));
-    let tokens = token_map();
-    let mut packer = Packer::new(&tokens, max_batch_tokens);
-    let mut batches = Vec::new();
-    for (row, residue_count) in (0..).zip(residue_counts) {
-        let residues = random_residues(row, residue_count as usize);
-        if residues.len() + 2 > packer.free_tokens() {
-            batches.push(packer.take());
+/// As a run plans them.
+fn pack(residue_counts: &[u32], max_batch_tokens: u32) -> Result<Vec<PackedBatch>, BoxError> {
+    let (source, tokens) = (MemorySource::random(1, residue_counts), token_map());
+    let config = PlanConfig::builder()
+        .max_batch_tokens(max_batch_tokens)
+        .build()?;
+    let plan = BatchPlan::new(&source, &tokens, &config)?;
+    let mut packer = Packer::new(&tokens, max_batch_tokens as usize);
+    let batches = (0..plan.num_batches()).map(BatchIndex).map(|batch| {
+        for &row in plan.rows(batch) {
+            packer.push(row, source.residues(row))?;
         }
-        packer.push(RowId(row), &residues)?;
-    }
-    batches.push(packer.take());
-    Ok(batches)
+        Ok(packer.take())
+    });
+    batches.collect()
 }
 
 /// As a lane of a run does it: with the next batch begun before the last is fetched.

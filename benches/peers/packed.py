@@ -3,6 +3,7 @@
 `Packed` and `PackedFp8` are no one's engine: they are the most that PyTorch's own parts gave us. Elementwise work is fused
 by torch.compile, queries, keys and values are one product, and the other products are single library calls.
 """
+import bisect
 import dataclasses
 import sys
 import types
@@ -88,14 +89,19 @@ class PackedBatch:
 
 class PackedPeer(Peer):
     def lay_out(self, sequences, batch_tokens):
-        batches, filled = [[]], 0
-        for row in sorted(range(len(sequences)), key=lambda row: -len(sequences[row])):
-            if filled + len(sequences[row]) > batch_tokens:
-                batches.append([])
-                filled = 0
-            batches[-1].append(row)
-            filled += len(sequences[row])
-        return [self.pack(sequences, rows) for rows in batches]
+        """Best-fit decreasing, as plm-fleet fills its batches: each goes on taking the longest that still fits."""
+        by_length, batches = sorted(range(len(sequences)), key=lambda row: len(sequences[row])), []
+        lengths = [len(sequences[row]) for row in by_length]
+        while by_length:
+            rows, free = [], batch_tokens
+            # The longest sequence left opens a batch, however long it is.
+            fitting = len(lengths)
+            while fitting:
+                free -= lengths.pop(fitting - 1)
+                rows.append(by_length.pop(fitting - 1))
+                fitting = bisect.bisect_right(lengths, free)
+            batches.append(self.pack(sequences, rows))
+        return batches
 
     def pack(self, sequences, rows):
         lengths = np.array([len(sequences[row]) for row in rows])
