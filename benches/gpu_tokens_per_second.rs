@@ -9,9 +9,10 @@
 
 use std::time::Instant;
 
-use plm_coordinator::{BatchPlan, PlanConfig};
 use plm_core::{BatchIndex, BoxError, Dtype, Encoder, EncoderLoader, PackedBatch, Packer, Rank};
 use plm_esm2::{Checkpoint, Esm2Loader, Gpu, RELEASED, token_map};
+use plm_fleet::PlanConfig;
+use plm_fleet::coordinator::BatchPlan;
 use plm_testkit::{MemorySource, lognormal_residue_counts, uniform_residue_counts};
 
 const REPEATS: usize = 3;
