@@ -1,7 +1,9 @@
 //! The model itself, in each number format.
 
 use candle_core::{DType, Tensor};
-use plm_core::{Dtype, EncoderLoader, Note, PackedBatch, Packer, PooledBatch, Rank, RowId};
+use plm_core::{
+    Dtype, EncoderLoader, Note, PackedBatch, Packer, PooledBatch, Rank, RowId, TokenMap,
+};
 use plm_esm2::{
     Checkpoint, Error, Esm2, Esm2Loader, Gpu, GpuError, ModelOutputs, ModelShape, NoInt8, Outputs,
     RELEASED, VOCABULARY, token_map,
@@ -9,6 +11,15 @@ use plm_esm2::{
 use plm_testkit::{SplitMix64, random_residues};
 
 use crate::reference::{Set, cosine, plm_tiny, random};
+
+/// Of the least width whose layer norms are part of products.
+const THREE_LAYERS: ModelShape = ModelShape {
+    name: "three layers",
+    num_layers: 3,
+    hidden_size: 1_024,
+    num_heads: 16,
+    ffn_size: 4_096,
+};
 
 fn sets() -> Vec<Set> {
     let sets = ["hd16", "hd24", "hd32", "hd64", "hd128"];
@@ -193,11 +204,8 @@ pub(crate) fn all_outputs_stay_close_to_f32() {
     let batch = pack(&sequences);
     for ffn_size in [4_096, 4_072] {
         let shape = ModelShape {
-            name: "three layers",
-            num_layers: 3,
-            hidden_size: 1_024,
-            num_heads: 16,
             ffn_size,
+            ..THREE_LAYERS
         };
         let checkpoint = Checkpoint::random(&shape, 11);
         let all = Outputs {
@@ -242,6 +250,47 @@ pub(crate) fn all_outputs_stay_close_to_f32() {
             let logits = |outputs: &ModelOutputs| outputs.logits.clone().expect("as above");
             check("logits", &logits(&ours), &logits(&exact), VOCABULARY.len());
         }
+    }
+}
+
+/// A masked token changes the embeddings of its sequence, and of no other. Batches with one take another way through the first layer.
+pub(crate) fn a_masked_token_is_its_sequences_own() {
+    let plain = [(0, 30), (1, 200), (2, 513)];
+    let known = (b'A'..=b'Z').filter_map(|letter| Some((letter, token_map().token_id(letter)?)));
+    let mask = VOCABULARY.len() as u32 - 1;
+    let with_mask = TokenMap::new(known.chain([(b'*', mask)]), Some(0), Some(2));
+    let pack = |sequences: &[(u64, usize)]| {
+        let mut packer = Packer::new(&with_mask, 1 << 24);
+        for &(row, residues) in sequences {
+            let mut residues = random_residues(row, residues);
+            if row == 3 {
+                residues[7] = b'*';
+            }
+            packer.push(RowId(row), &residues).expect("known letters");
+        }
+        packer.finish()
+    };
+    let checkpoint = Checkpoint::random(&THREE_LAYERS, 11);
+    let mean = Outputs::mean_of(THREE_LAYERS.num_layers);
+    let vectors = |dtype, batch: &PackedBatch| -> Vec<Vec<f32>> {
+        let model = Esm2::on_gpu(&checkpoint, dtype, &gpu()).expect("it loads");
+        let outputs = model.forward(batch, &mean).expect("it runs");
+        outputs.means[0].vectors().map(<[f32]>::to_vec).collect()
+    };
+    let masked = (3, 200);
+    let exact = vectors(Dtype::F32, &pack(&[masked])).remove(0);
+    let exact: Vec<f64> = exact.into_iter().map(f64::from).collect();
+    for dtype in [Dtype::F16, Dtype::Bf16, Dtype::Int8] {
+        if dtype == Dtype::Int8 && Gpu::check_int8(0).is_err() {
+            continue;
+        }
+        let alone = vectors(dtype, &pack(&plain));
+        let mut beside = vectors(dtype, &pack(&[plain[0], plain[1], masked, plain[2]]));
+        let ours = beside.remove(2);
+        assert!(beside == alone, "{dtype}");
+        assert_eq!(ours, vectors(dtype, &pack(&[masked]))[0], "{dtype}");
+        let cosine = cosine(&ours, &exact);
+        assert!(cosine > 0.999, "{dtype}: {cosine}");
     }
 }
 

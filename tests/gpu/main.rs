@@ -94,6 +94,11 @@ fn main() -> ExitCode {
         ),
         trial(
             1,
+            "a_masked_token_is_its_sequences_own",
+            formats::a_masked_token_is_its_sequences_own,
+        ),
+        trial(
+            1,
             "all_outputs_stay_close_to_f32",
             formats::all_outputs_stay_close_to_f32,
         ),

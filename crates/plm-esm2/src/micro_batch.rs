@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use plm_core::PackedBatch;
 use plm_kernels::{CuSeqlens, Gpu};
 
-use crate::alphabet::PAD;
+use crate::alphabet::{MASK, PAD};
 
 /// Tokens in a piece. The activations of a few hundred tokens stay in the L2 and L3 caches from
 /// one operation to the next, and matrix products of this height run at full speed.
@@ -25,6 +25,8 @@ pub(crate) struct MicroBatch {
     pub(crate) padded: CuSeqlens,
     /// The sequences of the batch.
     pub(crate) sequences: CuSeqlens,
+    /// Whether a token is masked.
+    pub(crate) has_masks: bool,
 }
 
 impl MicroBatch {
@@ -54,6 +56,7 @@ impl MicroBatch {
             token_ids: gpu.upload(batch.token_ids(), &sequences, dtype)?,
             padded: sequences.clone(),
             sequences,
+            has_masks: batch.token_ids().contains(&MASK),
         })
     }
 
@@ -66,6 +69,7 @@ impl MicroBatch {
             padded.push(MIN_ROWS as u32);
         }
         Ok(Self {
+            has_masks: token_ids.contains(&MASK),
             token_ids: Tensor::new(token_ids, &Device::Cpu)?,
             padded: CuSeqlens::new(padded)?,
             sequences: CuSeqlens::new(offsets)?,

@@ -10,8 +10,7 @@ use candle_core::{Device, Result as TensorResult, Tensor};
 use candle_nn::VarBuilder;
 use plm_core::{Dtype, PackedBatch};
 use plm_kernels::{
-    Gpu, LayerNorm, Rotary, Stream, StreamLinear, TokenDropout, VarlenAttention, embed_tokens,
-    segment_mean,
+    Gpu, LayerNorm, Rotary, StreamLinear, TokenDropout, VarlenAttention, embed_tokens, segment_mean,
 };
 use rayon::prelude::*;
 
@@ -21,7 +20,7 @@ use crate::layer::Layer;
 use crate::lm_head::LmHead;
 use crate::micro_batch::MicroBatch;
 use crate::outputs::{PieceOutputs, Started, Values, to_values};
-use crate::stream_layer::StreamLayer;
+use crate::stream_layer::{FirstLayer, StreamLayer};
 use crate::{Checkpoint, Config, Error, ModelOutputs, NoInt8, Outputs};
 
 /// An ESM-2 in memory.
@@ -44,10 +43,10 @@ pub struct Esm2 {
 enum Layers {
     /// With the first of all norms.
     Plain(LayerNorm, Vec<Layer>),
-    /// With the last of all norms.
-    Stream(Vec<StreamLayer>, LayerNorm),
+    /// The first, all others, and the last of all norms.
+    Stream(FirstLayer, Vec<StreamLayer>, LayerNorm),
     /// The first in 16 bits, and all others.
-    Int8(StreamLayer, Int8Layers),
+    Int8(FirstLayer, Int8Layers),
 }
 
 impl Esm2 {
@@ -104,15 +103,18 @@ impl Esm2 {
         };
         let (embeddings, layers) = match &gpu {
             Some(gpu) if dtype == Dtype::Int8 => {
-                let (before, int8_layers) = Int8Layers::new(checkpoint, gpu)?;
+                let (before, int8_layers) =
+                    Int8Layers::new(checkpoint, token_dropout(&config), gpu)?;
                 (before.embeddings, Layers::Int8(before.first, int8_layers))
             }
-            Some(_) if in_streams => {
-                let layers = side_by_side(config.num_layers, |index| {
+            Some(gpu) if in_streams => {
+                let mut layers = side_by_side(config.num_layers, |index| {
                     StreamLayer::new(checkpoint, index, &layer(index))
                 })?;
+                let first = layers.remove(0);
+                let first = FirstLayer::new(first, &embeddings, token_dropout(&config), gpu)?;
                 let last_norm = norm(norm_before(config.num_layers))?;
-                (embeddings, Layers::Stream(layers, last_norm))
+                (embeddings, Layers::Stream(first, layers, last_norm))
             }
             _ => {
                 let make = |index: usize| {
@@ -236,9 +238,6 @@ impl Esm2 {
         rotary: &Rotary,
         outputs: &Outputs,
     ) -> TensorResult<PieceOutputs> {
-        let token_dropout = self.config.token_dropout.then_some(TokenDropout {
-            mask_token_id: MASK,
-        });
         let attention = VarlenAttention {
             cu_seqlens: &piece.padded,
             rotary,
@@ -260,10 +259,10 @@ impl Esm2 {
             &self.embeddings,
             &piece.token_ids,
             &piece.padded,
-            token_dropout,
+            token_dropout(&self.config),
         )?;
         take_mean(0, &x)?;
-        let normalised = self.forward_layers(x, &attention, outputs, take_mean)?;
+        let normalised = self.forward_layers((x, piece), &attention, outputs, take_mean)?;
 
         // One copy for both: on a GPU each makes the host wait.
         let tokens = if outputs.bos || outputs.tokens {
@@ -291,10 +290,11 @@ impl Esm2 {
         })
     }
 
-    /// From the embeddings `x` to what follows the last layer norm, where that is asked for. `take_mean` gets what follows each layer.
+    /// From the embeddings `x` of `piece` to what follows the last layer norm, where that is asked for. `take_mean` gets what follows
+    /// each layer.
     fn forward_layers(
         &self,
-        mut x: Tensor,
+        (mut x, piece): (Tensor, &MicroBatch),
         attention: &VarlenAttention<'_>,
         outputs: &Outputs,
         mut take_mean: impl FnMut(usize, &Tensor) -> TensorResult<()>,
@@ -310,15 +310,15 @@ impl Esm2 {
                 }
                 Ok(normalised)
             }
-            Layers::Stream(layers, last_norm) => {
-                let mut x = Stream::new(x)?;
-                for (layer, number) in layers.iter().take(depth).zip(1..) {
+            Layers::Stream(..) if depth == 0 => Ok(x),
+            Layers::Stream(first, others, last_norm) => {
+                let mut x = first.forward(x, piece, attention)?;
+                for (layer, number) in others.iter().take(depth - 1).zip(1..) {
+                    take_mean(number, x.rows())?;
                     x = layer.forward(&x, attention)?;
-                    if number < num_layers {
-                        take_mean(number, x.rows())?;
-                    }
                 }
                 if depth < num_layers {
+                    take_mean(depth, x.rows())?;
                     return Ok(x.rows().clone());
                 }
                 let normalised = last_norm.forward(x.rows())?;
@@ -326,7 +326,7 @@ impl Esm2 {
                 Ok(normalised)
             }
             Layers::Int8(first, layers) => {
-                let x = first.forward(&Stream::new(x)?, attention)?;
+                let x = first.forward(x, piece, attention)?;
                 let x = layers.forward(x.rows(), attention)?;
                 if !outputs.mean_layers.is_empty() {
                     take_mean(num_layers, &layers.rotated_norm(&x)?)?;
@@ -394,6 +394,12 @@ fn side_by_side<T: Send, E: Send>(
     let mut all: Vec<_> = by_thread.into_iter().flatten().collect();
     all.sort_unstable_by_key(|(index, _)| *index);
     Ok(all.into_iter().map(|(_, made)| made).collect())
+}
+
+fn token_dropout(config: &Config) -> Option<TokenDropout> {
+    config.token_dropout.then_some(TokenDropout {
+        mask_token_id: MASK,
+    })
 }
 
 /// Refuses 8-bit integers where there are none.

@@ -2,8 +2,12 @@
 
 use candle_core::{DType, Result as TensorResult, Tensor};
 use candle_nn::VarBuilder;
-use plm_kernels::{Gpu, Stream, StreamLinear, VarlenAttention};
+use plm_kernels::{
+    CuSeqlens, Gpu, Stream, StreamLinear, TokenDropout, TokenProjection, VarlenAttention,
+    embed_tokens,
+};
 
+use crate::micro_batch::MicroBatch;
 use crate::weights::Weights;
 use crate::{Checkpoint, Error};
 
@@ -87,8 +91,59 @@ impl StreamLayer {
         attention: &VarlenAttention<'_>,
     ) -> TensorResult<Stream> {
         let attended = self.qkv.forward_attention(x, self.eps, attention)?;
-        let x = self.attention_output.forward_onto(x, &attended)?;
+        self.behind_attention(x.rows(), &attended)
+    }
+
+    /// The same from the rows of the residual stream before the layer, and what attention made of them.
+    fn behind_attention(&self, x: &Tensor, attended: &Tensor) -> TensorResult<Stream> {
+        let x = self.attention_output.forward_onto(x, attended)?;
         let inner = self.fc1.forward_gelu(&x, self.eps)?;
-        self.fc2.forward_onto(&x, &inner)
+        self.fc2.forward_onto(x.rows(), &inner)
+    }
+}
+
+/// The first layer of a model. Its input is embeddings, so that its projection to queries, keys and values is looked up by token
+/// wherever a token's embedding is always the same.
+#[derive(Debug)]
+pub(crate) struct FirstLayer {
+    layer: StreamLayer,
+    of_tokens: TokenProjection,
+    /// Whether a masked token changes the embeddings of its sequence.
+    has_token_dropout: bool,
+}
+
+impl FirstLayer {
+    /// `layer` behind `embeddings` `[vocabulary, hidden_size]` on `gpu`.
+    pub(crate) fn new(
+        layer: StreamLayer,
+        embeddings: &Tensor,
+        token_dropout: Option<TokenDropout>,
+        gpu: &Gpu,
+    ) -> TensorResult<Self> {
+        let vocabulary = embeddings.dims2()?.0 as u32;
+        let ids: Vec<u32> = (0..vocabulary).collect();
+        // Each token is a sequence, so that none is beside a masked one.
+        let alone = CuSeqlens::new((0..=vocabulary).collect())?;
+        let ids = gpu.upload(&ids, &alone, embeddings.dtype())?;
+        let embedded = embed_tokens(embeddings, &ids, &alone, token_dropout)?;
+        Ok(Self {
+            of_tokens: TokenProjection::new(&layer.qkv, &Stream::new(embedded)?, layer.eps)?,
+            layer,
+            has_token_dropout: token_dropout.is_some(),
+        })
+    }
+
+    /// From the embeddings `x` `[total_tokens, hidden_size]` of a batch to the residual stream behind the layer.
+    pub(crate) fn forward(
+        &self,
+        x: Tensor,
+        batch: &MicroBatch,
+        attention: &VarlenAttention<'_>,
+    ) -> TensorResult<Stream> {
+        if self.has_token_dropout && batch.has_masks {
+            return self.layer.forward(&Stream::new(x)?, attention);
+        }
+        let attended = (self.of_tokens).forward_attention(&batch.token_ids, attention)?;
+        self.layer.behind_attention(&x, &attended)
     }
 }

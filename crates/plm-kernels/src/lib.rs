@@ -17,7 +17,7 @@
 //! All sums are f32 in an order that is fixed per row or per
 //! sequence: what an op computes for one sequence does not depend, to the last bit, on the
 //! sequences packed beside it or on the number of threads. [`Gpu`] opens a GPU, and [`GpuLinear`] are the matrix products
-//! there; on a Hopper, [`StreamLinear`] are such as do the layer norms too, and [`Int8Linear`] those of 8-bit integers. Without the
+//! there; on a Hopper, [`StreamLinear`] are such as do the layer norms too, [`TokenProjection`] is one done in advance, and [`Int8Linear`] those of 8-bit integers. Without the
 //! feature all are there too, and opening a GPU is an error.
 //!
 //! The ops fail as candle's own do, with [`candle_core::Error`]: on a tensor of another shape,
@@ -51,7 +51,9 @@ mod segment_mean;
 pub use attention::VarlenAttention;
 pub use bias_gelu::bias_gelu_inplace;
 pub use cu_seqlens::CuSeqlens;
-pub use cuda::{Download, Gpu, GpuLinear, Int8Linear, Stream, StreamLinear, is_out_of_memory};
+pub use cuda::{
+    Download, Gpu, GpuLinear, Int8Linear, Stream, StreamLinear, TokenProjection, is_out_of_memory,
+};
 pub use embed_tokens::{TokenDropout, embed_tokens};
 pub use gpu::{GpuError, GpuMemory, Int8Rows};
 pub use layer_norm::{LayerNorm, ResidualLayerNorm};

@@ -25,6 +25,10 @@ pub struct Stream(Nothing);
 #[derive(Clone, Debug)]
 pub struct StreamLinear(Nothing);
 
+/// A projection of each token of a vocabulary on a GPU.
+#[derive(Clone, Debug)]
+pub struct TokenProjection(Nothing);
+
 /// Products with a matrix of 8-bit integers on a GPU.
 #[derive(Clone, Debug)]
 pub struct Int8Linear(Nothing);
@@ -205,11 +209,33 @@ impl StreamLinear {
         match self.0 {}
     }
 
-    /// `stream` `[rows, outputs]` + `x` `[rows, inputs]` times the weight transposed + bias.
+    /// `rows` `[rows, outputs]` + `x` `[rows, inputs]` times the weight transposed + bias.
     ///
     /// # Errors
     /// If the GPU fails; in a build without the feature `cuda` there is none.
-    pub fn forward_onto(&self, _stream: &Stream, _x: &Tensor) -> Result<Stream> {
+    pub fn forward_onto(&self, _rows: &Tensor, _x: &Tensor) -> Result<Stream> {
+        match self.0 {}
+    }
+}
+
+impl TokenProjection {
+    /// Of the `embeddings` of a vocabulary, over their deviation, by the weight and bias of `qkv`.
+    ///
+    /// # Errors
+    /// If the GPU fails; in a build without the feature `cuda` there is none.
+    pub fn new(qkv: &StreamLinear, _embeddings: &Stream, _eps: f32) -> Result<Self> {
+        match qkv.0 {}
+    }
+
+    /// Attention of the projection of the tokens.
+    ///
+    /// # Errors
+    /// If the GPU fails; in a build without the feature `cuda` there is none.
+    pub fn forward_attention(
+        &self,
+        _token_ids: &Tensor,
+        _attention: &VarlenAttention<'_>,
+    ) -> Result<Tensor> {
         match self.0 {}
     }
 }

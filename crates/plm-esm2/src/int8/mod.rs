@@ -12,10 +12,10 @@ mod rotation;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result as TensorResult, Shape, Tensor};
-use plm_kernels::{Gpu, GpuLinear, Int8Linear, Int8Rows, LayerNorm, VarlenAttention};
+use plm_kernels::{Gpu, GpuLinear, Int8Linear, Int8Rows, LayerNorm, TokenDropout, VarlenAttention};
 use rayon::prelude::*;
 
-use crate::stream_layer::StreamLayer;
+use crate::stream_layer::{FirstLayer, StreamLayer};
 use crate::weights::in_16_bits;
 use crate::{Checkpoint, Config, Error};
 use fold::{Folded, Int8Weights, rotate_rows};
@@ -38,7 +38,7 @@ pub(crate) struct Int8Layers {
 pub(crate) struct Before {
     /// `[33, hidden_size]`.
     pub(crate) embeddings: Tensor,
-    pub(crate) first: StreamLayer,
+    pub(crate) first: FirstLayer,
 }
 
 /// Makes means of rotated rows, each over its deviation, means of what follows the last layer norm.
@@ -72,10 +72,14 @@ impl Int8Layers {
     }
 
     /// All layers of a [supported](Self::supports) model but the first, on `gpu`, and what is before them.
-    pub(crate) fn new(checkpoint: &Checkpoint, gpu: &Gpu) -> Result<(Before, Self), Error> {
+    pub(crate) fn new(
+        checkpoint: &Checkpoint,
+        token_dropout: Option<TokenDropout>,
+        gpu: &Gpu,
+    ) -> Result<(Before, Self), Error> {
         let config = checkpoint.config();
         let rotation = Rotation::new(config.hidden_size).expect("the model is supported");
-        let before = Before::new(checkpoint, &rotation, gpu)?;
+        let before = Before::new(checkpoint, &rotation, token_dropout, gpu)?;
         let normalised = Int8Rows::Normalised {
             eps: config.layer_norm_eps,
         };
@@ -151,15 +155,22 @@ impl Int8Layers {
 }
 
 impl Before {
-    fn new(checkpoint: &Checkpoint, rotation: &Rotation, gpu: &Gpu) -> Result<Self, Error> {
+    fn new(
+        checkpoint: &Checkpoint,
+        rotation: &Rotation,
+        token_dropout: Option<TokenDropout>,
+        gpu: &Gpu,
+    ) -> Result<Self, Error> {
         let (config, device) = (checkpoint.config(), gpu.device());
         let hidden = config.hidden_size;
         let mut embeddings = checkpoint.values("embeddings.word_embeddings.weight")?;
         rotate_rows(&mut embeddings, hidden, rotation);
         let products = Folded::new(checkpoint, 0, rotation)?.products();
+        let embeddings = in_bf16(&embeddings, (embeddings.len() / hidden, hidden), device)?;
+        let first = StreamLayer::of(products, config.layer_norm_eps, DType::BF16, gpu)?;
         Ok(Self {
-            embeddings: in_bf16(&embeddings, (embeddings.len() / hidden, hidden), device)?,
-            first: StreamLayer::of(products, config.layer_norm_eps, DType::BF16, gpu)?,
+            first: FirstLayer::new(first, &embeddings, token_dropout, gpu)?,
+            embeddings,
         })
     }
 }

@@ -12,6 +12,7 @@ mod operand;
 mod pinned;
 mod seqlens;
 mod stream;
+mod token_projection;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -36,6 +37,7 @@ pub(crate) use operand::{
 pub use pinned::Download;
 pub(crate) use seqlens::DeviceSeqlens;
 pub use stream::{Stream, StreamLinear};
+pub use token_projection::TokenProjection;
 
 /// The kernels of one `.cu` file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,6 +47,7 @@ pub(crate) enum Module {
     HopperAttention,
     HopperLinear,
     HopperMoments,
+    HopperProjectTokens,
     HopperQuantise,
     LayerNorm,
     SegmentMean,
@@ -82,6 +85,7 @@ impl Module {
             Self::HopperAttention => compiled!(for_hopper "attention"),
             Self::HopperLinear => compiled!(for_hopper "linear"),
             Self::HopperMoments => compiled!(for_hopper "moments"),
+            Self::HopperProjectTokens => compiled!(for_hopper "project_tokens"),
             Self::HopperQuantise => compiled!(for_hopper "quantise"),
             Self::LayerNorm => compiled!("layer_norm"),
             Self::SegmentMean => compiled!("segment_mean"),

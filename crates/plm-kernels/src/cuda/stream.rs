@@ -126,19 +126,25 @@ impl StreamLinear {
             return attention.forward_rotated(&self.normalised(x, eps, &then)?);
         }
         let no_bias = Tensor::zeros(outputs, rows.dtype(), rows.device())?;
-        attention.forward(&self.normalised(x, eps, &Nothing::default())?, &no_bias)
+        attention.forward(&self.project(x, eps)?, &no_bias)
+    }
+
+    /// The projection of `x` `[rows, inputs]`, over its deviation, by this weight and bias: `[rows, outputs]`. `eps` is added to the
+    /// variance.
+    pub(super) fn project(&self, x: &Stream, eps: f32) -> Result<Tensor> {
+        self.normalised(x, eps, &Nothing::default())
     }
 
     /// `stream` `[rows, outputs]` + `x` `[rows, inputs]` times the weight transposed + bias: added in f32 and rounded once.
     ///
     /// # Errors
     /// If shapes, formats or devices do not fit.
-    pub fn forward_onto(&self, stream: &Stream, x: &Tensor) -> Result<Stream> {
+    pub fn forward_onto(&self, stream: &Tensor, x: &Tensor) -> Result<Stream> {
         let op = "stream";
         let (rows, outputs) = (x.dims2()?.0, self.weight.dims()[0]);
         let residual = match x.dtype() {
-            DType::F16 => address::<f16>(op, "stream", &stream.rows, &[rows, outputs], x),
-            _ => address::<bf16>(op, "stream", &stream.rows, &[rows, outputs], x),
+            DType::F16 => address::<f16>(op, "stream", stream, &[rows, outputs], x),
+            _ => address::<bf16>(op, "stream", stream, &[rows, outputs], x),
         }?;
         let device = x.device().as_cuda_device()?;
         let parts = outputs.div_ceil(OUTPUTS_OF_TILE);

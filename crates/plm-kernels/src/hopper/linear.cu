@@ -264,7 +264,7 @@ template <typename X, typename Y, typename Factors, typename Then> struct Consum
     Pairs(&pairs)[2] = pieces[piece];
     if constexpr (Then::IS_APPLIED) {
       if (place.head < shape.outputs) {
-        apply(pairs, now, place);
+        apply_to<Y>(pairs, then, now, of_tile().then, place, shape);
       }
     } else {
       then.take(taken, pairs, place, shape);
@@ -275,27 +275,6 @@ template <typename X, typename Y, typename Factors, typename Then> struct Consum
       for (int half = 0; half < 2; ++half) {
         const uint32_t(&four)[VECTOR / 2] = pairs[half].values;
         store_block(to + half * BETWEEN, {four[0], four[1], four[2], four[3]});
-      }
-    }
-  }
-
-  __device__ void apply(Pairs (&pairs)[2], const typename Then::Loaded &now, const Place &place) {
-    Values values;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-#pragma unroll
-      for (int i = 0; i < VECTOR; i += 2) {
-        const float2 pair = unpack<Y>(pairs[half].values[i / 2]);
-        values[half][i] = pair.x;
-        values[half][i + 1] = pair.y;
-      }
-    }
-    then.apply(values, now, of_tile().then, place, shape);
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-#pragma unroll
-      for (int i = 0; i < VECTOR; i += 2) {
-        pairs[half].values[i / 2] = pack<Y>(values[half][i], values[half][i + 1]);
       }
     }
   }

@@ -209,4 +209,28 @@ template <typename T> struct ResidualMoments : AsItIs {
 
 template <typename T> struct Nothing : AsItIs {};
 
+// `then`, to a rounded piece.
+template <typename T, typename Then>
+__device__ inline void apply_to(Pairs (&pairs)[2], const Then &then, const typename Then::Loaded &loaded,
+                                const typename Then::OfTile &of_tile, const Place &place, const Shape &shape) {
+  Values values;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+#pragma unroll
+    for (int i = 0; i < VECTOR; i += 2) {
+      const float2 pair = unpack<T>(pairs[half].values[i / 2]);
+      values[half][i] = pair.x;
+      values[half][i + 1] = pair.y;
+    }
+  }
+  then.apply(values, loaded, of_tile, place, shape);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+#pragma unroll
+    for (int i = 0; i < VECTOR; i += 2) {
+      pairs[half].values[i / 2] = pack<T>(values[half][i], values[half][i + 1]);
+    }
+  }
+}
+
 } // namespace

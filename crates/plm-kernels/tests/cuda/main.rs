@@ -62,6 +62,10 @@ fn main() -> ExitCode {
             stream::products_with_layer_norms_are_those_of_the_cpu,
         ),
         hopper_trial(
+            "a_token_projection_is_that_of_its_embeddings",
+            stream::a_token_projection_is_that_of_its_embeddings,
+        ),
+        hopper_trial(
             "streams_that_are_not_finite_stay_so",
             stream::streams_that_are_not_finite_stay_so,
         ),

@@ -2,7 +2,8 @@
 
 use candle_core::{DType, Device, Tensor};
 use plm_kernels::{
-    CuSeqlens, LayerNorm, Rotary, Stream, StreamLinear, VarlenAttention, bias_gelu_inplace,
+    CuSeqlens, LayerNorm, Rotary, Stream, StreamLinear, TokenProjection, VarlenAttention,
+    bias_gelu_inplace,
 };
 
 use crate::common::{cu_seqlens, random, values};
@@ -96,7 +97,7 @@ pub(crate) fn products_with_layer_norms_are_those_of_the_cpu() {
 
             // Moments of rows that were only read, and of rows that a product was added to.
             let before = Stream::new(stream.1.clone()).unwrap();
-            let after = onto.own.forward_onto(&before, &inner.1).unwrap();
+            let after = onto.own.forward_onto(before.rows(), &inner.1).unwrap();
             let cpu = (stream.0.clone() + onto.product(&inner.0)).unwrap();
             let cpu = cpu.broadcast_add(&onto.bias).unwrap();
             let what = format!("product onto a stream of {hidden}");
@@ -105,10 +106,7 @@ pub(crate) fn products_with_layer_norms_are_those_of_the_cpu() {
 
             // Onto rows that are no larger than what is added, none of which may then be missing.
             let small = operand(&[total, hidden], 9, dtype, &gpu);
-            let own = onto
-                .own
-                .forward_onto(&Stream::new(small.1).unwrap(), &inner.1)
-                .unwrap();
+            let own = onto.own.forward_onto(&small.1, &inner.1).unwrap();
             let cpu = (small.0 + onto.product(&inner.0)).unwrap();
             let cpu = cpu.broadcast_add(&onto.bias).unwrap();
             assert_alike(&what, own.rows(), &cpu, dtype);
@@ -145,7 +143,7 @@ pub(crate) fn products_with_layer_norms_are_those_of_the_cpu() {
             let inner_after = fc1.own.forward_gelu(&after, EPS).unwrap();
             for range in lengths.ranges() {
                 let part = |x: &Tensor| x.narrow(0, range.start, range.len()).unwrap();
-                let alone = Stream::new(part(&stream.1)).unwrap();
+                let alone = part(&stream.1);
                 let alone = onto.own.forward_onto(&alone, &part(&inner.1)).unwrap();
                 let own = [
                     alone.rows().clone(),
@@ -158,6 +156,60 @@ pub(crate) fn products_with_layer_norms_are_those_of_the_cpu() {
                         "{} tokens of {hidden} in {dtype:?}",
                         range.len()
                     );
+                }
+            }
+        }
+    }
+}
+
+/// Looked up, the projection of tokens has the bits that it has multiplied.
+pub(crate) fn a_token_projection_is_that_of_its_embeddings() {
+    let gpu = gpu();
+    let vocabulary = 33;
+    let lengths = cu_seqlens(&TOKENS);
+    let total = lengths.total_tokens();
+    let ids: Vec<u32> = random(total, 3)
+        .iter()
+        .map(|x| (x.abs() * 1e4) as u32 % vocabulary)
+        .collect();
+    let ids = Tensor::from_vec(ids, total, &gpu).unwrap();
+    for dtype in [DType::F16, DType::BF16] {
+        // Of the last, heads are of 128.
+        for (hidden, num_heads) in [(64, 1), (1088, 17), (1280, 20), (2560, 40), (5120, 40)] {
+            let embeddings = operand(&[vocabulary as usize, hidden], 1, dtype, &gpu).1;
+            let qkv = Both::new((3 * hidden, hidden), 7, true, &embeddings).own;
+            let rotary = Rotary::new(hidden / num_heads, 2048, &gpu).unwrap();
+            let attention = VarlenAttention {
+                cu_seqlens: &lengths,
+                rotary: &rotary,
+                num_heads,
+            };
+            let rows = Stream::new(embeddings.index_select(&ids, 0).unwrap()).unwrap();
+            let multiplied = qkv.forward_attention(&rows, EPS, &attention).unwrap();
+            let projection =
+                TokenProjection::new(&qkv, &Stream::new(embeddings).unwrap(), EPS).unwrap();
+            let looked_up = projection.forward_attention(&ids, &attention).unwrap();
+            assert!(
+                host(&looked_up) == host(&multiplied),
+                "{hidden} in {dtype:?}"
+            );
+            assert!(host(&looked_up).iter().any(|x| *x != 0.0));
+
+            let fewer = ids.narrow(0, 0, total - 1).unwrap();
+            assert!(projection.forward_attention(&fewer, &attention).is_err());
+            if hidden / num_heads == 64 {
+                // In one sequence, none of whose tokens can then be anything.
+                let mut unknown = ids.to_vec1::<u32>().unwrap();
+                unknown[lengths.ranges().nth(1).unwrap().start] = vocabulary;
+                let unknown = Tensor::from_vec(unknown, total, &gpu).unwrap();
+                let attended = host(&projection.forward_attention(&unknown, &attention).unwrap());
+                for (sequence, range) in lengths.ranges().enumerate() {
+                    let of_sequence = range.start * hidden..range.end * hidden;
+                    if sequence == 1 {
+                        assert!(attended[of_sequence].iter().all(|x| x.is_nan()));
+                    } else {
+                        assert!(attended[of_sequence.clone()] == host(&multiplied)[of_sequence]);
+                    }
                 }
             }
         }
@@ -178,7 +230,7 @@ pub(crate) fn streams_that_are_not_finite_stay_so() {
             let fc1 = Both::new((64, hidden), 5, true, &stream);
             let inner = operand(&[rows, hidden], 2, dtype, &gpu).1;
             let before = Stream::new(stream).unwrap();
-            let after = onto.own.forward_onto(&before, &inner).unwrap();
+            let after = onto.own.forward_onto(before.rows(), &inner).unwrap();
             for x in [&before, &after] {
                 let y = host(&fc1.own.forward_gelu(x, EPS).unwrap());
                 for (row, numbers) in y.chunks(64).enumerate() {
@@ -220,19 +272,19 @@ pub(crate) fn streams_that_do_not_fit_are_refused() {
     let fc1 = linear(256, hidden, DType::BF16).unwrap();
     let inner = |rows, width, dtype| tensor(&[rows, width], dtype);
     assert!(
-        onto.forward_onto(&x, &inner(rows, 2 * hidden, DType::BF16))
+        onto.forward_onto(x.rows(), &inner(rows, 2 * hidden, DType::BF16))
             .is_ok()
     );
     assert!(
-        onto.forward_onto(&x, &inner(rows, 2 * hidden, DType::F16))
+        onto.forward_onto(x.rows(), &inner(rows, 2 * hidden, DType::F16))
             .is_err()
     );
     assert!(
-        onto.forward_onto(&x, &inner(rows, hidden, DType::BF16))
+        onto.forward_onto(x.rows(), &inner(rows, hidden, DType::BF16))
             .is_err()
     );
     assert!(
-        onto.forward_onto(&x, &inner(rows - 1, 2 * hidden, DType::BF16))
+        onto.forward_onto(x.rows(), &inner(rows - 1, 2 * hidden, DType::BF16))
             .is_err()
     );
     assert!(fc1.forward_gelu(&x, EPS).is_ok());

@@ -1,0 +1,97 @@
+//! The projection of a layer whose input is nothing but tokens, done in advance.
+
+use candle_core::cuda_backend::WrapErr;
+use candle_core::cuda_backend::cudarc::driver::PushKernelArg;
+use candle_core::{DType, Layout, Result, Tensor};
+use half::{bf16, f16};
+
+use super::hopper::{self, Rotary};
+use super::{Format, Module, cuda, kernel, launch_config, tensor, view};
+use crate::cpu::check_shape;
+use crate::{Stream, StreamLinear, VarlenAttention};
+
+/// What a projection to queries, keys and values makes of each token of a vocabulary. The first layer of a model then looks up what
+/// all others have to multiply.
+#[derive(Clone, Debug)]
+pub struct TokenProjection {
+    /// `[vocabulary, 3 * hidden]`, in 16 bits.
+    table: Tensor,
+}
+
+impl TokenProjection {
+    /// Of the `embeddings` `[vocabulary, hidden]`, over their deviation, by the weight and bias of `qkv`. `eps` is added to the
+    /// variance.
+    ///
+    /// # Errors
+    /// If shapes, formats or devices do not fit.
+    pub fn new(qkv: &StreamLinear, embeddings: &Stream, eps: f32) -> Result<Self> {
+        let table = qkv.project(embeddings, eps)?;
+        Ok(Self { table })
+    }
+
+    /// `attention` of the projection of `token_ids` `[total_tokens]`: `[total_tokens, hidden]`, with the bits that
+    /// [`StreamLinear::forward_attention`] gives for their embeddings. All tokens must be of the vocabulary; with heads of 64 another
+    /// becomes NaN.
+    ///
+    /// # Errors
+    /// Those of [`VarlenAttention::forward`].
+    pub fn forward_attention(
+        &self,
+        token_ids: &Tensor,
+        attention: &VarlenAttention<'_>,
+    ) -> Result<Tensor> {
+        let (_, outputs) = self.table.dims2()?;
+        if outputs == 3 * attention.num_heads * hopper::HEAD_DIM {
+            return attention.forward_rotated(&match self.table.dtype() {
+                DType::F16 => self.rotated::<f16>(token_ids, attention),
+                _ => self.rotated::<bf16>(token_ids, attention),
+            }?);
+        }
+        let no_bias = Tensor::zeros(outputs, self.table.dtype(), self.table.device())?;
+        attention.forward(&self.table.index_select(token_ids, 0)?, &no_bias)
+    }
+
+    /// `[total_tokens, 3 * hidden]`, with query scale and positions.
+    fn rotated<T: Format>(
+        &self,
+        token_ids: &Tensor,
+        attention: &VarlenAttention<'_>,
+    ) -> Result<Tensor> {
+        /// Of a block, each with a token.
+        const WARPS: usize = 8;
+
+        let op = "project_tokens";
+        let (vocabulary, outputs) = self.table.dims2()?;
+        let total_tokens = attention.cu_seqlens.total_tokens();
+        check_shape(op, "token_ids", token_ids.layout(), &[total_tokens])?;
+        let device = self.table.device().as_cuda_device()?;
+        let x = Layout::contiguous((total_tokens, outputs / 3));
+        let rotary = Rotary::new(attention, (&x, T::DTYPE), device)?;
+        let (ids, ids_layout) = token_ids.storage_and_layout();
+        let (table, table_layout) = self.table.storage_and_layout();
+        let ids = view::<u32>(op, "token_ids", cuda(op, &ids)?, ids_layout)?;
+        let table = view::<T>(op, "table", cuda(op, &table)?, table_layout)?;
+        // SAFETY: the kernel writes every element.
+        let mut y = unsafe { device.alloc::<T>(total_tokens * outputs) }?;
+        if total_tokens > 0 {
+            let name = format!("{op}_{}", T::NAME);
+            let function = kernel(device, Module::HopperProjectTokens, &name)?;
+            let stream = device.cuda_stream();
+            let (vocabulary, rows) = (vocabulary as u32, total_tokens as i32);
+            let kernel_outputs = outputs as i32;
+            let mut launch = stream.launch_builder(&function);
+            launch
+                .arg(&table)
+                .arg(&vocabulary)
+                .arg(&ids)
+                .arg(&rotary)
+                .arg(&mut y)
+                .arg(&rows)
+                .arg(&kernel_outputs);
+            let config = launch_config(total_tokens.div_ceil(WARPS), 1, 32 * WARPS);
+            // SAFETY: the arguments are what the kernel takes, and of the shapes that it reads and writes.
+            unsafe { launch.launch(config) }.w()?;
+        }
+        Ok(tensor(y, device, (total_tokens, outputs)))
+    }
+}
