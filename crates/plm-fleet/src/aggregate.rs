@@ -1,6 +1,8 @@
 //! Parts become a finished run: one file, one ledger, one report.
 
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Instant;
 
 use plm_coordinator::{FailedRow, Part, PlanConfig};
@@ -172,17 +174,32 @@ impl Finish<'_> {
             provenance: &fingerprint.provenance(self.index)?,
             output: &embeddings,
         };
-        plm_shards::aggregate_draft(&request, self.draft)?;
-        let in_f32 = plm_shards::rows_in_f32(self.shard_directories, &format)?;
-        let ledger = Ledger::new(self.index, &plan, &failed_rows).with_rows_in_f32(&in_f32);
-        let ledger_digest = ledger.write(&self.layout.ledger())?;
+        let ledger_path = self.layout.ledger();
+        // The ledger is of what the segments say, and is there only once these are found to be what the run is to come to.
+        let (merged, drafted) = thread::scope(|scope| {
+            let draft_ledger = || -> Result<_, Error> {
+                let in_f32 = plm_shards::rows_in_f32(self.shard_directories, &format)?;
+                let ledger = Ledger::new(self.index, &plan, &failed_rows).with_rows_in_f32(&in_f32);
+                Ok((ledger.draft(&ledger_path)?, ledger.counts()))
+            };
+            let drafting = thread::Builder::new()
+                .name("ledger".to_owned())
+                .spawn_scoped(scope, draft_ledger)
+                .map_err(|source| Error::Thread { source })?;
+            let merged = plm_shards::aggregate_draft(&request, self.draft);
+            let drafted = drafting.join().unwrap_or_else(|panic| resume_unwind(panic));
+            Ok::<_, Error>((merged, drafted))
+        })?;
+        merged?;
+        let ((ledger, ledger_digest), records) = drafted?;
+        ledger.commit().map_err(Error::io(&ledger_path))?;
         seconds.aggregate = merging.elapsed().as_secs_f64();
         seconds.total = started.elapsed().as_secs_f64();
         let report = RunReport {
             version: crate::VERSION.to_owned(),
             embeddings_path: Some(embeddings),
             model: fingerprint.model.clone(),
-            records: ledger.counts(),
+            records,
             failed_ranks: parts
                 .iter()
                 .flat_map(|part| part.ranks.failures().cloned())

@@ -91,9 +91,9 @@ impl<'a> Ledger<'a> {
         counts
     }
 
-    /// Writes it, and gives its digest.
-    pub(crate) fn write(&self, path: &Path) -> Result<String, Error> {
-        let write = || -> io::Result<String> {
+    /// Writes it under a temporary name, to be committed as `path`. With its digest.
+    pub(crate) fn draft(&self, path: &Path) -> Result<(DurableFile, String), Error> {
+        let write = || -> io::Result<_> {
             let mut file = DurableFile::create(path)?;
             let mut out = BufWriter::new(Digesting {
                 file: file.file(),
@@ -117,8 +117,7 @@ impl<'a> Ledger<'a> {
             }
             let out = out.into_inner().map_err(io::IntoInnerError::into_error)?;
             let digest = name(&out.hasher);
-            file.commit()?;
-            Ok(digest)
+            Ok((file, digest))
         };
         write().map_err(Error::io(path))
     }

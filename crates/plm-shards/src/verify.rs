@@ -116,6 +116,22 @@ pub(crate) fn read_all(
     file: &EmbeddingsFile,
     expected: Option<&Expectation<'_>>,
 ) -> Result<Digests, Error> {
+    // HDF5 reads ids one by one, on one core at a time; the vectors are read past it.
+    let (columns, embeddings) = rayon::join(|| read_columns(file, expected), || read_vectors(file));
+    let [sequence_ids, lengths, status] = columns?;
+    Ok(Digests {
+        embeddings: embeddings?,
+        sequence_ids,
+        lengths,
+        status,
+    })
+}
+
+/// The digests of ids, lengths and status.
+fn read_columns(
+    file: &EmbeddingsFile,
+    expected: Option<&Expectation<'_>>,
+) -> Result<[String; 3], Error> {
     let [mut sequence_ids, mut lengths, mut status] =
         std::array::from_fn(|_| DatasetHasher::default());
     let expected_rows = expected.map(ExpectedRows::new);
@@ -145,12 +161,7 @@ pub(crate) fn read_all(
         }
     }
     unique.check(file)?;
-    Ok(Digests {
-        embeddings: read_vectors(file)?,
-        sequence_ids: sequence_ids.finish(),
-        lengths: lengths.finish(),
-        status: status.finish(),
-    })
+    Ok([sequence_ids, lengths, status].map(|hasher| hasher.finish()))
 }
 
 fn read_vectors(file: &EmbeddingsFile) -> Result<String, Error> {
