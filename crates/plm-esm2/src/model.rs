@@ -103,8 +103,7 @@ impl Esm2 {
         };
         let (embeddings, layers) = match &gpu {
             Some(gpu) if dtype == Dtype::Int8 => {
-                let (before, int8_layers) =
-                    Int8Layers::new(checkpoint, token_dropout(&config), gpu)?;
+                let (before, int8_layers) = Int8Layers::new(checkpoint, gpu)?;
                 (before.embeddings, Layers::Int8(before.first, int8_layers))
             }
             Some(gpu) if in_streams => {
@@ -112,7 +111,7 @@ impl Esm2 {
                     StreamLayer::new(checkpoint, index, &layer(index))
                 })?;
                 let first = layers.remove(0);
-                let first = FirstLayer::new(first, &embeddings, token_dropout(&config), gpu)?;
+                let first = FirstLayer::new(first, &embeddings, &config, gpu)?;
                 let last_norm = norm(norm_before(config.num_layers))?;
                 (embeddings, Layers::Stream(first, layers, last_norm))
             }
@@ -396,7 +395,8 @@ fn side_by_side<T: Send, E: Send>(
     Ok(all.into_iter().map(|(_, made)| made).collect())
 }
 
-fn token_dropout(config: &Config) -> Option<TokenDropout> {
+/// How a model reads masked tokens.
+pub(crate) fn token_dropout(config: &Config) -> Option<TokenDropout> {
     config.token_dropout.then_some(TokenDropout {
         mask_token_id: MASK,
     })

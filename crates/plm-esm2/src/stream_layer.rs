@@ -3,13 +3,13 @@
 use candle_core::{DType, Result as TensorResult, Tensor};
 use candle_nn::VarBuilder;
 use plm_kernels::{
-    CuSeqlens, Gpu, Stream, StreamLinear, TokenDropout, TokenProjection, VarlenAttention,
-    embed_tokens,
+    CuSeqlens, Gpu, Stream, StreamLinear, TokenProjection, VarlenAttention, embed_tokens,
 };
 
 use crate::micro_batch::MicroBatch;
+use crate::model::token_dropout;
 use crate::weights::Weights;
-use crate::{Checkpoint, Error};
+use crate::{Checkpoint, Config, Error};
 
 /// One pre-layer-norm transformer layer in 16 bits on a Hopper: five operations, of which attention alone is no product. What
 /// the norm of a row needs to know comes with the product that the row is of; gains and shifts are in the weights behind the norm.
@@ -107,29 +107,36 @@ impl StreamLayer {
 #[derive(Debug)]
 pub(crate) struct FirstLayer {
     layer: StreamLayer,
-    of_tokens: TokenProjection,
+    /// None for heads that there is no kernel for.
+    of_tokens: Option<TokenProjection>,
     /// Whether a masked token changes the embeddings of its sequence.
     has_token_dropout: bool,
 }
 
 impl FirstLayer {
-    /// `layer` behind `embeddings` `[vocabulary, hidden_size]` on `gpu`.
+    /// `layer` of a model of this shape, behind `embeddings` `[vocabulary, hidden_size]` on `gpu`.
     pub(crate) fn new(
         layer: StreamLayer,
         embeddings: &Tensor,
-        token_dropout: Option<TokenDropout>,
+        config: &Config,
         gpu: &Gpu,
     ) -> TensorResult<Self> {
-        let vocabulary = embeddings.dims2()?.0 as u32;
-        let ids: Vec<u32> = (0..vocabulary).collect();
-        // Each token is a sequence, so that none is beside a masked one.
-        let alone = CuSeqlens::new((0..=vocabulary).collect())?;
-        let ids = gpu.upload(&ids, &alone, embeddings.dtype())?;
-        let embedded = embed_tokens(embeddings, &ids, &alone, token_dropout)?;
+        let of_tokens = if config.head_dim() == TokenProjection::HEAD_DIM {
+            let vocabulary = embeddings.dims2()?.0 as u32;
+            let ids: Vec<u32> = (0..vocabulary).collect();
+            // Each token is a sequence, so that none is beside a masked one.
+            let alone = CuSeqlens::new((0..=vocabulary).collect())?;
+            let ids = gpu.upload(&ids, &alone, embeddings.dtype())?;
+            let embedded = embed_tokens(embeddings, &ids, &alone, token_dropout(config))?;
+            let embedded = Stream::new(embedded)?;
+            Some(TokenProjection::new(&layer.qkv, &embedded, layer.eps)?)
+        } else {
+            None
+        };
         Ok(Self {
-            of_tokens: TokenProjection::new(&layer.qkv, &Stream::new(embedded)?, layer.eps)?,
             layer,
-            has_token_dropout: token_dropout.is_some(),
+            of_tokens,
+            has_token_dropout: config.token_dropout,
         })
     }
 
@@ -140,10 +147,12 @@ impl FirstLayer {
         batch: &MicroBatch,
         attention: &VarlenAttention<'_>,
     ) -> TensorResult<Stream> {
-        if self.has_token_dropout && batch.has_masks {
-            return self.layer.forward(&Stream::new(x)?, attention);
+        match &self.of_tokens {
+            Some(of_tokens) if !(self.has_token_dropout && batch.has_masks) => {
+                let attended = of_tokens.forward_attention(&batch.token_ids, attention)?;
+                self.layer.behind_attention(&x, &attended)
+            }
+            _ => self.layer.forward(&Stream::new(x)?, attention),
         }
-        let attended = (self.of_tokens).forward_attention(&batch.token_ids, attention)?;
-        self.layer.behind_attention(&x, &attended)
     }
 }

@@ -219,6 +219,9 @@ impl StreamLinear {
 }
 
 impl TokenProjection {
+    /// The only length of heads that there is a kernel for.
+    pub const HEAD_DIM: usize = 64;
+
     /// Of the `embeddings` of a vocabulary, over their deviation, by the weight and bias of `qkv`.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ mod rotation;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result as TensorResult, Shape, Tensor};
-use plm_kernels::{Gpu, GpuLinear, Int8Linear, Int8Rows, LayerNorm, TokenDropout, VarlenAttention};
+use plm_kernels::{Gpu, GpuLinear, Int8Linear, Int8Rows, LayerNorm, VarlenAttention};
 use rayon::prelude::*;
 
 use crate::stream_layer::{FirstLayer, StreamLayer};
@@ -72,14 +72,10 @@ impl Int8Layers {
     }
 
     /// All layers of a [supported](Self::supports) model but the first, on `gpu`, and what is before them.
-    pub(crate) fn new(
-        checkpoint: &Checkpoint,
-        token_dropout: Option<TokenDropout>,
-        gpu: &Gpu,
-    ) -> Result<(Before, Self), Error> {
+    pub(crate) fn new(checkpoint: &Checkpoint, gpu: &Gpu) -> Result<(Before, Self), Error> {
         let config = checkpoint.config();
         let rotation = Rotation::new(config.hidden_size).expect("the model is supported");
-        let before = Before::new(checkpoint, &rotation, token_dropout, gpu)?;
+        let before = Before::new(checkpoint, &rotation, gpu)?;
         let normalised = Int8Rows::Normalised {
             eps: config.layer_norm_eps,
         };
@@ -155,12 +151,7 @@ impl Int8Layers {
 }
 
 impl Before {
-    fn new(
-        checkpoint: &Checkpoint,
-        rotation: &Rotation,
-        token_dropout: Option<TokenDropout>,
-        gpu: &Gpu,
-    ) -> Result<Self, Error> {
+    fn new(checkpoint: &Checkpoint, rotation: &Rotation, gpu: &Gpu) -> Result<Self, Error> {
         let (config, device) = (checkpoint.config(), gpu.device());
         let hidden = config.hidden_size;
         let mut embeddings = checkpoint.values("embeddings.word_embeddings.weight")?;
@@ -169,7 +160,7 @@ impl Before {
         let embeddings = in_bf16(&embeddings, (embeddings.len() / hidden, hidden), device)?;
         let first = StreamLayer::of(products, config.layer_norm_eps, DType::BF16, gpu)?;
         Ok(Self {
-            first: FirstLayer::new(first, &embeddings, token_dropout, gpu)?,
+            first: FirstLayer::new(first, &embeddings, config, gpu)?,
             embeddings,
         })
     }

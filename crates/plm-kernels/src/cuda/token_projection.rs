@@ -19,6 +19,9 @@ pub struct TokenProjection {
 }
 
 impl TokenProjection {
+    /// The only length of heads that there is a kernel for.
+    pub const HEAD_DIM: usize = hopper::HEAD_DIM;
+
     /// Of the `embeddings` `[vocabulary, hidden]`, over their deviation, by the weight and bias of `qkv`. `eps` is added to the
     /// variance.
     ///
@@ -30,25 +33,19 @@ impl TokenProjection {
     }
 
     /// `attention` of the projection of `token_ids` `[total_tokens]`: `[total_tokens, hidden]`, with the bits that
-    /// [`StreamLinear::forward_attention`] gives for their embeddings. All tokens must be of the vocabulary; with heads of 64 another
-    /// becomes NaN.
+    /// [`StreamLinear::forward_attention`] gives for their embeddings. A token that is not in the vocabulary becomes NaN.
     ///
     /// # Errors
-    /// Those of [`VarlenAttention::forward`].
+    /// Those of [`VarlenAttention::forward`], or if heads are not of [`HEAD_DIM`](Self::HEAD_DIM).
     pub fn forward_attention(
         &self,
         token_ids: &Tensor,
         attention: &VarlenAttention<'_>,
     ) -> Result<Tensor> {
-        let (_, outputs) = self.table.dims2()?;
-        if outputs == 3 * attention.num_heads * hopper::HEAD_DIM {
-            return attention.forward_rotated(&match self.table.dtype() {
-                DType::F16 => self.rotated::<f16>(token_ids, attention),
-                _ => self.rotated::<bf16>(token_ids, attention),
-            }?);
-        }
-        let no_bias = Tensor::zeros(outputs, self.table.dtype(), self.table.device())?;
-        attention.forward(&self.table.index_select(token_ids, 0)?, &no_bias)
+        attention.forward_rotated(&match self.table.dtype() {
+            DType::F16 => self.rotated::<f16>(token_ids, attention),
+            _ => self.rotated::<bf16>(token_ids, attention),
+        }?)
     }
 
     /// `[total_tokens, 3 * hidden]`, with query scale and positions.
