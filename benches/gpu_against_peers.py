@@ -12,7 +12,7 @@ BOS and EOS and without padding. plm-fleet's rate is the median of its runs, a p
 
 Peers, in 16-bit formats unless said otherwise:
 
-    packed                FlashAttention over packed sequences, torch.compile, cuBLASLt's epilogues: PyTorch at its best
+    packed                FlashAttention over packed sequences, torch.compile, cuBLASLt's epilogues
     packed-fp8            the same idea with row-wise fp8 products
     esm-efficient         packed, on PyTorch's own FlashAttention
     transformers-compile  Hugging Face's, with torch.compile

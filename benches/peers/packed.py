@@ -89,7 +89,7 @@ class PackedBatch:
 
 class PackedPeer(Peer):
     def lay_out(self, sequences, batch_tokens):
-        """Best-fit decreasing, as plm-fleet fills its batches: each goes on taking the longest that still fits."""
+        """First-fit decreasing, as plm-fleet fills its batches: each goes on taking the longest that still fits."""
         by_length, batches = sorted(range(len(sequences)), key=lambda row: len(sequences[row])), []
         lengths = [len(sequences[row]) for row in by_length]
         while by_length:

@@ -287,8 +287,11 @@ pub(crate) fn a_masked_token_is_its_sequences_own() {
         let alone = vectors(dtype, &pack(&plain));
         let mut beside = vectors(dtype, &pack(&[plain[0], plain[1], masked, plain[2]]));
         let ours = beside.remove(2);
-        assert!(beside == alone, "{dtype}");
-        assert_eq!(ours, vectors(dtype, &pack(&[masked]))[0], "{dtype}");
+        for (beside, alone) in beside.iter().zip(&alone) {
+            assert!(bits(beside) == bits(alone), "{dtype}");
+        }
+        let masked_alone = vectors(dtype, &pack(&[masked])).remove(0);
+        assert!(bits(&ours) == bits(&masked_alone), "{dtype}");
         let cosine = cosine(&ours, &exact);
         assert!(cosine > 0.999, "{dtype}: {cosine}");
     }

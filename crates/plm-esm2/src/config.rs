@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::path::Path;
 
+use plm_kernels::TokenDropout;
 use serde::Deserialize;
 
 use crate::alphabet::{EOS, MASK, PAD, VOCABULARY};
@@ -47,6 +48,13 @@ impl Config {
     /// The length of one attention head's share of a hidden state.
     pub fn head_dim(&self) -> usize {
         self.hidden_size / self.num_heads
+    }
+
+    /// How the model reads masked tokens.
+    pub(crate) fn dropout(&self) -> Option<TokenDropout> {
+        self.token_dropout.then_some(TokenDropout {
+            mask_token_id: MASK,
+        })
     }
 
     /// Reads `json`; errors name `path`.

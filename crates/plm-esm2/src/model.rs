@@ -10,11 +10,11 @@ use candle_core::{Device, Result as TensorResult, Tensor};
 use candle_nn::VarBuilder;
 use plm_core::{Dtype, PackedBatch};
 use plm_kernels::{
-    Gpu, LayerNorm, Rotary, StreamLinear, TokenDropout, VarlenAttention, embed_tokens, segment_mean,
+    Gpu, LayerNorm, Rotary, StreamLinear, VarlenAttention, embed_tokens, segment_mean,
 };
 use rayon::prelude::*;
 
-use crate::alphabet::{MASK, VOCABULARY};
+use crate::alphabet::VOCABULARY;
 use crate::int8::Int8Layers;
 use crate::layer::Layer;
 use crate::lm_head::LmHead;
@@ -258,7 +258,7 @@ impl Esm2 {
             &self.embeddings,
             &piece.token_ids,
             &piece.padded,
-            token_dropout(&self.config),
+            self.config.dropout(),
         )?;
         take_mean(0, &x)?;
         let normalised = self.forward_layers((x, piece), &attention, outputs, take_mean)?;
@@ -393,13 +393,6 @@ fn side_by_side<T: Send, E: Send>(
     let mut all: Vec<_> = by_thread.into_iter().flatten().collect();
     all.sort_unstable_by_key(|(index, _)| *index);
     Ok(all.into_iter().map(|(_, made)| made).collect())
-}
-
-/// How a model reads masked tokens.
-pub(crate) fn token_dropout(config: &Config) -> Option<TokenDropout> {
-    config.token_dropout.then_some(TokenDropout {
-        mask_token_id: MASK,
-    })
 }
 
 /// Refuses 8-bit integers where there are none.

@@ -7,7 +7,6 @@ use plm_kernels::{
 };
 
 use crate::micro_batch::MicroBatch;
-use crate::model::token_dropout;
 use crate::weights::Weights;
 use crate::{Checkpoint, Config, Error};
 
@@ -127,7 +126,7 @@ impl FirstLayer {
             // Each token is a sequence, so that none is beside a masked one.
             let alone = CuSeqlens::new((0..=vocabulary).collect())?;
             let ids = gpu.upload(&ids, &alone, embeddings.dtype())?;
-            let embedded = embed_tokens(embeddings, &ids, &alone, token_dropout(config))?;
+            let embedded = embed_tokens(embeddings, &ids, &alone, config.dropout())?;
             let embedded = Stream::new(embedded)?;
             Some(TokenProjection::new(&layer.qkv, &embedded, layer.eps)?)
         } else {

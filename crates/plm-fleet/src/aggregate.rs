@@ -148,7 +148,7 @@ pub(crate) struct Finish<'a> {
 }
 
 impl Finish<'_> {
-    /// Merges, then writes the ledger and, as the last thing, the report.
+    /// Merges, with the ledger written meanwhile to get its name after, and writes the report as the last thing.
     pub(crate) fn finish(
         self,
         parts: Vec<PartReport>,
@@ -175,21 +175,25 @@ impl Finish<'_> {
             output: &embeddings,
         };
         let ledger_path = self.layout.ledger();
+        // What a merge that was killed has left may be all the room there is.
+        sweep(&embeddings);
         // The ledger is of what the segments say, and is there only once these are found to be what the run is to come to.
+        let draft_ledger = || -> Result<_, Error> {
+            let in_f32 = plm_shards::rows_in_f32(self.shard_directories, &format)?;
+            let ledger = Ledger::new(self.index, &plan, &failed_rows).with_rows_in_f32(&in_f32);
+            Ok((ledger.draft(&ledger_path)?, ledger.counts()))
+        };
         let (merged, drafted) = thread::scope(|scope| {
-            let draft_ledger = || -> Result<_, Error> {
-                let in_f32 = plm_shards::rows_in_f32(self.shard_directories, &format)?;
-                let ledger = Ledger::new(self.index, &plan, &failed_rows).with_rows_in_f32(&in_f32);
-                Ok((ledger.draft(&ledger_path)?, ledger.counts()))
-            };
             let drafting = thread::Builder::new()
                 .name("ledger".to_owned())
-                .spawn_scoped(scope, draft_ledger)
-                .map_err(|source| Error::Thread { source })?;
+                .spawn_scoped(scope, draft_ledger);
             let merged = plm_shards::aggregate_draft(&request, self.draft);
-            let drafted = drafting.join().unwrap_or_else(|panic| resume_unwind(panic));
-            Ok::<_, Error>((merged, drafted))
-        })?;
+            let drafted = drafting.map_or_else(
+                |_| draft_ledger(),
+                |thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            );
+            (merged, drafted)
+        });
         merged?;
         let ((ledger, ledger_digest), records) = drafted?;
         ledger.commit().map_err(Error::io(&ledger_path))?;

@@ -168,7 +168,10 @@ fn a_part_with_damaged_segments_is_made_good_before_it_is_merged() {
     fs::remove_file(segments.last().unwrap()).unwrap();
     aggregate_parts(desk.path("out"), &[]).unwrap_err();
     desk.run("a.fasta", "out", &part(0)).unwrap();
+    let before = files(&desk.path("out"));
     let missing = aggregate_parts(desk.path("out"), &[]).unwrap_err();
+    // No ledger of what was not merged either, under any name.
+    assert!(files(&desk.path("out")) == before);
     assert!(
         matches!(
             missing,

@@ -209,11 +209,11 @@ impl StreamLinear {
         match self.0 {}
     }
 
-    /// `rows` `[rows, outputs]` + `x` `[rows, inputs]` times the weight transposed + bias.
+    /// `stream` `[rows, outputs]` + `x` `[rows, inputs]` times the weight transposed + bias.
     ///
     /// # Errors
     /// If the GPU fails; in a build without the feature `cuda` there is none.
-    pub fn forward_onto(&self, _rows: &Tensor, _x: &Tensor) -> Result<Stream> {
+    pub fn forward_onto(&self, _stream: &Tensor, _x: &Tensor) -> Result<Stream> {
         match self.0 {}
     }
 }
@@ -222,7 +222,7 @@ impl TokenProjection {
     /// The only length of heads that there is a kernel for.
     pub const HEAD_DIM: usize = 64;
 
-    /// Of the `embeddings` of a vocabulary, over their deviation, by the weight and bias of `qkv`.
+    /// Of the `embeddings` `[vocabulary, hidden]`, over their deviation, by the weight `[3 * hidden, hidden]` and bias of `qkv`.
     ///
     /// # Errors
     /// If the GPU fails; in a build without the feature `cuda` there is none.
@@ -230,7 +230,7 @@ impl TokenProjection {
         match qkv.0 {}
     }
 
-    /// Attention of the projection of the tokens.
+    /// Attention of the projection of `token_ids` `[total_tokens]`: `[total_tokens, hidden]`.
     ///
     /// # Errors
     /// If the GPU fails; in a build without the feature `cuda` there is none.

@@ -116,6 +116,16 @@ pub(crate) fn read_all(
     file: &EmbeddingsFile,
     expected: Option<&Expectation<'_>>,
 ) -> Result<Digests, Error> {
+    let expected_rows = expected.map(ExpectedRows::new);
+    if let Some(rows) = expected_rows.as_ref().map(ExpectedRows::count)
+        && rows != file.rows()
+    {
+        return Err(file.bad(
+            "",
+            format!("it has {} rows, but the run has {rows}", file.rows()),
+        ));
+    }
+    let expected = expected.zip(expected_rows.as_ref());
     // HDF5 reads ids one by one, on one core at a time; the vectors are read past it.
     let (columns, embeddings) = rayon::join(|| read_columns(file, expected), || read_vectors(file));
     let [sequence_ids, lengths, status] = columns?;
@@ -130,20 +140,11 @@ pub(crate) fn read_all(
 /// The digests of ids, lengths and status.
 fn read_columns(
     file: &EmbeddingsFile,
-    expected: Option<&Expectation<'_>>,
+    expected: Option<(&Expectation<'_>, &ExpectedRows)>,
 ) -> Result<[String; 3], Error> {
     let [mut sequence_ids, mut lengths, mut status] =
         std::array::from_fn(|_| DatasetHasher::default());
-    let expected_rows = expected.map(ExpectedRows::new);
-    if let Some(rows) = expected_rows.as_ref().map(ExpectedRows::count)
-        && rows != file.rows()
-    {
-        return Err(file.bad(
-            "",
-            format!("it has {} rows, but the run has {rows}", file.rows()),
-        ));
-    }
-    let mut rows_to_come = expected_rows.iter().flat_map(ExpectedRows::iter);
+    let mut expected_rows = expected.map(|(expected, rows)| (expected, rows.iter()));
     let mut unique = UniqueIds::with_capacity(file.rows());
     for rows in pieces(file.rows(), COLUMN_ROWS) {
         let ids = file.read_ids(rows.clone())?;
@@ -155,7 +156,9 @@ fn read_columns(
         for (id, &residue_count) in ids.iter().zip(&residues) {
             sequence_ids.text(id);
             unique.push(id);
-            if let Some((expected, row)) = expected.zip(rows_to_come.next()) {
+            if let Some((expected, rows)) = &mut expected_rows
+                && let Some(row) = rows.next()
+            {
                 expected.check(file.path(), row, (id, residue_count))?;
             }
         }

@@ -2,7 +2,7 @@
 
 use plm_core::{BatchIndex, Rank, RecordInfo, RowId, SequenceSource, Stride, TokenMap, WorldSize};
 
-use super::best_fit::{Fitted, Item, best_fit_decreasing};
+use super::first_fit::{Fitted, Item, first_fit_decreasing};
 use super::windows::Windows;
 use super::{LongSequences, Part, PlanConfig, PlannedOutcome, SkipReason};
 use crate::{Balance, Error};
@@ -79,7 +79,7 @@ impl BatchPlan {
             });
         }
         Ok(Self {
-            fitted: best_fit_decreasing(items, u64::from(config.max_batch_tokens())),
+            fitted: first_fit_decreasing(items, u64::from(config.max_batch_tokens())),
             config: config.clone(),
             special_tokens,
             source_len: source.len(),

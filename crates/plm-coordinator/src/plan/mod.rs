@@ -5,8 +5,8 @@
 //! can share one plan without talking to each other.
 
 mod batches;
-mod best_fit;
 mod config;
+mod first_fit;
 mod outcome;
 mod part;
 mod windows;

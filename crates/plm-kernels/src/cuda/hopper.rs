@@ -9,10 +9,10 @@ use candle_core::cuda_backend::cudarc::driver::{
     CudaSlice, CudaView, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg,
     sys::{self, CUdeviceptr},
 };
-use candle_core::{CudaDevice, DType, Layout, Result};
+use candle_core::{CudaDevice, Layout, Result, Tensor};
 use half::{bf16, f16};
 
-use super::{Format, Module, cuda, kernel, view};
+use super::{Format, Module, address, kernel};
 use crate::VarlenAttention;
 use crate::cpu::check_shape;
 
@@ -224,12 +224,9 @@ pub(super) struct Rotary {
 }
 
 impl Rotary {
-    /// For the projection to what `attention` is given, of rows `x` `[total_tokens, hidden]`. Good for as long as that is.
-    pub(super) fn new(
-        attention: &VarlenAttention<'_>,
-        (x, dtype): (&Layout, DType),
-        device: &CudaDevice,
-    ) -> Result<Self> {
+    /// For the projection to what `attention` is given, of rows `x` `[total_tokens, hidden]` in the format and on the device of `like`.
+    /// Good for as long as `attention` is.
+    pub(super) fn new(attention: &VarlenAttention<'_>, x: &Layout, like: &Tensor) -> Result<Self> {
         let op = "attention";
         attention.check_positions()?;
         let (positions, total_tokens) = (
@@ -238,14 +235,14 @@ impl Rotary {
         );
         // The kernel reads a position per row.
         check_shape(op, "x", x, &[total_tokens, attention.num_heads * HEAD_DIM])?;
-        let (table, layout) = attention.rotary.table().storage_and_layout();
-        check_shape(op, "rotary", layout, &[2, positions, HEAD_DIM / 2])?;
-        let rotary = view::<f32>(op, "rotary", cuda(op, &table)?, layout)?;
-        let there = attention.cu_seqlens.on_device(device, dtype)?;
-        let stream = device.cuda_stream();
+        let table = attention.rotary.table();
+        let dims = [2, positions, HEAD_DIM / 2];
+        let rotary = address::<f32>(op, "rotary", table, &dims, like)?;
+        let device = like.device().as_cuda_device()?;
+        let there = attention.cu_seqlens.on_device(device, like.dtype())?;
         Ok(Self {
-            rotary: rotary.device_ptr(&stream).0,
-            positions: there.positions.device_ptr(&stream).0,
+            rotary,
+            positions: there.positions.device_ptr(&device.cuda_stream()).0,
             table_positions: positions as i32,
         })
     }

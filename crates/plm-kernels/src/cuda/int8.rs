@@ -96,9 +96,8 @@ impl Int8Linear {
     pub fn forward_attention(&self, x: &Tensor, attention: &VarlenAttention<'_>) -> Result<Tensor> {
         self.check_signed()?;
         let (outputs, hidden) = self.integers.dims2()?;
-        let device = x.device().as_cuda_device()?;
         if outputs == 3 * hidden && hidden == attention.num_heads * hopper::HEAD_DIM {
-            let then = Rotary::new(attention, (x.layout(), x.dtype()), device)?;
+            let then = Rotary::new(attention, x.layout(), x)?;
             return attention.forward_rotated(&self.multiply(x, &then)?);
         }
         let no_bias = Tensor::zeros(outputs, DType::BF16, x.device())?;

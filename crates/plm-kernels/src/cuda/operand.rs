@@ -69,7 +69,7 @@ pub(crate) fn view<'a, T: CudaDType>(
 
 /// Where the numbers of `operand` are, which must be contiguous, of `dims`, and on the device of `other`. They are there for as
 /// long as it is.
-pub(crate) fn address<T: Format>(
+pub(crate) fn address<T: CudaDType>(
     op: &str,
     what: &str,
     operand: &Tensor,

@@ -120,9 +120,8 @@ impl StreamLinear {
     ) -> Result<Tensor> {
         let (outputs, hidden) = self.weight.dims2()?;
         let rows = &x.rows;
-        let device = rows.device().as_cuda_device()?;
         if outputs == 3 * hidden && hidden == attention.num_heads * hopper::HEAD_DIM {
-            let then = Rotary::new(attention, (rows.layout(), rows.dtype()), device)?;
+            let then = Rotary::new(attention, rows.layout(), rows)?;
             return attention.forward_rotated(&self.normalised(x, eps, &then)?);
         }
         let no_bias = Tensor::zeros(outputs, rows.dtype(), rows.device())?;

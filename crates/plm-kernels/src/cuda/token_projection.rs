@@ -2,13 +2,14 @@
 
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::PushKernelArg;
-use candle_core::{DType, Layout, Result, Tensor};
+use candle_core::{DType, Layout, Result, Tensor, bail};
 use half::{bf16, f16};
 
 use super::hopper::{self, Rotary};
-use super::{Format, Module, cuda, kernel, launch_config, tensor, view};
-use crate::cpu::check_shape;
+use super::{Format, Module, address, kernel, launch_config, tensor};
 use crate::{Stream, StreamLinear, VarlenAttention};
+
+const OP: &str = "project_tokens";
 
 /// What a projection to queries, keys and values makes of each token of a vocabulary. The first layer of a model then looks up what
 /// all others have to multiply.
@@ -22,13 +23,16 @@ impl TokenProjection {
     /// The only length of heads that there is a kernel for.
     pub const HEAD_DIM: usize = hopper::HEAD_DIM;
 
-    /// Of the `embeddings` `[vocabulary, hidden]`, over their deviation, by the weight and bias of `qkv`. `eps` is added to the
-    /// variance.
+    /// Of the `embeddings` `[vocabulary, hidden]`, over their deviation, by the weight `[3 * hidden, hidden]` and bias of `qkv`. `eps` is
+    /// added to the variance.
     ///
     /// # Errors
-    /// If shapes, formats or devices do not fit.
+    /// If shapes, formats or devices do not fit, or there is no token.
     pub fn new(qkv: &StreamLinear, embeddings: &Stream, eps: f32) -> Result<Self> {
         let table = qkv.project(embeddings, eps)?;
+        if table.elem_count() == 0 {
+            bail!("{OP}: the vocabulary is empty");
+        }
         Ok(Self { table })
     }
 
@@ -57,21 +61,17 @@ impl TokenProjection {
         /// Of a block, each with a token.
         const WARPS: usize = 8;
 
-        let op = "project_tokens";
         let (vocabulary, outputs) = self.table.dims2()?;
         let total_tokens = attention.cu_seqlens.total_tokens();
-        check_shape(op, "token_ids", token_ids.layout(), &[total_tokens])?;
-        let device = self.table.device().as_cuda_device()?;
         let x = Layout::contiguous((total_tokens, outputs / 3));
-        let rotary = Rotary::new(attention, (&x, T::DTYPE), device)?;
-        let (ids, ids_layout) = token_ids.storage_and_layout();
-        let (table, table_layout) = self.table.storage_and_layout();
-        let ids = view::<u32>(op, "token_ids", cuda(op, &ids)?, ids_layout)?;
-        let table = view::<T>(op, "table", cuda(op, &table)?, table_layout)?;
+        let rotary = Rotary::new(attention, &x, &self.table)?;
+        let ids = address::<u32>(OP, "token_ids", token_ids, &[total_tokens], &self.table)?;
+        let table = address::<T>(OP, "table", &self.table, self.table.dims(), &self.table)?;
+        let device = self.table.device().as_cuda_device()?;
         // SAFETY: the kernel writes every element.
         let mut y = unsafe { device.alloc::<T>(total_tokens * outputs) }?;
         if total_tokens > 0 {
-            let name = format!("{op}_{}", T::NAME);
+            let name = format!("{OP}_{}", T::NAME);
             let function = kernel(device, Module::HopperProjectTokens, &name)?;
             let stream = device.cuda_stream();
             let (vocabulary, rows) = (vocabulary as u32, total_tokens as i32);

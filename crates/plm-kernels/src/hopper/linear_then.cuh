@@ -133,8 +133,9 @@ template <typename T> struct Rotary : Applied {
     for (int i = 0; i < VECTOR; ++i) {
       const float x = values[0][i] * scale, y = values[1][i] * scale;
       const float cosine = loaded.cosines[i / 4].values[i % 4], sine = loaded.sines[i / 4].values[i % 4];
-      values[0][i] = x * cosine - y * sine;
-      values[1][i] = y * cosine + x * sine;
+      // Which product is rounded is said here, so that all kernels give the same bits.
+      values[0][i] = fmaf(x, cosine, -(y * sine));
+      values[1][i] = fmaf(y, cosine, x * sine);
     }
   }
 };

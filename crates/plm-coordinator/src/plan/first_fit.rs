@@ -1,6 +1,7 @@
-//! Best-fit decreasing: full batches out of sequences of many lengths.
+//! First-fit decreasing: full batches out of sequences of many lengths.
 //!
-//! A batch is opened with the longest sequence left and goes on taking the longest that still fits.
+//! A batch is opened with the longest sequence left and goes on taking the longest that still fits, which puts each sequence, from the
+//! longest on, into the first batch with room for it.
 //! Taking sequences in order until one does not fit (next-fit) would leave half a long sequence's
 //! room empty in every batch; here the short ones fill it.
 
@@ -31,7 +32,7 @@ pub(super) struct Fitted {
 ///
 /// The order of batches, and of rows in them, is by tokens, descending, ties by row: it depends on
 /// the items alone. O(n log n).
-pub(super) fn best_fit_decreasing(mut items: Vec<Item>, max_batch_tokens: u64) -> Fitted {
+pub(super) fn first_fit_decreasing(mut items: Vec<Item>, max_batch_tokens: u64) -> Fitted {
     items.sort_unstable_by_key(|item| (Reverse(item.tokens), item.row));
     let mut left = Remaining::new(&items);
     let mut fitted = Fitted {
@@ -128,7 +129,7 @@ mod tests {
                 row: RowId(row),
             })
             .collect();
-        let fitted = best_fit_decreasing(items, max_batch_tokens);
+        let fitted = first_fit_decreasing(items, max_batch_tokens);
         let starts = [0].into_iter().chain(fitted.ends.iter().copied());
         starts
             .zip(&fitted.ends)
