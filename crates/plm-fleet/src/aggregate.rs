@@ -175,8 +175,10 @@ impl Finish<'_> {
             output: &embeddings,
         };
         let ledger_path = self.layout.ledger();
-        // What a merge that was killed has left may be all the room there is.
-        sweep(&embeddings);
+        if self.draft.is_none() {
+            // What a merge that was killed has left may be all the room there is, for the ledger too.
+            sweep(&embeddings);
+        }
         // The ledger is of what the segments say, and is there only once these are found to be what the run is to come to.
         let draft_ledger = || -> Result<_, Error> {
             let in_f32 = plm_shards::rows_in_f32(self.shard_directories, &format)?;

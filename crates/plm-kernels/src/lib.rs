@@ -17,8 +17,8 @@
 //! All sums are f32 in an order that is fixed per row or per
 //! sequence: what an op computes for one sequence does not depend, to the last bit, on the
 //! sequences packed beside it or on the number of threads. [`Gpu`] opens a GPU, and [`GpuLinear`] are the matrix products
-//! there; on a Hopper, [`StreamLinear`] are such as do the layer norms too, [`TokenProjection`] is one done in advance, and [`Int8Linear`] those of 8-bit integers. Without the
-//! feature all are there too, and opening a GPU is an error.
+//! there; on a Hopper, [`StreamLinear`] are such as do the layer norms too, [`TokenProjection`] is one of these done in
+//! advance, and [`Int8Linear`] are those of 8-bit integers. Without the feature all are there too, and opening a GPU is an error.
 //!
 //! The ops fail as candle's own do, with [`candle_core::Error`]: on a tensor of another shape,
 //! format or device than they ask for.
