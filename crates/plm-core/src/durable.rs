@@ -190,20 +190,20 @@ pub fn sync_directory(directory: &Path) -> io::Result<()> {
 /// If one can't be made, or the directory that it is made in can't be synced.
 pub fn create_directory(directory: &Path) -> io::Result<()> {
     let parent = directory.parent().unwrap_or(Path::new(""));
-    match fs::create_dir(directory) {
+    let mut made = fs::create_dir(directory);
+    if parent != Path::new("")
+        && matches!(&made, Err(error) if error.kind() == io::ErrorKind::NotFound)
+    {
+        // Whether the parent is there now says nothing: another process may have made it since.
+        create_directory(parent)?;
+        made = fs::create_dir(directory);
+    }
+    match made {
         Ok(()) => sync_directory(parent),
         Err(_) if directory.is_dir() => {
             // What it is in may be anyone's, and not to be read.
             let _ = sync_directory(parent);
             Ok(())
-        }
-        Err(error)
-            if error.kind() == io::ErrorKind::NotFound
-                && parent != Path::new("")
-                && !parent.is_dir() =>
-        {
-            create_directory(parent)?;
-            create_directory(directory)
         }
         Err(error) => Err(error),
     }
@@ -218,6 +218,25 @@ mod tests {
             std::env::temp_dir().join(format!("plm-core-{name}-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         directory
+    }
+
+    #[test]
+    fn directories_made_by_several_at_once_are_there_for_all() {
+        let root = directory("at-once");
+        for round in 0..300 {
+            let parent = root.join(format!("{round}/parts"));
+            let start = std::sync::Barrier::new(4);
+            std::thread::scope(|scope| {
+                for part in 0..4 {
+                    let (parent, start) = (&parent, &start);
+                    scope.spawn(move || {
+                        start.wait();
+                        create_directory(&parent.join(part.to_string())).unwrap();
+                    });
+                }
+            });
+        }
+        fs::remove_dir_all(root).unwrap();
     }
 
     #[test]
