@@ -168,3 +168,93 @@ fn unsafe_code_is_in_its_corners_only() {
         }
     }
 }
+
+/// The string literals of a source, comments and in-file tests left out.
+fn literals(source: &str) -> Vec<String> {
+    let source = source.split("#[cfg(test)]\nmod ").next().unwrap_or("");
+    let mut literals = Vec::new();
+    let mut rest = source;
+    while let Some(start) = rest.find(['"', '/', '\'', 'r']) {
+        let before = rest[..start].chars().next_back();
+        rest = &rest[start..];
+        let is_word = before.is_some_and(|letter| letter.is_alphanumeric() || letter == '_');
+        if rest.starts_with("//") {
+            rest = rest.find('\n').map_or("", |end| &rest[end..]);
+        } else if let Some(tail) = rest.strip_prefix("'\"'") {
+            rest = tail;
+        } else if let Some(tail) = rest.strip_prefix("'\\\"'") {
+            rest = tail;
+        } else if let Some(text) = rest.strip_prefix('"') {
+            let mut end = text.len();
+            let mut letters = text.char_indices();
+            while let Some((at, letter)) = letters.next() {
+                match letter {
+                    '\\' => drop(letters.next()),
+                    '"' => {
+                        end = at;
+                        break;
+                    }
+                    _ => {}
+                }
+            }
+            literals.push(text[..end].to_owned());
+            rest = text.get(end + 1..).unwrap_or("");
+        } else if !is_word && (rest.starts_with("r\"") || rest.starts_with("r#")) {
+            let hashes = rest[1..]
+                .chars()
+                .take_while(|&letter| letter == '#')
+                .count();
+            let close = format!("\"{}", "#".repeat(hashes));
+            match rest[1 + hashes..].strip_prefix('"') {
+                Some(text) => {
+                    let end = text.find(&close).expect("a raw string ends");
+                    literals.push(text[..end].to_owned());
+                    rest = &text[end + close.len()..];
+                }
+                // A raw identifier.
+                None => rest = &rest[1..],
+            }
+        } else {
+            rest = &rest[1..];
+        }
+    }
+    literals
+}
+
+#[test]
+fn string_literals_are_found_and_comments_are_not() {
+    let source = "// \"no\"\nlet a = \"one \\\" two\"; /// \"no\"\nlet b = ['\"', r'x']; for r#in in r#\"th\"ree\"# {}\n\
+                  #[cfg(test)]\nmod tests { \"no\" }";
+    assert_eq!(literals(source), ["one \\\" two", "th\"ree"]);
+}
+
+#[test]
+fn only_the_program_speaks_of_its_options_and_commands() {
+    let is_option = |text: &str| {
+        text.match_indices("--")
+            .any(|(at, _)| text[at + 2..].starts_with(|letter: char| letter.is_ascii_lowercase()))
+    };
+    let is_command = |text: &str| {
+        text.match_indices("plm-fleet ").any(|(at, name)| {
+            let word: String = text[at + name.len()..]
+                .chars()
+                .take_while(char::is_ascii_alphabetic)
+                .collect();
+            ["embed", "index", "aggregate", "verify", "info"].contains(&&*word)
+        })
+    };
+    for (name, package) in crates() {
+        if name == "plm-cli" {
+            continue;
+        }
+        for file in sources(&package) {
+            for text in literals(&fs::read_to_string(&file).unwrap()) {
+                assert!(
+                    !is_option(&text) && !is_command(&text),
+                    "{}: {text:?} is for plm-cli/src/advice.rs to say",
+                    file.display()
+                );
+            }
+        }
+    }
+}

@@ -3,6 +3,7 @@
 //! It must not know how anything is computed: it reads the command line, calls one function of
 //! plm-fleet, and says what came of it.
 
+mod advice;
 mod again;
 mod args;
 mod commands;
@@ -59,7 +60,7 @@ fn main() -> ExitCode {
         Ok(exit) => exit,
         Err(error) => {
             // A closed standard error is no reason to end with another code.
-            let _ = writeln!(std::io::stderr(), "error: {}", sentence(&error));
+            let _ = writeln!(std::io::stderr(), "error: {}", advice::with_advice(&error));
             if error.is_refusal() {
                 Exit::Refused
             } else {

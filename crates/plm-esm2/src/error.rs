@@ -195,7 +195,7 @@ pub enum Error {
     Gpu(#[from] GpuError),
     /// A model of a shape that there are no CUDA kernels for.
     #[error(
-        "{model} has a head_dim of {head_dim}, for which there are no CUDA kernels: use --devices cpu"
+        "{model} has a head_dim of {head_dim}, for which there are no CUDA kernels: compute on the CPU"
     )]
     NoGpuKernel {
         /// The model.
@@ -219,7 +219,7 @@ pub enum Error {
     },
     /// A GPU has no room for the weights.
     #[error(
-        "the weights of {model} in {dtype} take {needed_gib} GiB, and cuda:{gpu} has {free_gib} of its {total_gib} GiB free: choose another GPU or a smaller --dtype, or see who uses it"
+        "the weights of {model} in {dtype} take {needed_gib} GiB, and cuda:{gpu} has {free_gib} of its {total_gib} GiB free: choose another GPU or a smaller dtype, or see who uses it"
     )]
     NoRoom {
         /// The GPU.

@@ -8,11 +8,14 @@ use plm_esm2::GpuError;
 use crate::{Damage, Devices};
 
 /// Why a run did not do all that it should. Nothing stands half-written under a final name.
+///
+/// What it says names what and where, and settings by the names of this library's fields. What a
+/// program calls them is for the program to add.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// GPUs were asked for that can't be used.
-    #[error("--devices {devices} can't be used")]
+    #[error("the devices {devices} can't be used")]
     Devices {
         /// What was asked for.
         devices: Devices,
@@ -39,9 +42,8 @@ pub enum Error {
     Shards(#[from] plm_shards::Error),
     /// A protein is longer than the model's window, and the plan is to fail then.
     #[error(
-        "{file}, line {line}, byte {byte_offset}: {id:?} has {residue_count} residues, over the \
-         {max_residues} that --max-residues allows{}; choose another --on-long, or a larger \
-         --max-residues",
+        "{file}, line {line}, byte {byte_offset}: {id:?} has {residue_count} residues, over \
+         max_residues {max_residues}{}",
         and_more(*others)
     )]
     SequenceTooLong {
@@ -62,19 +64,16 @@ pub enum Error {
     },
     /// The policies left nothing of the input.
     #[error(
-        "none of the {records} records is to be embedded: all are left out by the policies \
-         chosen; see --on-invalid, --on-empty, --on-duplicate and --on-long"
+        "none of the {records} records is to be embedded: all are left out by the policies chosen"
     )]
     NothingToEmbed {
         /// How many records the input has.
         records: u64,
     },
-    /// The output directory holds the results of another input, model or setting.
-    #[error(
-        "{} belongs to another run: {differences}; choose another --out, or discard its results \
-         with --restart",
-        path.display()
-    )]
+    /// The output directory holds the results of another input, model or setting. They stay as they
+    /// are unless [`RunConfig::resume`](crate::RunConfig::resume) is
+    /// [`Resume::Restart`](crate::Resume::Restart).
+    #[error("{} belongs to another run: {differences}", path.display())]
     OtherRun {
         /// The file that says so.
         path: PathBuf,
@@ -91,8 +90,7 @@ pub enum Error {
     },
     /// The file system has less room than the run will take.
     #[error(
-        "{}: {} are free, and the run takes up to {}: make room, choose another --out, or store \
-         less with --embeddings-dtype f16",
+        "{}: {} are free, and the run takes up to {}",
         path.display(),
         gib(*available_bytes),
         gib(*needed_bytes)
@@ -115,8 +113,7 @@ pub enum Error {
     },
     /// Parts that an aggregation needs are not there.
     #[error(
-        "{}: {} of {count} parts are not done: {}; run `plm-fleet embed ... --shard i/{count}` for \
-         each, then aggregate again",
+        "{}: {} of {count} parts are not done: {}",
         path.display(),
         missing.len(),
         list(missing)
@@ -130,10 +127,7 @@ pub enum Error {
         missing: Vec<u32>,
     },
     /// There is no part at all to aggregate.
-    #[error(
-        "{} holds no part of a run: `plm-fleet embed ... --shard i/N --out` makes one",
-        path.display()
-    )]
+    #[error("{} holds no part of a run", path.display())]
     NoParts {
         /// The output directory.
         path: PathBuf,
@@ -145,11 +139,7 @@ pub enum Error {
         word: String,
     },
     /// A directory that should hold a finished run does not.
-    #[error(
-        "{} is not there, so the run is not finished: `plm-fleet embed` with the same arguments, \
-         or `plm-fleet aggregate` for parts, finishes it",
-        path.display()
-    )]
+    #[error("{} is not there, so the run is not finished", path.display())]
     NotFinished {
         /// The file that is missing.
         path: PathBuf,
@@ -175,9 +165,9 @@ pub enum Error {
     },
     /// What says whose a directory is can't be read.
     #[error(
-        "{} is not the fingerprint of a run of this version of plm-fleet: choose another --out; or, \
-         if all else in that directory is of the run you are doing, remove this file and run again, \
-         which refuses results of another run",
+        "{} is not the fingerprint of a run of this version of plm-fleet: if all else in that \
+         directory is of the run you are doing, remove this file and run again, which refuses \
+         results of another run",
         path.display()
     )]
     DamagedFingerprint {
@@ -211,7 +201,7 @@ pub enum Error {
         problem: String,
     },
     /// The system gives no thread.
-    #[error("can't start a thread")]
+    #[error("the system gives no more threads")]
     Thread {
         /// What it says.
         #[source]

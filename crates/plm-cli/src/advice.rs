@@ -1,0 +1,127 @@
+//! What to do about an error, in terms of the command line.
+//!
+//! Libraries say what went wrong, and where, and name their own fields: only the program knows what
+//! its options and commands are called. Each function here is about the errors of one crate, and has
+//! an arm for each variant that an option or a command helps against.
+
+use plm_fleet::coordinator::Error as RunError;
+use plm_fleet::esm2::Error as ModelError;
+use plm_fleet::index::{Error as InputError, Problems, SkipReason};
+use plm_fleet::shards::Error as ShardError;
+use plm_fleet::{Dtype, Error};
+
+/// An error and its causes as one sentence, with what to do about it at its end.
+pub(crate) fn with_advice(error: &Error) -> String {
+    let sentence = crate::sentence(error);
+    match advice(error) {
+        Some(advice) => format!("{sentence}; {advice}"),
+        None => sentence,
+    }
+}
+
+/// The end of an error's sentence; none if the error says all there is to say.
+fn advice(error: &Error) -> Option<String> {
+    let words = match error {
+        Error::Index(error) => return of_input(error),
+        Error::Model(error) => of_model(error)?,
+        Error::Coordinator(error) => of_run(error)?,
+        Error::Shards(error) => of_shards(error)?,
+        Error::Devices { .. } | Error::NotOncePerRank { .. } => "choose others with --devices",
+        Error::SequenceTooLong { .. } => "choose another --on-long, or a larger --max-residues",
+        Error::NothingToEmbed { .. } => {
+            "see --on-invalid, --on-empty, --on-duplicate and --on-long"
+        }
+        Error::OtherRun { .. } => {
+            "choose another --out, or discard its results with `plm-fleet embed --restart`"
+        }
+        Error::NoSpace { .. } => {
+            "make room, choose another --out, or store less with --embeddings-dtype f16"
+        }
+        Error::MissingParts { count, .. } => {
+            return Some(format!(
+                "run `plm-fleet embed ... --shard i/{count}` for each, then aggregate again"
+            ));
+        }
+        Error::NoParts { .. } => "`plm-fleet embed ... --shard i/N --out` makes one",
+        Error::NotFinished { .. } => {
+            "`plm-fleet embed` with the same arguments, or `plm-fleet aggregate` for parts, \
+             finishes it"
+        }
+        Error::DamagedFingerprint { .. } => "or choose another --out",
+        Error::Thread { .. } => "raise the limit of processes (ulimit -u), or stop some",
+        _ => return None,
+    };
+    Some(words.to_owned())
+}
+
+/// Of the FASTA files and their index.
+fn of_input(error: &InputError) -> Option<String> {
+    match error {
+        InputError::Problems(problems) => policies(problems),
+        _ => None,
+    }
+}
+
+/// The options that let records with these problems pass.
+fn policies(problems: &Problems) -> Option<String> {
+    let mut options = Vec::new();
+    for reason in SkipReason::ALL {
+        let option = match reason {
+            SkipReason::Duplicate => "--on-duplicate",
+            SkipReason::Empty => "--on-empty",
+            _ => "--on-invalid",
+        };
+        if problems.count(reason) > 0 && !options.contains(&option) {
+            options.push(option);
+        }
+    }
+    (!options.is_empty()).then(|| format!("see {}", options.join(", ")))
+}
+
+/// Of the model and the devices that it is computed on.
+fn of_model(error: &ModelError) -> Option<&'static str> {
+    Some(match error {
+        ModelError::NoGpuKernel { .. } => "--devices cpu does that",
+        ModelError::NoInt8 { .. } => "see --dtype and --devices",
+        ModelError::NoRoom { .. } => "see --devices and --dtype",
+        _ => return None,
+    })
+}
+
+/// Of the plan, and of the ranks that carry it out.
+fn of_run(error: &RunError) -> Option<&'static str> {
+    Some(match error {
+        RunError::ZeroSetting { setting } => option_of(setting)?,
+        RunError::BatchTooLarge { .. } => "see --max-batch-tokens",
+        RunError::BatchTooSmall { .. } => "see --max-batch-tokens and --max-residues",
+        RunError::OverlapTooLarge { .. } => "see --window-overlap and --max-residues",
+        RunError::SequenceTooLong { .. } => "choose another --on-long, or a larger --max-residues",
+        RunError::NoSuchPart { .. } => "see --shard, which counts from 1",
+        RunError::AllRanksFailed { .. } | RunError::InDoubt { .. } => {
+            "the same command goes on where this one ended"
+        }
+        _ => return None,
+    })
+}
+
+/// Where a setting is set.
+fn option_of(setting: &str) -> Option<&'static str> {
+    Some(match setting {
+        "max_batch_tokens" => "see --max-batch-tokens",
+        "max_residues" => "see --max-residues",
+        _ => return None,
+    })
+}
+
+/// Of segments and of embeddings.h5.
+fn of_shards(error: &ShardError) -> Option<&'static str> {
+    Some(match error {
+        ShardError::UnsupportedDtype { dtype } if *dtype != Dtype::Int8 => "see --embeddings-dtype",
+        ShardError::UnsupportedDtype { .. } => "see --embeddings-dtype; --dtype may be int8",
+        ShardError::NotFinite { .. } => "--embeddings-dtype f32 does that",
+        ShardError::OutputExists { .. } | ShardError::OtherRun { .. } => {
+            "--out names another directory"
+        }
+        _ => return None,
+    })
+}
