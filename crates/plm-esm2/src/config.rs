@@ -60,12 +60,16 @@ impl Config {
     /// Reads `json`; errors name `path`.
     ///
     /// # Errors
-    /// [`Error::Json`] if a field is missing or of another type, [`Error::Unsupported`] if one has a
-    /// value that this crate does not implement.
+    /// [`Error::OtherModel`] if it is no ESM-2's, [`Error::Json`] if a field is missing or of another
+    /// type, [`Error::Unsupported`] if one has a value that this crate does not implement.
     pub fn from_json(json: &[u8], path: &Path) -> Result<Self, Error> {
-        let file: File = serde_json::from_slice(json).map_err(|source| Error::Json {
+        // First: another model's file lacks fields that it need not have.
+        if let Ok(kind) = serde_json::from_slice::<Kind>(json) {
+            kind.check(path)?;
+        }
+        let file: File = serde_json::from_slice(json).map_err(|problem| Error::Json {
             path: path.to_owned(),
-            source,
+            problem,
         })?;
         file.check(path)?;
         Ok(Self {
@@ -79,10 +83,64 @@ impl Config {
     }
 }
 
+/// The fields that say which model it is.
+#[derive(Deserialize)]
+struct Kind {
+    model_type: Option<String>,
+    #[serde(default)]
+    architectures: Option<Vec<String>>,
+    position_embedding_type: Option<String>,
+    is_folding_model: Option<bool>,
+    #[serde(default)]
+    peft_type: Option<String>,
+}
+
+impl Kind {
+    /// Refuses what is no ESM-2 by what it calls itself.
+    fn check(&self, path: &Path) -> Result<(), Error> {
+        // Quoted, so that what comes from elsewhere stays on its line.
+        let other = |field, found: String, is| {
+            let path = path.to_owned();
+            Err(Error::OtherModel {
+                path,
+                field,
+                found,
+                is,
+            })
+        };
+        if self.peft_type.is_some() {
+            return Err(Error::Adapter {
+                path: path.to_owned(),
+            });
+        }
+        match (&self.model_type, &self.architectures) {
+            (Some(esm), _) if esm == "esm" => {}
+            (Some(model_type), _) => return other("model_type", format!("{model_type:?}"), ""),
+            (None, Some(names)) if !names.iter().any(|name| name.starts_with("Esm")) => {
+                return other("architectures", format!("{names:?}"), "");
+            }
+            // The field that is missing is named.
+            (None, _) => return Ok(()),
+        }
+        match &self.position_embedding_type {
+            Some(kind) if kind != "rotary" => {
+                let (field, found) = ("position_embedding_type", format!("{kind:?}"));
+                return other(field, found, ", as ESM-1b's and ESM-1v's does");
+            }
+            _ => {}
+        }
+        if self.is_folding_model == Some(true) {
+            return other("is_folding_model", "true".to_owned(), ", as ESMFold's does");
+        }
+        Ok(())
+    }
+}
+
 /// The fields that say what is computed. Those without a default are required although transformers
 /// has one for them: its defaults (absolute positions, an epsilon of 1e-12) are not ESM-2's.
 #[derive(Deserialize)]
 struct File {
+    #[expect(dead_code, reason = "required, and compared by `Kind`")]
     model_type: String,
     vocab_size: usize,
     hidden_size: usize,
@@ -90,13 +148,13 @@ struct File {
     num_attention_heads: usize,
     intermediate_size: usize,
     layer_norm_eps: f32,
+    #[expect(dead_code, reason = "required, and compared by `Kind`")]
     position_embedding_type: String,
     token_dropout: bool,
     mask_token_id: Option<u32>,
     pad_token_id: Option<u32>,
     eos_token_id: Option<u32>,
     emb_layer_norm_before: Option<bool>,
-    is_folding_model: Option<bool>,
     is_decoder: Option<bool>,
     add_cross_attention: Option<bool>,
     tie_word_embeddings: Option<bool>,
@@ -139,19 +197,12 @@ impl File {
             must_be(field, &found, fits, &format_args!("1 to {max}"))
         };
 
-        equals("model_type", &self.model_type, "esm")?;
-        equals(
-            "position_embedding_type",
-            &self.position_embedding_type,
-            "rotary",
-        )?;
         equals(
             "hidden_act",
             self.hidden_act.as_deref().unwrap_or("gelu"),
             "gelu",
         )?;
         flag("emb_layer_norm_before", self.emb_layer_norm_before, false)?;
-        flag("is_folding_model", self.is_folding_model, false)?;
         flag("is_decoder", self.is_decoder, false)?;
         flag("add_cross_attention", self.add_cross_attention, false)?;
         flag("tie_word_embeddings", self.tie_word_embeddings, true)?;

@@ -1,6 +1,6 @@
 //! What can go wrong between a checkpoint's files and a vector.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
 use plm_core::{Dtype, Rank};
@@ -10,6 +10,103 @@ use plm_kernels::{GpuError, is_out_of_memory};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// A model was asked for by a name of no letters.
+    #[error("no model is named: name a directory with a checkpoint")]
+    NoModelNamed,
+    /// There is nothing of the name that a model was asked for by.
+    #[error("there is no directory {path}{}", download(hub_name.as_deref()))]
+    NoSuchModel {
+        /// The directory.
+        path: PathBuf,
+        /// The model of the Hugging Face hub that may be meant.
+        hub_name: Option<String>,
+    },
+    /// A file was named where a directory is meant.
+    #[error("{path} is a file: {}", directory_of(model.as_deref()))]
+    ModelIsFile {
+        /// The file.
+        path: PathBuf,
+        /// The directory that it is in, if that holds a model.
+        model: Option<PathBuf>,
+    },
+    /// A directory holds no configuration.
+    #[error("{path} holds no config.json, so it is no model{}", name_one(models))]
+    NoConfig {
+        /// The directory.
+        path: PathBuf,
+        /// Directories in it that do.
+        models: Vec<PathBuf>,
+    },
+    /// The root of a Hugging Face hub cache was named where a model is meant.
+    #[error("{path} is a cache of models{}", name_one(models))]
+    HubCache {
+        /// The cache.
+        path: PathBuf,
+        /// The directories of its models.
+        models: Vec<PathBuf>,
+    },
+    /// A model in a hub cache has no snapshot that is certainly the one that is meant.
+    #[error(
+        "{path} has no snapshot that its refs/main names{}",
+        snapshot_of(snapshots)
+    )]
+    NoSnapshot {
+        /// The model's directory in the cache.
+        path: PathBuf,
+        /// Those that are there.
+        snapshots: Vec<PathBuf>,
+    },
+    /// A link leads nowhere, as those of a hub cache do whose blobs were removed.
+    #[error("{link} is a link to {target}, which is not there: fetch the model again")]
+    DanglingLink {
+        /// The link.
+        link: PathBuf,
+        /// What it leads to, as it says.
+        target: PathBuf,
+    },
+    /// A file is a Git LFS pointer to the one that is meant.
+    #[error(
+        "{path} is a Git LFS pointer, not the file itself: run `git lfs pull` in its directory"
+    )]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file is a web page, as servers send where they want a login.
+    #[error("{path} is a web page, not the file itself: fetch it again")]
+    WebPage {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Weights that are to be merged into those of another model.
+    #[error(
+        "{path} is of an adapter (LoRA or another of peft), which is not read: merge it into its model \
+         with `merge_and_unload()` of peft, and save that"
+    )]
+    Adapter {
+        /// The adapter's configuration, or the weights with its tensors.
+        path: PathBuf,
+    },
+    /// The configuration is of another model.
+    #[error("{path} says {field} {found}{is}: what is read here is ESM-2 (model_type \"esm\")")]
+    OtherModel {
+        /// The file.
+        path: PathBuf,
+        /// The configuration's field.
+        field: &'static str,
+        /// Its value.
+        found: String,
+        /// Whose it is, if that is known, to follow the value.
+        is: &'static str,
+    },
+    /// The weights hold more than one ESM-2.
+    #[error("{path} holds {} models, under {}: save one by itself", prefixes.len(), quoted(prefixes))]
+    SeveralTrunks {
+        /// The folder.
+        path: PathBuf,
+        /// What stands before the names of their tensors.
+        prefixes: Vec<String>,
+    },
     /// A file of the checkpoint can't be read.
     #[error("{path} can't be read")]
     Read {
@@ -29,13 +126,12 @@ pub enum Error {
         source: io::Error,
     },
     /// A JSON file of the checkpoint is not JSON, or lacks a field or has it of another type.
-    #[error("{path} is not what transformers writes: {source}")]
+    #[error("{path} is not what transformers writes: {problem}")]
     Json {
         /// The file.
         path: PathBuf,
         /// Where and what.
-        #[source]
-        source: serde_json::Error,
+        problem: serde_json::Error,
     },
     /// A file of the checkpoint is so large that it must be something else.
     #[error(
@@ -81,13 +177,12 @@ pub enum Error {
         path: PathBuf,
     },
     /// A weights file breaks the safetensors format.
-    #[error("{path} is no valid safetensors file: {source}")]
+    #[error("{path} is no valid safetensors file: {problem}; fetch it again")]
     Format {
         /// The file.
         path: PathBuf,
         /// Why.
-        #[source]
-        source: safetensors::SafeTensorError,
+        problem: safetensors::SafeTensorError,
     },
     /// A weights file breaks the safetensors format in what it says of a tensor.
     #[error("{path} is no valid safetensors file: the tensor {name:?} {problem}")]
@@ -289,6 +384,58 @@ impl Error {
             _ => false,
         }
     }
+}
+
+/// What to do about a directory that is not there.
+fn download(hub_name: Option<&str>) -> String {
+    let Some(name) = hub_name else {
+        return String::new();
+    };
+    format!(
+        ", and models are not downloaded: get one from the Hugging Face hub with \
+         `hf download {name} --local-dir DIR`, and name DIR"
+    )
+}
+
+fn directory_of(model: Option<&Path>) -> String {
+    match model {
+        Some(model) => format!("name the directory of the model, {}", model.display()),
+        None => "a model is a directory with a config.json and a model.safetensors".to_owned(),
+    }
+}
+
+/// The end of a sentence, with what could be meant instead.
+fn name_one(paths: &[PathBuf]) -> String {
+    match paths {
+        [] => String::new(),
+        [one] => format!(": name {}", one.display()),
+        paths => format!(": name one of {}", some(paths)),
+    }
+}
+
+fn snapshot_of(snapshots: &[PathBuf]) -> String {
+    match snapshots {
+        [] => ", nor any other: fetch the model again".to_owned(),
+        snapshots => name_one(snapshots),
+    }
+}
+
+/// The first of some paths, and how many more there are.
+fn some(paths: &[PathBuf]) -> String {
+    const SHOWN: usize = 5;
+
+    let shown: Vec<String> = (paths.iter().take(SHOWN))
+        .map(|path| path.display().to_string())
+        .collect();
+    match paths.len().saturating_sub(SHOWN) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+fn quoted(words: &[String]) -> String {
+    let words: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
+    words.join(" and ")
 }
 
 /// The error itself, on one line also where `RUST_BACKTRACE` is set.

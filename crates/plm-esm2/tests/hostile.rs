@@ -5,16 +5,11 @@ mod common;
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
-use std::path::Path;
 
-use common::{checkpoint, empty_checkpoint, set_config, tensors, write_index};
-use plm_esm2::{Checkpoint, Error};
+use common::{checkpoint, empty_checkpoint, open_error, set_config, tensors, write_index};
+use plm_esm2::Error;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-
-fn open_error(dir: &Path) -> Error {
-    Checkpoint::open(dir).expect_err("the checkpoint must be refused")
-}
 
 /// A folder whose weights have this header, and as many bytes of data.
 fn with_header(header: &str, data_bytes: u64) -> TempDir {
@@ -309,8 +304,10 @@ fn what_comes_from_elsewhere_keeps_to_its_line() {
     set_config(dir.path(), "model_type", Some(json!(evil)));
     let of_config = open_error(dir.path());
 
-    let header = json!({ evil: { "dtype": "F32", "shape": [4], "data_offsets": [0, 16] } });
+    let of_trunk = format!("encoder.{evil}");
+    let header = json!({ of_trunk: { "dtype": "F32", "shape": [4], "data_offsets": [0, 16] } });
     let of_name = open_error(with_header(&header.to_string(), 16).path());
+    let of_name = of_name.to_string().replace("encoder.", "");
     let header = json!({ evil: { "dtype": "F32", "shape": [4], "data_offsets": [4, 20] } });
     let of_layout = open_error(with_header(&header.to_string(), 20).path());
 
@@ -320,7 +317,7 @@ fn what_comes_from_elsewhere_keeps_to_its_line() {
 
     for message in [
         of_config.to_string(),
-        of_name.to_string(),
+        of_name,
         of_layout.to_string(),
         of_shard,
     ] {

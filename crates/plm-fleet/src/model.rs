@@ -35,10 +35,39 @@ impl Model {
     pub(crate) fn open(&self) -> Result<OpenModel, Error> {
         Ok(match self {
             Self::PlmTiny => OpenModel::Checkpoint(Checkpoint::plm_tiny()),
-            Self::Checkpoint(directory) => OpenModel::Checkpoint(Checkpoint::open(directory)?),
+            Self::Checkpoint(directory) => {
+                let checkpoint = Checkpoint::open(directory)?;
+                tell_of_passed_over(&checkpoint);
+                OpenModel::Checkpoint(checkpoint)
+            }
             Self::Loader(loader) => OpenModel::Loader(Arc::clone(loader)),
         })
     }
+}
+
+/// Says once what a checkpoint holds that embeddings do not need.
+fn tell_of_passed_over(checkpoint: &Checkpoint) {
+    const SHOWN: usize = 3;
+
+    let names = checkpoint.passed_over();
+    if names.is_empty() {
+        return;
+    }
+    // Quoted, so that what comes from elsewhere stays on its line.
+    let shown: Vec<String> = names
+        .iter()
+        .take(SHOWN)
+        .map(|name| format!("{name:?}"))
+        .collect();
+    let more = match names.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    tracing::warn!(
+        "{} is used without its head: passed over {}{more}",
+        checkpoint.name(),
+        shown.join(", ")
+    );
 }
 
 /// A model whose weights have not been read yet.

@@ -11,6 +11,7 @@ use safetensors::tensor::TensorInfo;
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use super::source::Source;
+use super::stand_in;
 use crate::Error;
 
 /// A safetensors file begins with the length of its JSON header.
@@ -30,8 +31,10 @@ pub(super) struct Header {
 pub(super) fn read(source: &Source) -> Result<Header, Error> {
     let format = |error| Error::Format {
         path: source.path().to_owned(),
-        source: error,
+        problem: error,
     };
+    let start = source.read(0, source.len().min(stand_in::BYTES))?;
+    stand_in::check(source.path(), &start)?;
     if source.len() < LENGTH_BYTES {
         return Err(format(SafeTensorError::HeaderTooSmall));
     }

@@ -3,15 +3,17 @@
 mod digest;
 mod header;
 mod names;
+mod place;
 mod random;
 mod save;
 mod source;
+mod stand_in;
 mod stored;
 mod weights;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +24,8 @@ use serde::Deserialize;
 
 use crate::alphabet::VOCABULARY;
 use crate::{Config, Error, ModelShape};
+use names::Tensors;
+use place::Place;
 use source::Source;
 use stored::StoredTensor;
 
@@ -33,46 +37,40 @@ const MAX_INDEX_BYTES: u64 = 1 << 24;
 /// An ESM-2 on disk or in the program: its configuration, and where each of its tensors lies.
 ///
 /// Opening one reads headers only and checks everything that can be checked without the weights:
-/// that the configuration is one this crate implements, and that exactly the tensors it calls for are
-/// there, in the right shapes.
+/// that the configuration is one this crate implements, and that all tensors of the trunk it calls for
+/// are there, in the right shapes.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     name: String,
     config: Config,
     /// By the names of [`names`].
     tensors: BTreeMap<String, StoredTensor>,
+    passed_over: Vec<String>,
 }
 
 impl Checkpoint {
     /// Opens a folder in Hugging Face's layout: `config.json`, and `model.safetensors` or the shards
-    /// that `model.safetensors.index.json` lists. The model is named after the folder.
+    /// that `model.safetensors.index.json` lists.
     ///
-    /// Both the layout of `EsmForMaskedLM` (keys with `esm.` in front) and of `EsmModel` (without) are
-    /// read, and what only other software needs is passed over.
+    /// A trunk is read with any head and under any prefix, as `EsmModel`, `EsmForMaskedLM` and the
+    /// classifiers save it; [`passed_over`](Self::passed_over) has what it is read without. `dir` may also be
+    /// a repository in a hub cache (`models--org--name`): the snapshot that its `refs/main` names is opened,
+    /// or else its only one. Such a model is named `org/name`, any other after its folder.
     ///
     /// # Errors
     /// [`Error`] with the file, and the field or tensor, that is not as it must be.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
-        let dir = dir.as_ref();
+        let Place { dir, name } = place::find(dir.as_ref())?;
         let config_path = dir.join("config.json");
         let config = read(&config_path, MAX_CONFIG_BYTES)?;
         let config = Config::from_json(&config, &config_path)?;
         check_vocabulary(&dir.join("vocab.txt"))?;
 
         let mut tensors = Vec::new();
-        for path in weight_files(dir)? {
+        for path in weight_files(&dir)? {
             tensors.extend(stored::list(&Arc::new(Source::file(path)?))?);
         }
-        let name = dir.canonicalize().ok().and_then(|dir| {
-            let name = dir.file_name()?.to_string_lossy();
-            Some(name.into_owned())
-        });
-        Self::new(
-            name.unwrap_or_else(|| dir.display().to_string()),
-            config,
-            tensors,
-            dir,
-        )
+        Self::new(name, config, tensors, &dir)
     }
 
     /// The demonstration model that is part of this crate: a real ESM-2 of 6 layers and hidden size 128,
@@ -102,6 +100,7 @@ impl Checkpoint {
             name,
             config,
             tensors,
+            passed_over: Vec::new(),
         }
     }
 
@@ -111,8 +110,10 @@ impl Checkpoint {
         found: Vec<(String, StoredTensor)>,
         path: &Path,
     ) -> Result<Self, Error> {
+        let Tensors { used, passed_over } = names::check(found, &config, path)?;
         Ok(Self {
-            tensors: names::check(found, &config, path)?,
+            tensors: used,
+            passed_over,
             name,
             config,
         })
@@ -145,6 +146,12 @@ impl Checkpoint {
     /// Whether there is a masked-language-model head, which logits need.
     pub fn has_lm_head(&self) -> bool {
         self.tensors.contains_key(names::LM_HEAD_PROBE)
+    }
+
+    /// The names of tensors in its files that are not used: those of a classifier, of a pooler, or of a
+    /// language-model head that is not whole. In order.
+    pub fn passed_over(&self) -> &[String] {
+        &self.passed_over
     }
 
     /// A digest of everything that an embedding depends on, as `blake3:` and 64 hexadecimal digits.
@@ -197,22 +204,17 @@ fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, Error> {
             path: path.to_owned(),
             max_bytes,
         }),
-        Ok(_) => Ok(bytes),
-        Err(source) => Err(Error::Read {
-            path: path.to_owned(),
-            source,
-        }),
+        Ok(_) => stand_in::check(path, &bytes).map(|()| bytes),
+        Err(source) => Err(place::unreadable(path, source)),
     }
 }
 
 /// Refuses a vocabulary file with other tokens. Many checkpoints have none, which is fine.
 fn check_vocabulary(path: &Path) -> Result<(), Error> {
-    let vocabulary = match read(path, MAX_CONFIG_BYTES) {
-        Err(Error::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            return Ok(());
-        }
-        vocabulary => vocabulary?,
-    };
+    if !place::is_there(path) {
+        return Ok(());
+    }
+    let vocabulary = read(path, MAX_CONFIG_BYTES)?;
     let vocabulary = String::from_utf8_lossy(&vocabulary);
     if vocabulary.split_whitespace().eq(VOCABULARY) {
         return Ok(());
@@ -225,20 +227,19 @@ fn check_vocabulary(path: &Path) -> Result<(), Error> {
 /// The safetensors files of a folder.
 fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let single = dir.join("model.safetensors");
-    if single.exists() {
+    if place::is_there(&single) {
         return Ok(vec![single]);
     }
     let index = dir.join("model.safetensors.index.json");
-    if index.exists() {
+    if place::is_there(&index) {
         return shards(dir, &index);
     }
-    let is_pickle = |path: &PathBuf| {
-        path.extension()
-            .is_some_and(|extension| extension == "bin" || extension == "pt")
-    };
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    match entries.map(|entry| entry.path()).find(is_pickle) {
-        Some(path) => Err(Error::ConvertToSafetensors { path }),
+    let entries = place::entries(dir)?;
+    if let Some(adapter) = place::adapter(&entries) {
+        return Err(adapter);
+    }
+    match entries.iter().find(|path| place::is_pickle(path)) {
+        Some(path) => Err(Error::ConvertToSafetensors { path: path.clone() }),
         None => Err(Error::NoWeights {
             dir: dir.to_owned(),
         }),
@@ -254,7 +255,7 @@ fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, Error> {
     let Index { weight_map } =
         serde_json::from_slice(&read(index, MAX_INDEX_BYTES)?).map_err(|source| Error::Json {
             path: index.to_owned(),
-            source,
+            problem: source,
         })?;
     let mut names: Vec<String> = weight_map.into_values().collect();
     names.sort_unstable();

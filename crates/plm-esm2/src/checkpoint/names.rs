@@ -10,31 +10,89 @@ use crate::{Config, Error};
 /// A tensor that is there whenever the language-model head is.
 pub(super) const LM_HEAD_PROBE: &str = "lm_head.dense.weight";
 
-/// What files may hold that embeddings and logits do not need: tables that are computed, the decoder
-/// that is tied to the embedding, the pooler of `EsmModel` and the contact head.
+/// A tensor by which a trunk is found: every ESM-2 has one of this name and of this many rows.
+const TRUNK_PROBE: &str = "embeddings.word_embeddings.weight";
+
+/// What every file of an ESM-2 may hold besides, so that nothing is to be said of it: tables that are
+/// computed, the decoder that is tied to the embedding, and the contact head.
 fn is_ignored(name: &str) -> bool {
-    const NAMES: [&str; 9] = [
+    const NAMES: [&str; 7] = [
         "embeddings.position_ids",
         "embeddings.position_embeddings.weight",
         "rotary_embeddings.inv_freq",
         "lm_head.decoder.weight",
         "lm_head.decoder.bias",
-        "pooler.dense.weight",
-        "pooler.dense.bias",
         "contact_head.regression.weight",
         "contact_head.regression.bias",
     ];
     NAMES.contains(&name) || name.ends_with(".rotary_embeddings.inv_freq")
 }
 
-/// One name for all that a tensor goes by: `EsmForMaskedLM` puts `esm.` in front, and transformers has
-/// written layer norms both as `weight`, `bias` and as `gamma`, `beta`.
-fn canonical(name: &str) -> String {
-    let name = name.strip_prefix("esm.").unwrap_or(name);
-    match name.rsplit_once("LayerNorm.") {
-        Some((stem, "gamma")) => format!("{stem}LayerNorm.weight"),
-        Some((stem, "beta")) => format!("{stem}LayerNorm.bias"),
-        _ => name.to_owned(),
+/// Whether a tensor is of the trunk, so that a model without it would compute something else.
+fn is_of_trunk(name: &str) -> bool {
+    name.starts_with("embeddings.") || name.starts_with("encoder.")
+}
+
+/// Whether a tensor is of an adapter that a trunk would have to be merged with.
+fn is_of_adapter(name: &str) -> bool {
+    const PARTS: [&str; 6] = [
+        "lora_A",
+        "lora_B",
+        "lora_embedding_A",
+        "lora_magnitude_vector",
+        "base_layer",
+        "ia3_l",
+    ];
+    name.split('.').any(|part| PARTS.contains(&part))
+}
+
+/// What stands before the names of a trunk's tensors: nothing in `EsmModel`, `esm.` in
+/// `EsmForMaskedLM`, and more where others wrap these.
+#[derive(Debug)]
+struct Prefix(String);
+
+impl Prefix {
+    /// Of the only trunk of the width of `config` among these tensors.
+    fn find(found: &[(String, StoredTensor)], config: &Config, path: &Path) -> Result<Self, Error> {
+        let prefixes: Vec<&str> = found
+            .iter()
+            .filter(|(_, tensor)| {
+                matches!(tensor.shape(), &[rows, width] if rows == VOCABULARY.len() && width == config.hidden_size)
+            })
+            .filter_map(|(name, _)| name.strip_suffix(TRUNK_PROBE))
+            .filter(|prefix| prefix.is_empty() || prefix.ends_with('.'))
+            .collect();
+        match prefixes[..] {
+            // Which tensor is missing, or of another shape, is said of these names.
+            [] => Ok(Self("esm.".to_owned())),
+            [one] => Ok(Self(one.to_owned())),
+            // The same under both names is one tensor given twice.
+            [_, _] if prefixes.contains(&"") && prefixes.contains(&"esm.") => {
+                Ok(Self("esm.".to_owned()))
+            }
+            _ => Err(Error::SeveralTrunks {
+                path: path.to_owned(),
+                prefixes: prefixes.into_iter().map(str::to_owned).collect(),
+            }),
+        }
+    }
+
+    /// One name for all that a tensor goes by. transformers has written layer norms both as `weight`,
+    /// `bias` and as `gamma`, `beta`.
+    fn canonical(&self, name: &str) -> String {
+        let of_trunk = name
+            .strip_prefix(&*self.0)
+            .or_else(|| name.strip_prefix("esm."));
+        // A head stands beside the trunk, below the same wrappers.
+        let wrappers = self.0.strip_suffix("esm.").unwrap_or(&self.0);
+        let name = of_trunk
+            .or_else(|| name.strip_prefix(wrappers))
+            .unwrap_or(name);
+        match name.rsplit_once("LayerNorm.") {
+            Some((stem, "gamma")) => format!("{stem}LayerNorm.weight"),
+            Some((stem, "beta")) => format!("{stem}LayerNorm.bias"),
+            _ => name.to_owned(),
+        }
     }
 }
 
@@ -88,25 +146,49 @@ pub(super) fn lm_head(config: &Config) -> Vec<(String, Vec<usize>)> {
     tensors.map(|(name, shape)| (name.to_owned(), shape)).into()
 }
 
-/// The tensors that the model uses, by their canonical names; `path` is named where no file is to blame.
+/// What a checkpoint's files come to.
+pub(super) struct Tensors {
+    /// Those that the model uses, by their canonical names.
+    pub(super) used: BTreeMap<String, StoredTensor>,
+    /// The names, as they are in the files, of those that are of other heads, or of a language-model head
+    /// that is not whole. In order.
+    pub(super) passed_over: Vec<String>,
+}
+
+/// Sorts out what the model uses; `path` is named where no file is to blame.
 pub(super) fn check(
     found: Vec<(String, StoredTensor)>,
     config: &Config,
     path: &Path,
-) -> Result<BTreeMap<String, StoredTensor>, Error> {
-    let mut expected: BTreeMap<_, _> = encoder(config).into_iter().collect();
-    if found.iter().any(|(name, _)| name.starts_with("lm_head.")) {
-        expected.extend(lm_head(config));
-    }
-    let mut tensors = BTreeMap::new();
+) -> Result<Tensors, Error> {
+    let prefix = Prefix::find(&found, config, path)?;
+    let trunk: BTreeMap<_, _> = encoder(config).into_iter().collect();
+    let head: BTreeMap<_, _> = lm_head(config).into_iter().collect();
+    let mut used = BTreeMap::new();
+    let mut of_head = BTreeMap::new();
+    let mut passed_over = Vec::new();
     for (name, tensor) in found {
-        let canonical_name = canonical(&name);
+        let canonical_name = prefix.canonical(&name);
         if is_ignored(&canonical_name) {
             continue;
         }
+        if let Some(shape) = head.get(&canonical_name) {
+            let fits = tensor.shape() == shape && tensor.is_readable();
+            if let Some((name, ..)) = of_head.insert(canonical_name, (name, tensor, fits)) {
+                passed_over.push(name);
+            }
+            continue;
+        }
         let path = tensor.source().path().to_owned();
-        let Some(shape) = expected.get(&canonical_name) else {
-            return Err(Error::UnexpectedTensor { path, name });
+        let Some(shape) = trunk.get(&canonical_name) else {
+            if is_of_adapter(&canonical_name) {
+                return Err(Error::Adapter { path });
+            }
+            if is_of_trunk(&canonical_name) {
+                return Err(Error::UnexpectedTensor { path, name });
+            }
+            passed_over.push(name);
+            continue;
         };
         if tensor.shape() != shape {
             return Err(Error::TensorShape {
@@ -123,20 +205,27 @@ pub(super) fn check(
                 found: tensor.dtype().to_string(),
             });
         }
-        if tensors.insert(canonical_name, tensor).is_some() {
+        if used.insert(canonical_name, tensor).is_some() {
             return Err(Error::DuplicateTensor { path, name });
         }
     }
-    match expected
-        .into_keys()
-        .find(|name| !tensors.contains_key(name))
-    {
-        None => Ok(tensors),
-        Some(name) => Err(Error::MissingTensor {
+    if let Some(name) = trunk.into_keys().find(|name| !used.contains_key(name)) {
+        return Err(Error::MissingTensor {
             path: path.to_owned(),
             name,
-        }),
+        });
     }
+    // Logits take all of it.
+    let is_whole = of_head.len() == head.len() && of_head.values().all(|(.., fits)| *fits);
+    for (canonical_name, (name, tensor, _)) in of_head {
+        if is_whole {
+            used.insert(canonical_name, tensor);
+        } else {
+            passed_over.push(name);
+        }
+    }
+    passed_over.sort_unstable();
+    Ok(Tensors { used, passed_over })
 }
 
 #[cfg(test)]
@@ -151,12 +240,22 @@ mod tests {
             "encoder.layer.0.LayerNorm.gamma",
             "encoder.layer.0.LayerNorm.weight",
         ];
-        for name in names {
-            assert_eq!(canonical(name), "encoder.layer.0.LayerNorm.weight");
+        for prefix in ["", "esm."] {
+            let prefix = Prefix(prefix.to_owned());
+            for name in names {
+                assert_eq!(prefix.canonical(name), "encoder.layer.0.LayerNorm.weight");
+            }
+            let head = "lm_head.layer_norm.bias";
+            assert_eq!(prefix.canonical(head), head);
         }
+        let wrapped = Prefix("base_model.model.esm.".to_owned());
         assert_eq!(
-            canonical("lm_head.layer_norm.bias"),
-            "lm_head.layer_norm.bias"
+            wrapped.canonical("base_model.model.esm.encoder.layer.0.LayerNorm.beta"),
+            "encoder.layer.0.LayerNorm.bias"
+        );
+        assert_eq!(
+            wrapped.canonical("base_model.model.lm_head.bias"),
+            "lm_head.bias"
         );
     }
 }

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::place;
 use crate::Error;
 
 /// A weights file, on disk or in memory.
@@ -37,7 +38,7 @@ impl Source {
                 len,
                 content: Content::Disk(file),
             }),
-            Err(source) => Err(Error::Read { path, source }),
+            Err(source) => Err(place::unreadable(&path, source)),
         }
     }
 

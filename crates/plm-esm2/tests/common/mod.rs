@@ -5,9 +5,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use plm_core::{Dtype as Format, Packer, RowId};
+use plm_esm2::{Checkpoint, Error, Esm2, Outputs, token_map};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 use tempfile::TempDir;
+
+/// A layer's weights, by their name in the demonstration model's file.
+pub(crate) const QUERY: &str = "esm.encoder.layer.3.attention.self.query.weight";
 
 /// The tensors of the demonstration model's file by name: format, shape, bytes.
 pub(crate) type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
@@ -91,4 +96,30 @@ pub(crate) fn set_config(dir: &Path, field: &str, value: Option<serde_json::Valu
         None => fields.remove(field),
     };
     fs::write(path, config.to_string()).unwrap();
+}
+
+/// Why a folder is refused.
+pub(crate) fn open_error(dir: &Path) -> Error {
+    Checkpoint::open(dir).expect_err("the checkpoint must be refused")
+}
+
+/// The embedding of one protein, to see that two checkpoints are one model.
+pub(crate) fn embedding(checkpoint: &Checkpoint) -> Vec<f32> {
+    let tokens = token_map();
+    let mut packer = Packer::new(&tokens, 64);
+    packer.push(RowId(0), b"MKTAYIAKQRQISFVKSHFSRQ").unwrap();
+    let model = Esm2::new(checkpoint, Format::F32).unwrap();
+    let outputs = model
+        .forward(&packer.finish(), &Outputs::mean_of(6))
+        .unwrap();
+    outputs.means[0].values().to_vec()
+}
+
+pub(crate) fn assert_is_plm_tiny(checkpoint: &Checkpoint) {
+    let tiny = Checkpoint::plm_tiny();
+    assert_eq!(
+        checkpoint.weights_digest().unwrap(),
+        tiny.weights_digest().unwrap()
+    );
+    assert_eq!(embedding(checkpoint), embedding(&tiny));
 }

@@ -1,0 +1,280 @@
+//! Which folder someone means who names a model, and what that model is called.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Component, Path, PathBuf};
+
+use crate::{Error, RELEASED};
+
+/// How long the name of a snapshot may be. Those of the hub have 40 letters.
+const MAX_REVISION_BYTES: u64 = 1 << 10;
+
+/// A folder with a `config.json`, and the name of the model in it.
+pub(super) struct Place {
+    pub(super) dir: PathBuf,
+    pub(super) name: String,
+}
+
+/// The folder that `named` stands for: itself, or the snapshot of a repository in a hub cache.
+pub(super) fn find(named: &Path) -> Result<Place, Error> {
+    if named.as_os_str().is_empty() {
+        return Err(Error::NoModelNamed);
+    }
+    match fs::metadata(named) {
+        Ok(metadata) if metadata.is_dir() => {}
+        Ok(_) => return Err(a_file(named)),
+        Err(source) => return Err(absent(named, source)),
+    }
+    let dir = snapshot(named)?.unwrap_or_else(|| named.to_owned());
+    if !is_there(&dir.join("config.json")) {
+        return Err(no_config(&dir)?);
+    }
+    Ok(Place {
+        name: name_of(&dir),
+        dir,
+    })
+}
+
+/// Whether there is something of this name, be it a link that leads nowhere.
+pub(super) fn is_there(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+/// That `path` can't be read, with the link that is to blame if one is.
+pub(super) fn unreadable(path: &Path, source: io::Error) -> Error {
+    match dangling_link(path) {
+        Some((link, target)) if source.kind() == io::ErrorKind::NotFound => {
+            Error::DanglingLink { link, target }
+        }
+        _ => Error::Read {
+            path: path.to_owned(),
+            source,
+        },
+    }
+}
+
+/// The link on the way to `path` that leads nowhere, and where it leads.
+fn dangling_link(path: &Path) -> Option<(PathBuf, PathBuf)> {
+    let there = path.ancestors().find(|path| is_there(path))?;
+    if there.exists() {
+        return None;
+    }
+    Some((there.to_owned(), fs::read_link(there).ok()?))
+}
+
+/// Entries of a folder, by their names.
+pub(super) fn entries(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let list = || -> io::Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(dir)?;
+        entries.map(|entry| Ok(entry?.path())).collect()
+    };
+    let mut entries = list().map_err(|source| unreadable(dir, source))?;
+    entries.sort_unstable();
+    Ok(entries)
+}
+
+/// Whether a file of this name is a pickle of PyTorch.
+pub(super) fn is_pickle(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    matches!(extension, Some("bin" | "pt" | "pth" | "ckpt" | "pkl"))
+}
+
+fn a_file(path: &Path) -> Error {
+    if is_pickle(path) {
+        return Error::ConvertToSafetensors {
+            path: path.to_owned(),
+        };
+    }
+    let parent = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        parent => parent.unwrap_or(path),
+    };
+    Error::ModelIsFile {
+        path: path.to_owned(),
+        model: is_there(&parent.join("config.json")).then(|| parent.to_owned()),
+    }
+}
+
+fn absent(named: &Path, source: io::Error) -> Error {
+    match source.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {}
+        _ => return unreadable(named, source),
+    }
+    if let Some((link, target)) = dangling_link(named) {
+        return Error::DanglingLink { link, target };
+    }
+    Error::NoSuchModel {
+        path: named.to_owned(),
+        hub_name: named.to_str().and_then(hub_name),
+    }
+}
+
+/// The repository of the hub that someone means who writes `words`, if they can be one.
+fn hub_name(words: &str) -> Option<String> {
+    const SITES: [&str; 3] = ["https://huggingface.co/", "https://hf.co/", "hf://"];
+
+    if let Some(shape) = RELEASED.iter().find(|shape| shape.name == words) {
+        return Some(format!("facebook/{}", shape.name));
+    }
+    let address = SITES.iter().find_map(|site| words.strip_prefix(site));
+    let parts: Vec<&str> = (address.unwrap_or(words).trim_end_matches('/'))
+        .split('/')
+        .collect();
+    let is_name = |part: &&str| {
+        let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        !part.is_empty() && !part.starts_with('.') && part.bytes().all(is_of_name)
+    };
+    match parts[..] {
+        [owner, name] if is_name(&owner) && is_name(&name) => Some(format!("{owner}/{name}")),
+        // An address may go on, to a branch of the repository or a file.
+        [owner, name, ..] if address.is_some() && is_name(&owner) && is_name(&name) => {
+            Some(format!("{owner}/{name}"))
+        }
+        _ => None,
+    }
+}
+
+/// The snapshot that is meant by `dir`, if that is a repository of a hub cache and no model.
+fn snapshot(dir: &Path) -> Result<Option<PathBuf>, Error> {
+    if is_there(&dir.join("config.json")) {
+        return Ok(None);
+    }
+    let repository = if dir.join("snapshots").is_dir() {
+        dir.to_owned()
+    } else {
+        let whole = dir.canonicalize();
+        match whole.as_deref().ok().and_then(Path::parent) {
+            Some(parent) if dir.ends_with("snapshots") && hub_directory(parent).is_some() => {
+                parent.to_owned()
+            }
+            _ => return Ok(None),
+        }
+    };
+    let snapshots = repository.join("snapshots");
+    if let Some(revision) = revision(&repository.join("refs/main")) {
+        let snapshot = snapshots.join(revision);
+        if snapshot.is_dir() {
+            return Ok(Some(snapshot));
+        }
+    } else if let [only] = &*entries(&snapshots)? {
+        return Ok(Some(only.clone()));
+    }
+    Err(Error::NoSnapshot {
+        snapshots: entries(&snapshots)?,
+        path: repository,
+    })
+}
+
+/// What a branch of a repository in a hub cache points to. It names no other place than a snapshot.
+fn revision(path: &Path) -> Option<String> {
+    let mut revision = String::new();
+    let file = fs::File::open(path).ok()?;
+    file.take(MAX_REVISION_BYTES)
+        .read_to_string(&mut revision)
+        .ok()?;
+    let revision = revision.trim();
+    let is_plain = Path::new(revision).file_name() == Some(revision.as_ref());
+    is_plain.then(|| revision.to_owned())
+}
+
+/// Why a folder without a `config.json` is no model, or what is to be named in its place.
+fn no_config(dir: &Path) -> Result<Error, Error> {
+    let inside = entries(dir)?;
+    // The home of the hub's tools has the cache in `hub`.
+    let of_hub = entries(&dir.join("hub")).unwrap_or_default();
+    let repositories = inside.iter().chain(&of_hub);
+    let models: Vec<PathBuf> = repositories
+        .filter(|path| hub_directory(path).is_some())
+        .cloned()
+        .collect();
+    let path = dir.to_owned();
+    if !models.is_empty() {
+        return Ok(Error::HubCache { path, models });
+    }
+    if let Some(adapter) = adapter(&inside) {
+        return Ok(adapter);
+    }
+    if let Some(pickle) = inside.iter().find(|path| is_pickle(path)) {
+        let path = pickle.clone();
+        return Ok(Error::ConvertToSafetensors { path });
+    }
+    let models = inside
+        .iter()
+        .filter(|path| path.join("config.json").exists());
+    Ok(Error::NoConfig {
+        path,
+        models: models.cloned().collect(),
+    })
+}
+
+/// The refusal of an adapter of peft among the entries of a folder.
+pub(super) fn adapter(entries: &[PathBuf]) -> Option<Error> {
+    let config = entries
+        .iter()
+        .find(|path| path.ends_with("adapter_config.json"))?;
+    Some(Error::Adapter {
+        path: config.clone(),
+    })
+}
+
+/// What the folder of a repository in a hub cache is of: `models--org--name` of `org/name`.
+fn hub_directory(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_str()?.strip_prefix("models--")?;
+    Some(name.replace("--", "/"))
+}
+
+/// A model's name: that of its repository, if its folder is a snapshot in a hub cache, else that of its
+/// folder.
+fn name_of(dir: &Path) -> String {
+    let Ok(whole) = dir.canonicalize() else {
+        return dir.display().to_string();
+    };
+    let of_snapshot = whole.ancestors().find_map(|snapshot| {
+        let snapshots = snapshot.parent()?;
+        let repository = hub_directory(snapshots.parent()?)?;
+        let is_snapshot = snapshots.ends_with("snapshots");
+        let inside = whole.strip_prefix(snapshot).ok()?;
+        is_snapshot.then(|| {
+            let parts = inside.components().map(Component::as_os_str);
+            parts.fold(repository, |name, part| {
+                format!("{name}/{}", part.to_string_lossy())
+            })
+        })
+    });
+    of_snapshot.unwrap_or_else(|| match whole.file_name() {
+        Some(name) => name.to_string_lossy().into_owned(),
+        None => dir.display().to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_be_a_repository_of_the_hub_is_taken_for_one() {
+        let name = "facebook/esm2_t6_8M_UR50D";
+        for words in [
+            name,
+            "facebook/esm2_t6_8M_UR50D/",
+            "esm2_t6_8M_UR50D",
+            "https://huggingface.co/facebook/esm2_t6_8M_UR50D",
+            "https://huggingface.co/facebook/esm2_t6_8M_UR50D/tree/main",
+            "hf://facebook/esm2_t6_8M_UR50D",
+        ] {
+            assert_eq!(hub_name(words).as_deref(), Some(name), "{words}");
+        }
+        for words in [
+            "esm2",
+            "/facebook/esm2",
+            "./esm2",
+            "../esm2",
+            "a/b/c",
+            "a b/c",
+            "a/..",
+            "",
+        ] {
+            assert_eq!(hub_name(words), None, "{words}");
+        }
+    }
+}

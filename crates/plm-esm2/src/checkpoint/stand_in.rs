@@ -1,0 +1,29 @@
+//! What stands in the place of a file that was never fetched.
+
+use std::path::Path;
+
+use crate::Error;
+
+/// How many bytes [`check`] looks at.
+pub(super) const BYTES: u64 = 64;
+
+/// Refuses a file that begins as what stands for it elsewhere.
+pub(super) fn check(path: &Path, start: &[u8]) -> Result<(), Error> {
+    let path = || path.to_owned();
+    if start.starts_with(b"version https://git-lfs.github.com/spec/") {
+        return Err(Error::LfsPointer { path: path() });
+    }
+    let text = start.trim_ascii_start();
+    let is_tag = |tag: &[u8]| {
+        let begin = text.get(..tag.len());
+        begin.is_some_and(|begin| begin.eq_ignore_ascii_case(tag))
+    };
+    if is_tag(b"<!doctype html") || is_tag(b"<html") {
+        return Err(Error::WebPage { path: path() });
+    }
+    // A zip archive, as PyTorch saves pickles.
+    if start.starts_with(b"PK\x03\x04") {
+        return Err(Error::ConvertToSafetensors { path: path() });
+    }
+    Ok(())
+}
