@@ -18,6 +18,15 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Features
+//!
+//! - `hdf5-bundled` (the default) compiles HDF5, which takes CMake 3.26 or newer, and links it into
+//!   the program.
+//! - `hdf5-system` links the system's HDF5, 1.10.7 or newer (Debian and Ubuntu: `libhdf5-dev`). For
+//!   it alone, switch the default off: `default-features = false`. With both, the bundled one is
+//!   used; with neither, nothing builds. Vectors and digests are the same with either.
+//! - `cuda` computes on NVIDIA's GPUs, which takes the compiler of CUDA 13.0 to build.
+//!
 //! # Crates
 //!
 //! This crate joins the others and knows neither how anything is computed nor how it is stored:

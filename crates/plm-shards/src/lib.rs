@@ -12,6 +12,9 @@
 //!
 //! [`StoredRows`] and [`available_bytes`] tell whether a run's files will have room.
 //!
+//! Its feature `hdf5-bundled` (the default) compiles HDF5, which takes CMake 3.26 or newer;
+//! `hdf5-system` links the system's, 1.10.7 or newer. With both, the bundled one is used.
+//!
 //! This crate must not know what a model is, how batches are planned, or how FASTA looks.
 //!
 //! # Seals
