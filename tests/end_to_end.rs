@@ -244,6 +244,26 @@ fn a_rank_that_fails_costs_no_record_and_is_named() {
     assert!(embeddings(&report) == embeddings(&expected));
 }
 
+#[test]
+fn a_protein_longer_than_a_batch_has_the_same_bits() {
+    let files = [(4_096, 1_500), (64, 1_500), (4_096, 40_000)].map(|(tokens, residues)| {
+        let (_out, report) = run(&RunConfig {
+            devices: cpu("cpu:2"),
+            plan: plan(tokens, residues),
+            ..RunConfig::default()
+        });
+        let path = report.embeddings_path.unwrap();
+        let file = EmbeddingsFile::open(path).unwrap();
+        let vectors = file.read_rows(0..file.rows()).unwrap();
+        vectors
+            .iter()
+            .map(|value| value.to_bits())
+            .collect::<Vec<u32>>()
+    });
+    assert_eq!(files[0], files[1]);
+    assert_eq!(files[0], files[2]);
+}
+
 /// Encoders that are [`FakeLoader`]'s but for one number of one row.
 struct Loud {
     fake: FakeLoader,

@@ -93,7 +93,7 @@ fn of_run(error: &RunError) -> Option<&'static str> {
     Some(match error {
         RunError::ZeroSetting { setting } => option_of(setting)?,
         RunError::BatchTooLarge { .. } => "see --max-batch-tokens",
-        RunError::BatchTooSmall { .. } => "see --max-batch-tokens and --max-residues",
+        RunError::WindowTooLarge { .. } => "see --max-residues",
         RunError::OverlapTooLarge { .. } => "see --window-overlap and --max-residues",
         RunError::SequenceTooLong { .. } => "choose another --on-long, or a larger --max-residues",
         RunError::NoSuchPart { .. } => "see --shard, which counts from 1",

@@ -76,8 +76,8 @@ pub(crate) struct EmbedArgs {
     #[arg(long, default_value = "f32", value_name = "f32|f16", value_parser = parse_embeddings_dtype)]
     pub(crate) embeddings_dtype: Dtype,
 
-    /// Tokens in one batch, two special tokens per sequence included; the same for all parts of a run [default: 33792 on GPUs,
-    /// 16384 on the CPU]
+    /// Tokens in one batch, two special tokens per sequence included; the same for all parts of a run. A longer protein is a
+    /// batch by itself [default: 33792 on GPUs, 16384 on the CPU]
     #[arg(long, value_name = "N")]
     pub(crate) max_batch_tokens: Option<u32>,
 

@@ -11,9 +11,11 @@ pub enum BatchTimeout {
     Never,
     /// When it takes longer than this: reading a record, encoding a packed batch, writing or flushing.
     Fixed(Duration),
-    /// When encoding a packed batch takes `times` as long as the rank's slowest one so far would have for as many tokens, and
-    /// `at_least` that. A rank's first packed batch, on which a device may have to compile its kernels, and all that is not
-    /// encoding, may take [`LaneConfig::load_timeout`].
+    /// When encoding a packed batch takes `times` as long as the rank's slowest one so far would have for
+    /// as much work, and `at_least` that. Work is counted in tokens, of which those of long sequences count
+    /// more, as attention goes. All that is not encoding may take [`LaneConfig::load_timeout`]; so may a
+    /// rank's first packed batch, on which a device may have to compile its kernels, and longer in proportion
+    /// if it is more work than a full one of ordinary sequences.
     Pace {
         /// How many times as long.
         times: u32,
@@ -99,21 +101,39 @@ impl LaneConfig {
         }
     }
 
-    /// How long encoding so many tokens may take a rank whose slowest packed batch took so many seconds a token.
+    /// How long encoding so much [`work`] may take a rank whose slowest packed batch took so many seconds
+    /// for each unit.
     pub(crate) fn encode_limit(
         &self,
-        tokens: usize,
-        seconds_per_token: Option<f64>,
+        work: f64,
+        seconds_per_work: Option<f64>,
     ) -> Option<Duration> {
-        let (BatchTimeout::Pace { times, at_least }, Some(pace)) =
-            (self.batch_timeout, seconds_per_token)
-        else {
+        let BatchTimeout::Pace { times, at_least } = self.batch_timeout else {
             return self.call_limit();
         };
-        let seconds = pace * tokens as f64 * f64::from(times);
-        let limit = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
-        Some(limit.max(at_least))
+        Some(match seconds_per_work {
+            Some(pace) => seconds(pace * work * f64::from(times)).max(at_least),
+            None => seconds(self.load_timeout.as_secs_f64() * (work / ORDINARY_WORK).max(1.0)),
+        })
     }
+}
+
+/// Sequences of so many tokens cost twice as much a token as short ones: attention takes as long as all
+/// else. In small models; in others only longer ones do, and what counts too much makes no call too late.
+const ATTENTION_TOKENS: f64 = 1024.0;
+
+/// The largest batches that are usual, of sequences that are.
+const ORDINARY_WORK: f64 = 2.0 * 33_792.0;
+
+/// What there is to do for sequences of these token counts, in tokens of short ones.
+pub(crate) fn work(sequences: impl Iterator<Item = usize>) -> f64 {
+    sequences
+        .map(|tokens| tokens as f64 * (1.0 + tokens as f64 / ATTENTION_TOKENS))
+        .sum()
+}
+
+fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
 impl Default for LaneConfig {
@@ -234,12 +254,38 @@ mod tests {
             .unwrap();
         let seconds = Duration::from_secs;
         assert_eq!(
-            config.encode_limit(1_000, None),
+            config.encode_limit(1_000.0, None),
             Some(config.load_timeout()),
             "the first one"
         );
-        assert_eq!(config.encode_limit(1_000, Some(0.25)), Some(seconds(2_500)));
-        assert_eq!(config.encode_limit(1, Some(0.25)), Some(seconds(5)));
-        assert_eq!(config.encode_limit(1, Some(1e300)), Some(Duration::MAX));
+        assert_eq!(config.encode_limit(1e3, Some(0.25)), Some(seconds(2_500)));
+        assert_eq!(config.encode_limit(1.0, Some(0.25)), Some(seconds(5)));
+        assert_eq!(config.encode_limit(1.0, Some(1e300)), Some(Duration::MAX));
+    }
+
+    #[test]
+    fn a_long_protein_has_the_time_that_its_attention_takes() {
+        let config = LaneConfig::default();
+        // 650M on ten cores that multiply 3e11 numbers a second: 33 layers, of products and of attention.
+        let (layers, hidden, rate) = (33.0, 1_280.0, 3e11);
+        let takes = |tokens: f64| {
+            let products = 12.0 * hidden * hidden * tokens;
+            let attention = 2.0 * hidden * tokens * tokens;
+            Duration::from_secs_f64(layers * (products + attention) / rate)
+        };
+        let tokens = 40_002;
+        let long = work([tokens].into_iter());
+        assert!(takes(tokens as f64) > config.load_timeout() / 4);
+        assert!(config.encode_limit(long, None).unwrap() > 3 * takes(tokens as f64));
+
+        // Likewise behind short ones, whose pace is another.
+        let short = work(std::iter::repeat_n(100, 160));
+        let pace = takes(100.0).as_secs_f64() * 160.0 / short;
+        assert!(config.encode_limit(long, Some(pace)).unwrap() > 3 * takes(tokens as f64));
+
+        // What is ordinary has the time that it had.
+        let ordinary = work(std::iter::repeat_n(1_024, 33));
+        let limit = config.encode_limit(ordinary, None).unwrap();
+        assert!(limit <= config.load_timeout() + Duration::from_secs(1));
     }
 }

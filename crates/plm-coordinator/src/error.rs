@@ -25,17 +25,15 @@ pub enum Error {
         max_batch_tokens: u32,
     },
 
-    /// Sequences that would fit no batch.
+    /// Sequences that attention kernels could not index.
     #[error(
-        "a sequence of max_residues {max_residues} takes {needed_tokens} tokens with BOS and EOS, over max_batch_tokens {max_batch_tokens}: raise the one or lower the other"
+        "max_residues {max_residues} is over {most_residues}, the most that a packed batch can count: lower it"
     )]
-    BatchTooSmall {
-        /// The limit of a batch.
-        max_batch_tokens: u32,
-        /// The limit of a sequence.
+    WindowTooLarge {
+        /// The limit that was asked for.
         max_residues: u32,
-        /// What the longest sequence takes.
-        needed_tokens: u32,
+        /// What it may be.
+        most_residues: u32,
     },
 
     /// Windows that would never reach the end of a sequence.

@@ -11,6 +11,7 @@ use std::time::Instant;
 use plm_core::{BoxError, Encoder, Note, PackedBatch, Packer, PooledBatch, RowId};
 
 use super::{Lane, Role};
+use crate::config::work;
 use crate::{RankFailure, RunEvent, Stage};
 
 /// Into how many pieces a batch is cut: to load an encoder takes longer than to encode some of them.
@@ -37,8 +38,8 @@ pub(super) struct Device<'a> {
     /// None between an encoder that failed and the next.
     encoder: Option<Box<dyn Encoder + 'a>>,
     reloads: u32,
-    /// Of the packed batch that took longest for its size.
-    seconds_per_token: Option<f64>,
+    /// Of the packed batch that took longest for what there was to do.
+    seconds_per_work: Option<f64>,
 }
 
 impl<'a> Device<'a> {
@@ -47,7 +48,7 @@ impl<'a> Device<'a> {
             lane,
             encoder: None,
             reloads: 0,
-            seconds_per_token: None,
+            seconds_per_work: None,
         };
         let started = Instant::now();
         device.load_encoder()?;
@@ -219,9 +220,9 @@ impl<'a> Device<'a> {
     fn vectors(&mut self, packed: &PackedBatch) -> Result<PooledBatch, RankFailure> {
         let started = Instant::now();
         let pooled = self.call(packed, Encoder::encode)?;
-        let pace = started.elapsed().as_secs_f64() / packed.total_tokens() as f64;
-        self.seconds_per_token = Some(
-            self.seconds_per_token
+        let pace = started.elapsed().as_secs_f64() / work_of(packed);
+        self.seconds_per_work = Some(
+            self.seconds_per_work
                 .map_or(pace, |slowest| slowest.max(pace)),
         );
         self.checked(packed, pooled)
@@ -252,14 +253,14 @@ impl<'a> Device<'a> {
         ))
     }
 
-    /// One call of the encoder, within the time that there is for so many tokens.
+    /// One call of the encoder, within the time that there is for so much work.
     fn call<T>(
         &mut self,
         packed: &PackedBatch,
         call: impl FnOnce(&mut (dyn Encoder + 'a), &PackedBatch) -> Result<T, BoxError>,
     ) -> Result<T, RankFailure> {
         let config = &self.lane.job.config;
-        let limit = config.encode_limit(packed.total_tokens(), self.seconds_per_token);
+        let limit = config.encode_limit(work_of(packed), self.seconds_per_work);
         let _encoding = self.lane.watch(Role::Encode).begin(Stage::Encode, limit);
         let mut encoder = self.encoder.take().expect("one that fails is replaced");
         let (encoder, answer) = self.lane.attempt(Stage::Encode, || {
@@ -300,6 +301,11 @@ impl<'a> Device<'a> {
         self.encoder = Some(encoder);
         Ok(())
     }
+}
+
+fn work_of(packed: &PackedBatch) -> f64 {
+    let ends = packed.cu_seqlens().windows(2);
+    work(ends.map(|ends| (ends[1] - ends[0]) as usize))
 }
 
 /// A stretch of sequences in pieces of nearly the same number.

@@ -83,7 +83,7 @@ impl Producer<'_> {
         let job = &self.lane.job;
         let tokens = &job.loader.spec().tokens;
         let rows = job.plan.rows(batch);
-        let mut packer = Packer::new(tokens, job.plan.config().max_batch_tokens() as usize);
+        let mut packer = Packer::new(tokens, job.plan.max_packed_tokens(batch, &*job.source));
         let mut end = BatchEnd {
             rows: Vec::with_capacity(rows.len()),
             failed: Vec::new(),

@@ -202,8 +202,9 @@ impl BatchPlan {
         &self.fitted.rows[start..self.fitted.ends[position]]
     }
 
-    /// The tokens of a batch, special tokens included. Over `max_batch_tokens` for a record whose
-    /// windows don't fit together: it goes through the model in several packed batches.
+    /// The tokens of a batch, special tokens included. Over `max_batch_tokens` for a record that is alone
+    /// in its batch: one that is longer than that, or whose windows don't fit together. Each sequence goes
+    /// through the model whole, so such windows make several packed batches.
     ///
     /// # Panics
     /// If there is no such batch.
@@ -215,12 +216,17 @@ impl BatchPlan {
     /// as could hold each. 1 for an empty plan.
     pub fn fill(&self) -> f64 {
         let limit = u64::from(self.config.max_batch_tokens());
-        let batch_tokens = self.fitted.tokens.iter();
-        let packed_batches: u64 = batch_tokens.map(|tokens| tokens.div_ceil(limit)).sum();
-        if packed_batches == 0 {
+        let of_window = u64::from(self.config.max_residues()) + u64::from(self.special_tokens);
+        let room = |&tokens: &u64| match tokens {
+            // Windows that are longer than a batch, each in one of its own size.
+            tokens if tokens > limit && of_window > limit => tokens,
+            tokens => tokens.div_ceil(limit) * limit,
+        };
+        let room: u64 = self.fitted.tokens.iter().map(room).sum();
+        if room == 0 {
             return 1.0;
         }
-        self.total_tokens() as f64 / (packed_batches * limit) as f64
+        self.total_tokens() as f64 / room as f64
     }
 
     /// What becomes of a record of the source if all goes well.
@@ -257,6 +263,24 @@ impl BatchPlan {
                 .sum()
         };
         Balance::new(world.ranks().map(rank_tokens).collect())
+    }
+
+    /// The most tokens in the packed batches that a batch goes through the model as.
+    pub(crate) fn max_packed_tokens(
+        &self,
+        batch: BatchIndex,
+        source: &dyn SequenceSource,
+    ) -> usize {
+        let special_tokens = self.special_tokens as usize;
+        let max_batch_tokens = self.config.max_batch_tokens() as usize;
+        // A record with a longer window is alone, and its first window is its longest.
+        let longest = self.rows(batch).first().and_then(|&row| {
+            let residue_count = source.record(row).residue_count;
+            self.windows(residue_count).next()
+        });
+        longest.map_or(max_batch_tokens, |window| {
+            max_batch_tokens.max(window.len() + special_tokens)
+        })
     }
 
     /// The stretches of a planned record that go through the model one by one.

@@ -61,9 +61,9 @@ pub struct PlanConfigBuilder {
 impl PlanConfig {
     /// Where none was set.
     const MAX_BATCH_TOKENS: u32 = 16_384;
-    /// The special tokens that are counted with `max_residues` when a configuration is checked,
-    /// before any model is known: BOS and EOS, the most that a [`TokenMap`](plm_core::TokenMap) has.
-    const MAX_SPECIAL_TOKENS: u32 = 2;
+    /// The most residues of a sequence that a packed batch can count, with BOS and EOS: the most special
+    /// tokens that a [`TokenMap`](plm_core::TokenMap) has.
+    const MOST_RESIDUES: u32 = i32::MAX as u32 - 2;
 
     /// A builder with the defaults: batches of 16,384 tokens (or of what suits the devices, see
     /// [`or_max_batch_tokens`](Self::or_max_batch_tokens)), windows of 1,022 residues, longer
@@ -72,7 +72,8 @@ impl PlanConfig {
         PlanConfigBuilder::default()
     }
 
-    /// The most tokens in a packed batch, special tokens included.
+    /// The most tokens in a packed batch of several sequences, special tokens included. A longer sequence
+    /// is a batch by itself.
     pub fn max_batch_tokens(&self) -> u32 {
         self.max_batch_tokens.unwrap_or(Self::MAX_BATCH_TOKENS)
     }
@@ -159,13 +160,13 @@ impl Default for PlanConfigBuilder {
 }
 
 impl PlanConfigBuilder {
-    /// The most tokens in a packed batch, special tokens included.
+    /// The most tokens in a packed batch of several sequences, special tokens included.
     pub fn max_batch_tokens(mut self, tokens: u32) -> Self {
         self.max_batch_tokens = Some(tokens);
         self
     }
 
-    /// The most residues that go through the model as one sequence.
+    /// The most residues that go through the model as one sequence. There may be more than fit a batch.
     pub fn max_residues(mut self, residues: u32) -> Self {
         self.max_residues = residues;
         self
@@ -180,9 +181,8 @@ impl PlanConfigBuilder {
     /// The configuration, checked.
     ///
     /// # Errors
-    /// If a limit is zero, if a sequence of `max_residues` with BOS and EOS is over
-    /// `max_batch_tokens`, if that is over what a packed batch can count, or if windows overlap so
-    /// much that they never advance.
+    /// If a limit is zero or over what a packed batch can count, or if windows overlap so much that they
+    /// never advance.
     pub fn build(self) -> Result<PlanConfig, Error> {
         let Self {
             max_batch_tokens: set,
@@ -201,12 +201,11 @@ impl PlanConfigBuilder {
         if i32::try_from(max_batch_tokens).is_err() {
             return Err(Error::BatchTooLarge { max_batch_tokens });
         }
-        let needed_tokens = max_residues.saturating_add(PlanConfig::MAX_SPECIAL_TOKENS);
-        if needed_tokens > max_batch_tokens {
-            return Err(Error::BatchTooSmall {
-                max_batch_tokens,
+        let most_residues = PlanConfig::MOST_RESIDUES;
+        if max_residues > most_residues {
+            return Err(Error::WindowTooLarge {
                 max_residues,
-                needed_tokens,
+                most_residues,
             });
         }
         if let LongSequences::Window { overlap_residues } = long_sequences
@@ -246,20 +245,16 @@ mod tests {
     }
 
     #[test]
-    fn a_sequence_may_fill_a_batch_and_no_more() {
+    fn a_sequence_may_be_longer_than_a_batch_up_to_what_one_can_count() {
         let config = PlanConfig::builder().max_batch_tokens(100);
-        assert!(config.clone().max_residues(98).build().is_ok());
-        assert!(matches!(
-            config.max_residues(99).build(),
-            Err(Error::BatchTooSmall {
-                needed_tokens: 101,
-                ..
-            })
-        ));
-        assert!(matches!(
-            PlanConfig::builder().max_residues(u32::MAX).build(),
-            Err(Error::BatchTooSmall { .. })
-        ));
+        let most = i32::MAX as u32 - 2;
+        for residues in [98, 99, 40_000, most] {
+            assert!(config.clone().max_residues(residues).build().is_ok());
+        }
+        for residues in [most + 1, u32::MAX] {
+            let built = config.clone().max_residues(residues).build();
+            assert!(matches!(built, Err(Error::WindowTooLarge { .. })));
+        }
     }
 
     #[test]

@@ -228,3 +228,30 @@ fn a_plan_without_what_is_done_holds_the_rest_in_the_same_batches() {
     assert_eq!(nothing.part_batches(Part::WHOLE).count(), 0);
     assert_eq!(nothing.total_tokens(), 0);
 }
+
+#[test]
+fn a_record_longer_than_a_batch_is_alone_and_the_others_fill_theirs() {
+    let mut counts = proteome(20_000).0;
+    counts.extend([34_350, 16_383, 40_000]);
+    let source = Counts(counts);
+    let config = PlanConfig::builder().max_residues(40_000).build().unwrap();
+    let plan = BatchPlan::new(&source, &fake_tokens(), &config).unwrap();
+    let first: Vec<_> = batches(&plan)
+        .take(3)
+        .map(|batch| (plan.rows(batch), plan.tokens(batch)))
+        .collect();
+    assert_eq!(
+        first,
+        [
+            (&[RowId(20_002)][..], 40_002),
+            (&[RowId(20_000)], 34_352),
+            (&[RowId(20_001)], 16_385)
+        ]
+    );
+    assert!(
+        batches(&plan)
+            .skip(3)
+            .all(|batch| plan.tokens(batch) <= 16_384)
+    );
+    assert!((0.99..=1.0).contains(&plan.fill()), "{}", plan.fill());
+}

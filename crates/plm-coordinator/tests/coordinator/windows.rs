@@ -104,3 +104,46 @@ fn a_long_record_that_cannot_be_read_leaves_nothing_behind() {
     assert_eq!(finished.check().into_keys().collect::<Vec<_>>(), ["short"]);
     assert_eq!(finished.report().failed_rows[0].id, "long");
 }
+
+#[test]
+fn a_record_longer_than_a_batch_is_a_batch() {
+    for world in [1, 3] {
+        let source = MemorySource::random(6, &[7, 400, 24, 25, 3, 90, 1, 26]);
+        let mut case = Case::with(source).world(world);
+        case.plan = PlanConfig::builder()
+            .max_residues(40_000)
+            .max_batch_tokens(26)
+            .build()
+            .unwrap();
+        let finished = case.run();
+        // Each with the vector of all its residues.
+        assert_eq!(finished.check().len(), 8);
+        let stored = finished.sink.durable();
+        assert!(
+            stored
+                .iter()
+                .all(|row| row.row.outcome == Outcome::Embedded)
+        );
+    }
+}
+
+#[test]
+fn windows_longer_than_a_batch_are_batches() {
+    let mut case = case(LongSequences::default(), 1);
+    case.plan = PlanConfig::builder()
+        .max_residues(10)
+        .max_batch_tokens(5)
+        .long_sequences(LongSequences::Window {
+            overlap_residues: 3,
+        })
+        .build()
+        .unwrap();
+    let finished = case.run();
+    finished.check();
+    let stored = finished.sink.durable();
+    let residues = finished.source.residues(RowId(5));
+    assert_eq!(
+        stored[5].vector,
+        mean(residues, &[0..10, 7..17, 14..24, 21..25])
+    );
+}
