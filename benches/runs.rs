@@ -106,6 +106,8 @@ impl StandIn {
                 weights_digest: "none:0".to_owned(),
                 hidden_size: shape.hidden_size,
                 layer: shape.num_layers,
+                pooling: "random numbers".to_owned(),
+                special_tokens: "excluded".to_owned(),
                 dtype,
                 backend: "cpu".to_owned(),
                 tokens: token_map(),

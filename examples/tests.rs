@@ -71,6 +71,16 @@ fn own_sink_writes_a_line_per_protein() {
 }
 
 #[test]
+fn own_model_says_what_its_vectors_are() {
+    let out = tempfile::tempdir().unwrap();
+    run("own_model", &[&uniprot(), out.path()]);
+    let file = plm_fleet::EmbeddingsFile::open(out.path().join("embeddings.h5")).unwrap();
+    let provenance = file.provenance();
+    assert_eq!(provenance.pooling, "fractions of the 20 amino acids");
+    assert_eq!(provenance.special_tokens, "none");
+}
+
+#[test]
 fn plm_tiny_knows_families_better_than_composition_does() {
     let families = Path::new(DATA).join("swissprot_families.fasta.gz");
     let model = tempfile::tempdir().unwrap();

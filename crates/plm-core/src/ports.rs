@@ -66,6 +66,10 @@ pub struct EncoderSpec {
     pub hidden_size: usize,
     /// The layer whose output is pooled; the number of layers means after the final layer norm.
     pub layer: usize,
+    /// How the vectors of a sequence become one: "mean over residues". The output says it in these words.
+    pub pooling: String,
+    /// Whether special tokens go into that: "excluded", "included", or "none" if there are none.
+    pub special_tokens: String,
     /// The number format the model computes in.
     pub dtype: Dtype,
     /// What else decides the last bits: the kind of device that computes, and a version of how.

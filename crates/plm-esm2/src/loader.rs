@@ -116,6 +116,8 @@ impl Esm2Loader {
             weights_digest: checkpoint.weights_digest()?,
             hidden_size: checkpoint.config().hidden_size,
             layer: checkpoint.config().num_layers,
+            pooling: "mean over residues".to_owned(),
+            special_tokens: "excluded".to_owned(),
             dtype,
             backend: format!("{device}, numerics {NUMERICS}"),
             tokens: token_map(),

@@ -47,7 +47,7 @@ pub fn aggregate_parts(
             path: layout.root().to_owned(),
         });
     };
-    let claim = Claim::read(first)?;
+    let mut claim = Claim::read(first)?;
     for other in &claimed[1..] {
         claim.check_against(&Claim::read(other)?, &other.claim())?;
     }

@@ -49,14 +49,16 @@ impl Claim {
     }
 
     /// Takes the directory for this run, if that has not been done. [`check`](Self::check) it
-    /// before.
-    pub(crate) fn stake(&self, layout: &Layout) -> Result<(), Error> {
+    /// before. The model has the name then that it had when the directory was taken.
+    pub(crate) fn stake(&mut self, layout: &Layout) -> Result<(), Error> {
         let path = layout.claim();
         // Its temporary name may have outlived its writer beside the final one.
         sweep(&path);
         if path.exists() || !sealed::write_new(&path, self)? {
             // Perhaps only now, by another part of this run, or of another.
-            return self.check_against(&Self::read(layout)?, &path);
+            let there = Self::read(layout)?;
+            self.check_against(&there, &path)?;
+            self.fingerprint.model = there.fingerprint.model;
         }
         Ok(())
     }

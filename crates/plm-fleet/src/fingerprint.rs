@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
-/// Everything that decides which rows there are, and the bits of each.
+/// Everything that decides which rows there are, and the bits of each; and the model's name, which does
+/// not: a model is known by its weights, whatever its folder is called.
 ///
 /// The batch size, the number of ranks and which devices of a kind they are is not in it: that may change between
 /// tries.
@@ -19,9 +20,12 @@ pub(crate) struct Fingerprint {
     /// The inputs' digests, in order.
     pub(crate) inputs: Vec<String>,
     pub(crate) index: IndexConfig,
+    /// Of the first try: it is what the result says, whatever others call the model.
     pub(crate) model: String,
     pub(crate) weights: String,
     pub(crate) layer: usize,
+    pub(crate) pooling: String,
+    pub(crate) special_tokens: String,
     pub(crate) hidden_size: usize,
     pub(crate) dtype: String,
     /// Last bits differ between kinds of devices, and from version to version.
@@ -44,6 +48,8 @@ impl Fingerprint {
             model: spec.model.clone(),
             weights: spec.weights_digest.clone(),
             layer: spec.layer,
+            pooling: spec.pooling.clone(),
+            special_tokens: spec.special_tokens.clone(),
             hidden_size: spec.hidden_size,
             dtype: spec.dtype.to_string(),
             backend: spec.backend.clone(),
@@ -53,9 +59,18 @@ impl Fingerprint {
         }
     }
 
-    /// One word for all of it, as `blake3:hex`.
+    /// The same of a model without a name.
+    fn nameless(&self) -> Self {
+        Self {
+            model: String::new(),
+            ..self.clone()
+        }
+    }
+
+    /// One word for all of it but the model's name, as `blake3:hex`.
     pub(crate) fn digest(&self) -> String {
-        let json = serde_json::to_vec(self).expect("a fingerprint holds nothing JSON lacks");
+        let json = serde_json::to_vec(&self.nameless());
+        let json = json.expect("a fingerprint holds nothing JSON lacks");
         format!("blake3:{}", blake3::hash(&json))
     }
 
@@ -91,8 +106,8 @@ impl Fingerprint {
             model: self.model.clone(),
             weights_digest: self.weights.clone(),
             layer: self.layer,
-            pooling: "mean over residues".to_owned(),
-            special_tokens: "excluded".to_owned(),
+            pooling: self.pooling.clone(),
+            special_tokens: self.special_tokens.clone(),
             model_dtype: dtype(&self.dtype)?,
             program: "plm-fleet".to_owned(),
             program_version: crate::VERSION.to_owned(),
@@ -106,8 +121,8 @@ impl Fingerprint {
             Ok(serde_json::Value::Object(fields)) => fields,
             _ => unreachable!("a struct becomes an object"),
         };
-        let there = fields(other);
-        fields(self)
+        let there = fields(&other.nameless());
+        fields(&self.nameless())
             .into_iter()
             .filter(|(name, here)| there.get(name) != Some(here))
             .map(|(name, here)| {

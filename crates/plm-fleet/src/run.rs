@@ -89,7 +89,7 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
         &config.plan,
         config.segments.dtype(),
     );
-    let claim = Claim::new(fingerprint, config.part, config.plan.max_batch_tokens());
+    let mut claim = Claim::new(fingerprint, config.part, config.plan.max_batch_tokens());
     if config.resume != Resume::Restart {
         claim.check(&layout)?;
         if let Some(report) = aggregate::finished(&layout)?

@@ -40,15 +40,14 @@ pub struct InputDigest {
 }
 
 impl Provenance {
-    /// Of vectors that are means over residues, special tokens excluded, written by this version
-    /// of plm-fleet.
-    pub fn mean_over_residues(spec: &EncoderSpec, inputs: Vec<InputDigest>) -> Self {
+    /// Of the vectors of a model, written by this version of plm-fleet.
+    pub fn new(spec: &EncoderSpec, inputs: Vec<InputDigest>) -> Self {
         Self {
             model: spec.model.clone(),
             weights_digest: spec.weights_digest.clone(),
             layer: spec.layer,
-            pooling: "mean over residues".to_owned(),
-            special_tokens: "excluded".to_owned(),
+            pooling: spec.pooling.clone(),
+            special_tokens: spec.special_tokens.clone(),
             model_dtype: spec.dtype,
             program: "plm-fleet".to_owned(),
             program_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -72,6 +72,8 @@ impl FakeLoader {
                 weights_digest: "none:0".to_owned(),
                 hidden_size,
                 layer: 0,
+                pooling: "hash of all tokens".to_owned(),
+                special_tokens: "included".to_owned(),
                 dtype: Dtype::F32,
                 backend: "cpu".to_owned(),
                 tokens: fake_tokens(),
