@@ -1,10 +1,16 @@
 //! What can go wrong between a checkpoint's files and a vector.
 
-use std::path::{Path, PathBuf};
+mod words;
+
+use std::path::PathBuf;
 use std::{fmt, io};
 
 use plm_core::{Dtype, Rank};
-use plm_kernels::{GpuError, is_out_of_memory};
+use plm_kernels::{GpuDescription, GpuError, is_out_of_memory};
+
+use words::{
+    advice, by_kind, directory_of, download, name_one, quoted, snapshot_of, without_backtrace,
+};
 
 /// Why a model could not be read or run.
 #[derive(Debug, thiserror::Error)]
@@ -312,6 +318,15 @@ pub enum Error {
         /// The rank.
         rank: Rank,
     },
+    /// The GPUs of a run are of several kinds.
+    #[error(
+        "GPUs of several kinds differ in the last bits of what they compute, and these are: {}: choose GPUs of one kind",
+        by_kind(gpus)
+    )]
+    MixedGpus {
+        /// All of them, by rank.
+        gpus: Vec<GpuDescription>,
+    },
     /// A GPU has no room for the weights.
     #[error(
         "the weights of {model} in {dtype} take {needed_gib} GiB, and cuda:{gpu} has {free_gib} of its {total_gib} GiB free: choose another GPU or a smaller dtype, or see who uses it"
@@ -383,74 +398,5 @@ impl Error {
             Self::Tensor(error) => is_out_of_memory(error),
             _ => false,
         }
-    }
-}
-
-/// What to do about a directory that is not there.
-fn download(hub_name: Option<&str>) -> String {
-    let Some(name) = hub_name else {
-        return String::new();
-    };
-    format!(
-        ", and models are not downloaded: get one from the Hugging Face hub with \
-         `hf download {name} --local-dir DIR`, and name DIR"
-    )
-}
-
-fn directory_of(model: Option<&Path>) -> String {
-    match model {
-        Some(model) => format!("name the directory of the model, {}", model.display()),
-        None => "a model is a directory with a config.json and a model.safetensors".to_owned(),
-    }
-}
-
-/// The end of a sentence, with what could be meant instead.
-fn name_one(paths: &[PathBuf]) -> String {
-    match paths {
-        [] => String::new(),
-        [one] => format!(": name {}", one.display()),
-        paths => format!(": name one of {}", some(paths)),
-    }
-}
-
-fn snapshot_of(snapshots: &[PathBuf]) -> String {
-    match snapshots {
-        [] => ", nor any other: fetch the model again".to_owned(),
-        snapshots => name_one(snapshots),
-    }
-}
-
-/// The first of some paths, and how many more there are.
-fn some(paths: &[PathBuf]) -> String {
-    const SHOWN: usize = 5;
-
-    let shown: Vec<String> = (paths.iter().take(SHOWN))
-        .map(|path| path.display().to_string())
-        .collect();
-    match paths.len().saturating_sub(SHOWN) {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
-    }
-}
-
-fn quoted(words: &[String]) -> String {
-    let words: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
-    words.join(" and ")
-}
-
-/// The error itself, on one line also where `RUST_BACKTRACE` is set.
-fn without_backtrace(error: &candle_core::Error) -> &candle_core::Error {
-    match error {
-        candle_core::Error::WithBacktrace { inner, .. } => without_backtrace(inner),
-        error => error,
-    }
-}
-
-fn advice(error: &candle_core::Error) -> &'static str {
-    match without_backtrace(error) {
-        candle_core::Error::Cuda(_) => {
-            "; after such an error CUDA may be of no use in this process: run again to go on"
-        }
-        _ => "",
     }
 }

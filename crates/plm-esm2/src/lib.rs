@@ -32,6 +32,7 @@ mod checkpoint;
 mod config;
 mod error;
 mod gpu_encoder;
+mod gpus;
 mod int8;
 mod layer;
 mod linear;
@@ -45,7 +46,7 @@ mod splitmix;
 mod stream_layer;
 mod weights;
 
-pub use plm_kernels::{Gpu, GpuError};
+pub use plm_kernels::{Gpu, GpuDescription, GpuError, GpuKind, KernelFamily};
 
 pub use alphabet::{VOCABULARY, token_map};
 pub use checkpoint::Checkpoint;

@@ -12,7 +12,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::gpu_encoder::GpuEncoder;
 use crate::model::check_int8;
-use crate::{Checkpoint, Error, Esm2, NoInt8, Outputs, token_map};
+use crate::{Checkpoint, Error, Esm2, NoInt8, Outputs, gpus, token_map};
 
 /// Another number whenever a change gives vectors other bits: a run that an older version began is then refused, not mixed.
 const NUMERICS: u32 = 3;
@@ -83,8 +83,9 @@ impl Esm2Loader {
     /// residues) and int8 (under 17).
     ///
     /// # Errors
-    /// [`Error::NoGpuKernel`], [`Error::NoInt8`], or if the weights can't be read; in 8-bit integers also [`Error::Gpu`] if one
-    /// of the GPUs has no kernels for them. What else is wrong with a GPU shows when its rank loads.
+    /// [`Error::NoGpuKernel`], [`Error::NoInt8`], or if the weights can't be read; [`Error::MixedGpus`] if the GPUs are of several
+    /// kinds, and [`Error::Gpu`] if one is not there, or has no kernels for the 8-bit integers that are asked for. What else is
+    /// wrong with a GPU shows when its rank loads.
     pub fn on_gpus(
         checkpoint: Checkpoint,
         ordinals: Vec<u32>,
@@ -107,9 +108,11 @@ impl Esm2Loader {
                 .iter()
                 .try_for_each(|&ordinal| Gpu::check_int8(ordinal))?;
         }
-        let device = match place {
-            Place::Cpu { .. } => "cpu",
-            Place::Gpus(_) => "cuda",
+        let device = match &place {
+            Place::Cpu { .. } => "cpu".to_owned(),
+            Place::Gpus(ordinals) => {
+                format!("cuda {}", gpus::one_kind(&gpus::describe(ordinals)?)?)
+            }
         };
         let spec = EncoderSpec {
             model: checkpoint.name().to_owned(),

@@ -1,5 +1,7 @@
 //! What this crate says of GPUs with the feature `cuda` and without.
 
+use std::fmt;
+
 /// Why a GPU can't be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -62,6 +64,63 @@ pub enum GpuError {
         /// What failed.
         source: candle_core::Error,
     },
+}
+
+/// What a GPU is, as the driver says without opening it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GpuDescription {
+    /// CUDA's number for it.
+    pub ordinal: u32,
+    /// What it is sold as.
+    pub name: String,
+    /// What decides the bits of its results.
+    pub kind: GpuKind,
+    /// All the memory that it has.
+    pub total_bytes: u64,
+}
+
+/// What decides the last bits of what a GPU computes in this build, beside the model: GPUs of one kind
+/// give the same ones, others need not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GpuKind {
+    /// Its compute capability, major and minor.
+    pub capability: (i32, i32),
+    /// Its multiprocessors, by whose number cublasLt picks algorithms.
+    pub multiprocessors: u32,
+    /// Which kernels run on it.
+    pub kernels: KernelFamily,
+}
+
+/// Which of the kernels of a build run on a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelFamily {
+    /// Machine code for compute capability 9.0, with the kernels that are Hopper's alone.
+    Hopper,
+    /// PTX, which the driver compiles for the GPU.
+    Ptx,
+}
+
+impl fmt::Display for GpuKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            capability: (major, minor),
+            multiprocessors,
+            kernels,
+        } = self;
+        write!(
+            f,
+            "{major}.{minor}, {multiprocessors} multiprocessors, {kernels} kernels"
+        )
+    }
+}
+
+impl fmt::Display for KernelFamily {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hopper => "hopper",
+            Self::Ptx => "ptx",
+        })
+    }
 }
 
 /// A GPU's memory.

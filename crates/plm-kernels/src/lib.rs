@@ -55,7 +55,7 @@ pub use cuda::{
     Download, Gpu, GpuLinear, Int8Linear, Stream, StreamLinear, TokenProjection, is_out_of_memory,
 };
 pub use embed_tokens::{TokenDropout, embed_tokens};
-pub use gpu::{GpuError, GpuMemory, Int8Rows};
+pub use gpu::{GpuDescription, GpuError, GpuKind, GpuMemory, Int8Rows, KernelFamily};
 pub use layer_norm::{LayerNorm, ResidualLayerNorm};
 pub use rotary::Rotary;
 pub use segment_mean::segment_mean;

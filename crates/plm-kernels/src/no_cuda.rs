@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Error, Result, Tensor};
 
-use crate::gpu::{GpuError, GpuMemory, Int8Rows};
+use crate::gpu::{GpuDescription, GpuError, GpuMemory, Int8Rows};
 use crate::{CuSeqlens, VarlenAttention};
 
 /// What no value can be.
@@ -59,6 +59,14 @@ impl Gpu {
     /// # Errors
     /// Always [`GpuError::NotBuilt`].
     pub fn check_int8(_ordinal: u32) -> std::result::Result<(), GpuError> {
+        Err(GpuError::NotBuilt)
+    }
+
+    /// What the GPU that CUDA numbers `ordinal` is.
+    ///
+    /// # Errors
+    /// Always [`GpuError::NotBuilt`].
+    pub fn describe(_ordinal: u32) -> std::result::Result<GpuDescription, GpuError> {
         Err(GpuError::NotBuilt)
     }
 

@@ -13,7 +13,7 @@ use super::gemm::Blas;
 use super::pinned::{Download, Staging};
 use super::{GpuLinear, has_machine_code};
 use crate::CuSeqlens;
-use crate::gpu::{GpuError, GpuMemory};
+use crate::gpu::{GpuDescription, GpuError, GpuKind, GpuMemory, KernelFamily};
 
 /// One GPU, opened for one thread: all work goes to one stream, in order.
 #[derive(Clone, Debug)]
@@ -107,6 +107,39 @@ impl Gpu {
             Ok((major?, minor?))
         };
         capability().map_err(|error: DriverError| GpuError::NoDriver(error.to_string()))
+    }
+
+    /// What the GPU that CUDA numbers `ordinal` is. Opens nothing.
+    ///
+    /// # Errors
+    /// [`GpuError::NoSuchGpu`], and those of [`count`](Self::count).
+    pub fn describe(ordinal: u32) -> std::result::Result<GpuDescription, GpuError> {
+        use sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT as MULTIPROCESSORS;
+
+        let capability = Self::capability(ordinal)?;
+        let kernels = match has_machine_code(capability) {
+            true => KernelFamily::Hopper,
+            false => KernelFamily::Ptx,
+        };
+        let describe = || -> std::result::Result<GpuDescription, DriverError> {
+            let device = result::device::get(ordinal as i32)?;
+            // SAFETY: the driver has just named the device.
+            let multiprocessors =
+                unsafe { result::device::get_attribute(device, MULTIPROCESSORS) }?;
+            // SAFETY: as above.
+            let total_bytes = unsafe { result::device::total_mem(device) }?;
+            Ok(GpuDescription {
+                ordinal,
+                name: result::device::get_name(device)?,
+                kind: GpuKind {
+                    capability,
+                    multiprocessors: multiprocessors.unsigned_abs(),
+                    kernels,
+                },
+                total_bytes: total_bytes as u64,
+            })
+        };
+        describe().map_err(|error| GpuError::NoDriver(error.to_string()))
     }
 
     /// Opens the GPU that CUDA numbers `ordinal`, for the calling thread.
