@@ -54,6 +54,7 @@ mod run;
 mod sealed;
 mod space;
 mod suspects;
+mod threads;
 mod verify;
 
 pub use plm_coordinator as coordinator;
@@ -79,6 +80,7 @@ pub use model::Model;
 pub use report::{DamagedSegment, PartReport, RecordCounts, RunReport, StageSeconds};
 pub use run::run_multi_gpu_inference;
 pub use sealed::Damage;
+pub use threads::start_threads;
 pub use verify::{VerifyReport, verify_run, verify_run_against};
 
 /// The version of plm-fleet: that of all its crates.
