@@ -34,6 +34,7 @@ fn advice(error: &Error) -> Option<String> {
         Error::OtherRun { .. } => {
             "choose another --out, or discard its results with `plm-fleet embed --restart`"
         }
+        Error::NoOutDir { .. } => "choose another --out",
         Error::NoSpace { .. } => {
             "make room, choose another --out, or store less with --embeddings-dtype f16"
         }

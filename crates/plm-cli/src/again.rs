@@ -10,7 +10,7 @@ use plm_fleet::coordinator::Error as RunError;
 use plm_fleet::{Error, Input};
 
 use crate::args::EmbedArgs;
-use crate::commands::say;
+use crate::voice::say;
 
 /// How often that is worth while in one run. A record that ends processes takes three: in its batch, and twice alone.
 const MOST: u32 = 9;

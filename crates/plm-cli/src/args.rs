@@ -1,8 +1,9 @@
 //! What a person types.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::{PathBufValueParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use plm_fleet::{
     BadRecordPolicy, Devices, Dtype, DuplicatePolicy, IndexConfig, Input, Model, Part,
     SegmentConfig,
@@ -29,15 +30,25 @@ pub(crate) struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done: every record is embedded, or left out by a policy you chose
-  1  failed: nothing stands under a final name; the message says what to do
+  1  failed, or what was found is not whole: nothing stands half-written under a final name; the
+     message says what to do. Also where the result can't be written to standard output
   2  the command line is wrong
-  3  refused before anything was computed: the input, the model, OUT, or the room on its disk
-  4  done, but some records failed: ledger.tsv, or for a part the last words, name them and say why
-  130, 143  stopped by SIGINT (Ctrl-C) or SIGTERM; the same command goes on
+  3  refused before anything was computed: the input, the model, a setting, OUT (it is another
+     run's, in use, or no directory) or the room on its disk
+  4  done, but some records failed: ledger.tsv, or for a part its logs, name them and say why
+  128 + n  stopped by signal n: 129 SIGHUP, 130 SIGINT (Ctrl-C), 143 SIGTERM, 152 SIGXCPU; the same
+     command goes on
 
 Signals to embed:
-  SIGINT, SIGTERM  once: keeps what is computed and ends within seconds; twice: ends at once
-  SIGUSR1          prints how far it is";
+  SIGINT, SIGTERM, SIGHUP, SIGXCPU
+           once: keeps what is computed and ends within seconds; twice: ends at once (but for
+           SIGXCPU, which comes again by itself). Under nohup SIGHUP stays ignored
+  SIGUSR1  prints how far it is
+A write over the limit of a file's size (SIGXFSZ, ulimit -f) is an error like that of a full disk.
+
+Standard error has plain text, without colours, unless it is a terminal: there a bar shows the
+progress (not if TERM is dumb), elsewhere a line every ten seconds. NO_COLOR is heard.
+RUST_BACKTRACE=1 adds the backtrace to what is said of a bug.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -60,7 +71,12 @@ pub(crate) struct EmbedArgs {
 
     /// A directory with a Hugging Face ESM-2 checkpoint (config.json, model.safetensors), or plm-tiny, the small
     /// demonstration model inside this program
-    #[arg(long, default_value = "plm-tiny", value_name = "DIR|plm-tiny")]
+    #[arg(
+        long,
+        default_value = "plm-tiny",
+        value_name = "DIR|plm-tiny",
+        value_parser = PathBufValueParser::new().map(model)
+    )]
     pub(crate) model: Model,
 
     /// What computes: auto, cpu, cpu:N (N ranks share the cores) or cuda:0,1
@@ -78,11 +94,11 @@ pub(crate) struct EmbedArgs {
 
     /// Tokens in one batch, two special tokens per sequence included; the same for all parts of a run. A longer protein is a
     /// batch by itself [default: 33792 on GPUs, 16384 on the CPU]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=i64::from(i32::MAX)))]
     pub(crate) max_batch_tokens: Option<u32>,
 
     /// The model's window: longer proteins are treated as --on-long says
-    #[arg(long, default_value_t = 1_022, value_name = "N")]
+    #[arg(long, default_value_t = 1_022, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     pub(crate) max_residues: u32,
 
     /// What becomes of proteins longer than the window: keep the N-terminus, average overlapping windows, leave them
@@ -90,9 +106,9 @@ pub(crate) struct EmbedArgs {
     #[arg(long, default_value = "truncate")]
     pub(crate) on_long: OnLong,
 
-    /// Residues that neighbouring windows share, with --on-long window
-    #[arg(long, default_value_t = 256, value_name = "N")]
-    pub(crate) window_overlap: u32,
+    /// Residues that neighbouring windows share, with --on-long window; less than --max-residues [default: 256]
+    #[arg(long, value_name = "N")]
+    pub(crate) window_overlap: Option<u32>,
 
     /// Do part i of N only (i from 1), for job arrays; `plm-fleet aggregate` merges the parts
     #[arg(long, default_value = "1/1", value_name = "i/N", value_parser = parse_part)]
@@ -114,11 +130,11 @@ pub(crate) struct EmbedArgs {
 #[derive(Debug, Args)]
 pub(crate) struct IndexArgs {
     /// FASTA files: plain, gzip or bgzip; - is standard input
-    #[arg(required = true, value_name = "FASTA")]
+    #[arg(required = true, value_name = "FASTA", value_parser = input_parser())]
     pub(crate) inputs: Vec<Input>,
 
     /// The output directory; made if it is not there
-    #[arg(long, value_name = "DIR")]
+    #[arg(short, long, alias = "output", value_name = "DIR")]
     pub(crate) out: PathBuf,
 
     /// Records with a letter that is no residue, or without a name
@@ -146,13 +162,15 @@ pub(crate) struct AggregateArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(override_usage = "plm-fleet verify [OPTIONS] OUT [--against FASTA...]
+       plm-fleet verify [OPTIONS] --against FASTA... OUT")]
 pub(crate) struct VerifyArgs {
     /// The output directory
-    #[arg(value_name = "OUT")]
-    pub(crate) out: PathBuf,
+    #[arg(value_name = "OUT", required_unless_present = "against")]
+    out: Option<PathBuf>,
 
-    /// Also check that the run is of these FASTA files, record by record
-    #[arg(long, value_name = "FASTA", num_args = 1..)]
+    /// Also check that the run is of these FASTA files, record by record; - is standard input
+    #[arg(long, value_name = "FASTA", num_args = 1.., value_parser = input_parser())]
     pub(crate) against: Vec<Input>,
 }
 
@@ -161,6 +179,34 @@ pub(crate) struct InfoArgs {
     /// An output directory, an embeddings.h5, an index.plm or a model directory; nothing for the program itself
     #[arg(value_name = "PATH")]
     pub(crate) path: Option<PathBuf>,
+}
+
+impl VerifyArgs {
+    /// Takes OUT from the end of `--against FASTA... OUT`, where the parser, which can't tell one path
+    /// from another, has put it.
+    pub(crate) fn find_out(&mut self) -> Result<(), ()> {
+        if self.out.is_none() {
+            match self.against.pop() {
+                Some(Input::Path(path)) if !self.against.is_empty() => self.out = Some(path),
+                _ => return Err(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// The output directory.
+    pub(crate) fn out(&self) -> &Path {
+        self.out
+            .as_deref()
+            .expect("it was found when the words were read")
+    }
+}
+
+impl EmbedArgs {
+    /// The residues that neighbouring windows share, if there are windows.
+    pub(crate) fn window_overlap(&self) -> u32 {
+        self.window_overlap.unwrap_or(256)
+    }
 }
 
 impl IndexArgs {
@@ -189,6 +235,19 @@ pub(crate) enum OnLong {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ModelDtype(pub(crate) Option<Dtype>);
 
+/// Any path but an empty one; `-` is standard input.
+fn input_parser() -> impl TypedValueParser<Value = Input> {
+    PathBufValueParser::new().map(Input::from)
+}
+
+fn model(path: PathBuf) -> Model {
+    match path.to_str() {
+        // This one never fails, and a path that is not UTF-8 is a path all the same.
+        Some(words) => words.parse().unwrap_or_default(),
+        None => Model::Checkpoint(path),
+    }
+}
+
 fn parse_dtype(words: &str) -> Result<ModelDtype, String> {
     if words == "auto" {
         return Ok(ModelDtype(None));
@@ -216,10 +275,12 @@ fn parse_part(words: &str) -> Result<Part, String> {
     let (number, count) = words.split_once('/').ok_or_else(usage)?;
     let number: u32 = number.parse().map_err(|_| usage())?;
     let count: u32 = count.parse().map_err(|_| usage())?;
-    let index = number
-        .checked_sub(1)
-        .ok_or_else(|| "parts count from 1: the first of eight is 1/8".to_owned())?;
-    Part::new(index, count).map_err(|error| error.to_string())
+    match number.checked_sub(1).map(|index| Part::new(index, count)) {
+        Some(Ok(part)) => Ok(part),
+        _ => Err(format!(
+            "there is no part {number} of {count}: parts count from 1, as in 2/8, the second of eight"
+        )),
+    }
 }
 
 #[cfg(test)]
@@ -239,6 +300,14 @@ mod tests {
         assert_eq!((part.index(), part.count()), (1, 8));
         for words in ["0/8", "9/8", "1/0", "1", "/", "a/b", "-1/2"] {
             assert!(parse_part(words).is_err(), "{words} was taken");
+        }
+        for (words, refusal) in [
+            ("5/4", "no part 5 of 4: parts count from 1"),
+            ("0/4", "no part 0 of 4: parts count from 1"),
+            ("1/0", "no part 1 of 0: parts count from 1"),
+        ] {
+            let error = parse_part(words).unwrap_err();
+            assert!(error.contains(refusal), "{error}");
         }
     }
 }

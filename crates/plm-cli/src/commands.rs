@@ -1,10 +1,12 @@
 //! The commands that do something.
 
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{self, IsTerminal};
+use std::os::unix::fs::FileTypeExt;
 use std::sync::Arc;
 
 use plm_fleet::{
-    Error, LongSequences, Model, PlanConfig, Resume, RunConfig, RunReport, SegmentConfig,
+    Error, Input, LongSequences, Model, PlanConfig, Resume, RunConfig, RunReport, SegmentConfig,
     aggregate_parts, build_index, run_multi_gpu_inference, verify_run, verify_run_against,
 };
 
@@ -12,14 +14,22 @@ use crate::Exit;
 use crate::args::{AggregateArgs, EmbedArgs, IndexArgs, OnLong, VerifyArgs};
 use crate::progress::Progress;
 use crate::signals::Signals;
+use crate::voice::say;
 use crate::{again, summary};
+
+/// Shows the result.
+pub(crate) use crate::voice::show;
 
 pub(crate) fn embed(args: &EmbedArgs) -> Result<Exit, Error> {
     let config = run_config(args)?;
     if matches!(args.model, Model::PlmTiny) {
         say(summary::DEMONSTRATION_MODEL);
     }
-    let progress = Arc::new(Progress::new());
+    if args.window_overlap.is_some() && !matches!(args.on_long, OnLong::Window) {
+        say("warning: --window-overlap does nothing without --on-long window");
+    }
+    tell_of_terminals(&args.index.inputs);
+    let progress = Progress::start();
     let config = RunConfig {
         observer: Arc::clone(&progress) as _,
         ..config
@@ -45,6 +55,7 @@ pub(crate) fn embed(args: &EmbedArgs) -> Result<Exit, Error> {
 }
 
 pub(crate) fn index(args: &IndexArgs) -> Result<Exit, Error> {
+    tell_of_terminals(&args.inputs);
     let index = build_index(args.inputs.clone(), &args.out, args.config())?;
     show(&summary::index(&index, &args.out.join("index.plm")));
     Ok(Exit::Done)
@@ -55,10 +66,11 @@ pub(crate) fn aggregate(args: &AggregateArgs) -> Result<Exit, Error> {
 }
 
 pub(crate) fn verify(args: &VerifyArgs) -> Result<Exit, Error> {
+    tell_of_terminals(&args.against);
     let report = if args.against.is_empty() {
-        verify_run(&args.out)?
+        verify_run(args.out())?
     } else {
-        verify_run_against(&args.out, args.against.clone())?
+        verify_run_against(args.out(), args.against.clone())?
     };
     show(&summary::verified(&report, args));
     Ok(if report.records.failed > 0 {
@@ -84,7 +96,7 @@ fn run_config(args: &EmbedArgs) -> Result<RunConfig, Error> {
         OnLong::Skip => LongSequences::Skip,
         OnLong::Fail => LongSequences::Fail,
         OnLong::Window => LongSequences::Window {
-            overlap_residues: args.window_overlap,
+            overlap_residues: args.window_overlap(),
         },
     };
     let devices = args.devices.resolve()?;
@@ -115,14 +127,25 @@ fn run_config(args: &EmbedArgs) -> Result<RunConfig, Error> {
     })
 }
 
-/// Words beside the result, for people: standard error.
-pub(crate) fn say(text: &str) {
-    // A closed standard error is no reason to stop.
-    let _ = writeln!(std::io::stderr(), "{text}");
-}
-
-/// The result: standard output.
-pub(crate) fn show(text: &str) {
-    // Nor is a closed pipe behind standard output, as in `plm-fleet info | head`.
-    let _ = writeln!(std::io::stdout(), "{text}");
+/// Says that the program waits for someone to type, who may not know.
+fn tell_of_terminals(inputs: &[Input]) {
+    for input in inputs {
+        let (name, is_terminal) = match input {
+            Input::Stdin => ("standard input".to_owned(), io::stdin().is_terminal()),
+            Input::Path(path) => {
+                // Nothing else is opened for this: to open a pipe is to wait for who writes to it.
+                let is_device =
+                    fs::metadata(path).is_ok_and(|file| file.file_type().is_char_device());
+                let is_terminal =
+                    is_device && File::open(path).is_ok_and(|file| file.is_terminal());
+                (path.display().to_string(), is_terminal)
+            }
+        };
+        if is_terminal {
+            say(&format!(
+                "note: reading FASTA from {name}, which is a terminal: Ctrl-D on a line of its own \
+                 ends it"
+            ));
+        }
+    }
 }

@@ -6,27 +6,29 @@
 mod advice;
 mod again;
 mod args;
+mod bug;
 mod commands;
 mod info;
 mod progress;
 mod signals;
 mod summary;
+mod usage;
+mod voice;
 mod words;
 
-use std::io::Write;
 use std::process::ExitCode;
+use std::{env, panic};
 
-use clap::Parser;
 use plm_fleet::Error;
-use tracing_subscriber::filter::LevelFilter;
 
-use crate::args::{Cli, Command};
+use crate::args::Command;
 
-/// What the exit code tells a script; `--help` has the words. (2 is clap's, for usage.)
+/// What the exit code tells a script; `--help` has the words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exit {
     Done,
     Failed,
+    Usage,
     Refused,
     RecordsFailed,
     /// Stopped by this one.
@@ -38,6 +40,7 @@ impl From<Exit> for ExitCode {
         Self::from(match exit {
             Exit::Done => 0,
             Exit::Failed => 1,
+            Exit::Usage => 2,
             Exit::Refused => 3,
             Exit::RecordsFailed => 4,
             Exit::Signal(signal) => signals::exit_code(signal),
@@ -46,21 +49,26 @@ impl From<Exit> for ExitCode {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_max_level(match cli.verbose {
-            0 => LevelFilter::WARN,
-            1 => LevelFilter::INFO,
-            _ => LevelFilter::DEBUG,
-        })
-        .init();
+    bug::say_panics_in_a_line();
+    signals::take_file_size_limits_as_errors();
+    // A bug has been told of by then, and is a failure like others: 1, and not the 101 of Rust, of
+    // which no script knows.
+    panic::catch_unwind(program).unwrap_or(Exit::Failed).into()
+}
+
+fn program() -> Exit {
+    let cli = match usage::parse(env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let exit = usage::end(&error);
+            return told(exit, None);
+        }
+    };
+    voice::listen(cli.verbose);
     let exit = match run(&cli.command) {
         Ok(exit) => exit,
         Err(error) => {
-            // A closed standard error is no reason to end with another code.
-            let _ = writeln!(std::io::stderr(), "error: {}", advice::with_advice(&error));
+            voice::say(&format!("error: {}", advice::with_advice(&error)));
             if error.is_refusal() {
                 Exit::Refused
             } else {
@@ -68,10 +76,12 @@ fn main() -> ExitCode {
             }
         }
     };
-    exit.into()
+    voice::sum_up();
+    told(exit, Some(&cli.command))
 }
 
 fn run(command: &Command) -> Result<Exit, Error> {
+    plm_fleet::start_threads()?;
     match command {
         Command::Embed(args) => commands::embed(args),
         Command::Index(args) => commands::index(args),
@@ -79,6 +89,27 @@ fn run(command: &Command) -> Result<Exit, Error> {
         Command::Verify(args) => commands::verify(args),
         Command::Info(args) => info::info(args),
     }
+}
+
+/// The exit of a command whose result may not have reached anyone.
+fn told(exit: Exit, command: Option<&Command>) -> Exit {
+    let (Exit::Done | Exit::RecordsFailed, Some(error)) = (exit, voice::unwritten()) else {
+        return exit;
+    };
+    let but = match command {
+        Some(Command::Embed(args)) => {
+            format!("; the run is done: see {}", args.index.out.display())
+        }
+        Some(Command::Index(args)) => format!("; the index is in {}", args.out.display()),
+        Some(Command::Aggregate(args)) => {
+            format!("; the run is done: see {}", args.out.display())
+        }
+        _ => String::new(),
+    };
+    voice::say(&format!(
+        "error: can't write to standard output: {error}{but}"
+    ));
+    Exit::Failed
 }
 
 /// An error and its causes as one sentence.
@@ -89,5 +120,6 @@ fn sentence(error: &dyn std::error::Error) -> String {
         sentence = format!("{sentence}: {error}");
         cause = error.source();
     }
-    sentence
+    // One line, whatever a cause's words are.
+    sentence.replace('\n', " ")
 }

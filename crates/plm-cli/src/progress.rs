@@ -1,94 +1,158 @@
-//! How far a run is: bars on a terminal, plain lines elsewhere.
+//! How far a run is: a bar on a terminal, plain lines elsewhere.
 
-use std::io::{IsTerminal, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use plm_fleet::{Observer, RunEvent};
 
+use crate::voice::{self, Kind};
 use crate::words::{count, duration, number};
 
 /// How often a plain line is written.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
+/// How often the bar moves, also while nothing happens.
+const TICK: Duration = Duration::from_millis(200);
+
 /// Shows the progress of a run on standard error.
 pub(crate) struct Progress {
     bar: ProgressBar,
-    /// On a terminal the bar tells all, unless one asks.
-    is_terminal: bool,
+    /// On a terminal that can draw it the bar tells all, unless one asks. (indicatif hides it on one
+    /// that is `dumb`.)
+    has_bar: bool,
     so_far: Mutex<SoFar>,
+}
+
+/// What a run is busy with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The input and the model are read.
+    Reading,
+    /// Between the start of the ranks and their end.
+    AtWork,
+    /// What the ranks have made is merged and read again.
+    Merging,
+    /// Nothing is to be said any more.
+    Over,
 }
 
 /// What lines need to remember.
 struct SoFar {
-    /// Between the start of the ranks and their end.
-    at_work: bool,
+    phase: Phase,
     started: Instant,
     last: Instant,
+    ranks: u32,
     total_batches: u64,
     durable_batches: u64,
     total_tokens: u64,
     tokens: u64,
     total_sequences: u64,
     sequences: u64,
+    failed_rows: Kind,
+    reloads: Kind,
+    failed_ranks: Kind,
 }
 
 impl Progress {
-    pub(crate) fn new() -> Self {
-        let terminal = std::io::stderr().is_terminal();
+    /// Shows progress from now on.
+    pub(crate) fn start() -> Arc<Self> {
         let now = Instant::now();
-        Self {
-            bar: ProgressBar::with_draw_target(
-                None,
-                if terminal {
-                    ProgressDrawTarget::stderr()
-                } else {
-                    ProgressDrawTarget::hidden()
-                },
-            ),
-            is_terminal: terminal,
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        let progress = Arc::new(Self {
+            has_bar: !bar.is_hidden(),
+            bar,
             so_far: Mutex::new(SoFar {
-                at_work: false,
+                phase: Phase::Reading,
                 started: now,
                 last: now,
+                ranks: 0,
                 total_batches: 0,
                 durable_batches: 0,
                 total_tokens: 0,
                 tokens: 0,
                 total_sequences: 0,
                 sequences: 0,
+                failed_rows: Kind::default(),
+                reloads: Kind::default(),
+                failed_ranks: Kind::default(),
             }),
+        });
+        if progress.has_bar {
+            voice::around(progress.bar.clone());
         }
+        let ticking = Arc::clone(&progress);
+        // Without this thread (indicatif's own would panic where there is none to be had) the bar and
+        // the lines move with the batches.
+        let _ = thread::Builder::new()
+            .name("progress".to_owned())
+            .spawn(move || {
+                while ticking.so_far().phase != Phase::Over {
+                    thread::sleep(TICK);
+                    ticking.tick();
+                }
+            });
+        progress
     }
 
     /// Says how far the run is, now.
     pub(crate) fn tell(&self) {
         let line = self.so_far().line();
-        self.say(&line);
+        voice::say(&line);
     }
 
     /// Whether ranks have started and have not done all that they are to do.
     pub(crate) fn ranks_are_at_work(&self) -> bool {
-        self.so_far().at_work
+        self.so_far().phase == Phase::AtWork
     }
 
     fn so_far(&self) -> MutexGuard<'_, SoFar> {
         self.so_far.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the bar off the screen.
-    pub(crate) fn finish(&self) {
-        self.so_far().at_work = false;
-        self.bar.finish_and_clear();
+    /// Moves the bar, or says a line if it is time for one.
+    fn tick(&self) {
+        if self.has_bar {
+            if self.ranks_are_at_work() {
+                self.bar.tick();
+            }
+            return;
+        }
+        let line = self.so_far().line_if_due(Instant::now());
+        if let Some(line) = line {
+            voice::say(&line);
+        }
     }
 
-    /// Says something in between without tearing the bar.
-    pub(crate) fn say(&self, text: &str) {
-        self.bar.suspend(|| {
-            // A closed standard error is no reason to stop.
-            let _ = writeln!(std::io::stderr(), "{text}");
-        });
+    /// Takes the bar off the screen, and says how many failures there were that were not said.
+    pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
+        let unsaid: Vec<String> = {
+            let mut so_far = self.so_far();
+            so_far.phase = Phase::Over;
+            [
+                (&so_far.failed_rows, "records failed"),
+                (
+                    &so_far.reloads,
+                    "times an encoder failed and was loaded anew",
+                ),
+                (&so_far.failed_ranks, "ranks failed"),
+            ]
+            .into_iter()
+            .filter_map(|(kind, words)| Some((kind.unsaid()?, words)))
+            .map(|(count, words)| format!("warning: {} {words} in all", number(count)))
+            .collect()
+        };
+        unsaid.iter().for_each(|line| voice::say(line));
+    }
+
+    /// One more failure of a kind.
+    fn warn(&self, kind: impl FnOnce(&mut SoFar) -> &mut Kind, text: impl FnOnce() -> String) {
+        let text = kind(&mut self.so_far()).next(text);
+        if let Some(text) = text {
+            voice::say(&format!("warning: {text}"));
+        }
     }
 }
 
@@ -115,18 +179,10 @@ impl Observer for Progress {
                         },
                     ),
                 );
-                self.bar.enable_steady_tick(Duration::from_millis(200));
-                {
-                    let mut so_far = self.so_far();
-                    so_far.at_work = batches > 0;
-                    so_far.started = Instant::now();
-                    so_far.last = so_far.started;
-                    so_far.total_batches = batches;
-                    so_far.total_tokens = tokens;
-                    so_far.total_sequences = sequences;
-                }
-                if !self.is_terminal {
-                    self.say(&format!(
+                self.bar.reset();
+                self.so_far().start(ranks, batches, sequences, tokens);
+                if !self.has_bar {
+                    voice::say(&format!(
                         "{}, {}, on {}",
                         count(sequences, "sequence"),
                         count(tokens, "token"),
@@ -138,30 +194,42 @@ impl Observer for Progress {
                 sequences, tokens, ..
             } => {
                 self.bar.inc(tokens);
-                let line = self.so_far().advance(sequences, tokens);
-                if let Some(line) = line
-                    && !self.is_terminal
                 {
-                    self.say(&line);
+                    let mut so_far = self.so_far();
+                    so_far.sequences += sequences;
+                    so_far.tokens += tokens;
                 }
+                self.tick();
             }
             RunEvent::BatchDurable { .. } => {
                 let mut so_far = self.so_far();
                 so_far.durable_batches += 1;
-                so_far.at_work = so_far.durable_batches < so_far.total_batches;
+                if so_far.durable_batches >= so_far.total_batches {
+                    so_far.phase = Phase::Merging;
+                }
             }
-            RunEvent::EncoderReloaded { failure } => {
-                self.say(&format!(
-                    "warning: {failure}; its encoder was loaded anew, and what it failed on is tried in pieces"
-                ));
-            }
-            RunEvent::RowFailed { row, .. } => {
-                self.say(&format!("warning: {:?} failed: {}", row.id, row.reason));
-            }
+            RunEvent::EncoderReloaded { failure } => self.warn(
+                |so_far| &mut so_far.reloads,
+                || {
+                    format!(
+                        "{failure}; its encoder was loaded anew, and what it failed on is tried in \
+                         pieces"
+                    )
+                },
+            ),
+            RunEvent::RowFailed { row, .. } => self.warn(
+                |so_far| &mut so_far.failed_rows,
+                || format!("{:?} failed: {}", row.id, row.reason),
+            ),
             RunEvent::RankFailed { failure } => {
-                self.say(&format!(
-                    "warning: {failure}; its remaining work goes to the other ranks"
-                ));
+                let others = match self.so_far().ranks {
+                    1 => "",
+                    _ => "; its remaining work goes to the other ranks",
+                };
+                self.warn(
+                    |so_far| &mut so_far.failed_ranks,
+                    || format!("{failure}{others}"),
+                );
             }
             _ => {}
         }
@@ -169,12 +237,22 @@ impl Observer for Progress {
 }
 
 impl SoFar {
-    /// Counts a batch; a line if it is time for one.
-    fn advance(&mut self, sequences: u64, tokens: u64) -> Option<String> {
-        self.sequences += sequences;
-        self.tokens += tokens;
-        let now = Instant::now();
-        if now - self.last < LINE_EVERY {
+    fn start(&mut self, ranks: u32, batches: u64, sequences: u64, tokens: u64) {
+        self.phase = match batches {
+            0 => Phase::Merging,
+            _ => Phase::AtWork,
+        };
+        self.started = Instant::now();
+        self.last = self.started;
+        self.ranks = ranks;
+        self.total_batches = batches;
+        self.total_tokens = tokens;
+        self.total_sequences = sequences;
+    }
+
+    /// A line, if the last one is long enough ago.
+    fn line_if_due(&mut self, now: Instant) -> Option<String> {
+        if self.phase == Phase::Over || now.saturating_duration_since(self.last) < LINE_EVERY {
             return None;
         }
         self.last = now;
@@ -182,10 +260,22 @@ impl SoFar {
     }
 
     fn line(&self) -> String {
-        if self.total_batches == 0 {
-            return "the ranks have not started yet".to_owned();
-        }
         let elapsed = self.started.elapsed().as_secs_f64();
+        match self.phase {
+            Phase::AtWork => {}
+            Phase::Reading => {
+                return format!(
+                    "the ranks have not started yet: the input and the model are read  {} elapsed",
+                    duration(elapsed)
+                );
+            }
+            Phase::Merging | Phase::Over => {
+                return format!(
+                    "the ranks are done: their vectors are merged and read again  {} elapsed",
+                    duration(elapsed)
+                );
+            }
+        }
         let rate = self.tokens as f64 / elapsed;
         let left = match self.tokens {
             0 => "some time".to_owned(),
@@ -200,5 +290,31 @@ impl SoFar {
             duration(elapsed),
             left,
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_due_every_ten_seconds_whatever_the_run_is_busy_with() {
+        let progress = Progress::start();
+        progress.finish();
+        let mut so_far = progress.so_far();
+        let now = Instant::now();
+        for phase in [Phase::Reading, Phase::AtWork, Phase::Merging] {
+            so_far.phase = phase;
+            so_far.last = now;
+            let due: Vec<u64> = (0..60)
+                .filter(|&second| {
+                    let then = now + Duration::from_secs(second);
+                    so_far.line_if_due(then).is_some()
+                })
+                .collect();
+            assert_eq!(due, [10, 20, 30, 40, 50], "{phase:?}");
+        }
+        so_far.phase = Phase::Over;
+        assert_eq!(so_far.line_if_due(now + LINE_EVERY * 9), None);
     }
 }

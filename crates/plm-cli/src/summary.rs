@@ -6,6 +6,7 @@ use std::path::Path;
 use plm_fleet::{FastaIndex, RecordCounts, RunReport, VerifyReport};
 
 use crate::args::VerifyArgs;
+use crate::voice::first_few;
 use crate::words::{count, duration, number};
 
 pub(crate) const DEMONSTRATION_MODEL: &str = "note: no --model was given, so this uses plm-tiny, \
@@ -83,28 +84,33 @@ pub(crate) fn run(report: &RunReport, out: &Path) -> String {
         duration(seconds.ranks),
         duration(seconds.aggregate)
     );
-    for worker in report.workers().filter(|worker| worker.reloads > 0) {
-        let _ = write!(
-            text,
-            "\nwarning: the encoder of {} failed and was loaded anew {}",
-            worker.rank,
-            match worker.reloads {
-                1 => "once".to_owned(),
-                times => format!("{times} times"),
-            }
-        );
-    }
-    for damaged in report.parts.iter().flat_map(|part| &part.damaged_segments) {
-        let _ = write!(
-            text,
-            "\nwarning: a segment was damaged and computed again: {} ({})",
+    let reloaded: Vec<_> = report
+        .workers()
+        .filter(|worker| worker.reloads > 0)
+        .collect();
+    text += &first_few(&reloaded, |worker| {
+        let times = match worker.reloads {
+            1 => "once".to_owned(),
+            times => format!("{times} times"),
+        };
+        format!(
+            "warning: the encoder of {} failed and was loaded anew {times}",
+            worker.rank
+        )
+    });
+    let damaged: Vec<_> = (report.parts.iter())
+        .flat_map(|part| &part.damaged_segments)
+        .collect();
+    text += &first_few(&damaged, |damaged| {
+        format!(
+            "warning: a segment was damaged and computed again: {} ({})",
             damaged.path.display(),
             damaged.reason
-        );
-    }
-    for failure in &report.failed_ranks {
-        let _ = write!(text, "\nwarning: {failure}; the other ranks did its work");
-    }
+        )
+    });
+    text += &first_few(&report.failed_ranks, |failure| {
+        format!("warning: {failure}; the other ranks did its work")
+    });
     if report.records.failed > 0 {
         let _ = write!(
             text,
@@ -113,10 +119,15 @@ pub(crate) fn run(report: &RunReport, out: &Path) -> String {
         );
         let _ = match &ledger {
             Some(ledger) => write!(text, "; {} says which and why", ledger.display()),
-            None => report
-                .failed_rows
-                .iter()
-                .try_for_each(|failed| write!(text, "\n  {:?}: {}", failed.id, failed.reason)),
+            None => write!(
+                text,
+                "; the logs in {} say which and why:{}",
+                out.join("logs").display(),
+                first_few(&report.failed_rows, |failed| format!(
+                    "  {:?}: {}",
+                    failed.id, failed.reason
+                ))
+            ),
         };
     }
     text
@@ -148,7 +159,7 @@ pub(crate) fn index(index: &FastaIndex, path: &Path) -> String {
 pub(crate) fn verified(report: &VerifyReport, args: &VerifyArgs) -> String {
     let mut text = format!(
         "{} is whole: {} vectors of {} read and checked\n  records     {}",
-        args.out.display(),
+        args.out().display(),
         number(report.rows),
         report.hidden_size,
         outcomes(&report.records)

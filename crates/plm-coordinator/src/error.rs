@@ -65,7 +65,7 @@ pub enum Error {
     },
 
     /// A part that is not one of its parts.
-    #[error("there is no part {index} of {count}: parts count from 0")]
+    #[error("there is no part of index {index}, from 0, among {count} parts")]
     NoSuchPart {
         /// The part.
         index: u32,
@@ -86,7 +86,8 @@ pub enum Error {
 
     /// No rank was left to do the rest. What is durable stays.
     #[error(
-        "all ranks failed, with {missing_batches} batches ({missing_rows} rows) not durable{}",
+        "all ranks failed, with {} not durable{}",
+        missing(*missing_batches, *missing_rows),
         first_failure(report)
     )]
     AllRanksFailed {
@@ -101,7 +102,8 @@ pub enum Error {
     /// A writer hung with batches in its hands. They may be durable or not, and were left alone
     /// because writing them again could have stored them twice. All others are durable.
     #[error(
-        "{missing_batches} batches ({missing_rows} rows) are in a writer that hung: see what is durable and run again for the rest{}",
+        "a writer hung with {}: see what is durable and run again for the rest{}",
+        missing(*missing_batches, *missing_rows),
         first_failure(report)
     )]
     InDoubt {
@@ -115,7 +117,8 @@ pub enum Error {
 
     /// The run was told to stop. What is durable stays.
     #[error(
-        "stopped on request, with {missing_batches} batches ({missing_rows} rows) not durable: run again to finish"
+        "stopped on request, with {} not durable: run again to finish",
+        missing(*missing_batches, *missing_rows)
     )]
     Stopped {
         /// The batches that are not durable.
@@ -137,6 +140,13 @@ impl Error {
             _ => None,
         }
     }
+}
+
+/// `1 batch (2 rows)`.
+fn missing(batches: u64, rows: u64) -> String {
+    let batch = if batches == 1 { "batch" } else { "batches" };
+    let row = if rows == 1 { "row" } else { "rows" };
+    format!("{batches} {batch} ({rows} {row})")
 }
 
 /// The first rank's failure as the end of a sentence.

@@ -27,7 +27,7 @@ mod supervise;
 
 pub use config::{BatchTimeout, LaneConfig, LaneConfigBuilder};
 pub use error::Error;
-pub use observe::{NoObserver, Observer, RunEvent};
+pub use observe::{NoObserver, OBSERVED, Observer, RunEvent};
 pub use plan::{
     BatchPlan, LongSequences, Part, PlanConfig, PlanConfigBuilder, PlannedOutcome, SkipReason,
 };

@@ -4,6 +4,10 @@ use plm_core::{BatchIndex, Rank};
 
 use crate::{FailedRow, RankFailure};
 
+/// The target of what is logged (with `tracing`) of events that observers are told of: whoever
+/// shows both may leave these out.
+pub const OBSERVED: &str = "plm_coordinator::observed";
+
 /// One thing that happened in a run.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]

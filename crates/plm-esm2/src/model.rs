@@ -383,8 +383,12 @@ fn side_by_side<T: Send, E: Send>(
     };
     let by_thread = thread::scope(|scope| {
         let threads: Vec<_> = (0..count.min(AT_A_TIME))
-            .map(|_| scope.spawn(make_some))
+            .map_while(|_| thread::Builder::new().spawn_scoped(scope, make_some).ok())
             .collect();
+        if threads.is_empty() {
+            // The system gives no more of them.
+            return Ok(vec![make_some()?]);
+        }
         threads
             .into_iter()
             .map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)))

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Instant;
 
 use plm_coordinator::{FailedRow, Part, PlanConfig};
-use plm_core::{RowId, create_directory, sweep};
+use plm_core::{RowId, sweep};
 use plm_index::FastaIndex;
 use plm_shards::{Aggregation, Draft, Expectation};
 
@@ -15,7 +15,7 @@ use crate::layout::Layout;
 use crate::ledger::{self, Ledger};
 use crate::lock::Lock;
 use crate::report::{PartReport, RunReport, StageSeconds};
-use crate::{Error, discard, sealed};
+use crate::{Error, discard, out_dir, sealed};
 
 /// Merges the parts of a run into `embeddings.h5` and `ledger.tsv` in `out_dir`, once all are
 /// there: the same bytes as one run makes. A run that is merged already is left as it is.
@@ -31,6 +31,8 @@ pub fn aggregate_parts(
     part_dirs: &[PathBuf],
 ) -> Result<RunReport, Error> {
     let started = Instant::now();
+    crate::start_threads()?;
+    out_dir::check(out_dir.as_ref())?;
     let layout = Layout::new(out_dir.as_ref());
     let mut claimed: Vec<Layout> = Vec::new();
     for root in std::iter::once(layout.clone()).chain(part_dirs.iter().map(Layout::new)) {
@@ -90,7 +92,7 @@ pub fn aggregate_parts(
     claim.check_saved_index(&index, &first.index())?;
     if first.root() != layout.root() {
         // So that OUT can be verified by itself.
-        create_directory(layout.root()).map_err(Error::io(layout.root()))?;
+        out_dir::create(layout.root())?;
         claim.stake(&layout)?;
         index.save(&layout.index())?;
     }

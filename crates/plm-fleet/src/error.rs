@@ -28,6 +28,14 @@ pub enum Error {
         /// What was asked for.
         devices: Devices,
     },
+    /// The output directory is no directory, and can't be made one.
+    #[error("{} can't be the output directory: {reason}", path.display())]
+    NoOutDir {
+        /// The directory.
+        path: PathBuf,
+        /// What is in the way.
+        reason: String,
+    },
     /// The input was refused.
     #[error(transparent)]
     Index(#[from] plm_index::Error),
@@ -200,7 +208,7 @@ pub enum Error {
         /// What is wrong.
         problem: String,
     },
-    /// The system gives no thread.
+    /// The system gives no thread to what comes before the ranks.
     #[error("the system gives no more threads")]
     Thread {
         /// What it says.
@@ -233,6 +241,8 @@ impl Error {
             ) => false,
             Self::Devices { .. }
             | Self::NotOncePerRank { .. }
+            | Self::NoOutDir { .. }
+            | Self::Thread { .. }
             | Self::Index(_)
             | Self::Model(_)
             | Self::Shards(plm_shards::Error::UnsupportedDtype { .. })
@@ -272,7 +282,12 @@ fn and_more(others: u64) -> String {
     }
 }
 
+/// The first few, and how many more there are.
 fn list(parts: &[u32]) -> String {
-    let parts: Vec<String> = parts.iter().map(u32::to_string).collect();
-    parts.join(", ")
+    const FIRST: usize = 10;
+    let named: Vec<String> = parts.iter().take(FIRST).map(u32::to_string).collect();
+    match parts.len().saturating_sub(FIRST) {
+        0 => named.join(", "),
+        more => format!("{} and {more} more", named.join(", ")),
+    }
 }

@@ -13,22 +13,24 @@ use std::path::{Path, PathBuf};
 use plm_core::create_directory;
 use plm_index::{FastaIndex, Freshness, IndexConfig, Input};
 
-use crate::Error;
 use crate::claim::Claim;
 use crate::layout::Layout;
+use crate::{Error, out_dir};
 
 /// Indexes FASTA files into `out_dir`, or takes up the index that is there if it is of the same
 /// content under the same policies.
 ///
 /// # Errors
 /// [`Error::Index`] with every problem's file, record, line and byte offset; [`Error::OtherRun`]
-/// if `out_dir` holds a run of other inputs or policies; [`Error::Io`] if `out_dir` can't be made.
+/// if `out_dir` holds a run of other inputs or policies; [`Error::NoOutDir`] if `out_dir` can't be made.
 /// A directory that is a run's is then as it was.
 pub fn build_index<I: Into<Input>>(
     inputs: impl IntoIterator<Item = I>,
     out_dir: impl AsRef<Path>,
     config: IndexConfig,
 ) -> Result<FastaIndex, Error> {
+    crate::start_threads()?;
+    out_dir::check(out_dir.as_ref())?;
     let layout = Layout::new(out_dir.as_ref());
     let pending = PendingIndex::new(&layout, inputs, config)?;
     Claim::check_inputs(&layout, pending.index())?;
@@ -55,9 +57,8 @@ impl PendingIndex {
             .then(|| Unpacked::new(&spool))
             .transpose()?;
         // Also what finds a directory that can't be written to, before anything is computed.
-        for directory in [layout.root(), &spool] {
-            create_directory(directory).map_err(Error::io(directory))?;
-        }
+        out_dir::create(layout.root())?;
+        create_directory(&spool).map_err(Error::io(&spool))?;
         let index = if unpacked.is_some() {
             FastaIndex::build(&inputs, &spool, &config)?
         } else {

@@ -48,6 +48,7 @@ mod lock;
 mod logs;
 mod merge_ahead;
 mod model;
+mod out_dir;
 mod part;
 mod report;
 mod run;

@@ -19,7 +19,7 @@ use crate::merge_ahead::MergeAhead;
 use crate::model::PendingLoader;
 use crate::part::Progress;
 use crate::report::{PartReport, RecordCounts, RunReport, StageSeconds};
-use crate::{Error, Model, Resume, RunConfig, discard, space};
+use crate::{Error, Model, Resume, RunConfig, discard, out_dir, space};
 
 /// Embeds every protein of some FASTA files: one vector per record into `embeddings.h5` in
 /// `out_dir`, in the order of the input, and one line per record into `ledger.tsv`.
@@ -57,6 +57,8 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
     config: &RunConfig,
 ) -> Result<RunReport, Error> {
     let started = Instant::now();
+    crate::start_threads()?;
+    out_dir::check(out_dir.as_ref())?;
     let mut seconds = StageSeconds::default();
     // Devices that are not there should not cost the time to index.
     let devices = config.devices.resolve()?;

@@ -35,6 +35,7 @@ const CHUNK_ROWS: usize = 1 << 16;
 /// [`Error::NotFinished`] if a file is missing; [`Error::Shards`], [`Error::Index`],
 /// [`Error::Ledger`] or [`Error::DamagedReport`] say what is damaged, and where.
 pub fn verify_run(out_dir: impl AsRef<Path>) -> Result<VerifyReport, Error> {
+    crate::start_threads()?;
     let layout = Layout::new(out_dir.as_ref());
     for path in [
         layout.claim(),

@@ -180,7 +180,7 @@ impl<'a> Builder<'a> {
         if self.problems.total() > 0 {
             return Err(self.problems.into());
         }
-        for problem in self.skipped.first() {
+        for problem in self.skipped.first().iter().take(10) {
             tracing::warn!("skipped: {problem}");
         }
         if self.skipped.total() > 0 {

@@ -33,7 +33,15 @@ struct Running {
 
 impl Running {
     fn start(desk: &Desk) -> Self {
-        let mut child = Command::new(assert_cmd::cargo::cargo_bin("plm-fleet"))
+        // What runs the tests may have been told to ignore SIGHUP, and its children with it.
+        Self::start_with(desk, "--default-signal=HUP")
+    }
+
+    /// By `env`, which has a word for how a signal is met.
+    fn start_with(desk: &Desk, signals: &str) -> Self {
+        let mut child = Command::new("env")
+            .arg(signals)
+            .arg(assert_cmd::cargo::cargo_bin("plm-fleet"))
             .current_dir(desk.path(""))
             .args(EMBED.split_whitespace())
             .stdout(Stdio::null())
@@ -101,7 +109,7 @@ fn the_first_signal_keeps_what_is_computed_and_the_same_command_goes_on() {
     let desk = desk();
     let whole = desk.run(&EMBED.replace("--out out", "--out whole"));
     assert_eq!(whole.code, Some(0), "{}", whole.stderr);
-    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+    for (signal, code) in [("INT", 130), ("TERM", 143), ("HUP", 129), ("XCPU", 152)] {
         let mut running = Running::start(&desk);
         running.wait_for_vectors();
         running.signal(signal);
@@ -147,4 +155,48 @@ fn sigusr1_says_how_far_it_is() {
     assert!(line.contains(" of 200 sequences"), "{line}");
     running.signal("TERM");
     assert_eq!(running.end().0, Some(143));
+}
+
+#[test]
+fn a_limit_of_computing_time_that_comes_again_and_again_ends_it_once() {
+    let desk = desk();
+    let mut running = Running::start(&desk);
+    running.wait_for_vectors();
+    for _ in 0..3 {
+        running.signal("XCPU");
+    }
+    running.line_with("stopping");
+    running.line_with("stopped: stopped on request, with ");
+    assert_eq!(running.end().0, Some(152));
+}
+
+#[test]
+fn under_nohup_a_hangup_is_nothing() {
+    let desk = desk();
+    let mut running = Running::start_with(&desk, "--ignore-signal=HUP");
+    running.wait_for_vectors();
+    running.signal("HUP");
+    running.signal("USR1");
+    running.line_with("elapsed");
+    running.signal("HUP");
+    running.signal("TERM");
+    assert_eq!(
+        running.end().0,
+        Some(143),
+        "it went on, and ended by the other"
+    );
+}
+
+#[test]
+fn a_run_without_a_terminal_says_a_line_every_ten_seconds() {
+    let desk = desk();
+    let mut running = Running::start(&desk);
+    // Stopped, it computes nothing meanwhile.
+    running.signal("STOP");
+    thread::sleep(Duration::from_secs(11));
+    running.signal("CONT");
+    let line = running.line_with(" elapsed");
+    assert!(line.contains(" of 200 sequences"), "{line}");
+    running.signal("KILL");
+    running.end();
 }

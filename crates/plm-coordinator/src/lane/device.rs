@@ -12,7 +12,7 @@ use plm_core::{BoxError, Encoder, Note, PackedBatch, Packer, PooledBatch, RowId}
 
 use super::{Lane, Role};
 use crate::config::work;
-use crate::{RankFailure, RunEvent, Stage};
+use crate::{OBSERVED, RankFailure, RunEvent, Stage};
 
 /// Into how many pieces a batch is cut: to load an encoder takes longer than to encode some of them.
 const PIECES: usize = 8;
@@ -282,7 +282,11 @@ impl<'a> Device<'a> {
             tracing::warn!(rank = rank.0, "no other encoder: {}", error.words());
             return Err(failure);
         }
-        tracing::warn!(rank = rank.0, "{failure}; its encoder was loaded anew");
+        tracing::warn!(
+            target: OBSERVED,
+            rank = rank.0,
+            "{failure}; its encoder was loaded anew"
+        );
         self.lane.tally().reloads += 1;
         job.emit(&RunEvent::EncoderReloaded { failure: &failure });
         Ok(())

@@ -16,6 +16,7 @@ mod produce;
 mod watch;
 mod write;
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -31,7 +32,9 @@ use self::link::Fence;
 pub(crate) use self::watch::Watch;
 use crate::queue::WorkQueue;
 use crate::report::Tally;
-use crate::{BatchPlan, FailedRow, LaneConfig, Observer, RankFailure, RunEvent, Stage, StopToken};
+use crate::{
+    BatchPlan, FailedRow, LaneConfig, OBSERVED, Observer, RankFailure, RunEvent, Stage, StopToken,
+};
 
 /// What all lanes of a run share.
 pub(crate) struct Job {
@@ -73,6 +76,11 @@ pub(crate) struct LaneThread {
     pub(crate) role: Role,
     pub(crate) handle: JoinHandle<()>,
 }
+
+/// A thread of a lane could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("the system gives no more threads")]
+struct NoThread(#[source] io::Error);
 
 /// From the producer to the device thread.
 enum ToEncode {
@@ -165,6 +173,7 @@ impl Lane {
         self.fence.close();
         if is_first && let Some(failure) = self.failure() {
             tracing::warn!(
+                target: OBSERVED,
                 rank = self.rank.0,
                 stage = %failure.stage,
                 "{failure}; its unfinished batches go to the other ranks"
@@ -222,7 +231,8 @@ pub(crate) fn spawn(
                 handle,
             }),
             Err(error) => {
-                lane.fail(RankFailure::error(rank, role.first_stage(), &error.into()));
+                let error = NoThread(error).into();
+                lane.fail(RankFailure::error(rank, role.first_stage(), &error));
                 None
             }
         }

@@ -9,7 +9,7 @@ use plm_core::{
 
 use super::assemble::assemble;
 use super::{BatchEnd, Lane, Packed, Role, ToWrite};
-use crate::{FailedRow, RunEvent, Stage};
+use crate::{FailedRow, OBSERVED, RunEvent, Stage};
 
 /// Writes what the device thread sends, flushes, and gives back what did not become durable.
 pub(super) fn run(lane: &Lane, inbox: &Receiver<ToWrite>) {
@@ -173,7 +173,13 @@ impl<'a> Writer<'a> {
         } in self.in_sink.drain(..)
         {
             for row in &failed {
-                tracing::warn!(row = row.row.0, id = row.id, "no vector: {}", row.reason);
+                tracing::warn!(
+                    target: OBSERVED,
+                    row = row.row.0,
+                    id = row.id,
+                    "no vector: {}",
+                    row.reason
+                );
                 job.emit(&RunEvent::RowFailed { rank: *rank, row });
             }
             job.emit(&RunEvent::BatchDurable {
