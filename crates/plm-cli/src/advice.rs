@@ -4,7 +4,7 @@
 //! its options and commands are called. Each function here is about the errors of one crate, and has
 //! an arm for each variant that an option or a command helps against.
 
-use plm_fleet::coordinator::Error as RunError;
+use plm_fleet::coordinator::{Error as RunError, RowFailure};
 use plm_fleet::esm2::Error as ModelError;
 use plm_fleet::index::{Error as InputError, Problems, SkipReason};
 use plm_fleet::shards::Error as ShardError;
@@ -98,6 +98,12 @@ fn of_run(error: &RunError) -> Option<&'static str> {
         RunError::OverlapTooLarge { .. } => "see --window-overlap and --max-residues",
         RunError::SequenceTooLong { .. } => "choose another --on-long, or a larger --max-residues",
         RunError::NoSuchPart { .. } => "see --shard, which counts from 1",
+        RunError::InputUnreadable { .. } => {
+            "the same command then goes on; or embed what is there now with --restart"
+        }
+        RunError::NoVectors { first, .. } if first.kind == RowFailure::TooLarge => {
+            "--embeddings-dtype f32 holds larger numbers"
+        }
         RunError::AllRanksFailed { .. } | RunError::InDoubt { .. } => {
             "the same command goes on where this one ended"
         }

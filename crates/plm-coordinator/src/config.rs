@@ -44,6 +44,7 @@ pub struct LaneConfig {
     batch_timeout: BatchTimeout,
     max_reloads: u32,
     stop_grace: Duration,
+    input_patience: Duration,
 }
 
 /// Builds a [`LaneConfig`].
@@ -52,7 +53,8 @@ pub struct LaneConfigBuilder(LaneConfig);
 
 impl LaneConfig {
     /// A builder with the defaults: two batches on their way to the encoder and sixteen to the writer, half an hour to load, twenty
-    /// times its usual time and at least two minutes for a batch, 64 reloads, two seconds to stop.
+    /// times its usual time and at least two minutes for a batch, 64 reloads, two seconds to stop,
+    /// two minutes for an input that can't be read.
     pub fn builder() -> LaneConfigBuilder {
         LaneConfigBuilder::default()
     }
@@ -90,6 +92,13 @@ impl LaneConfig {
     /// end when it returns, and change nothing any more.
     pub fn stop_grace(&self) -> Duration {
         self.stop_grace
+    }
+
+    /// How long a rank tries to read a record that can't be read, or is not what was planned, before
+    /// it ends the run. The pauses between its tries grow from 20 milliseconds to 10 seconds, and the
+    /// input is opened anew for each. If this is zero, it opens the input anew once and does not pause.
+    pub fn input_patience(&self) -> Duration {
+        self.input_patience
     }
 
     /// How long reading a record, writing or flushing may take.
@@ -148,6 +157,7 @@ impl Default for LaneConfig {
             },
             max_reloads: 64,
             stop_grace: Duration::from_secs(2),
+            input_patience: Duration::from_secs(120),
         }
     }
 }
@@ -186,6 +196,12 @@ impl LaneConfigBuilder {
     /// See [`LaneConfig::stop_grace`].
     pub fn stop_grace(mut self, grace: Duration) -> Self {
         self.0.stop_grace = grace;
+        self
+    }
+
+    /// See [`LaneConfig::input_patience`].
+    pub fn input_patience(mut self, patience: Duration) -> Self {
+        self.0.input_patience = patience;
         self
     }
 

@@ -1,8 +1,12 @@
 //! What can go wrong, by what a caller can do about it.
 
-use plm_core::RowId;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::CoordinatorReport;
+use plm_core::{BoxError, RowId};
+
+use crate::{CoordinatorReport, FailedRow};
 
 /// An error of planning or of a run.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +119,51 @@ pub enum Error {
         report: Box<CoordinatorReport>,
     },
 
+    /// A record could not be read, or was not what had been planned, for as long as
+    /// [`LaneConfig::input_patience`](crate::LaneConfig::input_patience). No record has failed for
+    /// it, and what is durable stays: the same run goes on once the input is there as it was.
+    #[error(
+        "{record} could not be read for {} s, so that {missing_batches} batches ({missing_rows} \
+         rows) are not durable: run again once the input is there as it was",
+        waited.as_secs_f64().round()
+    )]
+    InputUnreadable {
+        /// The record.
+        record: Box<UnreadRecord>,
+        /// For how long it was tried.
+        waited: Duration,
+        /// The batches that are not durable.
+        missing_batches: u64,
+        /// Their rows.
+        missing_rows: u64,
+        /// Who did what.
+        report: Box<CoordinatorReport>,
+        /// What was wrong the last time.
+        source: BoxError,
+    },
+
+    /// Not one record got a vector that can be stored, and at least one got one that can't be. That
+    /// is no property of these records.
+    #[error(
+        "not one of {records} records got a vector that can be stored, such as {:?} ({}): {}; look \
+         at the weights of the model",
+        first.id,
+        first.row,
+        first.reason
+    )]
+    NoVectors {
+        /// The records that failed: all that were computed.
+        records: u64,
+        /// One of them.
+        first: Box<FailedRow>,
+        /// The batches that were not computed any more, or are not durable.
+        missing_batches: u64,
+        /// Their rows.
+        missing_rows: u64,
+        /// Who did what.
+        report: Box<CoordinatorReport>,
+    },
+
     /// The run was told to stop. What is durable stays.
     #[error(
         "stopped on request, with {} not durable: run again to finish",
@@ -130,12 +179,35 @@ pub enum Error {
     },
 }
 
+/// A record that could not be read, and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnreadRecord {
+    /// The record.
+    pub row: RowId,
+    /// Its name.
+    pub id: String,
+    /// The file that it is in, if the source names it.
+    pub path: Option<PathBuf>,
+}
+
+impl fmt::Display for UnreadRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "record {:?} ({})", self.id, self.row)?;
+        match &self.path {
+            Some(path) => write!(f, " of {}", path.display()),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Error {
     /// What was done all the same, if the run had begun.
     pub fn report(&self) -> Option<&CoordinatorReport> {
         match self {
             Self::AllRanksFailed { report, .. }
             | Self::InDoubt { report, .. }
+            | Self::InputUnreadable { report, .. }
+            | Self::NoVectors { report, .. }
             | Self::Stopped { report, .. } => Some(report),
             _ => None,
         }

@@ -10,11 +10,14 @@
 //!   rank costs time and no records.
 //! - Ports that fail, panic or never return are the failure of their rank, reported with the first
 //!   cause. A rank that hangs is left behind.
+//! - An input that can't be read is no property of a record: ranks wait for it, and the run ends
+//!   without it ([`Error::InputUnreadable`]).
 //!
 //! It meets sources, encoders and sinks by plm-core's ports alone: it must not know what a FASTA
 //! file, a tensor or an HDF5 dataset is.
 
 mod config;
+mod ending;
 mod error;
 mod lane;
 mod observe;
@@ -24,16 +27,17 @@ mod report;
 mod run;
 mod stop;
 mod supervise;
+mod vectors;
 
 pub use config::{BatchTimeout, LaneConfig, LaneConfigBuilder};
-pub use error::Error;
+pub use error::{Error, UnreadRecord};
 pub use observe::{NoObserver, OBSERVED, Observer, RunEvent};
 pub use plan::{
     BatchPlan, LongSequences, Part, PlanConfig, PlanConfigBuilder, PlannedOutcome, SkipReason,
 };
 pub use report::{
-    Balance, CoordinatorReport, FailedRow, FailureKind, RankFailure, Stage, Suspect, WorkerOutcome,
-    WorkerReport,
+    Balance, CoordinatorReport, FailedRow, FailureKind, RankFailure, RowFailure, Stage, Suspect,
+    WorkerOutcome, WorkerReport,
 };
 pub use run::{RunOptions, run};
 pub use stop::StopToken;

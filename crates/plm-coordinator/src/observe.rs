@@ -1,6 +1,8 @@
 //! What happens during a run, as it happens.
 
-use plm_core::{BatchIndex, Rank};
+use std::path::Path;
+
+use plm_core::{BatchIndex, Rank, RowId};
 
 use crate::{FailedRow, RankFailure};
 
@@ -28,6 +30,33 @@ pub enum RunEvent<'a> {
         /// The rank.
         rank: Rank,
         /// How long it took.
+        seconds: f64,
+    },
+    /// A rank can't read a record, and tries again until [`LaneConfig::input_patience`] is over.
+    ///
+    /// Comes once, when it begins to wait. [`InputBack`](Self::InputBack) follows if it has read
+    /// the record after all, and the end of the run if it has not.
+    ///
+    /// [`LaneConfig::input_patience`]: crate::LaneConfig::input_patience
+    InputWait {
+        /// The rank.
+        rank: Rank,
+        /// The record.
+        row: RowId,
+        /// Its name.
+        id: &'a str,
+        /// The file that it is in, if the source names it.
+        path: Option<&'a Path>,
+        /// Why it can't be read.
+        reason: &'a str,
+    },
+    /// A rank that waited for its input has read the record.
+    InputBack {
+        /// The rank.
+        rank: Rank,
+        /// The record.
+        row: RowId,
+        /// How long it waited.
         seconds: f64,
     },
     /// A rank works on a batch that was meant for another.

@@ -54,6 +54,8 @@ struct State {
     /// What ranks have failed on, until it is durable.
     suspicions: BTreeMap<BatchIndex, Suspicion>,
     missing: Missing,
+    /// Whether batches are given out no more.
+    ended: bool,
 }
 
 /// What is held against a batch.
@@ -138,6 +140,7 @@ impl WorkQueue {
                 batches: plan.part_batches(part).count() as u64,
                 rows: rows.sum(),
             },
+            ended: false,
         };
         Self {
             plan,
@@ -255,6 +258,17 @@ impl WorkQueue {
         self.changed.notify_all();
     }
 
+    /// Gives out no more batches: the run is to end with what ranks have in their hands.
+    pub(crate) fn end(&self) {
+        self.lock().ended = true;
+        self.changed.notify_all();
+    }
+
+    /// Whether no more batches are given out, since the run was stopped or is to end.
+    pub(crate) fn is_over(&self) -> bool {
+        self.stop.is_stopped() || self.lock().ended
+    }
+
     /// What is not durable.
     pub(crate) fn missing(&self) -> Missing {
         self.lock().missing
@@ -272,7 +286,10 @@ impl WorkQueue {
     }
 
     fn has_ended(&self, state: &State, rank: Rank) -> bool {
-        self.stop.is_stopped() || state.ranks[rank.0 as usize].fenced || state.is_finished()
+        self.stop.is_stopped()
+            || state.ended
+            || state.ranks[rank.0 as usize].fenced
+            || state.is_finished()
     }
 
     /// Puts batches back to the front of the queues they came from, in the plan's order.
@@ -422,6 +439,17 @@ mod tests {
             rows: 1,
         };
         assert_eq!(queue.missing(), missing);
+    }
+
+    #[test]
+    fn a_run_that_is_to_end_gives_out_nothing_and_takes_what_is_in_hand() {
+        let queue = queue(2, 1);
+        take(&queue, ZERO);
+        queue.end();
+        assert_eq!(queue.take(ZERO), Take::Ended);
+        write(&queue, ZERO, 0);
+        queue.durable(ZERO);
+        assert_eq!(queue.missing().batches, 1);
     }
 
     #[test]

@@ -1,15 +1,16 @@
 //! The verb: from a plan to vectors in a sink.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use plm_core::{EmbeddingSink, EncoderLoader, Rank, SequenceSource, WorldSize};
 
-use crate::lane::{Job, Lane};
+use crate::lane::{InputWaits, Job, Lane};
 use crate::queue::{Missing, WorkQueue};
 use crate::report::Tally;
 use crate::supervise::supervise;
+use crate::vectors::Vectors;
 use crate::{
     BatchPlan, CoordinatorReport, Error, LaneConfig, NoObserver, Observer, Part, RunEvent,
     StopToken, WorkerReport,
@@ -29,6 +30,9 @@ pub struct RunOptions {
     /// The largest magnitude that the sink can store: a record whose vector goes beyond it fails, as
     /// one whose vector is not finite does.
     pub largest_value: f32,
+    /// Whether earlier tries of the same run have made vectors durable. If there are none, and a try
+    /// ends without one, it is the model that is broken ([`Error::NoVectors`]).
+    pub has_vectors: bool,
     /// Is told what happens.
     pub observer: Arc<dyn Observer>,
     /// Ends the run early.
@@ -44,6 +48,7 @@ impl RunOptions {
             part: Part::WHOLE,
             lanes: LaneConfig::default(),
             largest_value: f32::MAX,
+            has_vectors: false,
             observer: Arc::new(NoObserver),
             stop: StopToken::new(),
         }
@@ -66,17 +71,19 @@ impl fmt::Debug for RunOptions {
 ///
 /// Ranks take the batches of their stride of the plan, then those of slower ranks. A rank that
 /// fails, panics or hangs is taken out, and the others do what it leaves; the report names it. A
-/// record that can't be read, or has no vector that can be stored, costs nothing but itself: it is in
-/// [`CoordinatorReport::failed_rows`]. Nothing is stored twice.
+/// record that the model has no tokens for, or no vector that can be stored, costs nothing but
+/// itself: it is in [`CoordinatorReport::failed_rows`]. One that can't be read is waited for. Nothing
+/// is stored twice.
 ///
 /// # Errors
 /// [`Error::AllRanksFailed`] and [`Error::InDoubt`] if not everything could be made durable,
-/// [`Error::Stopped`] if that was asked for, all three with the report of what was done;
-/// [`Error::PlanMismatch`] if the plan was made for another source or model.
+/// [`Error::InputUnreadable`] if the input did not come back, [`Error::NoVectors`] if the model gave
+/// no vector that can be stored, [`Error::Stopped`] if that was asked for, all with the report of
+/// what was done; [`Error::PlanMismatch`] if the plan was made for another source or model.
 ///
 /// # Examples
 /// ```
-/// use std::sync::Arc;
+/// use std::sync::{Arc, Mutex};
 /// use plm_coordinator::{BatchPlan, PlanConfig, RunOptions, run};
 /// use plm_core::{EncoderLoader, WorldSize};
 /// use plm_testkit::{FakeLoader, MemorySink, MemorySource, fake_vector};
@@ -106,6 +113,7 @@ pub fn run(
         part,
         lanes: config,
         largest_value,
+        has_vectors,
         observer,
         stop,
     } = options;
@@ -136,6 +144,9 @@ pub fn run(
         largest_value,
         observer,
         stop,
+        waits: InputWaits::default(),
+        vectors: Vectors::new(has_vectors),
+        ending: Mutex::default(),
     });
     let missing = job.queue.missing();
     let part_tokens = job
@@ -183,16 +194,23 @@ fn conclude(
         wall_seconds: wall.as_secs_f64(),
     };
 
+    let ending = job.ending().take();
+    let missing = job.queue.missing();
     let Missing {
         batches: missing_batches,
         rows: missing_rows,
-    } = job.queue.missing();
+    } = missing;
     if missing_batches == 0 {
-        return Ok(report);
+        return match job.vectors.missing_in(&report) {
+            Some(ending) => Err(ending.into_error(missing, Box::new(report))),
+            None => Ok(report),
+        };
     }
     let all_failed = lanes.iter().all(|lane| lane.failure().is_some());
     let report = Box::new(report);
-    Err(if job.stop.is_stopped() {
+    Err(if let Some(ending) = ending {
+        ending.into_error(missing, report)
+    } else if job.stop.is_stopped() {
         Error::Stopped {
             missing_batches,
             missing_rows,

@@ -6,6 +6,8 @@
 //! it). What a factory makes stays on the thread that made it, since a tensor that one thread
 //! wrote on a device has no ordering towards another thread's stream.
 
+use std::path::Path;
+
 use crate::{Dtype, Outcome, PackedBatch, PooledBatch, Rank, RowId, TokenMap};
 
 /// Any error that an implementation of a port may raise.
@@ -27,10 +29,20 @@ pub trait SequenceSource: Send + Sync {
     /// If `row` is not below [`len`](Self::len).
     fn record(&self, row: RowId) -> RecordInfo<'_>;
 
-    /// A reader for the calling thread.
+    /// The file that a record is read from, for messages; none if there is none.
+    ///
+    /// # Panics
+    /// If `row` is not below [`len`](Self::len).
+    fn path(&self, _row: RowId) -> Option<&Path> {
+        None
+    }
+
+    /// A reader for the calling thread. It shares nothing with earlier ones: one that was opened
+    /// before a file went away and came back may never read again, and this one does.
     ///
     /// # Errors
-    /// If the input can't be opened.
+    /// If the input can't be opened now. The coordinator takes that as it does an error of
+    /// [`SequenceReader::read`].
     fn open(&self) -> Result<Box<dyn SequenceReader + '_>, BoxError>;
 }
 
@@ -51,7 +63,11 @@ pub trait SequenceReader {
     /// exactly [`RecordInfo::residue_count`] of them.
     ///
     /// # Errors
-    /// If the record can't be read, or is not what was indexed.
+    /// If the record can't be read now, or what is read is not what was indexed. That is a property
+    /// of the input at this moment and never of the record: a file server may be away, a file half
+    /// copied. The coordinator drops this reader, opens another and tries again for a while. If the
+    /// input does not come back, it ends the run without failing the record, and a later try goes
+    /// on. A sequence that is read and can't be embedded is no error here.
     fn read(&mut self, row: RowId, residues: &mut Vec<u8>) -> Result<(), BoxError>;
 }
 

@@ -110,6 +110,25 @@ impl Logs {
                 &format!("{:?} ({}) failed: {}", row.id, row.row, row.reason),
                 serde_json::json!({"event": "row_failed", "row": row.row.0, "id": row.id, "reason": row.reason}),
             ),
+            RunEvent::InputWait {
+                rank,
+                row,
+                id,
+                path,
+                reason,
+            } => self.log(
+                rank,
+                &format!("waits for {id:?} ({row}), which can't be read: {reason}"),
+                serde_json::json!({
+                    "event": "input_wait", "row": row.0, "id": id,
+                    "path": path.map(Path::to_string_lossy), "reason": reason,
+                }),
+            ),
+            RunEvent::InputBack { rank, row, seconds } => self.log(
+                rank,
+                &format!("has read {row}, after {seconds:.3} s"),
+                serde_json::json!({"event": "input_back", "row": row.0, "waited_seconds": seconds}),
+            ),
             RunEvent::EncoderReloaded { failure } => self.log(
                 failure.rank,
                 &format!("{failure}; its encoder was loaded anew"),

@@ -80,6 +80,11 @@ impl Progress {
         &self.failed
     }
 
+    /// Whether earlier tries have made vectors.
+    fn has_vectors(&self) -> bool {
+        self.done.len() > self.failed.len()
+    }
+
     /// The rows of the part that are still to be computed, in their batches.
     pub(crate) fn rest(
         &self,
@@ -115,12 +120,14 @@ impl Progress {
         let shards = layout.shards(part);
         let world = config.devices.world_size()?;
         fs::create_dir_all(&shards).map_err(Error::io(&shards))?;
+        let has_vectors = self.has_vectors();
         let options = RunOptions {
             plan: Arc::new(rest),
             world,
             part,
             lanes: config.lanes.clone(),
             largest_value: config.segments.largest_value(),
+            has_vectors,
             observer: Arc::new(Logs::create(
                 &layout.logs(part),
                 world,
@@ -139,7 +146,14 @@ impl Progress {
             Ok(ranks) => ranks,
             Err(error) => {
                 if let Some(report) = error.report() {
-                    self.suspects.write(&path, report, index)?;
+                    let is_sound = (has_vectors || report.sequences() > 0)
+                        && !matches!(error, plm_coordinator::Error::NoVectors { .. });
+                    let failed = report.failed_rows.iter().filter(|failed| {
+                        // A model that gives no vector at all says nothing of its records.
+                        is_sound || !failed.kind.is_of_vector()
+                    });
+                    self.suspects
+                        .write(&path, &report.suspects, failed, index)?;
                 }
                 return Err(error.into());
             }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use plm_coordinator::{CoordinatorReport, FailedRow};
+use plm_coordinator::{FailedRow, RowFailure, Suspect};
 use plm_core::{RowId, SequenceSource};
 use plm_index::FastaIndex;
 use serde::{Deserialize, Serialize};
@@ -51,15 +51,16 @@ impl Suspects {
         }
     }
 
-    /// Keeps what a try has found out, for the next.
-    pub(crate) fn write(
+    /// Keeps what a try has found out, for the next: whom it suspects, and who has failed.
+    pub(crate) fn write<'a>(
         mut self,
         path: &Path,
-        found: &CoordinatorReport,
+        suspects: &[Suspect],
+        failed: impl Iterator<Item = &'a FailedRow>,
         index: &FastaIndex,
     ) -> Result<(), Error> {
-        self.failed.extend(found.failed_rows.iter().cloned());
-        for suspect in &found.suspects {
+        self.failed.extend(failed.cloned());
+        for suspect in suspects {
             for row in &suspect.rows {
                 let suspicion = self.records.entry(row.0).or_insert_with(|| Suspicion {
                     id: SequenceSource::record(index, *row).id.to_owned(),
@@ -106,6 +107,7 @@ impl Suspects {
                     "{} tries ended at it alone, the last so: {}",
                     suspicion.tries_lost_alone, suspicion.failure
                 ),
+                kind: RowFailure::GivenUp,
             })
             .chain(
                 self.failed

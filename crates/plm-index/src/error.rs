@@ -214,7 +214,7 @@ pub enum Error {
     /// The text at a record's place, its name or its residues, is not what was indexed.
     #[error(
         "{} changed after it was indexed: record {record:?} at byte {byte_offset} is no longer what \
-         it was; index it again",
+         it was",
         path.display()
     )]
     InputChanged {

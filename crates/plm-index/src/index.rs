@@ -121,6 +121,10 @@ impl SequenceSource for FastaIndex {
         }
     }
 
+    fn path(&self, row: RowId) -> Option<&Path> {
+        Some(&self.record(row).file.path)
+    }
+
     fn open(&self) -> Result<Box<dyn SequenceReader + '_>, BoxError> {
         Ok(Box::new(self.reader()))
     }

@@ -19,8 +19,8 @@ const MAX_BUFFER_BYTES: u64 = 1 << 16;
 
 /// Reads the residues of indexed records. One for each thread.
 ///
-/// A file is opened when the first of its records is read. What is read is checked against the
-/// index, so that a file that changed is an error and never other residues.
+/// A file is opened when the first of its records is read, and anew after an error. What is read is
+/// checked against the index, so that a file that changed is an error and never other residues.
 pub struct ResidueReader<'a> {
     index: &'a FastaIndex,
     /// By the file's position in [`FastaIndex::inputs`].
@@ -53,7 +53,12 @@ impl<'a> ResidueReader<'a> {
                 reason,
             });
         }
-        match self.read_record(row) {
+        let read = self.read_record(row);
+        if !matches!(read, Ok(true)) {
+            // A handle that is stale stays so, whatever becomes of the file.
+            self.files.remove(&self.index.file(row));
+        }
+        match read {
             Ok(true) => {
                 self.residues.swap_letters(residues);
                 Ok(())

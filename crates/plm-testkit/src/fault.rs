@@ -72,6 +72,16 @@ pub enum EncoderFault {
     },
 }
 
+/// What goes wrong when a record is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadFault {
+    /// An error.
+    Error,
+    /// One residue less is read than the [`RecordInfo`](plm_core::RecordInfo) says, as if the file
+    /// had changed since it was indexed.
+    Shortened,
+}
+
 /// What goes wrong in the shard writer of a rank. Calls are counted from zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SinkFault {

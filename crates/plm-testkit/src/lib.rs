@@ -30,7 +30,7 @@ mod source;
 mod watchdog;
 
 pub use encoder::{FakeEncoder, FakeLoader, fake_tokens, fake_vector};
-pub use fault::{EncoderFault, Gate, Injected, Poison, SinkFault};
+pub use fault::{EncoderFault, Gate, Injected, Poison, ReadFault, SinkFault};
 pub use random::SplitMix64;
 pub use sequences::{lognormal_residue_counts, random_residues, uniform_residue_counts};
 pub use sink::{MemorySink, StoredRow};

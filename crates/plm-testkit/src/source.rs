@@ -1,10 +1,11 @@
 //! Records in memory.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use plm_core::{BoxError, RecordInfo, RowId, SequenceReader, SequenceSource};
 
-use crate::Injected;
+use crate::{Injected, ReadFault};
 
 /// A [`SequenceSource`] over `(id, residues)` pairs.
 ///
@@ -20,8 +21,10 @@ use crate::Injected;
 pub struct MemorySource {
     records: Vec<(String, Vec<u8>)>,
     skipped: HashSet<RowId>,
-    unreadable: HashSet<RowId>,
-    shortened: HashSet<RowId>,
+    faults: HashMap<RowId, ReadFault>,
+    /// For how many more attempts each fault is there; without an entry, for ever. Of all clones.
+    left: Arc<Mutex<HashMap<RowId, usize>>>,
+    stale_after: Option<usize>,
     unopenable: bool,
 }
 
@@ -51,16 +54,21 @@ impl MemorySource {
         self
     }
 
-    /// Makes every read of a record fail.
-    pub fn unreadable(mut self, row: RowId) -> Self {
-        self.unreadable.insert(row);
+    /// Makes every read of a record go wrong.
+    pub fn fault(mut self, row: RowId, fault: ReadFault) -> Self {
+        self.faults.insert(row, fault);
         self
     }
 
-    /// Makes every read of a record give one residue less than its [`RecordInfo`] says, as if the
-    /// file had changed since it was indexed.
-    pub fn shortened(mut self, row: RowId) -> Self {
-        self.shortened.insert(row);
+    /// Makes the first `attempts` reads of a record go wrong, by whatever reader.
+    pub fn fault_for(self, row: RowId, fault: ReadFault, attempts: usize) -> Self {
+        self.left().insert(row, attempts);
+        self.fault(row, fault)
+    }
+
+    /// Makes every read of a reader fail after its first `reads`: only another reader reads on.
+    pub fn stale_after(mut self, reads: usize) -> Self {
+        self.stale_after = Some(reads);
         self
     }
 
@@ -86,6 +94,23 @@ impl MemorySource {
         &self.entry(row).1
     }
 
+    fn left(&self) -> std::sync::MutexGuard<'_, HashMap<RowId, usize>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What goes wrong with this attempt to read a record.
+    fn fault_of(&self, row: RowId) -> Option<ReadFault> {
+        let fault = self.faults.get(&row)?;
+        match self.left().get_mut(&row) {
+            None => Some(*fault),
+            Some(0) => None,
+            Some(attempts) => {
+                *attempts -= 1;
+                Some(*fault)
+            }
+        }
+    }
+
     fn entry(&self, row: RowId) -> &(String, Vec<u8>) {
         &self.records[row.0 as usize]
     }
@@ -109,22 +134,35 @@ impl SequenceSource for MemorySource {
         if self.unopenable {
             return Err(Injected::error("the source can't be opened"));
         }
-        Ok(Box::new(MemoryReader { source: self }))
+        Ok(Box::new(MemoryReader {
+            source: self,
+            reads: 0,
+        }))
     }
 }
 
 struct MemoryReader<'a> {
     source: &'a MemorySource,
+    reads: usize,
 }
 
 impl SequenceReader for MemoryReader<'_> {
     fn read(&mut self, row: RowId, residues: &mut Vec<u8>) -> Result<(), BoxError> {
         residues.clear();
-        if self.source.unreadable.contains(&row) {
+        let is_stale = self
+            .source
+            .stale_after
+            .is_some_and(|reads| self.reads >= reads);
+        self.reads += 1;
+        if is_stale {
+            return Err(Injected::error("the handle is stale"));
+        }
+        let fault = self.source.fault_of(row);
+        if fault == Some(ReadFault::Error) {
             return Err(Injected::error("the record can't be read"));
         }
         residues.extend_from_slice(self.source.residues(row));
-        if self.source.shortened.contains(&row) {
+        if fault == Some(ReadFault::Shortened) {
             residues.pop();
         }
         Ok(())

@@ -147,6 +147,31 @@ fn the_second_signal_ends_it_at_once() {
 }
 
 #[test]
+fn a_run_that_waits_for_its_input_says_so_and_hears_signals() {
+    let desk = desk();
+    let text = fs::read(desk.path("in.fasta")).unwrap();
+    let mut running = Running::start(&desk);
+    running.wait_for_vectors();
+    fs::write(desk.path("in.fasta"), "").unwrap();
+    let line = running.line_with("waiting for the input");
+    assert!(line.contains("in.fasta changed after it was"), "{line}");
+    running.signal("TERM");
+    let (ended, took) = running.end();
+    assert_eq!(ended, Some(143));
+    assert!(took < Duration::from_secs(10), "{took:?}");
+
+    // And one whose input comes back goes on by itself.
+    fs::write(desk.path("in.fasta"), &text).unwrap();
+    let mut running = Running::start(&desk);
+    fs::write(desk.path("in.fasta"), "").unwrap();
+    running.line_with("waiting for the input");
+    fs::write(desk.path("in.fasta"), &text).unwrap();
+    running.line_with("the input can be read again");
+    assert_eq!(running.end().0, Some(0));
+    assert_eq!(desk.run("verify out").code, Some(0));
+}
+
+#[test]
 fn sigusr1_says_how_far_it_is() {
     let desk = desk();
     let mut running = Running::start(&desk);

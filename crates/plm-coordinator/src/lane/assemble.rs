@@ -4,7 +4,7 @@ use std::iter::Peekable;
 
 use plm_core::{EmbeddedBatch, EmbeddedRow, Note, PackedBatch, PooledBatch, RowId, Segment};
 
-use crate::FailedRow;
+use crate::{FailedRow, RowFailure};
 
 /// Gives each row its vector: the encoder's own, or the mean of its windows'. A row whose vector
 /// is not finite, or holds a number of a magnitude above `largest_value`, is left out, and comes
@@ -52,6 +52,7 @@ pub(super) fn assemble(
                     row: row.row,
                     reason,
                     id: row.id,
+                    kind: RowFailure::GivenUp,
                 });
                 continue;
             }
@@ -66,6 +67,12 @@ pub(super) fn assemble(
                 row: row.row,
                 reason: reason(vector[dimension], dimension, largest_value),
                 id: row.id,
+                // Of a vector with both, that it is not finite is worse.
+                kind: if vector.iter().all(|value| value.is_finite()) {
+                    RowFailure::TooLarge
+                } else {
+                    RowFailure::NotFinite
+                },
             }),
         }
     }

@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
 
@@ -26,6 +27,14 @@ impl Fence {
 
     pub(super) fn close(&self) {
         *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Waits so long. True if the fence is closed.
+    pub(super) fn closes_within(&self, pause: Duration) -> bool {
+        select_biased! {
+            recv(self.closed) -> _ => true,
+            default(pause) => false,
+        }
     }
 
     /// The next message; `None` once the fence is closed, or nobody is left to send one.

@@ -11,6 +11,7 @@
 mod assemble;
 mod device;
 mod encode;
+mod input;
 mod link;
 mod produce;
 mod watch;
@@ -20,7 +21,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 use plm_core::{
@@ -28,13 +29,19 @@ use plm_core::{
     Rank, SequenceSource,
 };
 
+pub(crate) use self::input::InputWaits;
 use self::link::Fence;
 pub(crate) use self::watch::Watch;
+use crate::ending::Ending;
 use crate::queue::WorkQueue;
 use crate::report::Tally;
+use crate::vectors::Vectors;
 use crate::{
     BatchPlan, FailedRow, LaneConfig, OBSERVED, Observer, RankFailure, RunEvent, Stage, StopToken,
 };
+
+/// How often a thread that pauses looks whether it is to end.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What all lanes of a run share.
 pub(crate) struct Job {
@@ -47,6 +54,10 @@ pub(crate) struct Job {
     pub(crate) largest_value: f32,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) stop: StopToken,
+    pub(crate) waits: InputWaits,
+    pub(crate) vectors: Vectors,
+    /// Why the run is to end before its batches are done.
+    pub(crate) ending: Mutex<Option<Ending>>,
 }
 
 /// What the three threads of a rank share with each other and with the supervisor.
@@ -92,7 +103,7 @@ enum ToEncode {
 /// One packed batch of a planned batch.
 struct Packed {
     batch: BatchIndex,
-    /// Empty if no record of the batch could be read.
+    /// Empty if the model has tokens for no record of the batch.
     packed: PackedBatch,
     /// With the last packed batch of the planned one.
     end: Option<BatchEnd>,
@@ -120,6 +131,17 @@ impl Job {
         if catch_unwind(AssertUnwindSafe(|| self.observer.event(event))).is_err() {
             tracing::error!(?event, "the observer panicked");
         }
+    }
+
+    /// Ends the run: ranks are given no more batches, and what they have in their hands becomes
+    /// durable. The first reason counts.
+    fn end(&self, ending: Ending) {
+        self.ending().get_or_insert(ending);
+        self.queue.end();
+    }
+
+    pub(crate) fn ending(&self) -> MutexGuard<'_, Option<Ending>> {
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -154,6 +176,20 @@ impl Lane {
         self.in_encoder
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits so long. True if the lane is to end: its rank is out, or the run is stopped or ends.
+    fn ends_within(&self, pause: Duration) -> bool {
+        let started = Instant::now();
+        loop {
+            let left = pause.saturating_sub(started.elapsed());
+            if self.fence.closes_within(left.min(LOOK)) || self.job.queue.is_over() {
+                return true;
+            }
+            if left <= LOOK {
+                return false;
+            }
+        }
     }
 
     /// Lets go of the rank's threads that may yet be in a call, because the run was stopped. What its sink has is flushed.

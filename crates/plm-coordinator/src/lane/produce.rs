@@ -1,14 +1,12 @@
 //! The producer thread: from planned batches to packed ones.
 
 use crossbeam_channel::{Receiver, Sender};
-use plm_core::{
-    BatchIndex, BoxError, EmbeddedRow, PackError, Packer, RecordInfo, RowId, SequenceReader,
-};
+use plm_core::{BatchIndex, BoxError, EmbeddedRow, PackError, Packer, RowId};
 
-use super::{BatchEnd, Lane, Packed, Role, ToEncode};
+use super::input::Input;
+use super::{BatchEnd, Lane, Packed, ToEncode};
 use crate::queue::Take;
-use crate::report::with_causes;
-use crate::{FailedRow, RunEvent, Stage};
+use crate::{FailedRow, RowFailure, RunEvent, Stage};
 
 /// Takes batches from when the encoder is loaded until there are none.
 pub(super) fn run(lane: &Lane, loaded: &Receiver<()>, to_encode: &Sender<ToEncode>) {
@@ -20,16 +18,10 @@ pub(super) fn run(lane: &Lane, loaded: &Receiver<()>, to_encode: &Sender<ToEncod
 
 fn produce(lane: &Lane, to_encode: &Sender<ToEncode>) -> Result<(), BoxError> {
     let queue = &lane.job.queue;
-    let opening = lane
-        .watch(Role::Produce)
-        .begin(Stage::Read, Some(lane.job.config.load_timeout()));
-    let reader = lane.job.source.open()?;
-    drop(opening);
     let mut producer = Producer {
         lane,
         to_encode,
-        reader,
-        residues: Vec::new(),
+        input: Input::new(lane),
     };
     let mut unflushed = false;
     loop {
@@ -57,9 +49,7 @@ fn produce(lane: &Lane, to_encode: &Sender<ToEncode>) -> Result<(), BoxError> {
 struct Producer<'a> {
     lane: &'a Lane,
     to_encode: &'a Sender<ToEncode>,
-    reader: Box<dyn SequenceReader + 'a>,
-    /// Of the record that is being packed; its room is used again for the next.
-    residues: Vec<u8>,
+    input: Input<'a>,
 }
 
 impl Producer<'_> {
@@ -90,11 +80,15 @@ impl Producer<'_> {
         };
         for &row in rows {
             let record = job.source.record(row);
-            if let Err(error) = self.read(row, &record) {
+            if !self.input.read(row, &record) {
+                return false;
+            }
+            if let Some(unknown) = self.unknown_residue(row) {
                 end.failed.push(FailedRow {
                     row,
                     id: record.id.to_owned(),
-                    reason: with_causes(&error),
+                    reason: unknown.to_string(),
+                    kind: RowFailure::UnknownResidue,
                 });
                 continue;
             }
@@ -115,7 +109,7 @@ impl Producer<'_> {
                     }
                 }
                 packer
-                    .push(row, &self.residues[window])
+                    .push(row, &self.input.residues()[window])
                     .expect("a window that was read fits an empty batch");
             }
             end.rows.push(EmbeddedRow {
@@ -136,31 +130,17 @@ impl Producer<'_> {
             .send(self.to_encode, ToEncode::Packed(packed))
     }
 
-    /// Reads a record into `residues`. An error here is the record's, not the rank's: every other
-    /// rank would meet it too.
-    fn read(&mut self, row: RowId, record: &RecordInfo<'_>) -> Result<(), BoxError> {
-        let limit = self.lane.job.config.call_limit();
-        let reading = self.lane.watch(Role::Produce).begin(Stage::Read, limit);
-        self.reader.read(row, &mut self.residues)?;
-        drop(reading);
-        let read_residues = self.residues.len();
-        if read_residues != record.residue_count as usize {
-            let indexed = record.residue_count;
-            return Err(format!(
-                "it has {read_residues} residues and had {indexed} when it was indexed: the input has changed"
-            )
-            .into());
-        }
+    /// The first letter of the record that was read that the model has no token for. This is the
+    /// record's own: it would fail in every rank, and always.
+    fn unknown_residue(&self, row: RowId) -> Option<PackError> {
         let tokens = &self.lane.job.loader.spec().tokens;
+        let residues = self.input.residues();
         let unknown = |&byte: &u8| tokens.token_id(byte).is_none();
-        match self.residues.iter().position(unknown) {
-            Some(position) => Err(PackError::UnknownResidue {
-                row,
-                position,
-                byte: self.residues[position],
-            }
-            .into()),
-            None => Ok(()),
-        }
+        let position = residues.iter().position(unknown)?;
+        Some(PackError::UnknownResidue {
+            row,
+            position,
+            byte: residues[position],
+        })
     }
 }

@@ -104,6 +104,9 @@ impl<'a> Writer<'a> {
             return Ok(false);
         }
         let sequences = embedded.rows.len() as u64;
+        if let Some(ending) = job.vectors.count(sequences, &not_storable) {
+            job.end(ending);
+        }
         let mut failed = end.failed;
         failed.extend(not_storable);
         self.in_sink.push(Unsettled {

@@ -77,8 +77,36 @@ pub struct FailedRow {
     pub row: RowId,
     /// Its name.
     pub id: String,
-    /// Why it has none.
+    /// Why it has none, in words.
     pub reason: String,
+    /// Why it has none.
+    #[serde(default)]
+    pub kind: RowFailure,
+}
+
+/// Why a planned record has no vector. That it can't be read is none of these: see
+/// [`Error::InputUnreadable`](crate::Error::InputUnreadable).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RowFailure {
+    /// It holds a letter that the model has no token for.
+    UnknownResidue,
+    /// Its vector holds NaN or an infinity.
+    NotFinite,
+    /// Its vector holds a number beyond
+    /// [`RunOptions::largest_value`](crate::RunOptions::largest_value).
+    TooLarge,
+    /// Encoders fail on it, also alone. (Or it failed under a version that did not say why.)
+    #[default]
+    GivenUp,
+}
+
+impl RowFailure {
+    /// Whether an encoder gave a vector for it, which can't be stored.
+    pub fn is_of_vector(self) -> bool {
+        matches!(self, Self::NotFinite | Self::TooLarge)
+    }
 }
 
 /// What a rank's encoder was at when the rank failed, or hung, and what is not durable: any of these records, or none, may be why.
@@ -94,6 +122,11 @@ pub struct Suspect {
 }
 
 impl CoordinatorReport {
+    /// How many vectors are durable.
+    pub fn sequences(&self) -> u64 {
+        self.workers.iter().map(|worker| worker.sequences).sum()
+    }
+
     /// The failures of all ranks that failed, by rank.
     pub fn failures(&self) -> impl Iterator<Item = &RankFailure> {
         self.workers.iter().filter_map(WorkerReport::failure)

@@ -154,21 +154,6 @@ fn what_the_sink_had_taken_before_the_encoder_failed_is_kept() {
 }
 
 #[test]
-fn a_source_that_does_not_open_fails_every_rank_with_that_cause() {
-    let mut case = Case::of(10).world(2);
-    case.source = case.source.unopenable();
-    let finished = case.run();
-    finished.check();
-    for failure in finished.any_report().failures() {
-        assert_eq!(
-            (failure.stage, failure.kind),
-            (Stage::Read, FailureKind::Error)
-        );
-        assert_eq!(failure.message, "the source can't be opened");
-    }
-}
-
-#[test]
 fn a_run_without_a_rank_left_says_what_is_missing_and_keeps_the_rest() {
     for world in [1, 3] {
         let mut case = Case::of(60).world(world);

@@ -235,8 +235,10 @@ fn a_plan_for_another_input_is_refused() {
 #[test]
 fn a_report_reads_back_as_it_was_written() {
     let mut case = Case::of(12).world(2);
-    case.source = case.source.unreadable(RowId(4));
-    case.loader = case.loader.fault(Rank(1), EncoderFault::FailLoad);
+    case.loader = case
+        .loader
+        .nan_for(case.source.residues(RowId(4)))
+        .fault(Rank(1), EncoderFault::FailLoad);
     let finished = case.run();
     let json = serde_json::to_string(finished.report()).unwrap();
     let back: CoordinatorReport = serde_json::from_str(&json).unwrap();

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use plm_coordinator::{BatchTimeout, LaneConfig, LongSequences, PlanConfig};
+use plm_coordinator::{BatchTimeout, Error, LaneConfig, LongSequences, PlanConfig};
 use plm_core::{Rank, RowId};
-use plm_testkit::{EncoderFault, Gate, MemorySink, MemorySource, SinkFault};
+use plm_testkit::{EncoderFault, Gate, MemorySink, MemorySource, ReadFault, SinkFault};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -57,10 +57,16 @@ fn sink_fault_or_hang() -> BoxedStrategy<SinkFault> {
     .boxed()
 }
 
+fn read_fault() -> impl Strategy<Value = ReadFault> {
+    prop_oneof![Just(ReadFault::Error), Just(ReadFault::Shortened)]
+}
+
 #[derive(Debug)]
 struct Scenario {
     residue_counts: Vec<u32>,
-    unreadable: Option<u64>,
+    /// A record that can't be read, and for how many tries if that passes.
+    unreadable: Option<(u64, ReadFault, Option<usize>)>,
+    stale_after: Option<usize>,
     max_batch_tokens: u32,
     overlap_residues: Option<u32>,
     segment_batches: usize,
@@ -77,7 +83,8 @@ fn scenario(
     (1..5_usize).prop_flat_map(move |world| {
         (
             vec(1..40_u32, 0..60),
-            option::weighted(0.3, 0..60_u64),
+            option::weighted(0.3, (0..60_u64, read_fault(), option::of(1..5_usize))),
+            option::weighted(0.2, 1..5_usize),
             14..80_u32,
             option::of(0..12_u32),
             1..6_usize,
@@ -89,6 +96,7 @@ fn scenario(
                 |(
                     residue_counts,
                     unreadable,
+                    stale_after,
                     max_batch_tokens,
                     overlap_residues,
                     segment_batches,
@@ -98,6 +106,7 @@ fn scenario(
                 )| Scenario {
                     residue_counts,
                     unreadable,
+                    stale_after,
                     max_batch_tokens,
                     overlap_residues,
                     segment_batches,
@@ -130,6 +139,11 @@ fn case(scenario: &Scenario) -> Case {
         .write_queue_batches(scenario.queue_batches)
         .load_timeout(timeout)
         .batch_timeout(BatchTimeout::Fixed(timeout))
+        // So long that what passes is not taken for what stays.
+        .input_patience(Duration::from_millis(match scenario.unreadable {
+            Some((_, _, None)) => 30,
+            _ => 10_000,
+        }))
         .build()
         .unwrap();
     case.sink = MemorySink::new(scenario.segment_batches);
@@ -149,10 +163,18 @@ fn case(scenario: &Scenario) -> Case {
 
 fn check(scenario: &Scenario) {
     let mut case = case(scenario);
-    let mut expected = undisturbed(&case);
-    if let Some(row) = scenario.unreadable {
-        case.source = case.source.unreadable(RowId(row));
-        expected.remove(&format!("seq{row}"));
+    let expected = undisturbed(&case);
+    let is_there = |row: u64| row < scenario.residue_counts.len() as u64;
+    let mut is_lost = false;
+    if let Some((row, fault, attempts)) = scenario.unreadable {
+        is_lost = is_there(row) && attempts.is_none();
+        case.source = match attempts {
+            Some(attempts) => case.source.fault_for(RowId(row), fault, attempts),
+            None => case.source.fault(RowId(row), fault),
+        };
+    }
+    if let Some(reads) = scenario.stale_after {
+        case.source = case.source.stale_after(reads);
     }
     let gates = [case.loader.gate(), case.sink.gate()];
     let finished = case.run();
@@ -160,9 +182,19 @@ fn check(scenario: &Scenario) {
     for (id, vector) in &durable {
         assert_eq!(Some(vector), expected.get(id), "{id}");
     }
-    if finished.result.is_ok() {
-        assert_eq!(durable.len(), expected.len());
+    match &finished.result {
+        Ok(_) => assert!(durable.len() == expected.len() && !is_lost),
+        Err(Error::InputUnreadable { record, .. }) => {
+            assert!(
+                is_lost
+                    && scenario
+                        .unreadable
+                        .is_some_and(|(lost, ..)| lost == record.row.0)
+            );
+        }
+        Err(_) => {}
     }
+    assert!(finished.any_report().failed_rows.is_empty());
 
     // What hung comes back: it may complete what was in doubt, but doubles nothing.
     gates.iter().for_each(Gate::open);

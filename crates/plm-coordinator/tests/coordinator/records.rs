@@ -1,35 +1,10 @@
 //! Faults of single records, which must cost nothing but themselves.
 
+use plm_coordinator::RowFailure;
 use plm_core::RowId;
 use plm_testkit::MemorySource;
 
 use crate::support::{Case, undisturbed};
-
-#[test]
-fn a_record_that_cannot_be_read_is_left_out_alone() {
-    let mut case = Case::of(30).world(3);
-    let mut expected = undisturbed(&case);
-    expected.remove("seq11");
-    expected.remove("seq12");
-    case.source = case.source.unreadable(RowId(12)).shortened(RowId(11));
-    let finished = case.run();
-    assert_eq!(finished.check(), expected);
-    let report = finished.report();
-    assert!(report.failed_ranks().is_empty());
-    let [shortened, unreadable] = &*report.failed_rows else {
-        panic!("two rows failed: {:?}", report.failed_rows);
-    };
-    assert_eq!((shortened.row, &*shortened.id), (RowId(11), "seq11"));
-    assert!(
-        shortened.reason.contains("the input has changed"),
-        "{}",
-        shortened.reason
-    );
-    assert_eq!(
-        unreadable.reason,
-        "the record can't be read: injected by a test"
-    );
-}
 
 #[test]
 fn a_residue_without_a_token_fails_its_record_alone() {
@@ -39,6 +14,7 @@ fn a_residue_without_a_token_fails_its_record_alone() {
     assert_eq!(stored, ["fine", "good"]);
     let failed = &finished.report().failed_rows[0];
     assert_eq!(failed.id, "bad");
+    assert_eq!(failed.kind, RowFailure::UnknownResidue);
     assert!(
         failed.reason.contains("0x4a at residue 1"),
         "{}",
@@ -61,14 +37,18 @@ fn a_vector_that_is_not_finite_is_left_out_alone() {
         report.failed_rows[0].reason,
         "the model gave NaN in dimension 0 of its vector"
     );
+    assert_eq!(report.failed_rows[0].kind, RowFailure::NotFinite);
+}
+
+/// Two records or more that the model has no tokens for.
+fn without_tokens(count: usize) -> MemorySource {
+    let names: Vec<String> = (0..count).map(|row| format!("seq{row}")).collect();
+    MemorySource::new(names.into_iter().map(|name| (name, "MJV")))
 }
 
 #[test]
 fn a_run_whose_every_record_fails_still_ends_well() {
-    let source = MemorySource::new([("a", "MKV"), ("b", "GG")])
-        .unreadable(RowId(0))
-        .unreadable(RowId(1));
-    let finished = Case::with(source).world(2).run();
+    let finished = Case::with(without_tokens(2)).world(2).run();
     assert!(finished.check().is_empty());
     assert_eq!(finished.report().failed_rows.len(), 2);
 }
@@ -78,10 +58,7 @@ fn a_failed_row_is_reported_once_though_its_batch_is_done_twice() {
     use plm_core::Rank;
     use plm_testkit::SinkFault;
 
-    let mut case = Case::of(6).world(2);
-    case.source = (0..6)
-        .map(RowId)
-        .fold(case.source, MemorySource::unreadable);
+    let mut case = Case::with(without_tokens(6)).world(2);
     case.sink = case.sink.fault(Rank(0), SinkFault::FailFlush { at: 0 });
     let case = case.others_load_after_the_failure_of(Rank(0));
     let finished = case.run();

@@ -18,6 +18,9 @@ pub(crate) const HIDDEN_SIZE: usize = 5;
 /// Far over what any case here takes, also on a machine that is busy with other things.
 pub(crate) const WATCHDOG: Duration = Duration::from_secs(60);
 
+/// How long an input is waited for that never comes back.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(100);
+
 /// Everything a run needs. The defaults: one rank, batches of two or three of the short sequences
 /// that [`Case::of`] makes.
 pub(crate) struct Case {
@@ -37,6 +40,11 @@ pub(crate) struct Case {
     pub(crate) opens_at_failure: Option<Gate>,
     /// How many batches are written before the run is stopped.
     pub(crate) stops_after: Option<usize>,
+    /// Whether the run is stopped when a rank waits for its input.
+    pub(crate) stops_at_wait: bool,
+    /// Whether an earlier run is said to have made vectors.
+    pub(crate) has_vectors: bool,
+    pub(crate) largest_value: f32,
 }
 
 /// What came of it.
@@ -61,12 +69,17 @@ pub(crate) struct Seen {
     pub(crate) written: usize,
     pub(crate) failed_rows: usize,
     pub(crate) reloads: usize,
+    /// The record and the reason of each wait for the input.
+    pub(crate) waits: Vec<(RowId, String)>,
+    /// The records that were read after all.
+    pub(crate) back: Vec<RowId>,
 }
 
 struct Recorder {
     seen: Mutex<Seen>,
     opens_at_failure: Option<Gate>,
     stops_after: Option<usize>,
+    stops_at_wait: bool,
     stop: StopToken,
 }
 
@@ -92,6 +105,13 @@ impl Observer for Recorder {
             RunEvent::BatchDurable { batch, .. } => seen.durable_batches.push(batch.0),
             RunEvent::RowFailed { .. } => seen.failed_rows += 1,
             RunEvent::EncoderReloaded { .. } => seen.reloads += 1,
+            RunEvent::InputWait { row, reason, .. } => {
+                seen.waits.push((*row, (*reason).to_owned()));
+                if self.stops_at_wait {
+                    self.stop.stop();
+                }
+            }
+            RunEvent::InputBack { row, .. } => seen.back.push(*row),
             RunEvent::RankFailed { failure } => {
                 seen.failures.push((*failure).clone());
                 if let Some(gate) = &self.opens_at_failure {
@@ -120,7 +140,10 @@ impl Case {
                 .max_batch_tokens(30)
                 .build()
                 .unwrap(),
-            lanes: LaneConfig::default(),
+            lanes: LaneConfig::builder()
+                .input_patience(PATIENCE)
+                .build()
+                .unwrap(),
             world: 1,
             part: Part::WHOLE,
             stop: StopToken::new(),
@@ -128,6 +151,9 @@ impl Case {
             apart: Vec::new(),
             opens_at_failure: None,
             stops_after: None,
+            stops_at_wait: false,
+            has_vectors: false,
+            largest_value: f32::MAX,
         }
     }
 
@@ -150,6 +176,7 @@ impl Case {
     pub(crate) fn batch_timeout(mut self, milliseconds: u64) -> Self {
         self.lanes = LaneConfig::builder()
             .batch_timeout(BatchTimeout::Fixed(Duration::from_millis(milliseconds)))
+            .input_patience(PATIENCE)
             .build()
             .unwrap();
         self
@@ -167,12 +194,15 @@ impl Case {
             seen: Mutex::default(),
             opens_at_failure: self.opens_at_failure,
             stops_after: self.stops_after,
+            stops_at_wait: self.stops_at_wait,
             stop: self.stop.clone(),
         });
         let world = WorldSize::new(self.world).unwrap();
         let options = RunOptions {
             part: self.part,
             lanes: self.lanes,
+            has_vectors: self.has_vectors,
+            largest_value: self.largest_value,
             observer: recorder.clone(),
             stop: self.stop,
             ..RunOptions::new(Arc::new(plan.clone()), world)
@@ -241,6 +271,8 @@ impl Finished {
             Err(
                 Error::AllRanksFailed { missing_rows, .. }
                 | Error::InDoubt { missing_rows, .. }
+                | Error::InputUnreadable { missing_rows, .. }
+                | Error::NoVectors { missing_rows, .. }
                 | Error::Stopped { missing_rows, .. },
             ) => *missing_rows,
             Err(error) => panic!("{error}"),

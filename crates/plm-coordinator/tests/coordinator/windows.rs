@@ -89,7 +89,7 @@ fn one_window_that_is_not_finite_fails_its_record_alone() {
 }
 
 #[test]
-fn a_long_record_that_cannot_be_read_leaves_nothing_behind() {
+fn a_long_record_with_a_residue_without_a_token_leaves_nothing_behind() {
     let mut case = case(
         LongSequences::Window {
             overlap_residues: 0,

@@ -19,4 +19,4 @@ mod source;
 
 pub use encoder::check_encoder;
 pub use sink::check_sink;
-pub use source::check_source;
+pub use source::{check_source, check_source_recovers};

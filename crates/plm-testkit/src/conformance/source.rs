@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use plm_core::{RowId, SequenceSource};
+use plm_core::{BoxError, RowId, SequenceSource};
 
 /// Checks that the records of a source have unique names and that each reads as its `RecordInfo`
 /// says, first in order and then backwards through a second reader.
@@ -28,6 +28,48 @@ pub fn check_source(source: &dyn SequenceSource) {
     for ((row, first), second) in rows.iter().zip(forwards).zip(backwards) {
         assert_eq!(first, second, "{row} reads differently the second time");
     }
+}
+
+/// Checks what becomes of a source whose input is spoiled and mended: each record is meanwhile an
+/// error or read as before, whatever reader reads it, and a reader that is opened afterwards reads
+/// all of them as before. Gives the first error that there was.
+///
+/// # Panics
+/// If that is not so, naming the row, or if nothing was an error.
+pub fn check_source_recovers(
+    source: &dyn SequenceSource,
+    spoil: impl FnOnce(),
+    mend: impl FnOnce(),
+) -> BoxError {
+    let rows: Vec<RowId> = (0..source.len())
+        .map(RowId)
+        .filter(|&row| !source.record(row).skipped)
+        .collect();
+    let before = read(source, rows.iter());
+    let earlier = source
+        .open()
+        .unwrap_or_else(|error| panic!("the source does not open: {error}"));
+    spoil();
+    let mut first_error = None;
+    for mut reader in std::iter::once(Ok(earlier)).chain(std::iter::once_with(|| source.open())) {
+        for (&row, before) in rows.iter().zip(&before) {
+            let mut residues = Vec::new();
+            let read = match &mut reader {
+                Ok(reader) => reader.read(row, &mut residues),
+                Err(_) => break,
+            };
+            match read {
+                Ok(()) => assert_eq!(&residues, before, "{row} reads differently"),
+                Err(error) => drop(first_error.get_or_insert(error)),
+            }
+        }
+        first_error = first_error.or(reader.err());
+    }
+    mend();
+    for ((row, before), after) in rows.iter().zip(before).zip(read(source, rows.iter())) {
+        assert_eq!(before, after, "{row} reads differently once it is mended");
+    }
+    first_error.expect("what is spoiled is an error to someone")
 }
 
 fn read<'a>(source: &dyn SequenceSource, rows: impl Iterator<Item = &'a RowId>) -> Vec<Vec<u8>> {
@@ -56,8 +98,12 @@ fn read<'a>(source: &dyn SequenceSource, rows: impl Iterator<Item = &'a RowId>) 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use plm_core::{RecordInfo, SequenceReader};
+
     use super::*;
-    use crate::MemorySource;
+    use crate::{Injected, MemorySource, ReadFault};
 
     #[test]
     #[should_panic(expected = "row 2 has a name that an earlier row has: \"a\"")]
@@ -68,7 +114,69 @@ mod tests {
     #[test]
     #[should_panic(expected = "row 1 has another number of residues")]
     fn a_source_that_reads_other_residues_than_it_says_is_caught() {
-        check_source(&MemorySource::new([("a", "MKV"), ("b", "GG")]).shortened(RowId(1)));
+        check_source(
+            &MemorySource::new([("a", "MKV"), ("b", "GG")]).fault(RowId(1), ReadFault::Shortened),
+        );
+    }
+
+    /// A source that is spoiled by a switch, and then gives an error or this for every record.
+    struct Switched {
+        records: MemorySource,
+        is_spoiled: AtomicBool,
+        answer: Option<&'static [u8]>,
+    }
+
+    impl Switched {
+        fn new(answer: Option<&'static [u8]>) -> Self {
+            Self {
+                records: MemorySource::new([("a", "MKV"), ("b", "GG")]),
+                is_spoiled: AtomicBool::new(false),
+                answer,
+            }
+        }
+
+        fn check(&self) -> BoxError {
+            let turn = |is_spoiled| self.is_spoiled.store(is_spoiled, Ordering::Relaxed);
+            check_source_recovers(self, || turn(true), || turn(false))
+        }
+    }
+
+    impl SequenceSource for Switched {
+        fn len(&self) -> u64 {
+            self.records.len()
+        }
+
+        fn record(&self, row: RowId) -> RecordInfo<'_> {
+            self.records.record(row)
+        }
+
+        fn open(&self) -> Result<Box<dyn SequenceReader + '_>, BoxError> {
+            Ok(Box::new(Reader(self)))
+        }
+    }
+
+    struct Reader<'a>(&'a Switched);
+
+    impl SequenceReader for Reader<'_> {
+        fn read(&mut self, row: RowId, residues: &mut Vec<u8>) -> Result<(), BoxError> {
+            *residues = match (self.0.is_spoiled.load(Ordering::Relaxed), self.0.answer) {
+                (false, _) => self.0.records.residues(row).to_vec(),
+                (true, Some(answer)) => answer.to_vec(),
+                (true, None) => return Err(Injected::error("the file is away")),
+            };
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_source_that_comes_back_is_the_one_it_was() {
+        assert_eq!(Switched::new(None).check().to_string(), "the file is away");
+    }
+
+    #[test]
+    #[should_panic(expected = "row 1 reads differently")]
+    fn a_source_that_gives_other_residues_meanwhile_is_caught() {
+        Switched::new(Some(b"MKV")).check();
     }
 
     #[test]

@@ -1,0 +1,253 @@
+//! The input of a rank: read as long as it can be, waited for as long as there is patience.
+//!
+//! That a record can't be read says nothing of it. A file server restarts, a folder is moved away
+//! and back, a file is copied over: a moment later all is as it was. So a read that fails, and one
+//! that gives what was not planned, is done again, each time by a reader that has opened the input
+//! anew, since a handle that has become stale stays so. What never comes back ends the run, and
+//! fails no record.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use plm_core::{BoxError, RecordInfo, RowId, SequenceReader};
+
+use super::{Lane, Role};
+use crate::ending::Ending;
+use crate::report::with_causes;
+use crate::{RunEvent, Stage, UnreadRecord};
+
+/// The first pause between two tries; each is twice as long as the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// No pause is longer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How often the log says that the input is waited for.
+const WARN_EVERY: Duration = Duration::from_secs(30);
+
+/// A record is not as long as the plan has it.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "it has {read_residues} residues and had {planned_residues} when it was indexed: the input has \
+     changed"
+)]
+struct OtherLength {
+    read_residues: usize,
+    planned_residues: u32,
+}
+
+/// Reads records. Stays on its thread.
+pub(super) struct Input<'a> {
+    lane: &'a Lane,
+    /// None before the first record, and after a failure.
+    reader: Option<Box<dyn SequenceReader + 'a>>,
+    /// Of the record that was read last; its room is used again for the next.
+    residues: Vec<u8>,
+}
+
+impl<'a> Input<'a> {
+    pub(super) fn new(lane: &'a Lane) -> Self {
+        Self {
+            lane,
+            reader: None,
+            residues: Vec::new(),
+        }
+    }
+
+    /// The residues that were read last.
+    pub(super) fn residues(&self) -> &[u8] {
+        &self.residues
+    }
+
+    /// Reads a record, and waits until that can be done. False if the lane is to end instead.
+    pub(super) fn read(&mut self, row: RowId, record: &RecordInfo<'_>) -> bool {
+        if self.attempt(row, record).is_ok() {
+            return true;
+        }
+        // A stale handle is all that was wrong, often.
+        let Err(error) = self.attempt(row, record) else {
+            return true;
+        };
+        let patience = self.lane.job.config.input_patience();
+        if patience.is_zero() {
+            self.give_up(row, record, Duration::ZERO, error);
+            return false;
+        }
+        self.wait(row, record, patience, error)
+    }
+
+    fn wait(
+        &mut self,
+        row: RowId,
+        record: &RecordInfo<'_>,
+        patience: Duration,
+        mut error: BoxError,
+    ) -> bool {
+        let since = Instant::now();
+        let waiting = Waiting::begin(self.lane, row, record, &error);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let left = patience.saturating_sub(since.elapsed());
+            if left.is_zero() {
+                self.give_up(row, record, since.elapsed(), error);
+                return false;
+            }
+            if self.lane.ends_within(pause.min(left)) {
+                return false;
+            }
+            match self.attempt(row, record) {
+                Ok(()) => {
+                    waiting.end_well(since.elapsed());
+                    return true;
+                }
+                Err(again) => error = again,
+            }
+            waiting.warn(row, record, &error);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// One try, by the reader that is there or a new one. After an error there is none.
+    fn attempt(&mut self, row: RowId, record: &RecordInfo<'_>) -> Result<(), BoxError> {
+        let Lane { job, .. } = self.lane;
+        let watch = self.lane.watch(Role::Produce);
+        let mut reader = match self.reader.take() {
+            Some(reader) => reader,
+            None => {
+                let _opening = watch.begin(Stage::Read, Some(job.config.load_timeout()));
+                job.source.open()?
+            }
+        };
+        let _reading = watch.begin(Stage::Read, job.config.call_limit());
+        reader.read(row, &mut self.residues)?;
+        if self.residues.len() != record.residue_count as usize {
+            return Err(OtherLength {
+                read_residues: self.residues.len(),
+                planned_residues: record.residue_count,
+            }
+            .into());
+        }
+        self.reader = Some(reader);
+        Ok(())
+    }
+
+    /// Ends the run.
+    fn give_up(&self, row: RowId, record: &RecordInfo<'_>, waited: Duration, source: BoxError) {
+        let job = &self.lane.job;
+        job.end(Ending::InputUnreadable {
+            record: Box::new(UnreadRecord {
+                row,
+                id: record.id.to_owned(),
+                path: job.source.path(row).map(ToOwned::to_owned),
+            }),
+            waited,
+            source,
+        });
+    }
+}
+
+/// The ranks that wait for their input: together they are told of once.
+#[derive(Debug, Default)]
+pub(crate) struct InputWaits(Mutex<Waits>);
+
+#[derive(Debug, Default)]
+struct Waits {
+    ranks: u32,
+    /// Since when there has always been one.
+    since: Option<Instant>,
+    /// When the log last said so.
+    told: Option<Instant>,
+    /// Whether it has said so since then, and so must say that it is over.
+    is_told: bool,
+}
+
+impl InputWaits {
+    fn lock(&self) -> MutexGuard<'_, Waits> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waits {
+    /// Whether it is time that the log says so. It is then taken to do that.
+    fn is_to_tell(&mut self) -> bool {
+        let is_time = self.told.is_none_or(|told| told.elapsed() >= WARN_EVERY);
+        if is_time {
+            self.told = Some(Instant::now());
+            self.is_told = true;
+        }
+        is_time
+    }
+}
+
+/// A rank waits for as long as this lives.
+struct Waiting<'a> {
+    lane: &'a Lane,
+    row: RowId,
+}
+
+impl<'a> Waiting<'a> {
+    fn begin(lane: &'a Lane, row: RowId, record: &RecordInfo<'_>, error: &BoxError) -> Self {
+        {
+            let mut waits = lane.job.waits.lock();
+            waits.ranks += 1;
+            waits.since.get_or_insert_with(Instant::now);
+        }
+        let waiting = Self { lane, row };
+        waiting.warn(row, record, error);
+        lane.job.emit(&RunEvent::InputWait {
+            rank: lane.rank,
+            row,
+            id: record.id,
+            path: lane.job.source.path(row),
+            reason: &with_causes(error),
+        });
+        waiting
+    }
+
+    /// Says what is waited for, if nobody has for some time.
+    fn warn(&self, row: RowId, record: &RecordInfo<'_>, error: &BoxError) {
+        let (ranks, since) = {
+            let mut waits = self.lane.job.waits.lock();
+            if !waits.is_to_tell() {
+                return;
+            }
+            (waits.ranks, waits.since)
+        };
+        let waited = since.map_or(Duration::ZERO, |since| since.elapsed());
+        tracing::warn!(
+            row = row.0,
+            id = record.id,
+            ranks,
+            "waiting for the input ({} s so far, of {} s): {}",
+            waited.as_secs(),
+            self.lane.job.config.input_patience().as_secs(),
+            with_causes(error)
+        );
+    }
+
+    /// It waits no more, for it has read the record.
+    fn end_well(self, waited: Duration) {
+        self.lane.job.emit(&RunEvent::InputBack {
+            rank: self.lane.rank,
+            row: self.row,
+            seconds: waited.as_secs_f64(),
+        });
+        let mut waits = self.lane.job.waits.lock();
+        let is_last = waits.ranks == 1;
+        if is_last && std::mem::take(&mut waits.is_told) {
+            let seconds = waits
+                .since
+                .map_or(0.0, |since| since.elapsed().as_secs_f64());
+            drop(waits);
+            tracing::warn!("the input can be read again, after {seconds:.1} s");
+        }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut waits = self.lane.job.waits.lock();
+        waits.ranks -= 1;
+        if waits.ranks == 0 {
+            waits.since = None;
+        }
+    }
+}
