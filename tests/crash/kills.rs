@@ -182,7 +182,7 @@ fn random_how(random: &mut SplitMix64) -> How {
         ranks: 1 + random.below(3),
         batch_tokens: 60 + random.below(60),
         segment_rows: 3 + random.below(6),
-        part: (0, 1),
+        ..How::PLAIN
     }
 }
 

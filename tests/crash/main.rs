@@ -1,7 +1,7 @@
 //! The proof by crashing: a run that is killed, loses power, has no disk, or has company, loses nothing and scrambles nothing.
 //!
 //! Each test starts this program again as the subject that runs `run_multi_gpu_inference` on a few short proteins, with
-//! `points.c` loaded before it, so that the subject can be broken at each operation on a file. What must come of it is in
+//! `points.c` and `reads.c` loaded before it, so that the subject can be broken at each operation on a file. What must come of it is in
 //! `reference.rs`, and what must be true at any time in `scene.rs`. `PLM_FLEET_RELIABILITY=full` tries every operation in
 //! every manner, which takes long; docs/reliability.md has its figures.
 #![expect(clippy::print_stdout, reason = "how much was tried is told")]
@@ -19,6 +19,7 @@ mod reference;
 mod scene;
 mod subject;
 mod two_runs;
+mod unreadable_inputs;
 
 use std::process::ExitCode;
 
@@ -117,8 +118,20 @@ fn main() -> ExitCode {
             changed_inputs::between_two_tries,
         ),
         trial(
-            "an_input_changed_while_it_is_read_gives_no_other_vector",
-            changed_inputs::while_it_is_read,
+            "an_input_changed_while_it_is_read_ends_the_run_or_comes_back",
+            unreadable_inputs::inputs_that_change_under_a_run,
+        ),
+        trial(
+            "an_input_that_cannot_be_read_any_more_fails_no_record",
+            unreadable_inputs::reads_that_fail_for_good,
+        ),
+        trial(
+            "an_input_that_cannot_be_read_for_a_while_is_waited_for",
+            unreadable_inputs::reads_that_fail_for_a_while,
+        ),
+        trial(
+            "an_unpacked_input_that_vanishes_is_unpacked_again",
+            unreadable_inputs::unpacked_texts_that_vanish,
         ),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()

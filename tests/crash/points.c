@@ -11,8 +11,12 @@
  *   POINTS_AT      the number, from 1, of the operation to break
  *   POINTS_DO      how: kill-before, kill-half, kill-after, stop (SIGSTOP, before it), fail, fail-on (it and all that follow)
  *   POINTS_ERRNO   what failing operations fail with
+ *
+ * Reads are counted by themselves, in reads.c.
  */
 #define _GNU_SOURCE
+#include "reads.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -162,6 +166,9 @@ static int begin_whole(void)
 static int open_at(int directory, const char *name, int flags, mode_t mode)
 {
     char path[PATH_MAX], second[PATH_MAX];
+    int input;
+    if (reads_open(name, flags, &input))
+        return input;
     int changes = flags & (O_CREAT | O_TRUNC) && (flags & O_TMPFILE) != O_TMPFILE;
     if (!changes || !find(directory, name, path))
         return syscall(SYS_openat, directory, name, flags, mode);

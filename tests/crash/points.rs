@@ -1,5 +1,6 @@
-//! Operations on files as points to break a program at: what `points.c` counts, breaks and tells.
+//! Operations on files as points to break a program at: what `points.c` and `reads.c` count, break and tell.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -28,9 +29,30 @@ pub(crate) enum Manner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Errno {
     Io = 5,
+    Access = 13,
     NoSpace = 28,
     ReadOnly = 30,
+    Stale = 116,
     Quota = 122,
+}
+
+/// How reads of inputs fail. Openings count as reads, and only those of ranks at work do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadFault {
+    /// The first that fails, from 1.
+    pub(crate) at: u64,
+    pub(crate) manner: ReadManner,
+}
+
+/// Which reads fail, and with what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ReadManner {
+    /// So many.
+    Some(u64, Errno),
+    /// All that follow.
+    All(Errno),
+    /// All of files that are open by then, whose handles have become stale.
+    OfOpenFiles,
 }
 
 /// Where and how a subject is broken.
@@ -77,6 +99,40 @@ impl Tap {
         }
     }
 
+    /// Has reads of the inputs in these directories counted, and broken.
+    pub(crate) fn watch_reads(
+        &self,
+        command: &mut Command,
+        inputs: &[PathBuf],
+        fault: Option<ReadFault>,
+    ) {
+        let inputs = env::join_paths(inputs).expect("no path has a colon in it");
+        command
+            .env("POINTS_INPUTS", inputs)
+            .env("POINTS_READS", self.reads_path());
+        if let Some(ReadFault { at, manner }) = fault {
+            let (count, errno) = match manner {
+                ReadManner::Some(count, errno) => (count, errno as i32),
+                ReadManner::All(errno) => (0, errno as i32),
+                ReadManner::OfOpenFiles => (0, -(Errno::Stale as i32)),
+            };
+            command
+                .env("POINTS_READ_AT", at.to_string())
+                .env("POINTS_READ_COUNT", count.to_string())
+                .env("POINTS_READ_ERRNO", errno.to_string());
+        }
+    }
+
+    /// How many reads of inputs there were.
+    pub(crate) fn reads(&self) -> u64 {
+        let text = fs::read_to_string(self.reads_path()).unwrap_or_default();
+        text.trim().parse().unwrap_or(0)
+    }
+
+    fn reads_path(&self) -> PathBuf {
+        self.log.with_extension("reads")
+    }
+
     /// What was done, in order.
     pub(crate) fn operations(&self) -> Vec<Operation> {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
@@ -84,7 +140,7 @@ impl Tap {
     }
 }
 
-/// `points.c`, compiled once.
+/// `points.c` and `reads.c`, compiled once.
 fn library() -> &'static Path {
     static LIBRARY: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
     let (_folder, library) = LIBRARY.get_or_init(|| {
@@ -96,6 +152,7 @@ fn library() -> &'static Path {
             ])
             .arg(&library)
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/crash/points.c"))
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/crash/reads.c"))
             .output()
             .expect("a C compiler is there");
         assert!(compiled.status.success(), "{compiled:?}");

@@ -10,8 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use plm_fleet::{
-    Error, Model, Part, PlanConfig, RunConfig, RunReport, SegmentConfig, aggregate_parts,
-    run_multi_gpu_inference,
+    Error, LaneConfig, Model, Part, PlanConfig, RunConfig, RunReport, SegmentConfig,
+    aggregate_parts, run_multi_gpu_inference,
 };
 
 use crate::points::{Fault, Tap};
@@ -21,7 +21,7 @@ const FLAG: &str = "--be-the-subject";
 /// What it ends with, as `plm-fleet` does.
 pub(crate) const FAILED: i32 = 1;
 pub(crate) const REFUSED: i32 = 3;
-pub(crate) const RECORDS_FAILED: i32 = 4;
+const RECORDS_FAILED: i32 = 4;
 
 /// What ought to take a second takes this long: it hangs.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -34,6 +34,8 @@ pub(crate) struct How {
     pub(crate) segment_rows: u64,
     /// Index from zero, and count; zero of zero merges the parts.
     pub(crate) part: (u64, u64),
+    /// How long it waits for an input that can't be read, in milliseconds.
+    pub(crate) patience: u64,
 }
 
 impl How {
@@ -42,7 +44,11 @@ impl How {
         batch_tokens: 100,
         segment_rows: 4,
         part: (0, 1),
+        patience: 100,
     };
+
+    /// So patient that what passes is not taken for what stays.
+    pub(crate) const PATIENT: u64 = 60_000;
 
     /// A part of a run; of none, their merge.
     pub(crate) const fn part(index: u64, count: u64) -> Self {
@@ -103,9 +109,13 @@ fn embed(arguments: &[OsString]) -> Result<RunReport, Error> {
             .build()
             .expect("segments"),
         part: Part::new(number(4) as u32, number(5) as u32).expect("a part"),
+        lanes: LaneConfig::builder()
+            .input_patience(Duration::from_millis(number(6)))
+            .build()
+            .expect("lanes"),
         ..RunConfig::default()
     };
-    let inputs = arguments[6..].iter().map(Path::new);
+    let inputs = arguments[7..].iter().map(Path::new);
     run_multi_gpu_inference(inputs, &Model::PlmTiny, out, &config)
 }
 
@@ -119,6 +129,7 @@ pub(crate) fn command(inputs: &[PathBuf], out: &Path, how: How) -> Command {
         how.segment_rows,
         how.part.0,
         how.part.1,
+        how.patience,
     ] {
         command.arg(number.to_string());
     }
