@@ -152,6 +152,53 @@ fn all_crates_have_one_version() {
 }
 
 #[test]
+fn published_crates_carry_their_licences_and_say_how_docs_rs_builds_them() {
+    for (name, package) in crates() {
+        if package.publish.as_deref() == Some(&[]) {
+            continue;
+        }
+        for licence in ["LICENSE-MIT", "LICENSE-APACHE"] {
+            let path = package.manifest_path.with_file_name(licence);
+            let text = fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+            assert!(text == fs::read(root().join(licence)).unwrap(), "{path}");
+        }
+        assert!(package.readme.is_some(), "{name} has no readme");
+        let docs_rs = &package.metadata["docs"]["rs"];
+        assert!(
+            docs_rs.is_object(),
+            "{name} has no package.metadata.docs.rs"
+        );
+        // Without CMake: docs.rs has the system's HDF5.
+        if package.features.contains_key("hdf5-system") {
+            assert_eq!(docs_rs["no-default-features"], true, "{name}");
+            assert_eq!(docs_rs["features"][0], "hdf5-system", "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_choice_of_hdf5_is_forwarded_to_plm_shards() {
+    let crates = crates();
+    for (name, below) in [("plm-cli", "plm-fleet"), ("plm-fleet", "plm-shards")] {
+        let package = &crates[name];
+        assert_eq!(package.features["default"], ["hdf5-bundled"], "{name}");
+        for feature in ["hdf5-bundled", "hdf5-system"] {
+            let forwarded = format!("{below}/{feature}");
+            assert_eq!(package.features[feature], [forwarded], "{name}");
+        }
+        let dependency = package
+            .dependencies
+            .iter()
+            .find(|dependency| dependency.name == below)
+            .expect("the arrows say so");
+        assert!(
+            !dependency.uses_default_features,
+            "{name} would bundle HDF5 whatever its own features say"
+        );
+    }
+}
+
+#[test]
 fn unsafe_code_is_in_its_corners_only() {
     for (name, package) in crates() {
         for file in sources(&package) {
