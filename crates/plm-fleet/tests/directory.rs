@@ -256,7 +256,7 @@ fn a_damaged_fingerprint_or_result_is_named_and_nothing_is_overwritten() {
     let desk = Desk::new();
     desk.run("a.fasta", "out", &config()).unwrap();
     for (name, words) in [
-        ("fingerprint.json", "choose another --out"),
+        ("fingerprint.json", "remove this file and run again"),
         ("embeddings.h5", "move it away and run again"),
     ] {
         let path = desk.path("out").join(name);
