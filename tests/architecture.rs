@@ -33,6 +33,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// The crates that bring a heavy dependency: no one else may.
 const OWNERS: &[(&str, &[&str])] = &[
     ("noodles-fasta", &["plm-index"]),
+    ("ruzstd", &["plm-index"]),
     ("candle-core", &["plm-kernels", "plm-esm2"]),
     ("candle-nn", &["plm-esm2"]),
     ("candle-transformers", &["plm-esm2"]),
