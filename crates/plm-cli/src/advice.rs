@@ -59,6 +59,7 @@ fn advice(error: &Error) -> Option<String> {
 fn of_input(error: &InputError) -> Option<String> {
     match error {
         InputError::Problems(problems) => policies(problems),
+        InputError::IdTooLong { .. } => Some("see --id".to_owned()),
         _ => None,
     }
 }
@@ -70,11 +71,16 @@ fn policies(problems: &Problems) -> Option<String> {
         let option = match reason {
             SkipReason::Duplicate => "--on-duplicate",
             SkipReason::Empty => "--on-empty",
+            SkipReason::NoName => "--on-nameless",
             _ => "--on-invalid",
         };
         if problems.count(reason) > 0 && !options.contains(&option) {
             options.push(option);
         }
+    }
+    if problems.count(SkipReason::Duplicate) > 0 {
+        // Another id may be unique where the first word is not.
+        options.push("--id");
     }
     (!options.is_empty()).then(|| format!("see {}", options.join(", ")))
 }

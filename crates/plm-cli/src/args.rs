@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use plm_fleet::{
-    BadRecordPolicy, Devices, Dtype, DuplicatePolicy, IndexConfig, Input, Model, Part,
-    SegmentConfig,
+    BadRecordPolicy, Devices, Dtype, DuplicatePolicy, GapPolicy, IdRule, IndexConfig, Input, Model,
+    NamelessPolicy, Part, SegmentConfig,
 };
 
 /// Embed protein FASTA files with ESM-2: one vector per protein, one HDF5 file, input order.
@@ -129,7 +129,7 @@ pub(crate) struct EmbedArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct IndexArgs {
-    /// FASTA files: plain, gzip or bgzip; - is standard input
+    /// FASTA files: plain, gzip, bgzip or zstd; - is standard input
     #[arg(required = true, value_name = "FASTA", value_parser = input_parser())]
     pub(crate) inputs: Vec<Input>,
 
@@ -137,7 +137,7 @@ pub(crate) struct IndexArgs {
     #[arg(short, long, alias = "output", value_name = "DIR")]
     pub(crate) out: PathBuf,
 
-    /// Records with a letter that is no residue, or without a name
+    /// Records with a letter that is no residue, or without a name (see --on-nameless)
     #[arg(long, default_value = "fail", value_name = "fail|skip")]
     pub(crate) on_invalid: BadRecordPolicy,
 
@@ -148,6 +148,24 @@ pub(crate) struct IndexArgs {
     /// Records whose name an earlier record has: rename makes it name_2, name_3, ...
     #[arg(long, default_value = "fail", value_name = "fail|skip|rename")]
     pub(crate) on_duplicate: DuplicatePolicy,
+
+    /// Records with nothing after their '>': name makes it unnamed_<row>, with the row counted from
+    /// 0 [default: as --on-invalid]
+    #[arg(long, value_name = "fail|skip|name")]
+    pub(crate) on_nameless: Option<NamelessPolicy>,
+
+    /// Gaps of an alignment ('-' and '.'): keep makes each a token
+    #[arg(long, default_value = "keep", value_name = "keep|drop")]
+    pub(crate) on_gap: GapPolicy,
+
+    /// What a record is called: the first word after its '>', the whole header, or the accession in
+    /// db|ACCESSION|NAME (else the first word)
+    #[arg(
+        long,
+        default_value = "first-word",
+        value_name = "first-word|header|accession"
+    )]
+    pub(crate) id: IdRule,
 }
 
 #[derive(Debug, Args)]
@@ -215,6 +233,9 @@ impl IndexArgs {
             on_invalid: self.on_invalid,
             on_empty: self.on_empty,
             on_duplicate: self.on_duplicate,
+            on_nameless: self.on_nameless,
+            on_gap: self.on_gap,
+            id: self.id,
         }
     }
 }

@@ -69,7 +69,10 @@ pub use plm_coordinator::{
     RankFailure, RunEvent, StopToken, WorkerReport,
 };
 pub use plm_core::{Dtype, Outcome, ParseDtypeError};
-pub use plm_index::{BadRecordPolicy, DuplicatePolicy, FastaIndex, IndexConfig, Input};
+pub use plm_index::{
+    BadRecordPolicy, DuplicatePolicy, FastaIndex, Findings, GapPolicy, IdRule, IndexConfig, Input,
+    NamelessPolicy, Tally,
+};
 pub use plm_shards::{EmbeddingsFile, SegmentConfig};
 
 pub use aggregate::aggregate_parts;

@@ -5,35 +5,38 @@ use std::mem;
 
 use memchr::memchr;
 
-use crate::index::{Entry, Records};
-use crate::parse::readable_id;
-use crate::rename::rename_repeats;
-use crate::residues::residues_hash;
+use crate::definition::readable_id;
+use crate::index::{Entry, Flags, Records};
+use crate::notes::{Alignment, Note, look_like_nucleotides};
+use crate::rename::rename;
+use crate::residues::{LetterCounts, residues_hash};
 use crate::scan::{ScannedRecord, scan};
 use crate::seen::SeenIds;
-use crate::stage::Staged;
+use crate::stage::{Staged, StagedText, looked_at};
 use crate::{
-    BadRecordPolicy, DuplicatePolicy, Error, FastaIndex, IndexConfig, InputFile, Place, Problem,
-    ProblemKind, Problems, SkipReason,
+    BadRecordPolicy, DuplicatePolicy, Error, FastaIndex, IndexConfig, InputFile, NamelessPolicy,
+    Place, Problem, ProblemKind, Problems, SkipReason,
 };
 
 /// Indexes all of `staged`.
 pub(crate) fn build(staged: Vec<Staged>, config: &IndexConfig) -> Result<FastaIndex, Error> {
+    let looked_at = looked_at(&staged);
     let mut builder = Builder::new(config);
     let mut inputs = Vec::with_capacity(staged.len());
     for input in staged {
-        let (name, path) = match &input {
-            Staged::InPlace { name, path } => (name, path),
-            Staged::Spooled(input) => (&input.name, &input.path),
+        let (name, path) = match &input.text {
+            StagedText::InPlace { name, path } => (name, path),
+            StagedText::Spooled(input) => (&input.name, &input.path),
         };
         let text = File::open(path).map_err(|source| Error::Read {
             file: name.clone(),
             source,
         })?;
-        builder.names.push(name.clone());
-        let (text_bytes, text_digest) = scan(name, text, |record| builder.add(&record))?;
-        inputs.push(match input {
-            Staged::InPlace { name, path } => InputFile {
+        builder.start_input(name.clone());
+        let (text_bytes, text_digest) = scan(name, text, config, |record| builder.add(&record))?;
+        builder.end_input();
+        inputs.push(match input.text {
+            StagedText::InPlace { name, path } => InputFile {
                 name,
                 path,
                 bytes: text_bytes,
@@ -41,8 +44,10 @@ pub(crate) fn build(staged: Vec<Staged>, config: &IndexConfig) -> Result<FastaIn
                 text_bytes,
                 text_digest,
             },
-            Staged::Spooled(input) if input.text_digest == text_digest => input,
-            Staged::Spooled(input) => return Err(Error::ChangedMeanwhile { path: input.path }),
+            StagedText::Spooled(input) if input.text_digest == text_digest => input,
+            StagedText::Spooled(input) => {
+                return Err(Error::ChangedMeanwhile { path: input.path });
+            }
         });
     }
     let records = builder.finish()?;
@@ -55,6 +60,7 @@ pub(crate) fn build(staged: Vec<Staged>, config: &IndexConfig) -> Result<FastaIn
         config: *config,
         inputs,
         records,
+        looked_at,
     })
 }
 
@@ -67,6 +73,12 @@ struct Builder<'a> {
     seen: SeenIds,
     /// Rows that are to be renamed.
     repeats: Vec<u32>,
+    /// Rows that are to be named.
+    unnamed: Vec<u32>,
+    /// Of the last input.
+    alignment: Alignment,
+    /// How many notes there are of the inputs before the last.
+    earlier_notes: usize,
     skipped: Problems,
     problems: Problems,
 }
@@ -79,28 +91,62 @@ impl<'a> Builder<'a> {
             records: Records::default(),
             seen: SeenIds::default(),
             repeats: Vec::new(),
+            unnamed: Vec::new(),
+            alignment: Alignment::default(),
+            earlier_notes: 0,
             skipped: Problems::default(),
             problems: Problems::default(),
         }
     }
 
+    fn start_input(&mut self, name: String) {
+        self.names.push(name);
+        self.alignment = Alignment::default();
+        self.earlier_notes = self.records.notes.len();
+    }
+
+    /// Forgets lower-case letters that are no insertions after all.
+    fn end_input(&mut self) {
+        if self.alignment.is_one() {
+            return;
+        }
+        let notes = self.records.notes.split_off(self.earlier_notes);
+        self.records
+            .notes
+            .extend(notes.into_iter().filter_map(|note| {
+                let note = Note {
+                    insertions: 0,
+                    ..note
+                };
+                (!note.is_empty()).then_some(note)
+            }));
+    }
+
     /// Takes the next record of the last input.
     fn add(&mut self, record: &ScannedRecord<'_>) -> Result<(), Error> {
         let row = u32::try_from(self.records.entries.len()).map_err(|_| Error::TooManyRecords)?;
-        let defect = defect_of(record);
+        let is_to_be_named = record.id.is_empty() && self.config.nameless() == NamelessPolicy::Name;
+        let defect = self.defect_of(record);
         self.push(row, record, defect.as_ref().map(ProblemKind::skip_reason));
-        // Skipped records too, so that nothing is renamed to the id of one.
-        let earlier = self.seen.claim(&self.records, row);
+        let earlier = if is_to_be_named {
+            self.unnamed.push(row);
+            None
+        } else {
+            // Skipped records too, so that nothing is renamed to the id of one.
+            self.seen.claim(&self.records, row)
+        };
         match (defect, earlier) {
             (Some(kind), _) => {
-                let policy = match kind {
-                    ProblemKind::Empty => self.config.on_empty,
-                    _ => self.config.on_invalid,
+                let fails = match kind {
+                    ProblemKind::Empty => self.config.on_empty == BadRecordPolicy::Fail,
+                    ProblemKind::NoName => self.config.nameless() == NamelessPolicy::Fail,
+                    _ => self.config.on_invalid == BadRecordPolicy::Fail,
                 };
                 let problem = self.problem(record, kind);
-                match policy {
-                    BadRecordPolicy::Fail => self.problems.push(problem),
-                    BadRecordPolicy::Skip => self.skipped.push(problem),
+                if fails {
+                    self.problems.push(problem);
+                } else {
+                    self.skipped.push(problem);
                 }
             }
             (None, Some(earlier)) => self.add_duplicate(record, row, earlier),
@@ -116,10 +162,15 @@ impl<'a> Builder<'a> {
     /// Notes the record; one with a defect as skipped, which is what it is if there is an index.
     fn push(&mut self, row: u32, record: &ScannedRecord<'_>, skipped: Option<SkipReason>) {
         let residues = record.residues;
-        let (letters, substitutions) = match residues.invalid() {
-            Some(_) => (&[][..], 0),
-            None => (residues.letters(), residues.substitutions()),
+        let (letters, counts) = match residues.invalid() {
+            Some(_) => (&[][..], LetterCounts::default()),
+            None => (residues.letters(), residues.counts()),
         };
+        let mut flags = Flags::default();
+        if look_like_nucleotides(letters) {
+            flags = flags.with(Flags::NUCLEOTIDES);
+        }
+        self.note(row, letters.len(), &counts, skipped);
         let file = u32::try_from(self.names.len() - 1)
             .expect("earlier inputs have a record each, and rows fit 32 bits");
         let in_order = self.records.files.push(row, file);
@@ -134,10 +185,33 @@ impl<'a> Builder<'a> {
                 .expect("a longer line is refused as it is read"),
             residue_count: u32::try_from(letters.len())
                 .expect("the parser refuses more residues than 32 bits count"),
-            substitutions,
+            substitutions: counts.substituted,
             skipped,
-            renamed: false,
+            flags,
         });
+    }
+
+    /// Notes what was done to the letters of a record, if anything was.
+    fn note(
+        &mut self,
+        row: u32,
+        residue_count: usize,
+        counts: &LetterCounts,
+        skipped: Option<SkipReason>,
+    ) {
+        let insertions = match skipped {
+            Some(SkipReason::InvalidLetter) => 0,
+            _ => (self.alignment).add(residue_count, counts, self.config.on_gap),
+        };
+        let note = Note {
+            row,
+            dropped: counts.dropped,
+            gaps: counts.dashes.saturating_add(counts.dots),
+            insertions,
+        };
+        if !note.is_empty() {
+            self.records.notes.push(note);
+        }
     }
 
     fn add_duplicate(&mut self, record: &ScannedRecord<'_>, row: u32, earlier: u32) {
@@ -186,34 +260,43 @@ impl<'a> Builder<'a> {
         if self.skipped.total() > 0 {
             tracing::warn!(records = self.skipped.total(), "records were skipped");
         }
+        if !self.repeats.is_empty() || !self.unnamed.is_empty() {
+            rename(&mut self.records, self.seen, &self.unnamed, &self.repeats);
+        }
         if !self.repeats.is_empty() {
-            rename_repeats(&mut self.records, self.seen, &self.repeats);
             tracing::warn!(records = self.repeats.len(), "records were renamed");
+        }
+        if !self.unnamed.is_empty() {
+            tracing::warn!(
+                records = self.unnamed.len(),
+                "records without a name were named after their rows"
+            );
         }
         self.records.entries.shrink_to_fit();
         self.records.ids.shrink_to_fit();
         Ok(self.records)
     }
-}
 
-/// What is wrong with a record on its own, the worst first.
-fn defect_of(record: &ScannedRecord<'_>) -> Option<ProblemKind> {
-    if record.id.is_empty() {
-        Some(ProblemKind::NoName)
-    } else if std::str::from_utf8(record.id).is_err() {
-        Some(ProblemKind::IdNotUtf8)
-    } else if memchr(0, record.id).is_some() {
-        Some(ProblemKind::IdWithNul)
-    } else if let Some(odd) = record.residues.invalid() {
-        Some(ProblemKind::InvalidLetter {
-            byte: odd.byte,
-            position: odd.position,
-        })
-    } else {
-        record
-            .residues
-            .letters()
-            .is_empty()
-            .then_some(ProblemKind::Empty)
+    /// What is wrong with a record on its own, the worst first.
+    fn defect_of(&self, record: &ScannedRecord<'_>) -> Option<ProblemKind> {
+        if record.id.is_empty() && self.config.nameless() != NamelessPolicy::Name {
+            Some(ProblemKind::NoName)
+        } else if std::str::from_utf8(record.id).is_err() {
+            Some(ProblemKind::IdNotUtf8)
+        } else if memchr(0, record.id).is_some() {
+            Some(ProblemKind::IdWithNul)
+        } else if let Some(odd) = record.residues.invalid() {
+            Some(ProblemKind::InvalidLetter {
+                byte: odd.byte,
+                character: odd.character,
+                position: odd.position,
+            })
+        } else {
+            record
+                .residues
+                .letters()
+                .is_empty()
+                .then_some(ProblemKind::Empty)
+        }
     }
 }

@@ -4,7 +4,9 @@ use std::io::{self, BufReader, Read};
 
 use flate2::bufread::MultiGzDecoder;
 
+use crate::Error;
 use crate::digest::Hashing;
+use crate::zstd::{self, ZstdReader};
 
 /// How many bytes [`Compression::of`] looks at: a gzip header up to bgzip's own field.
 pub(crate) const HEAD_BYTES: usize = 14;
@@ -22,13 +24,16 @@ pub(crate) enum Compression {
     Gzip,
     /// Gzip in blocks, of which the last is known.
     Bgzip,
+    Zstd,
 }
 
 impl Compression {
     /// The compression of an input that starts with `head`.
     pub(crate) fn of(head: &[u8]) -> Self {
         const EXTRA_FIELD: u8 = 4;
-        if !head.starts_with(&[0x1f, 0x8b]) {
+        if zstd::starts_with_frame(head) {
+            Self::Zstd
+        } else if !head.starts_with(&[0x1f, 0x8b]) {
             Self::None
         } else if head.get(3).is_some_and(|flags| flags & EXTRA_FIELD != 0)
             && head.get(12..14) == Some(b"BC")
@@ -36,6 +41,26 @@ impl Compression {
             Self::Bgzip
         } else {
             Self::Gzip
+        }
+    }
+
+    /// What an input is refused with whose text can't be had, or can't be read at all.
+    pub(crate) fn error(self, file: &str, source: io::Error) -> Error {
+        let file = file.to_owned();
+        match self {
+            Self::Gzip | Self::Bgzip if is_gzip_damage(&source) => {
+                Error::DamagedGzip { file, source }
+            }
+            Self::Zstd => match zstd::window_bytes(&source) {
+                Some(window_bytes) => Error::ZstdWindow {
+                    file,
+                    window_bytes,
+                    max_window_bytes: zstd::MAX_WINDOW_BYTES,
+                },
+                None if zstd::is_damage(&source) => Error::DamagedZstd { file, source },
+                None => Error::Read { file, source },
+            },
+            _ => Error::Read { file, source },
         }
     }
 }
@@ -46,6 +71,7 @@ pub(crate) enum Decompressor<R: Read> {
     None(Hashing<R>),
     Gzip(MultiGzDecoder<BufReader<Hashing<R>>>),
     Bgzip(MultiGzDecoder<BufReader<Tail<Hashing<R>>>>),
+    Zstd(Box<ZstdReader<BufReader<Hashing<R>>>>),
 }
 
 impl<R: Read> Decompressor<R> {
@@ -63,6 +89,10 @@ impl<R: Read> Decompressor<R> {
                 Self::BUFFER_BYTES,
                 Tail::new(raw),
             ))),
+            Compression::Zstd => Self::Zstd(Box::new(ZstdReader::new(BufReader::with_capacity(
+                Self::BUFFER_BYTES,
+                raw,
+            )))),
         }
     }
 
@@ -72,6 +102,7 @@ impl<R: Read> Decompressor<R> {
             Self::None(raw) => raw,
             Self::Gzip(decoder) => decoder.into_inner().into_inner(),
             Self::Bgzip(decoder) => decoder.into_inner().into_inner().inner,
+            Self::Zstd(decoder) => decoder.into_inner().into_inner(),
         }
     }
 }
@@ -81,6 +112,7 @@ impl<R: Read> Read for Decompressor<R> {
         match self {
             Self::None(raw) => raw.read(buf),
             Self::Gzip(decoder) => decoder.read(buf),
+            Self::Zstd(decoder) => decoder.read(buf),
             Self::Bgzip(decoder) => {
                 let count = decoder.read(buf)?;
                 if count == 0 && !buf.is_empty() {
@@ -131,8 +163,8 @@ impl<R: Read> Read for Tail<R> {
     }
 }
 
-/// Whether an error of a [`Decompressor`] lies in the compressed bytes, and not in reading them.
-pub(crate) fn is_damage(error: &io::Error) -> bool {
+/// Whether an error of a gzip decoder lies in the compressed bytes, and not in reading them.
+fn is_gzip_damage(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData
@@ -169,6 +201,9 @@ mod tests {
     fn content_decides_on_the_compression() {
         assert_eq!(Compression::of(&BGZIP_END), Compression::Bgzip);
         assert_eq!(Compression::of(&[0x1f, 0x8b, 8, 0]), Compression::Gzip);
+        assert_eq!(Compression::of(b"\x28\xb5\x2f\xfd"), Compression::Zstd);
+        assert_eq!(Compression::of(b"\x5e\x2a\x4d\x18"), Compression::Zstd);
+        assert_eq!(Compression::of(b"(ACDEF"), Compression::None);
         assert_eq!(Compression::of(b">a\nM\n"), Compression::None);
         assert_eq!(Compression::of(b""), Compression::None);
     }

@@ -38,7 +38,7 @@ pub enum Error {
         /// The input.
         path: PathBuf,
     },
-    /// The path can't be written into an index.
+    /// The path can't be written into an index, which only knows what a path is on Unix.
     #[error("the path {} is not UTF-8: rename it", path.display())]
     PathNotUtf8 {
         /// The path.
@@ -61,6 +61,38 @@ pub enum Error {
         /// What the decompressor found.
         #[source]
         source: io::Error,
+    },
+    /// The input is compressed, and damaged or cut short.
+    #[error("{file} is a damaged or truncated zstd file: fetch or compress it again")]
+    DamagedZstd {
+        /// The input.
+        file: String,
+        /// What the decompressor found.
+        #[source]
+        source: io::Error,
+    },
+    /// The input is compressed in a way that takes much memory to undo.
+    #[error(
+        "{file} is compressed with a zstd window of {window_bytes} bytes, and at most \
+         {max_window_bytes} are taken: unpack it, or compress it with a smaller window"
+    )]
+    ZstdWindow {
+        /// The input.
+        file: String,
+        /// How much memory one of its frames asks for.
+        window_bytes: u64,
+        /// How much one may ask for.
+        max_window_bytes: u64,
+    },
+    /// The input is of another format, as its first bytes say.
+    #[error("{file} is {what}, and not FASTA: {advice}")]
+    OtherFormat {
+        /// The input.
+        file: String,
+        /// What it is.
+        what: &'static str,
+        /// How to get FASTA.
+        advice: &'static str,
     },
     /// The input does not start as FASTA does.
     #[error(
@@ -123,10 +155,10 @@ pub enum Error {
         /// How many residues a record may have.
         max_residues: usize,
     },
-    /// The input has a record whose name can't be one.
+    /// The input has a record whose id can't be one.
     #[error(
-        "{file}, line {line}, byte {byte_offset}: the record's name has {id_bytes} bytes, and a name \
-         may have {max_bytes}: put a blank after its name"
+        "{file}, line {line}, byte {byte_offset}: the record's id has {id_bytes} bytes, and an id \
+         may have {max_bytes}: shorten it (if ids are first words, with a blank after its name)"
     )]
     IdTooLong {
         /// The input.
@@ -135,7 +167,7 @@ pub enum Error {
         line: u64,
         /// Its `>`, from zero.
         byte_offset: u64,
-        /// The size of the first word after the `>`.
+        /// The size of its id.
         id_bytes: usize,
         /// How long a name may be.
         max_bytes: usize,
@@ -146,7 +178,7 @@ pub enum Error {
         /// The input.
         file: String,
     },
-    /// The input holds nothing but empty lines.
+    /// The input holds nothing but white space.
     #[error("{file} has no records, only empty lines: check what was to write it")]
     NoRecords {
         /// The input.

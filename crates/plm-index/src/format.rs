@@ -5,14 +5,16 @@
 //! | offset | bytes | what |
 //! |---|---|---|
 //! | 0 | 8 | the magic bytes `PLMINDEX` |
-//! | 8 | 4 | format version: 2 |
+//! | 8 | 4 | format version: 3 |
 //! | 12 | 4 | `H`, the size of the header |
 //! | 16 | 8 | `N`, how many records there are |
 //! | 24 | 8 | `I`, the size of all ids |
-//! | 32 | `H` | the header: UTF-8 JSON, see below |
-//! | 32 + `H` | 54 `N` | the records in the order of the input, see below |
-//! | 32 + `H` + 54 `N` | `I` | the ids of all records, one after the other, in UTF-8 |
-//! | 32 + `H` + 54 `N` + `I` | 32 | the BLAKE3 digest of everything before it; here the file ends |
+//! | 32 | 8 | `K`, how many notes there are |
+//! | 40 | `H` | the header: UTF-8 JSON, see below |
+//! | 40 + `H` | 54 `N` | the records in the order of the input, see below |
+//! | 40 + `H` + 54 `N` | `I` | the ids of all records, one after the other, in UTF-8 |
+//! | 40 + `H` + 54 `N` + `I` | 16 `K` | the notes, see below |
+//! | 40 + `H` + 54 `N` + `I` + 16 `K` | 32 | the BLAKE3 digest of everything before it; here the file ends |
 //!
 //! A record:
 //!
@@ -27,21 +29,35 @@
 //! | 44 | 4 | how many of its letters were substituted |
 //! | 48 | 4 | its input, as a position in the header's list |
 //! | 52 | 1 | 0, or why it was skipped: 1 invalid letter, 2 no residues, 3 no name, 4 the id is not UTF-8, 5 duplicate id, 6 a NUL byte in the id |
-//! | 53 | 1 | 1 if its id is the input's with `_` and a number appended, else 0 |
+//! | 53 | 1 | bits: 1 its id is the input's with `_` and a number appended; 2 it has no name in the input and its id is `unnamed_` and its row; 4 it looks like nucleotides |
 //!
 //! A record's sequence lines end where the next record of the same input starts, or with the text.
 //! The records of an input follow each other, and inputs follow in the order of the list.
-//! An id is one word: it holds no ASCII white space and no NUL byte, and only a record that was
-//! skipped for having none is without.
+//! Only a record that was skipped for having no id is without. An id is one word without ASCII
+//! white space and NUL bytes; if ids are headers, it is one line without ASCII control characters,
+//! and no blank stands at its ends.
 //!
-//! Version 1 had the same layout. It is not taken up, for its records were not refused for a NUL
-//! byte in their id, or for a carriage return without a line feed.
+//! A note is of a record whose letters had something done to them. Notes are in the order of their
+//! rows, none is of zeros alone, and no row has two. A count of 2^32 - 1 may stand for more.
+//!
+//! | offset | bytes | what |
+//! |---|---|---|
+//! | 0 | 4 | the record's row, from zero |
+//! | 4 | 4 | how many of its letters were dropped: white space, final `*`, and gaps under that policy |
+//! | 8 | 4 | how many gaps (`-`, `.`) it has, kept or dropped |
+//! | 12 | 4 | how many of its letters are insertions of an A3M or A2M alignment, in lower case |
+//!
+//! Versions 1 and 2 had no notes, and their records were read by other rules: an index of these is
+//! built again.
 //!
 //! The header holds the policies and the inputs:
 //!
 //! ```json
 //! {
-//!   "config": { "on_invalid": "fail", "on_empty": "skip", "on_duplicate": "rename" },
+//!   "config": {
+//!     "on_invalid": "fail", "on_empty": "skip", "on_duplicate": "rename",
+//!     "on_nameless": null, "on_gap": "keep", "id": "first-word"
+//!   },
 //!   "inputs": [
 //!     {
 //!       "name": "proteins.fasta.gz",
@@ -54,6 +70,8 @@
 //!   ]
 //! }
 //! ```
+//!
+//! A `path` that is not UTF-8 is `{ "hex": "<its bytes, two digits each>" }`.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -63,15 +81,18 @@ use plm_core::DurableFile;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Hashing;
-use crate::index::{Entry, FirstRows, Records};
+use crate::index::{Entry, FirstRows, Flags, Records};
+use crate::input::LookedAt;
+use crate::notes::Note;
 use crate::text_check::TextCheck;
 use crate::validate::validate;
 use crate::{Error, FastaIndex, IndexConfig, InputFile, SkipReason};
 
 const MAGIC: [u8; 8] = *b"PLMINDEX";
-const VERSION: u32 = 2;
-const PREAMBLE_BYTES: u64 = 32;
+const VERSION: u32 = 3;
+const PREAMBLE_BYTES: u64 = 40;
 const RECORD_BYTES: u64 = 54;
+const NOTE_BYTES: u64 = 16;
 const DIGEST_BYTES: u64 = 32;
 const BUFFER_BYTES: usize = 1 << 18;
 /// Rows have 32 bits.
@@ -109,11 +130,17 @@ impl FastaIndex {
         body.write_all(&header_bytes.to_le_bytes())?;
         body.write_all(&self.len().to_le_bytes())?;
         body.write_all(&(self.records.ids.len() as u64).to_le_bytes())?;
+        body.write_all(&(self.records.notes.len() as u64).to_le_bytes())?;
         body.write_all(&header)?;
         for (row, entry) in self.records.entries.iter().enumerate() {
             write_entry(entry, self.records.files.file_of(row), &mut body)?;
         }
         body.write_all(self.records.ids.as_bytes())?;
+        for note in &self.records.notes {
+            for number in [note.row, note.dropped, note.gaps, note.insertions] {
+                body.write_all(&number.to_le_bytes())?;
+            }
+        }
         let body = body.into_inner().map_err(io::IntoInnerError::into_error)?;
         let digest = body.digest();
         let mut file = body.into_inner();
@@ -187,11 +214,13 @@ fn read(path: &Path) -> Result<FastaIndex, Failure> {
     let header_bytes = u32::from_le_bytes(read_array(&mut body)?);
     let record_count = u64::from_le_bytes(read_array(&mut body)?);
     let id_bytes = u64::from_le_bytes(read_array(&mut body)?);
+    let note_count = u64::from_le_bytes(read_array(&mut body)?);
     // Nothing is allocated before the sizes are known to be the file's, which may be a sparse one.
     let expected_bytes = record_count
         .checked_mul(RECORD_BYTES)
         .and_then(|bytes| bytes.checked_add(PREAMBLE_BYTES + u64::from(header_bytes)))
-        .and_then(|bytes| bytes.checked_add(id_bytes));
+        .and_then(|bytes| bytes.checked_add(id_bytes))
+        .and_then(|bytes| bytes.checked_add(note_count.checked_mul(NOTE_BYTES)?));
     if expected_bytes != Some(body_bytes) {
         return Err(Failure::Damaged("its sizes do not add up"));
     }
@@ -217,6 +246,10 @@ fn read(path: &Path) -> Result<FastaIndex, Failure> {
         ));
     }
     let ids = read_bytes(&mut body, id_bytes)?;
+    let mut notes = with_room(note_count)?;
+    for _ in 0..note_count {
+        notes.push(read_note(&read_array(&mut body)?));
+    }
     let digest = body.into_inner().digest();
     if read_array(&mut file)? != *digest.as_bytes() {
         return Err(Failure::Damaged("its digest is another"));
@@ -232,7 +265,9 @@ fn read(path: &Path) -> Result<FastaIndex, Failure> {
             entries,
             ids,
             files,
+            notes,
         },
+        looked_at: LookedAt::default(),
     };
     if index.records.files.count() != index.inputs.len() {
         return Err(Failure::Damaged("its records are of other inputs"));
@@ -250,7 +285,7 @@ fn write_entry(entry: &Entry, file: u32, writer: &mut impl Write) -> io::Result<
     writer.write_all(&entry.residue_count.to_le_bytes())?;
     writer.write_all(&entry.substitutions.to_le_bytes())?;
     writer.write_all(&file.to_le_bytes())?;
-    writer.write_all(&[skip_code(entry.skipped), u8::from(entry.renamed)])
+    writer.write_all(&[skip_code(entry.skipped), entry.flags.bits()])
 }
 
 /// A record, and its input.
@@ -272,16 +307,24 @@ fn read_entry(bytes: &[u8; RECORD_BYTES as usize]) -> Result<(Entry, u32), &'sta
         residue_count: u32::from_le_bytes(take(&mut rest)),
         substitutions: u32::from_le_bytes(take(&mut rest)),
         skipped: None,
-        renamed: false,
+        flags: Flags::default(),
     };
     let file = u32::from_le_bytes(take(&mut rest));
     entry.skipped = skip_reason(u8::from_le_bytes(take(&mut rest)))?;
-    entry.renamed = match take(&mut rest) {
-        [0] => false,
-        [1] => true,
-        _ => return Err("its flag is unknown"),
-    };
+    let [bits] = take(&mut rest);
+    entry.flags = Flags::from_bits(bits).ok_or("its flag is unknown")?;
     Ok((entry, file))
+}
+
+fn read_note(bytes: &[u8; NOTE_BYTES as usize]) -> Note {
+    let mut rest = &bytes[..];
+    let mut number = || u32::from_le_bytes(take(&mut rest));
+    Note {
+        row: number(),
+        dropped: number(),
+        gaps: number(),
+        insertions: number(),
+    }
 }
 
 /// The next bytes of a record.

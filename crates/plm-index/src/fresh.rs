@@ -5,7 +5,7 @@ use std::path::Path;
 
 use plm_core::sweep;
 
-use crate::stage::{Staged, stage};
+use crate::stage::{Staged, looked_at, stage};
 use crate::{Error, FastaIndex, IndexConfig, Input, InputFile, build};
 
 /// Whether an index had to be built.
@@ -34,7 +34,9 @@ impl FastaIndex {
         config: &IndexConfig,
     ) -> Result<(Self, Freshness), Error> {
         let staged = stage(inputs, spool_dir, &mut io::stdin())?;
-        load_or_build(staged, index_path, config)
+        let (index, freshness) = load_or_build(staged, index_path, config)?;
+        index.warn();
+        Ok((index, freshness))
     }
 }
 
@@ -50,6 +52,7 @@ fn load_or_build(
             .map(Staged::describe)
             .collect::<Result<_, _>>()?;
         if has_content(&index, &inputs) {
+            index.looked_at = looked_at(&staged);
             if index.inputs != inputs {
                 index.inputs = inputs;
                 index.save(index_path)?;

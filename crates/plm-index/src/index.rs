@@ -6,6 +6,8 @@ use std::path::Path;
 
 use plm_core::{BoxError, RecordInfo, RowId, SequenceReader, SequenceSource};
 
+use crate::input::LookedAt;
+use crate::notes::{Findings, Note};
 use crate::stage::stage;
 use crate::{Error, IndexConfig, Input, InputFile, ResidueReader, build};
 
@@ -15,12 +17,14 @@ pub struct FastaIndex {
     pub(crate) config: IndexConfig,
     pub(crate) inputs: Vec<InputFile>,
     pub(crate) records: Records,
+    pub(crate) looked_at: LookedAt,
 }
 
 impl FastaIndex {
     /// Indexes `inputs` in one pass.
     ///
-    /// Inputs that can't be seeked (gzip, bgzip, pipes, standard input) are decompressed once into
+    /// Inputs that can't be seeked (gzip, bgzip, zstd, pipes, standard input) are decompressed once
+    /// into
     /// a file in `spool_dir`, from which records are read later. It is named by the digests of the
     /// input and of its text; one that is there and whole is used as it is. Files of plain text
     /// are read where they are.
@@ -29,12 +33,35 @@ impl FastaIndex {
     /// [`Error::Problems`] if records are wrong that `config` does not let pass, after all inputs
     /// have been read; others if an input can't be read or is no FASTA.
     pub fn build(inputs: &[Input], spool_dir: &Path, config: &IndexConfig) -> Result<Self, Error> {
-        build::build(stage(inputs, spool_dir, &mut io::stdin())?, config)
+        let index = build::build(stage(inputs, spool_dir, &mut io::stdin())?, config)?;
+        index.warn();
+        Ok(index)
     }
 
     /// The inputs, in their order.
     pub fn inputs(&self) -> &[InputFile] {
         &self.inputs
+    }
+
+    /// The inputs that were written to since they were looked at to be indexed: what was added to
+    /// them is not in the index. None if the index was [loaded](Self::load), for which no input is
+    /// looked at.
+    pub fn changed_inputs(&self) -> impl Iterator<Item = &InputFile> {
+        let changed = self.looked_at.changed();
+        changed.map(|position| &self.inputs[position])
+    }
+
+    /// What the sequences hold besides plain residues, over the records that are not left out.
+    pub fn findings(&self) -> Findings {
+        let mut findings = Findings::default();
+        for record in self.records().filter(|record| record.skipped.is_none()) {
+            findings.substituted.add(record.substitutions);
+            findings.dropped.add(record.dropped);
+            findings.gaps.add(record.gaps);
+            findings.insertions.add(record.insertions);
+            findings.nucleotide_records += u64::from(record.looks_like_nucleotides);
+        }
+        findings
     }
 
     /// The policies it was built under.
@@ -57,14 +84,32 @@ impl FastaIndex {
     /// # Panics
     /// If `row` is not below [`len`](Self::len).
     pub fn record(&self, row: RowId) -> IndexedRecord<'_> {
+        let notes = &self.records.notes;
+        let note = notes
+            .binary_search_by_key(&row.0, |note| note.row.into())
+            .map(|position| notes[position]);
+        self.noted_record(row, note.unwrap_or_default())
+    }
+
+    /// All records, in the order of the input.
+    pub fn records(&self) -> impl ExactSizeIterator<Item = IndexedRecord<'_>> {
+        let mut notes = self.records.notes.iter().peekable();
+        (0..self.records.entries.len()).map(move |position| {
+            let note = notes.next_if(|note| note.row as usize == position);
+            self.noted_record(RowId(position as u64), note.copied().unwrap_or_default())
+        })
+    }
+
+    /// What is known of a record, and this note.
+    pub(crate) fn noted_record(&self, row: RowId, note: Note) -> IndexedRecord<'_> {
         let entry = self.entry(row);
         let id = self.records.id(row.0 as usize);
         IndexedRecord {
             row,
             id,
-            renamed_from: entry
-                .renamed
+            renamed_from: (entry.flags.has(Flags::RENAMED))
                 .then(|| id.rsplit_once('_').map_or(id, |(original, _)| original)),
+            is_unnamed: entry.flags.has(Flags::UNNAMED),
             file: &self.inputs[self.file(row) as usize],
             line: entry.line,
             byte_offset: entry.byte_offset,
@@ -72,13 +117,32 @@ impl FastaIndex {
             residue_count: entry.residue_count,
             residues_hash: entry.residues_hash,
             substitutions: entry.substitutions,
+            dropped: note.dropped,
+            gaps: note.gaps,
+            insertions: note.insertions,
+            looks_like_nucleotides: entry.flags.has(Flags::NUCLEOTIDES),
             skipped: entry.skipped,
         }
     }
 
-    /// All records, in the order of the input.
-    pub fn records(&self) -> impl ExactSizeIterator<Item = IndexedRecord<'_>> {
-        (0..self.records.entries.len()).map(|position| self.record(RowId(position as u64)))
+    /// Says once what should not be passed over in silence.
+    pub(crate) fn warn(&self) {
+        let nucleotides = Flags::NUCLEOTIDES;
+        let records = (self.records.entries.iter())
+            .filter(|entry| entry.flags.has(nucleotides) && entry.skipped.is_none())
+            .count();
+        if records > 0 {
+            tracing::warn!(
+                records,
+                "records look like nucleotides, and are read as amino acids: translate them"
+            );
+        }
+        for input in self.changed_inputs() {
+            tracing::warn!(
+                input = input.name,
+                "the file was written to while it was indexed, and may not be complete"
+            );
+        }
     }
 
     /// A reader of residues for the calling thread.
@@ -113,11 +177,11 @@ impl SequenceSource for FastaIndex {
     }
 
     fn record(&self, row: RowId) -> RecordInfo<'_> {
-        let record = self.record(row);
+        let entry = self.entry(row);
         RecordInfo {
-            id: record.id,
-            residue_count: record.residue_count,
-            skipped: record.skipped.is_some(),
+            id: self.records.id(row.0 as usize),
+            residue_count: entry.residue_count,
+            skipped: entry.skipped.is_some(),
         }
     }
 
@@ -140,6 +204,8 @@ pub struct IndexedRecord<'a> {
     pub id: &'a str,
     /// Its id in the input, if that was taken.
     pub renamed_from: Option<&'a str>,
+    /// Whether it has no name in the input, and is named after its row.
+    pub is_unnamed: bool,
     /// The input that it is in.
     pub file: &'a InputFile,
     /// The line of its `>` in the uncompressed text, from one.
@@ -152,6 +218,17 @@ pub struct IndexedRecord<'a> {
     pub residue_count: u32,
     /// How many of its letters became `X`.
     pub substitutions: u32,
+    /// How many of its letters were dropped: white space, final `*`, and gaps if the policy drops
+    /// them.
+    pub dropped: u32,
+    /// How many gaps (`-`, `.`) it has, kept or dropped.
+    pub gaps: u32,
+    /// How many of its letters are lower case in an A3M or A2M alignment, which means that they are
+    /// insertions; they were upper-cased. Zero in other inputs, where lower case means nothing.
+    pub insertions: u32,
+    /// Whether its letters are those of nucleotides: 20 at least, all of them A, C, G, T, U or N,
+    /// with an A, a C, a G, and a T or U among them.
+    pub looks_like_nucleotides: bool,
     /// The 64-bit XXH3 (seed 0) of its residues, as [`ResidueReader`] gives them.
     pub residues_hash: u64,
     /// Why it is left out, if it is.
@@ -217,6 +294,8 @@ pub(crate) struct Records {
     pub(crate) entries: Vec<Entry>,
     pub(crate) ids: String,
     pub(crate) files: FirstRows,
+    /// Of the records whose letters had something done to them, by row.
+    pub(crate) notes: Vec<Note>,
 }
 
 /// Where each input's records start. An input's records follow each other, so that they need not
@@ -268,8 +347,37 @@ pub(crate) struct Entry {
     pub(crate) residue_count: u32,
     pub(crate) substitutions: u32,
     pub(crate) skipped: Option<SkipReason>,
-    /// Whether the id is the input's with `_<number>` appended.
-    pub(crate) renamed: bool,
+    pub(crate) flags: Flags,
+}
+
+/// What holds for a record, one bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Flags(u8);
+
+impl Flags {
+    /// The id is the input's with `_<number>` appended.
+    pub(crate) const RENAMED: Self = Self(1);
+    /// The input has no id, and the record is named after its row.
+    pub(crate) const UNNAMED: Self = Self(2);
+    /// The residues look like nucleotides.
+    pub(crate) const NUCLEOTIDES: Self = Self(4);
+
+    pub(crate) fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub(crate) fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    pub(crate) fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// `None` if there are others.
+    pub(crate) fn from_bits(bits: u8) -> Option<Self> {
+        (bits < 8).then_some(Self(bits))
+    }
 }
 
 impl Entry {

@@ -1,13 +1,15 @@
 //! What is to be indexed, and what is known of it afterwards.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Error};
+use crate::{Digest, Error, stored_path};
 
-/// A FASTA input: plain, gzip or bgzip, as its first bytes say.
+/// A FASTA input: plain, gzip, bgzip or zstd, as its first bytes say.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
     /// A file, or anything else with a path that can be read once, such as a pipe.
@@ -24,6 +26,12 @@ impl From<&PathBuf> for Input {
 
 impl From<String> for Input {
     fn from(path: String) -> Self {
+        PathBuf::from(path).into()
+    }
+}
+
+impl From<OsString> for Input {
+    fn from(path: OsString) -> Self {
         PathBuf::from(path).into()
     }
 }
@@ -55,9 +63,10 @@ impl From<&str> for Input {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct InputFile {
-    /// The path as it was given, or `standard input`.
+    /// The path as it was given, or `standard input`; with U+FFFD for what is not UTF-8.
     pub name: String,
     /// The absolute path of the uncompressed text: the input itself, or its spool file.
+    #[serde(with = "stored_path")]
     pub path: PathBuf,
     /// The size of the input, compressed if it came so.
     pub bytes: u64,
@@ -67,6 +76,53 @@ pub struct InputFile {
     pub text_bytes: u64,
     /// The digest of the uncompressed text.
     pub text_digest: Digest,
+}
+
+/// What inputs were like when they were looked at to be indexed. Of no other index does it tell
+/// anything: any two are equal.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LookedAt {
+    /// By position in the index's inputs; `None` for what is no file.
+    pub(crate) inputs: Vec<Option<FileState>>,
+}
+
+impl PartialEq for LookedAt {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for LookedAt {}
+
+impl LookedAt {
+    /// The positions of those that are not what they were. One that is gone is not among them.
+    pub(crate) fn changed(&self) -> impl Iterator<Item = usize> {
+        let states = self.inputs.iter().enumerate();
+        states.filter_map(|(position, state)| {
+            let state = state.as_ref()?;
+            let now = FileState::of(&state.path, &fs::metadata(&state.path).ok()?);
+            (*state != now).then_some(position)
+        })
+    }
+}
+
+/// What tells that a file was written to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FileState {
+    path: PathBuf,
+    bytes: u64,
+    /// `None` where the file system has no such times.
+    modified: Option<SystemTime>,
+}
+
+impl FileState {
+    pub(crate) fn of(path: &Path, metadata: &fs::Metadata) -> Self {
+        Self {
+            path: path.to_path_buf(),
+            bytes: metadata.len(),
+            modified: metadata.modified().ok(),
+        }
+    }
 }
 
 /// The name of standard input in messages and in [`InputFile::name`].

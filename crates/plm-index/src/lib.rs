@@ -9,27 +9,44 @@
 //! This crate must not know what a model, a batch or a device is: it hands out letters, through
 //! [`plm_core::SequenceSource`].
 //!
-//! * Inputs are plain, gzip or bgzip files, pipes, or standard input; their content decides, not
-//!   their name. What can't be seeked is decompressed once into a [spool file](FastaIndex::build).
+//! * Inputs are plain, gzip, bgzip or zstd files, pipes, or standard input; their content decides,
+//!   not their name. What can't be seeked is decompressed once into a
+//!   [spool file](FastaIndex::build). Other archives and formats are named, with what to do
+//!   ([`Error::OtherFormat`]).
 //! * [`FastaIndex::save`] leaves an `index.plm` ([its layout](crate::format)), and
 //!   [`FastaIndex::load_or_build`] takes it up again if the inputs' *content* is still the same.
-//! * [`IndexConfig`] says which records may be skipped or renamed instead of failing.
+//! * [`IndexConfig`] says which records may be skipped or renamed instead of failing, what of a
+//!   definition line is the id, and whether gaps stay.
+//! * [`FastaIndex::findings`] says what the sequences hold besides plain residues, and
+//!   [`FastaIndex::changed_inputs`] which files are still being written to.
 //!
 //! # What counts as FASTA
 //!
 //! `noodles_fasta` parses; these are its rules, and where they are stretched, the reason:
 //!
-//! * A record starts at a `>` in the first column. Its id is the first word after it, also if
-//!   blanks stand in between (`> id`): noodles calls such a record nameless, but the files exist
-//!   and there is no other way to read them.
-//! * Lines end in `\n` or `\r\n`; lines without a byte mean nothing
-//!   anywhere; the last line needs no end. A `\r` without a `\n` is an error and not a letter
-//!   ([`Error::LoneCarriageReturn`]): noodles would lose whole records in a file of such line ends.
+//! * A record starts at a `>` in the first column. By default, its id is the first word after it,
+//!   also if blanks stand in between (`> id`): noodles calls such a record nameless, but the files
+//!   exist and there is no other way to read them. [`IdRule`] has other choices.
+//! * Lines end in `\n` or `\r\n`; lines without a byte mean nothing anywhere; the last line needs no
+//!   end. A `\r` without a `\n` is an error and not a letter ([`Error::LoneCarriageReturn`]):
+//!   noodles would lose whole records in a file of such line ends.
+//! * A UTF-8 byte order mark at the start of a line is passed over: at the start of a file editors
+//!   put it there, and further on it shows where files were joined. Offsets count its bytes.
+//! * White space (blank, tab, vertical tab, form feed) in sequence lines is dropped, wherever it
+//!   stands, and counted. Lines of nothing else mean nothing, before the first record too.
+//! * Any number of `*` that ends a record is dropped and counted, with white space between them or
+//!   not. A `*` with a residue after it makes the record invalid.
+//! * The gaps of an alignment, `-` and `.`, are residues of ESM-2's alphabet and stay, or are
+//!   dropped and counted, as [`GapPolicy`] says. Lower case is upper-cased. It is counted as
+//!   insertions in inputs that are A3M or A2M alignments ([`IndexedRecord::insertions`]): all their
+//!   records have the same number of upper-case letters and dashes together, and there are dashes,
+//!   and lower-case letters beside upper-case ones. Masked or lower-case proteins are no alignment.
+//! * Nucleotides are letters like others: records that look like them are counted, not refused
+//!   ([`IndexedRecord::looks_like_nucleotides`]).
 //! * A line of 2^28 bytes or more, a record of more than 2^28 residues, and an id of more than 2^16
 //!   bytes are errors: they are no proteins but would fill the memory.
-//! * Everything else on a sequence line is a letter, see [`plm_core::classify_letter`]: blanks and
-//!   tabs too, which are no residues and make the record invalid. One `*` that ends the record is
-//!   dropped.
+//! * Everything else on a sequence line is a letter, see [`plm_core::classify_letter`], and one that
+//!   is no residue makes the record invalid: digits, say, or a no-break space.
 //!
 //! ```
 //! use plm_core::RowId;
@@ -53,13 +70,17 @@
 //! ```
 
 mod build;
+mod compressed;
+mod definition;
 mod digest;
 mod error;
+mod foreign;
 pub mod format;
 mod fresh;
-mod gzip;
 mod index;
 mod input;
+mod notes;
+mod open_files;
 mod parse;
 mod policy;
 mod problem;
@@ -70,16 +91,22 @@ mod scan;
 mod seen;
 mod spool;
 mod stage;
+mod stored_path;
 mod text;
 mod text_check;
 mod validate;
+mod zstd;
 
 pub use digest::{Digest, ParseDigestError};
 pub use error::Error;
 pub use fresh::Freshness;
 pub use index::{FastaIndex, IndexedRecord, SkipReason};
 pub use input::{Input, InputFile};
-pub use policy::{BadRecordPolicy, DuplicatePolicy, IndexConfig, ParsePolicyError};
+pub use notes::{Findings, Tally};
+pub use policy::{
+    BadRecordPolicy, DuplicatePolicy, GapPolicy, IdRule, IndexConfig, NamelessPolicy,
+    ParsePolicyError,
+};
 pub use problem::{Place, Problem, ProblemKind, Problems};
 pub use reader::ResidueReader;
 pub use spool::remove_spool;

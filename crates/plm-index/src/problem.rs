@@ -35,6 +35,8 @@ pub enum ProblemKind {
     InvalidLetter {
         /// The byte.
         byte: u8,
+        /// The character that the byte begins, if the text is UTF-8 there.
+        character: Option<char>,
         /// How many residues stand before it in the record.
         position: u64,
     },
@@ -86,11 +88,11 @@ impl fmt::Display for Problem {
         } = self;
         write!(f, "{place}: record {record:?} ")?;
         match kind {
-            ProblemKind::InvalidLetter { byte, position } => write!(
-                f,
-                "holds {} (after {position} residues), which is no residue",
-                DisplayByte(*byte)
-            ),
+            ProblemKind::InvalidLetter {
+                byte,
+                character,
+                position,
+            } => write_letter(f, *byte, *character, *position),
             ProblemKind::Empty => f.write_str("has no residues"),
             ProblemKind::NoName => f.write_str("has no name after its '>'"),
             ProblemKind::IdNotUtf8 => f.write_str("has an id that is not UTF-8"),
@@ -99,6 +101,47 @@ impl fmt::Display for Problem {
                 write!(f, "has the id of an earlier record ({first})")
             }
         }
+    }
+}
+
+/// What is wrong with a letter, and what to do.
+fn write_letter(
+    f: &mut fmt::Formatter<'_>,
+    byte: u8,
+    character: Option<char>,
+    position: u64,
+) -> fmt::Result {
+    let after = format_args!("(after {position} residues)");
+    match (byte, character) {
+        (b'0'..=b'9', _) => write!(
+            f,
+            "holds numbers: {} {after} is no residue; remove them, positions as GenBank and BLAST \
+             print them",
+            DisplayByte(byte)
+        ),
+        (b'*', _) => write!(
+            f,
+            "holds a stop ('*') inside {after}: only at its end may there be any; cut it there, or \
+             make it an X"
+        ),
+        (b'>', _) => write!(f, "holds a '>' {after} that does not start its line"),
+        (0x80.., Some(character)) => {
+            let name = match character {
+                '\u{a0}' => "a no-break space, ",
+                '\u{200b}' => "a zero width space, ",
+                '\u{feff}' => "a byte order mark, ",
+                '\u{ad}' => "a soft hyphen, ",
+                '\u{2010}'..='\u{2015}' | '\u{2212}' => "a dash, ",
+                _ => "",
+            };
+            let code = u32::from(character);
+            write!(f, "holds {name}U+{code:04X} {after}, which is no residue")
+        }
+        _ => write!(
+            f,
+            "holds {} {after}, which is no residue",
+            DisplayByte(byte)
+        ),
     }
 }
 

@@ -1,30 +1,30 @@
 //! Residues of any record, in any order.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 
-use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
 use noodles_fasta as fasta;
 use plm_core::{BoxError, RowId, SequenceReader};
 
-use crate::parse::{ResiduesError, read_id, read_residues, readable_id};
+use crate::definition::{DefinitionReader, readable_id};
+use crate::index::Flags;
+use crate::notes::Note;
+use crate::open_files::OpenFiles;
+use crate::parse::{ResiduesError, read_residues};
 use crate::residues::{Residues, residues_hash};
 use crate::{Error, FastaIndex};
 
-/// How many files stay open. An input may have more files than a process may open.
-const MAX_OPEN_FILES: usize = 64;
 /// How much is read at once; all of most records.
 const MAX_BUFFER_BYTES: u64 = 1 << 16;
 
 /// Reads the residues of indexed records. One for each thread.
 ///
-/// A file is opened when the first of its records is read, and anew after an error. What is read is
-/// checked against the index, so that a file that changed is an error and never other residues.
+/// A file is opened when the first of its records is read, anew after an error, and closed again
+/// where the process has few files to open: all readers together keep to a part of them. What is read
+/// is checked against the index, so that a file that changed is an error and never other residues.
 pub struct ResidueReader<'a> {
     index: &'a FastaIndex,
-    /// By the file's position in [`FastaIndex::inputs`].
-    files: HashMap<u32, File>,
+    files: OpenFiles,
+    definition: DefinitionReader,
     residues: Residues,
 }
 
@@ -32,8 +32,9 @@ impl<'a> ResidueReader<'a> {
     pub(crate) fn new(index: &'a FastaIndex) -> Self {
         Self {
             index,
-            files: HashMap::new(),
-            residues: Residues::default(),
+            files: OpenFiles::default(),
+            definition: DefinitionReader::new(index.config.id),
+            residues: Residues::of_valid_record(index.config.on_gap),
         }
     }
 
@@ -46,7 +47,7 @@ impl<'a> ResidueReader<'a> {
     /// # Panics
     /// If `row` is not below the index's length.
     pub fn read(&mut self, row: RowId, residues: &mut Vec<u8>) -> Result<(), Error> {
-        let record = self.index.record(row);
+        let record = self.index.noted_record(row, Note::default());
         if let (0, Some(reason)) = (record.residue_count, record.skipped) {
             return Err(Error::NoSequence {
                 record: record.id.to_owned(),
@@ -56,7 +57,7 @@ impl<'a> ResidueReader<'a> {
         let read = self.read_record(row);
         if !matches!(read, Ok(true)) {
             // A handle that is stale stays so, whatever becomes of the file.
-            self.files.remove(&self.index.file(row));
+            self.files.close_one(self.index.file(row));
         }
         match read {
             Ok(true) => {
@@ -76,11 +77,14 @@ impl<'a> ResidueReader<'a> {
     /// Takes no more memory than the residues do, whatever stands there now, and whatever stood
     /// between them: a text may have more empty lines than the memory has room for.
     fn read_record(&mut self, row: RowId) -> io::Result<bool> {
-        let (record, entry) = (self.index.record(row), self.index.entry(row));
+        let (record, entry) = (
+            self.index.noted_record(row, Note::default()),
+            self.index.entry(row),
+        );
         let text_bytes = self.index.end_offset(row) - record.byte_offset;
         let definition_bytes = u64::from(entry.definition_bytes);
 
-        let mut file = open(self.index, &mut self.files, self.index.file(row))?;
+        let mut file = self.files.get(self.index.file(row), &record.file.path)?;
         file.seek(SeekFrom::Start(record.byte_offset))?;
         let buffer_bytes = text_bytes.min(MAX_BUFFER_BYTES) as usize;
         let text = BufReader::with_capacity(buffer_bytes, file).take(definition_bytes);
@@ -88,10 +92,12 @@ impl<'a> ResidueReader<'a> {
         if !reader.get_mut().fill_buf()?.starts_with(b">") {
             return Ok(false);
         }
-        let mut definition = fasta::record::Definition::default();
-        read_id(&mut reader, &mut definition)?;
-        let id = record.renamed_from.unwrap_or(record.id);
-        if reader.get_ref().limit() > 0 || readable_id(definition.name()) != id {
+        self.definition.read(reader.get_mut())?;
+        let id = match record.renamed_from {
+            _ if entry.flags.has(Flags::UNNAMED) => "",
+            renamed_from => renamed_from.unwrap_or(record.id),
+        };
+        if reader.get_ref().limit() > 0 || readable_id(self.definition.id()) != id {
             return Ok(false);
         }
 
@@ -116,21 +122,6 @@ impl<'a> ResidueReader<'a> {
             byte_offset: record.byte_offset,
         }
     }
-}
-
-/// The text of an input, by its position in [`FastaIndex::inputs`].
-fn open<'f>(
-    index: &FastaIndex,
-    files: &'f mut HashMap<u32, File>,
-    file: u32,
-) -> io::Result<&'f File> {
-    if files.len() >= MAX_OPEN_FILES && !files.contains_key(&file) {
-        files.clear();
-    }
-    Ok(match files.entry(file) {
-        Entry::Occupied(open) => open.into_mut(),
-        Entry::Vacant(closed) => closed.insert(File::open(&index.inputs()[file as usize].path)?),
-    })
 }
 
 impl SequenceReader for ResidueReader<'_> {

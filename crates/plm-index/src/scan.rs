@@ -2,13 +2,15 @@
 
 use std::io::{self, BufRead, Read};
 
+use memchr::memchr;
 use noodles_fasta as fasta;
 
-use crate::parse::{MAX_ID_BYTES, MAX_RESIDUES, ResiduesError, read_id, read_residues};
+use crate::definition::{DefinitionReader, MAX_ID_BYTES, readable_id};
+use crate::parse::{MAX_RESIDUES, ResiduesError, read_residues, skip_marks};
 use crate::residues::Residues;
 use crate::text::LineReader;
 use crate::text_check::TextDefect;
-use crate::{Digest, Error};
+use crate::{Digest, Error, IndexConfig};
 
 /// A record as the text has it.
 pub(crate) struct ScannedRecord<'a> {
@@ -29,15 +31,17 @@ pub(crate) struct ScannedRecord<'a> {
 pub(crate) fn scan(
     name: &str,
     text: impl Read,
+    config: &IndexConfig,
     visit: impl FnMut(ScannedRecord<'_>) -> Result<(), Error>,
 ) -> Result<(u64, Digest), Error> {
-    scan_up_to(MAX_RESIDUES, name, text, visit)
+    scan_up_to(MAX_RESIDUES, name, text, config, visit)
 }
 
 fn scan_up_to(
     max_residues: usize,
     name: &str,
     text: impl Read,
+    config: &IndexConfig,
     mut visit: impl FnMut(ScannedRecord<'_>) -> Result<(), Error>,
 ) -> Result<(u64, Digest), Error> {
     let read_error = |source: io::Error| match source.downcast::<TextDefect>() {
@@ -48,18 +52,17 @@ fn scan_up_to(
         },
     };
     let mut reader = fasta::io::Reader::new(LineReader::new(text));
-    // Empty lines are passed over, up to the '>' that the text was checked for, or the end.
-    reader.sequence_reader().fill_buf().map_err(read_error)?;
+    skip_to_record(reader.get_mut()).map_err(read_error)?;
 
-    let mut definition = fasta::record::Definition::default();
-    let mut residues = Residues::default();
+    let mut definition = DefinitionReader::new(config.id);
+    let mut residues = Residues::new(config.on_gap);
     let mut has_records = false;
     while !reader.get_mut().fill_buf().map_err(read_error)?.is_empty() {
         has_records = true;
         let line = reader.get_mut().line();
         let byte_offset = reader.get_ref().byte_offset();
-        read_id(&mut reader, &mut definition).map_err(read_error)?;
-        let id_bytes = definition.name().len();
+        definition.read(reader.get_mut()).map_err(read_error)?;
+        let id_bytes = definition.id().len();
         if id_bytes > MAX_ID_BYTES {
             return Err(Error::IdTooLong {
                 file: name.to_owned(),
@@ -78,20 +81,21 @@ fn scan_up_to(
             ResiduesError::Read(source) => read_error(source),
             ResiduesError::TooMany => Error::RecordTooLong {
                 file: name.to_owned(),
-                record: String::from_utf8_lossy(definition.name()).into_owned(),
+                record: readable_id(definition.id()).into_owned(),
                 line,
                 byte_offset,
                 max_residues,
             },
         })?;
         visit(ScannedRecord {
-            id: definition.name(),
+            id: definition.id(),
             line,
             byte_offset,
             sequence_offset,
             residues: &residues,
             odd_place,
         })?;
+        skip_marks(reader.get_mut()).map_err(read_error)?;
     }
 
     let text_bytes = reader.get_ref().byte_offset();
@@ -104,6 +108,19 @@ fn scan_up_to(
         });
     }
     Ok((text_bytes, reader.get_ref().digest()))
+}
+
+/// Passes over white space and byte order marks, up to the first `>`. Nothing else stands before
+/// it: the text is checked for that as it is read.
+fn skip_to_record(text: &mut impl BufRead) -> io::Result<()> {
+    loop {
+        let shown = text.fill_buf()?;
+        let count = memchr(b'>', shown).unwrap_or(shown.len());
+        if count == 0 {
+            return Ok(());
+        }
+        text.consume(count);
+    }
 }
 
 #[cfg(test)]
@@ -139,7 +156,7 @@ mod tests {
             letter: 0,
             taken: &mut taken,
         };
-        match scan("zeros", zeros, |_| Ok(())) {
+        match scan("zeros", zeros, &IndexConfig::default(), |_| Ok(())) {
             Err(Error::NotFasta { byte_offset, .. }) => assert_eq!(byte_offset, 0),
             other => panic!("{other:?}"),
         }
@@ -149,8 +166,12 @@ mod tests {
     #[test]
     fn a_record_that_is_too_long_is_named_with_its_place() {
         let text = b">a\nMK\n>b long\nMKVL\nMKVL\n>c\nGG\n";
-        scan_up_to(8, "input", &text[..], |_| Ok(())).unwrap();
-        let error = scan_up_to(7, "input", &text[..], |_| Ok(())).unwrap_err();
+        let scan = |max_residues| {
+            let config = IndexConfig::default();
+            scan_up_to(max_residues, "input", &text[..], &config, |_| Ok(()))
+        };
+        scan(8).unwrap();
+        let error = scan(7).unwrap_err();
         assert_eq!(
             error.to_string(),
             "input, line 3, byte 6: record \"b\" has more than 7 residues, which no protein has: \

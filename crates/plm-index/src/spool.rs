@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use plm_core::{DurableFile, create_directory, sweep};
 
+use crate::compressed::{self, Compression, Decompressor};
 use crate::digest::{Hashing, digest_file};
-use crate::gzip::{self, Compression, Decompressor};
-use crate::text_check::TextCheck;
-use crate::{Digest, Error, InputFile};
+use crate::text_check::{TextCheck, check_start};
+use crate::{Digest, Error, InputFile, foreign};
 
 /// Removes the spool files of a folder, and the folder if nothing else is in it.
 ///
@@ -39,6 +39,20 @@ fn is_spool_name(name: &str) -> bool {
     digests.is_some_and(|(input, text)| {
         Digest::from_hex(input).is_some() && Digest::from_hex(text).is_some()
     })
+}
+
+/// Reads into `buffer` until there are `at_least` bytes in it, or the end is reached.
+fn read_at_least(reader: &mut impl Read, at_least: usize, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < at_least {
+        match reader.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 /// The folder of the spool files.
@@ -103,7 +117,7 @@ impl Spool {
         };
 
         let mut head = Vec::new();
-        let head_bytes = gzip::HEAD_BYTES as u64;
+        let head_bytes = compressed::HEAD_BYTES as u64;
         stream
             .by_ref()
             .take(head_bytes)
@@ -118,21 +132,23 @@ impl Spool {
         let mut file = Hashing::new(file);
         let mut check = TextCheck::default();
         let mut buffer = vec![0; Self::BUFFER_BYTES];
+        let mut has_started = false;
         loop {
-            let count = match text.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(source) if compression != Compression::None && gzip::is_damage(&source) => {
-                    return Err(Error::DamagedGzip {
-                        file: name.to_owned(),
-                        source,
-                    });
-                }
-                Err(error) => return Err(read_error(error)),
-            };
+            // What a text is that is no FASTA shows in its first bytes, if they are seen together.
+            let at_least = if has_started { 1 } else { foreign::HEAD_BYTES };
+            let count = read_at_least(&mut text, at_least, &mut buffer)
+                .map_err(|source| compression.error(name, source))?;
             let block = &buffer[..count];
-            check.push(block).map_err(|defect| defect.of(name))?;
+            if count == 0 {
+                check.finish().map_err(|defect| defect.of(name))?;
+                break;
+            }
+            if has_started {
+                check.push(block).map_err(|defect| defect.of(name))?;
+            } else {
+                check_start(&mut check, name, block)?;
+                has_started = true;
+            }
             file.write_all(block).map_err(spool_error)?;
         }
 

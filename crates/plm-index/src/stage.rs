@@ -4,18 +4,25 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::path::{self, Path, PathBuf};
 
+use crate::compressed::{self, Compression};
 use crate::digest::digest_file;
-use crate::gzip::{self, Compression};
-use crate::input::{STDIN_NAME, refuse_repeats};
+use crate::input::{FileState, LookedAt, STDIN_NAME, refuse_repeats};
 use crate::spool::Spool;
-use crate::text_check::TextCheck;
+use crate::text_check::{TextCheck, check_start};
 use crate::{Error, Input, InputFile};
 
 /// How much of a text is looked at before any is read.
 const CHECKED_BYTES: usize = 1 << 12;
 
 /// An input whose text can be read at any offset.
-pub(crate) enum Staged {
+pub(crate) struct Staged {
+    pub(crate) text: StagedText,
+    /// What the input was like before any of it was read; `None` if it is no file.
+    state: Option<FileState>,
+}
+
+/// Where an input's text is.
+pub(crate) enum StagedText {
     /// The input is such a file itself. Its content is not known yet.
     InPlace {
         /// As it was given.
@@ -30,9 +37,9 @@ pub(crate) enum Staged {
 impl Staged {
     /// The input's name and content; reads all of a file that is used in place.
     pub(crate) fn describe(&self) -> Result<InputFile, Error> {
-        match self {
-            Self::Spooled(input) => Ok(input.clone()),
-            Self::InPlace { name, path } => {
+        match &self.text {
+            StagedText::Spooled(input) => Ok(input.clone()),
+            StagedText::InPlace { name, path } => {
                 let (bytes, digest) = digest_file(path).map_err(|source| Error::Read {
                     file: name.clone(),
                     source,
@@ -47,6 +54,13 @@ impl Staged {
                 })
             }
         }
+    }
+}
+
+/// What the inputs were like before any of them was read.
+pub(crate) fn looked_at(staged: &[Staged]) -> LookedAt {
+    LookedAt {
+        inputs: staged.iter().map(|input| input.state.clone()).collect(),
     }
 }
 
@@ -68,7 +82,10 @@ pub(crate) fn stage(
     inputs
         .iter()
         .map(|input| match input {
-            Input::Stdin => spool.write(STDIN_NAME, &mut *stdin).map(Staged::Spooled),
+            Input::Stdin => spool.write(STDIN_NAME, &mut *stdin).map(|input| Staged {
+                text: StagedText::Spooled(input),
+                state: None,
+            }),
             Input::Path(path) => stage_path(path, &spool),
         })
         .collect()
@@ -82,26 +99,24 @@ fn check_readable(path: &Path) -> Result<(), Error> {
         return Ok(());
     }
     let (_, head) = open_with_head(path, CHECKED_BYTES).map_err(|source| Error::Read {
-        file: name.to_owned(),
+        file: name.clone(),
         source,
     })?;
     if Compression::of(&head) == Compression::None {
-        TextCheck::default()
-            .push(&head)
-            .map_err(|defect| defect.of(name))?;
+        check_start(&mut TextCheck::default(), &name, &head)?;
     }
     Ok(())
 }
 
 /// The name and the kind of what is to be read.
-fn inspect(path: &Path) -> Result<(&str, Metadata), Error> {
-    let name = utf8(path)?;
+fn inspect(path: &Path) -> Result<(String, Metadata), Error> {
+    let name = name_of(path)?;
     let metadata = fs::metadata(path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound => Error::NotFound {
             path: path.to_path_buf(),
         },
         _ => Error::Read {
-            file: name.to_owned(),
+            file: name.clone(),
             source,
         },
     })?;
@@ -125,28 +140,32 @@ fn open_with_head(path: &Path, head_bytes: usize) -> io::Result<(File, Vec<u8>)>
 
 fn stage_path(path: &Path, spool: &Spool) -> Result<Staged, Error> {
     let (name, metadata) = inspect(path)?;
-    let name = name.to_owned();
     let read_error = |source| Error::Read {
         file: name.clone(),
         source,
     };
     if !metadata.is_file() {
         let file = File::open(path).map_err(read_error)?;
-        return spool.write(&name, file).map(Staged::Spooled);
+        return Ok(Staged {
+            text: StagedText::Spooled(spool.write(&name, file)?),
+            state: None,
+        });
     }
 
-    let (file, head) = open_with_head(path, gzip::HEAD_BYTES).map_err(read_error)?;
+    let state = Some(FileState::of(path, &metadata));
+    let (file, head) = open_with_head(path, compressed::HEAD_BYTES).map_err(read_error)?;
     if Compression::of(&head) == Compression::None {
         let path = absolute(path)?;
-        return Ok(Staged::InPlace { name, path });
+        let text = StagedText::InPlace { name, path };
+        return Ok(Staged { text, state });
     }
     let (bytes, digest) = digest_file(path).map_err(read_error)?;
-    match spool.find(&name, bytes, digest) {
-        Some(input) => Ok(Staged::Spooled(input)),
-        None => spool
-            .write(&name, head.as_slice().chain(file))
-            .map(Staged::Spooled),
-    }
+    let input = match spool.find(&name, bytes, digest) {
+        Some(input) => input,
+        None => spool.write(&name, head.as_slice().chain(file))?,
+    };
+    let text = StagedText::Spooled(input);
+    Ok(Staged { text, state })
 }
 
 /// `path` from the root on, so that an index can be used from another working directory.
@@ -155,14 +174,20 @@ fn absolute(path: &Path) -> Result<PathBuf, Error> {
         file: path.display().to_string(),
         source,
     })?;
-    utf8(&absolute)?;
+    name_of(&absolute)?;
     Ok(absolute)
 }
 
-fn utf8(path: &Path) -> Result<&str, Error> {
-    path.to_str().ok_or_else(|| Error::PathNotUtf8 {
+/// A path for people.
+fn name_of(path: &Path) -> Result<String, Error> {
+    if cfg!(unix) {
+        return Ok(path.to_string_lossy().into_owned());
+    }
+    // What an index keeps of a path is its bytes, and only Unix says what these are.
+    let name = path.to_str().ok_or_else(|| Error::PathNotUtf8 {
         path: path.to_path_buf(),
-    })
+    })?;
+    Ok(name.to_owned())
 }
 
 #[cfg(test)]

@@ -89,9 +89,11 @@ impl<R: Read> LineReader<R> {
                 Err(error) => return Err(error),
             };
             let read = &self.buffer[self.filled..][..count];
-            self.check
-                .push(read)
-                .map_err(|defect| io::Error::new(io::ErrorKind::InvalidData, defect))?;
+            let checked = match read {
+                [] => self.check.finish(),
+                _ => self.check.push(read),
+            };
+            checked.map_err(|defect| io::Error::new(io::ErrorKind::InvalidData, defect))?;
             let newline = memrchr(b'\n', read);
             let read_from = self.filled;
             self.filled += count;

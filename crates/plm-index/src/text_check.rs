@@ -5,14 +5,16 @@
 
 use memchr::{memchr_iter, memrchr};
 
-use crate::Error;
+use plm_core::{Letter, classify_letter};
+
+use crate::residues::BYTE_ORDER_MARK;
+use crate::{Error, foreign};
 
 /// Looks at a text block by block, from its start.
 #[derive(Debug)]
 pub(crate) struct TextCheck {
     max_line_bytes: u64,
-    /// Whether anything but line ends has passed.
-    has_started: bool,
+    start: Start,
     /// Whether the last byte was a `\r`, of which only the next byte tells what it is.
     after_return: bool,
     /// The line that the next byte is in, or starts.
@@ -20,6 +22,17 @@ pub(crate) struct TextCheck {
     line_start: u64,
     /// Of the next byte.
     byte_offset: u64,
+}
+
+/// What has passed before the first record.
+#[derive(Debug, Default)]
+struct Start {
+    /// Whether the first record has been reached.
+    is_over: bool,
+    /// How many bytes of a byte order mark have passed that has not yet ended.
+    mark_bytes: usize,
+    /// The first byte of the line that is of no mark, and its offset.
+    line_first: Option<(u64, u8)>,
 }
 
 /// Why a text is not read any further. Lines from one, bytes from zero.
@@ -57,7 +70,7 @@ impl TextCheck {
     pub(crate) fn with_max_line(max_line_bytes: u64) -> Self {
         Self {
             max_line_bytes,
-            has_started: false,
+            start: Start::default(),
             after_return: false,
             line: 1,
             line_start: 0,
@@ -102,29 +115,77 @@ impl TextCheck {
         Ok(())
     }
 
-    /// Checks that the first byte that is of no line end is a `>`.
+    /// Checks that nothing but white space, and byte order marks at starts of lines, stands before
+    /// the first line that starts with a `>`.
     fn check_start(&mut self, block: &[u8]) -> Result<(), TextDefect> {
-        if self.has_started {
+        if self.start.is_over {
             return Ok(());
         }
-        let is_of_line_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
-        let Some(start) = block.iter().position(|byte| !is_of_line_end(byte)) else {
-            return Ok(());
-        };
-        if block[start] != b'>' {
-            return Err(TextDefect::NotFasta {
-                line: self.line_of(block, start),
-                byte_offset: self.byte_offset + start as u64,
-                found: block[start],
-            });
+        for (index, &byte) in block.iter().enumerate() {
+            let start = &mut self.start;
+            if byte == BYTE_ORDER_MARK[start.mark_bytes] && start.line_first.is_none() {
+                start.mark_bytes = (start.mark_bytes + 1) % BYTE_ORDER_MARK.len();
+                continue;
+            }
+            let byte_offset = self.byte_offset + index as u64;
+            let is_of_mark = start.mark_bytes > 0;
+            if byte == b'>' && start.line_first.is_none() && !is_of_mark {
+                start.is_over = true;
+                return Ok(());
+            }
+            if byte == b'\n' && !is_of_mark {
+                start.line_first = None;
+            } else if byte != b'\r' || is_of_mark {
+                let at_mark = (byte_offset - start.mark_bytes as u64, BYTE_ORDER_MARK[0]);
+                let here = if is_of_mark {
+                    at_mark
+                } else {
+                    (byte_offset, byte)
+                };
+                let (line_offset, found) = *start.line_first.get_or_insert(here);
+                if is_of_mark || classify_letter(byte) != Letter::Blank {
+                    return Err(TextDefect::NotFasta {
+                        line: self.line_of(block, index),
+                        byte_offset: line_offset,
+                        found,
+                    });
+                }
+            }
         }
-        self.has_started = true;
         Ok(())
+    }
+
+    /// Looks at the end of the text, after all of it.
+    pub(crate) fn finish(&self) -> Result<(), TextDefect> {
+        if self.start.is_over || self.start.mark_bytes == 0 {
+            return Ok(());
+        }
+        Err(TextDefect::NotFasta {
+            line: self.line,
+            byte_offset: self.byte_offset - self.start.mark_bytes as u64,
+            found: BYTE_ORDER_MARK[0],
+        })
     }
 
     /// The line of `block[index]`.
     fn line_of(&self, block: &[u8], index: usize) -> u64 {
         self.line + memchr_iter(b'\n', &block[..index]).count() as u64
+    }
+}
+
+/// Looks at the first bytes of the text of `file`, the more the better. If they are not of FASTA,
+/// the error says what else they are of, where that is known.
+pub(crate) fn check_start(check: &mut TextCheck, file: &str, head: &[u8]) -> Result<(), Error> {
+    let defect = match check.push(head) {
+        Ok(()) if foreign::is_utf_16(head) => None,
+        Ok(()) => return Ok(()),
+        Err(defect) => Some(defect),
+    };
+    match defect {
+        Some(TextDefect::NotFasta { .. }) | None => foreign::error(file, head)
+            .or_else(|| defect.map(|defect| defect.of(file)))
+            .map_or(Ok(()), Err),
+        Some(other) => Err(other.of(file)),
     }
 }
 
@@ -168,12 +229,14 @@ mod tests {
 
     /// What is found in `text`, which must not depend on its blocks.
     fn defect_of(text: &[u8]) -> Option<TextDefect> {
-        let found = TextCheck::default().push(text).err();
+        let mut check = TextCheck::default();
+        let found = check.push(text).and_then(|()| check.finish()).err();
         for block_bytes in 1..text.len() {
             let mut check = TextCheck::default();
             let in_blocks = text
                 .chunks(block_bytes)
-                .find_map(|block| check.push(block).err());
+                .find_map(|block| check.push(block).err())
+                .or_else(|| check.finish().err());
             assert_eq!(in_blocks, found, "in blocks of {block_bytes}");
         }
         found
@@ -207,6 +270,12 @@ mod tests {
             (&b"@read\rACGT\n"[..], 1, 0, b'@'),
             (b"\n\r\nid,sequence\n", 3, 3, b'i'),
             (b"\0\0\0\0", 1, 0, 0),
+            (b"  \t\n  >a\nMK\n", 2, 4, b' '),
+            (b"\xef\xbb\xbfid,sequence\n", 1, 3, b'i'),
+            (b"\n\xef\xbb>a\n", 2, 1, 0xef),
+            (b" \xef\xbb\xbf>a\n", 1, 0, b' '),
+            (b"\n\xef", 2, 1, 0xef),
+            (b"\xef\xbb\n", 1, 0, 0xef),
         ] {
             let expected = TextDefect::NotFasta {
                 line,
@@ -214,6 +283,20 @@ mod tests {
                 found,
             };
             assert_eq!(defect_of(text), Some(expected));
+        }
+    }
+
+    #[test]
+    fn white_space_and_byte_order_marks_may_stand_before_the_first_record() {
+        for text in [
+            &b"\xef\xbb\xbf>a\nMK\n"[..],
+            b"\xef\xbb\xbf\xef\xbb\xbf>a\nMK\n",
+            b"\n\xef\xbb\xbf>a\nMK\n",
+            b"\xef\xbb\xbf \t\r\n\x0b\x0c\n>a\nMK\n",
+            b"  \n",
+            b"\xef\xbb\xbf",
+        ] {
+            assert_eq!(defect_of(text), None, "{text:?}");
         }
     }
 

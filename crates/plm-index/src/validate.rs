@@ -4,14 +4,25 @@
 
 use plm_core::RowId;
 
-use crate::index::{Entry, Records};
+use crate::index::{Entry, Flags, Records};
+use crate::notes::Note;
 use crate::parse::MAX_RESIDUES;
-use crate::{BadRecordPolicy, DuplicatePolicy, FastaIndex, IndexConfig, SkipReason};
+use crate::rename::UNNAMED;
+use crate::{
+    BadRecordPolicy, DuplicatePolicy, FastaIndex, GapPolicy, IdRule, IndexConfig, NamelessPolicy,
+    SkipReason,
+};
 
 /// Checks what reading records, and writing their ids anywhere, relies on. Gives the first row that
 /// is wrong, and what is wrong with it.
 pub(crate) fn validate(index: &FastaIndex) -> Result<(), (u32, &'static str)> {
-    let Records { entries, ids, .. } = &index.records;
+    let Records {
+        entries,
+        ids,
+        notes,
+        ..
+    } = &index.records;
+    let mut notes = notes.iter().peekable();
     let mut id_start = 0;
     // The file of the record before, and its line there.
     let mut last_line = (0, 0);
@@ -27,17 +38,30 @@ pub(crate) fn validate(index: &FastaIndex) -> Result<(), (u32, &'static str)> {
         id_start += id.len();
         let line_before = if last_line.0 == file { last_line.1 } else { 0 };
         last_line = (file, entry.line);
-        check_id(id, entry)
-            .and_then(|()| check_place(entry, line_before, index.end_offset(RowId(row.into()))))
+        let end_offset = index.end_offset(RowId(row.into()));
+        let note = notes.next_if(|note| note.row == row);
+        check_id(id, row, entry, index.config.id)
+            .and_then(|()| check_place(entry, line_before, end_offset))
             .and_then(|()| check_policy(entry, &index.config))
+            .and_then(|()| match note {
+                Some(note) => check_note(note, entry, end_offset, index.config.on_gap),
+                None => Ok(()),
+            })
             .map_err(|what| (row, what))?;
     }
-    Ok(())
+    match notes.next() {
+        None => Ok(()),
+        Some(note) => Err((note.row, "its note is out of order")),
+    }
 }
 
-fn check_id(id: &str, entry: &Entry) -> Result<(), &'static str> {
-    // What ends a word in a definition line; outputs rely on it, and on there being no NUL byte.
-    if id
+fn check_id(id: &str, row: u32, entry: &Entry, rule: IdRule) -> Result<(), &'static str> {
+    // Outputs rely on an id keeping to its line and column, and on there being no NUL byte.
+    if rule == IdRule::Header {
+        if id.bytes().any(|byte| byte.is_ascii_control()) || id.trim_ascii() != id {
+            return Err("its id is not one line");
+        }
+    } else if id
         .bytes()
         .any(|byte| byte == 0 || byte.is_ascii_whitespace())
     {
@@ -46,9 +70,46 @@ fn check_id(id: &str, entry: &Entry) -> Result<(), &'static str> {
     if id.is_empty() != (entry.skipped == Some(SkipReason::NoName)) {
         return Err("it has no id, or was skipped for having none");
     }
-    let number = || id.rsplit_once('_')?.1.parse::<u64>().ok();
-    if entry.renamed && number().is_none() {
+    let is_number = |digits: &str| digits.parse::<u64>().is_ok();
+    if entry.flags.has(Flags::RENAMED)
+        && !id
+            .rsplit_once('_')
+            .is_some_and(|(_, digits)| is_number(digits))
+    {
         return Err("it was renamed and has no number");
+    }
+    if entry.flags.has(Flags::UNNAMED) {
+        let after_row = id
+            .strip_prefix(UNNAMED)
+            .and_then(|rest| rest.strip_prefix(&row.to_string()));
+        let is_of_row = after_row
+            .is_some_and(|rest| rest.is_empty() || rest.strip_prefix('_').is_some_and(is_number));
+        if !is_of_row || entry.flags.has(Flags::RENAMED) {
+            return Err("it was named after another row");
+        }
+    }
+    Ok(())
+}
+
+/// That as many letters can have been dropped, and be gaps and insertions.
+fn check_note(
+    note: &Note,
+    entry: &Entry,
+    end_offset: u64,
+    on_gap: GapPolicy,
+) -> Result<(), &'static str> {
+    let text_bytes = end_offset - entry.sequence_offset();
+    let letters = u64::from(entry.residue_count) + u64::from(note.dropped);
+    let gaps_are_among = match on_gap {
+        GapPolicy::Keep => entry.residue_count,
+        GapPolicy::Drop => note.dropped,
+    };
+    if note.is_empty()
+        || letters > text_bytes
+        || note.gaps > gaps_are_among
+        || note.insertions > entry.residue_count
+    {
+        return Err("its note can't be");
     }
     Ok(())
 }
@@ -83,9 +144,14 @@ fn check_policy(entry: &Entry, config: &IndexConfig) -> Result<(), &'static str>
         None => true,
         Some(SkipReason::Duplicate) => config.on_duplicate == DuplicatePolicy::Skip,
         Some(SkipReason::Empty) => config.on_empty == BadRecordPolicy::Skip,
+        Some(SkipReason::NoName) => config.nameless() == NamelessPolicy::Skip,
         Some(_) => config.on_invalid == BadRecordPolicy::Skip,
     };
-    if is_allowed && (!entry.renamed || config.on_duplicate == DuplicatePolicy::Rename) {
+    let has = |flag| entry.flags.has(flag);
+    if is_allowed
+        && (!has(Flags::RENAMED) || config.on_duplicate == DuplicatePolicy::Rename)
+        && (!has(Flags::UNNAMED) || config.nameless() == NamelessPolicy::Name)
+    {
         Ok(())
     } else {
         Err("its policy does not leave it out or rename it")

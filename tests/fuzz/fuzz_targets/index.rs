@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use plm_index::{DuplicatePolicy, Error, FastaIndex, IndexConfig, Input};
+use plm_index::{DuplicatePolicy, Error, FastaIndex, IndexConfig, Input, NamelessPolicy};
 
 struct Files {
     index: PathBuf,
@@ -22,9 +22,10 @@ static FILES: LazyLock<Files> = LazyLock::new(|| {
     let folder = std::env::temp_dir().join("plm-fuzz-index");
     fs::create_dir_all(&folder).unwrap();
     let input = folder.join("input.fasta");
-    fs::write(&input, ">a\nACDE\n>b two\r\nFJ*\r\n\r\n>a\nGG\nGG\n>c\nHI").unwrap();
+    fs::write(&input, ">a\nACDE\n>b two\r\nFJ*\r\n\r\n>a\nG-\nGG\n>\nHI").unwrap();
     let config = IndexConfig {
         on_duplicate: DuplicatePolicy::Rename,
+        on_nameless: Some(NamelessPolicy::Name),
         ..IndexConfig::default()
     };
     let own = folder.join(std::process::id().to_string());

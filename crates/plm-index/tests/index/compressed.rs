@@ -9,6 +9,7 @@ use std::path::Path;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use plm_index::{Error, FastaIndex, IndexConfig, Input};
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
 use crate::{Workspace, read_all};
 
@@ -30,6 +31,17 @@ fn bgzip(text: &[u8]) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
+fn zstd(text: &[u8]) -> Vec<u8> {
+    compress_to_vec(text, CompressionLevel::Fastest)
+}
+
+/// Two frames, cut in the middle of a record, with one between them that is to be skipped.
+fn two_frames(text: &[u8]) -> Vec<u8> {
+    let (head, tail) = text.split_at(text.len() / 2);
+    let skipped = b"\x51\x2a\x4d\x18\x03\0\0\0abc";
+    [zstd(head), skipped.to_vec(), zstd(tail)].concat()
+}
+
 /// Two members, cut in the middle of a record.
 fn two_members(text: &[u8]) -> Vec<u8> {
     let (head, tail) = text.split_at(text.len() / 2);
@@ -43,7 +55,7 @@ fn compression_changes_no_residue_and_no_offset() {
     let text = text();
     let plain = workspace.write("plain", &text);
     let plain = workspace.build(&[&plain], &config).unwrap();
-    for compress in [gzip, two_members, bgzip] {
+    for compress in [gzip, two_members, bgzip, zstd, two_frames] {
         let compressed = compress(text.as_bytes());
         // The name says otherwise: only the content counts.
         let path = workspace.write("compressed.fasta", &compressed);
@@ -115,10 +127,10 @@ fn a_cut_gzip_is_an_error_wherever_it_is_cut() {
 #[test]
 fn a_gzip_of_what_is_no_fasta_is_refused_before_it_is_put_aside() {
     let workspace = Workspace::new();
-    let fastq = [b"\n".as_slice(), &b"@read\nACGT\n+\n!!!!\n".repeat(100_000)].concat();
+    let table = [b"\n".as_slice(), &b"@id,sequence\n1,MKV\n".repeat(100_000)].concat();
     let mut tar = b"proteins/a.fasta\0\0\0\0".to_vec();
     tar.resize(1 << 20, 0);
-    for (content, line, byte_offset, found) in [(fastq, 2, 1, b'@'), (tar, 1, 0, b'p')] {
+    for (content, line, byte_offset, found) in [(table, 2, 1, b'@'), (tar, 1, 0, b'p')] {
         // Cut short: read to its end, it would be a damaged gzip.
         let mut compressed = gzip(&content);
         compressed.truncate(compressed.len() - 4);
@@ -180,6 +192,76 @@ fn a_flipped_byte_of_a_gzip_is_an_error() {
         .build(&[&path], &IndexConfig::default())
         .unwrap_err();
     assert!(matches!(error, Error::DamagedGzip { .. }), "{error:?}");
+}
+
+/// What `zstd` 1.5.4 wrote of [`text`], by the options that the names say.
+const BY_ZSTD: [(&str, &[u8]); 4] = [
+    ("-1", include_bytes!("zstd/fast.zst")),
+    ("-19 --no-check", include_bytes!("zstd/best.zst")),
+    ("--ultra -22 --long=27", include_bytes!("zstd/long.zst")),
+    ("-3, from a pipe", include_bytes!("zstd/pipe.zst")),
+];
+
+#[test]
+fn what_the_program_zstd_wrote_is_read_whatever_its_options() {
+    let workspace = Workspace::new();
+    for (options, compressed) in BY_ZSTD {
+        let path = workspace.write("input", compressed);
+        let index = workspace.build(&[&path], &IndexConfig::default()).unwrap();
+        let input = &index.inputs()[0];
+        let expected = blake3::hash(text().as_bytes()).to_string();
+        assert_eq!(input.text_digest.hex(), expected, "{options}");
+    }
+}
+
+#[test]
+fn a_cut_zstd_is_an_error_wherever_it_is_cut() {
+    let workspace = Workspace::new();
+    let whole = two_frames(b">a\nMKVL\n>b\nGGWD\n");
+    let first_frame = zstd(b">a\nMKVL\n").len();
+    assert_eq!(zstd(b">a\nMKVL\n"), whole[..first_frame]);
+    for length in 4..whole.len() {
+        let path = workspace.write("cut.zst", &whole[..length]);
+        let result = workspace.build(&[&path], &IndexConfig::default());
+        if [first_frame, first_frame + 11].contains(&length) {
+            // A whole zstd file of half the text: nothing in it tells that there was more.
+            result.unwrap();
+            continue;
+        }
+        match result {
+            Err(Error::DamagedZstd { file, .. }) => assert!(file.ends_with("cut.zst")),
+            other => panic!("cut at {length}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_zstd_that_was_changed_or_goes_on_with_something_else_is_an_error() {
+    let workspace = Workspace::new();
+    let refusal = |content: &[u8]| {
+        let path = workspace.write("input.zst", content);
+        workspace
+            .build(&[&path], &IndexConfig::default())
+            .unwrap_err()
+    };
+    let whole = BY_ZSTD[0].1;
+    let mut flipped = whole.to_vec();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 0x10;
+    let mut checksum = whole.to_vec();
+    *checksum.last_mut().unwrap() ^= 1;
+    let garbage = [whole, b"garbage"].concat();
+    for content in [flipped, checksum, garbage] {
+        let error = refusal(&content);
+        assert!(matches!(error, Error::DamagedZstd { .. }), "{error:?}");
+    }
+    // A frame that asks for 2 GiB, as `zstd --long=31` writes.
+    let error = refusal(&[0x28, 0xb5, 0x2f, 0xfd, 0, 21 << 3, 1, 0, 0]);
+    match &error {
+        Error::ZstdWindow { window_bytes, .. } => assert_eq!(*window_bytes, 1 << 31),
+        other => panic!("{other:?}"),
+    }
+    assert!(error.to_string().contains("2147483648 bytes"), "{error}");
 }
 
 #[cfg(unix)]

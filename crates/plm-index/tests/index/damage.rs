@@ -102,7 +102,7 @@ fn an_index_of_any_other_length_is_refused() {
 
 #[test]
 fn sizes_that_do_not_fit_the_file_are_refused_before_they_are_allocated() {
-    for at in [12, 16, 24] {
+    for at in [12, 16, 24, 32] {
         let mut bytes = SAVED.bytes.clone();
         bytes[at..at + 4].copy_from_slice(&[0xff; 4]);
         let error = load(&with_digest(bytes)).unwrap_err();
@@ -113,13 +113,15 @@ fn sizes_that_do_not_fit_the_file_are_refused_before_they_are_allocated() {
 #[test]
 fn other_files_and_other_versions_are_told_apart() {
     assert!(matches!(load(b">a\nAC\n"), Err(Error::NotAnIndex { .. })));
-    let mut newer = SAVED.bytes.clone();
-    newer[8] = 3;
-    match load(&with_digest(newer)) {
-        Err(Error::IndexVersion {
-            found, expected, ..
-        }) => assert_eq!((found, expected), (3, 2)),
-        other => panic!("{other:?}"),
+    for version in [2, 4] {
+        let mut other = SAVED.bytes.clone();
+        other[8] = version;
+        match load(&with_digest(other)) {
+            Err(Error::IndexVersion {
+                found, expected, ..
+            }) => assert_eq!((found, expected), (u32::from(version), 3)),
+            other => panic!("{other:?}"),
+        }
     }
 }
 

@@ -8,6 +8,9 @@ use plm_index::{DuplicatePolicy, Error, FastaIndex, IndexConfig};
 
 use crate::Workspace;
 
+/// The size of what stands before the header.
+const PREAMBLE: usize = 40;
+
 /// Where the fields of a record are in its 54 bytes.
 const BYTE_OFFSET: usize = 0;
 const SEQUENCE_OFFSET: usize = 8;
@@ -18,7 +21,7 @@ const RESIDUES: usize = 40;
 const SUBSTITUTIONS: usize = 44;
 const INPUT: usize = 48;
 const SKIPPED: usize = 52;
-const RENAMED: usize = 53;
+const FLAGS: usize = 53;
 
 /// Two inputs; rows 0 to 2 are of the first, of which the last was renamed.
 struct Forgery {
@@ -53,23 +56,23 @@ impl Forgery {
 
     /// Writes over a field of a record.
     fn set(&mut self, row: usize, field: usize, bytes: &[u8]) {
-        self.put(32 + self.header_bytes() + 54 * row + field, bytes);
+        self.put(PREAMBLE + self.header_bytes() + 54 * row + field, bytes);
     }
 
     /// Writes over the ids, which are `abba_2c`.
     fn set_ids(&mut self, at: usize, bytes: &[u8]) {
-        self.put(32 + self.header_bytes() + 54 * 4 + at, bytes);
+        self.put(PREAMBLE + self.header_bytes() + 54 * 4 + at, bytes);
     }
 
     fn set_header(&mut self, header: &str) {
         let size = u32::try_from(header.len()).unwrap();
-        let end = 32 + self.header_bytes();
-        self.body.splice(32..end, header.bytes());
+        let end = PREAMBLE + self.header_bytes();
+        self.body.splice(PREAMBLE..end, header.bytes());
         self.put(12, &size.to_le_bytes());
     }
 
     fn header(&self) -> &str {
-        std::str::from_utf8(&self.body[32..][..self.header_bytes()]).unwrap()
+        std::str::from_utf8(&self.body[PREAMBLE..][..self.header_bytes()]).unwrap()
     }
 
     fn load(&self) -> Result<FastaIndex, Error> {
@@ -168,7 +171,7 @@ fn counts_that_can_not_be_are_refused() {
 
 #[test]
 fn sizes_beyond_the_file_are_refused_and_those_of_a_sparse_one_not_believed() {
-    for (at, size) in [(12, 4), (16, 8), (24, 8)] {
+    for (at, size) in [(12, 4), (16, 8), (24, 8), (32, 8)] {
         for byte in [0x01, 0x7f, 0xff] {
             let mut forgery = Forgery::new();
             forgery.put(at, &vec![byte; size]);
@@ -179,15 +182,22 @@ fn sizes_beyond_the_file_are_refused_and_those_of_a_sparse_one_not_believed() {
     // Files that are as large as they say, and have nothing in them.
     let forgery = Forgery::new();
     let header_bytes = forgery.header_bytes() as u64;
-    for (records, id_bytes) in [(1 << 32, 0), (1 << 37, 0), (0, 1 << 42), (1 << 31, 1 << 42)] {
+    for (records, id_bytes, notes) in [
+        (1 << 32, 0, 0),
+        (1 << 37, 0, 0),
+        (0, 1 << 42, 0),
+        (1 << 31, 1 << 42, 0),
+        (0, 0, 1 << 38),
+    ] {
         let path = forgery.workspace.path("sparse.plm");
-        let mut preamble = forgery.body[..32 + header_bytes as usize].to_vec();
+        let mut preamble = forgery.body[..PREAMBLE + header_bytes as usize].to_vec();
         preamble[16..24].copy_from_slice(&u64::to_le_bytes(records));
         preamble[24..32].copy_from_slice(&u64::to_le_bytes(id_bytes));
+        preamble[32..40].copy_from_slice(&u64::to_le_bytes(notes));
         fs::write(&path, preamble).unwrap();
         let file = File::options().write(true).open(&path).unwrap();
         if file
-            .set_len(32 + header_bytes + 54 * records + id_bytes + 32)
+            .set_len(40 + header_bytes + 54 * records + id_bytes + 16 * notes + 32)
             .is_err()
         {
             // This file system has no files of that size.
@@ -195,7 +205,7 @@ fn sizes_beyond_the_file_are_refused_and_those_of_a_sparse_one_not_believed() {
         }
         match FastaIndex::load(&path) {
             Err(Error::DamagedIndex { .. } | Error::ReadIndex { .. }) => {}
-            other => panic!("{records} {id_bytes}: {other:?}"),
+            other => panic!("{records} {id_bytes} {notes}: {other:?}"),
         }
     }
 }
@@ -264,9 +274,12 @@ fn no_record_is_left_out_or_renamed_against_the_policies() {
     forgery.set(0, SKIPPED, &[5]);
     assert!(forgery.refusal().contains("policy"));
     let mut forgery = Forgery::new();
-    forgery.set(0, RENAMED, &[1]);
+    forgery.set(0, FLAGS, &[1]);
     assert!(forgery.refusal().contains("has no number"));
-    for (field, byte) in [(SKIPPED, 7), (SKIPPED, 0xff), (RENAMED, 2)] {
+    let mut forgery = Forgery::new();
+    forgery.set(0, FLAGS, &[2]);
+    assert!(forgery.refusal().contains("another row"));
+    for (field, byte) in [(SKIPPED, 7), (SKIPPED, 0xff), (FLAGS, 8)] {
         let mut forgery = Forgery::new();
         forgery.set(0, field, &[byte]);
         assert!(forgery.refusal().contains("unknown"));
@@ -277,6 +290,73 @@ fn no_record_is_left_out_or_renamed_against_the_policies() {
         .replace("\"on_duplicate\":\"rename\"", "\"on_duplicate\":\"fail\"");
     forgery.set_header(&header);
     assert!(forgery.refusal().contains("policy"));
+}
+
+#[test]
+fn notes_that_can_not_be_are_refused() {
+    // Row 1 has the note: one blank dropped.
+    let text = ">a\nACDE\n>b\nF G-\n>c\nHI\n";
+    let forged = |change: &dyn Fn(&mut Vec<u8>, usize)| {
+        let workspace = Workspace::new();
+        let input = workspace.write("input", text);
+        let index = workspace.build(&[&input], &IndexConfig::default()).unwrap();
+        let path = workspace.path("index.plm");
+        index.save(&path).unwrap();
+        let mut body = fs::read(&path).unwrap();
+        body.truncate(body.len() - blake3::OUT_LEN);
+        let note = body.len() - 16;
+        change(&mut body, note);
+        let digest = blake3::hash(&body);
+        body.extend_from_slice(digest.as_bytes());
+        fs::write(&path, body).unwrap();
+        FastaIndex::load(&path)
+    };
+    let set = |at: usize, number: u32| {
+        forged(&|body, note| {
+            body[note + at..note + at + 4].copy_from_slice(&number.to_le_bytes());
+        })
+    };
+    assert_eq!(forged(&|_, _| {}).unwrap().record(RowId(1)).dropped, 1);
+    for (at, number) in [
+        (0, 3),        // of no record
+        (0, u32::MAX), // of no record
+        (4, 3),        // more letters than the text has
+        (4, u32::MAX),
+        (8, 4), // more gaps than residues
+        (12, 4),
+    ] {
+        let error = set(at, number).expect_err("it is refused");
+        assert!(matches!(error, Error::DamagedIndex { .. }), "{error:?}");
+        assert!(error.to_string().contains("note"), "{error}");
+    }
+    // Of zeros alone, and twice of the same record.
+    let error = forged(&|body, note| body[note + 4..].fill(0)).unwrap_err();
+    assert!(error.to_string().contains("note can't be"), "{error}");
+    let error = forged(&|body, note| {
+        let again = body[note..].to_vec();
+        body.extend_from_slice(&again);
+        body[32..40].copy_from_slice(&2_u64.to_le_bytes());
+    })
+    .unwrap_err();
+    assert!(error.to_string().contains("out of order"), "{error}");
+}
+
+#[test]
+fn ids_that_are_headers_keep_to_one_line() {
+    let header = |rule: &str, id: &[u8]| {
+        let mut forgery = Forgery::new();
+        let header = forgery.header().replace("first-word", rule);
+        forgery.set_header(&header);
+        forgery.set_ids(1, id);
+        forgery
+    };
+    // A blank is of a header, and not of a word.
+    assert!(header("header", b"b").load().is_ok());
+    for id in [&b"\t"[..], b"\n", b"\r", b"\0", b"\x1b", b" "] {
+        let found = header("header", id).refusal();
+        assert!(found.contains("id is not one line"), "{id:?}: {found}");
+    }
+    assert!(header("accession", b" ").refusal().contains("not one word"));
 }
 
 #[test]

@@ -1,21 +1,35 @@
 //! Every layout of plain text, against what noodles' own sequential reader makes of it.
 
 use plm_core::{RowId, SequenceSource};
-use plm_index::IndexConfig;
+use plm_index::{GapPolicy, IndexConfig};
 use proptest::prelude::*;
 
 use crate::oracle::noodles_records;
 use crate::{Workspace, index_of, pairs, read_all};
 
 fn line_end() -> impl Strategy<Value = &'static str> {
-    prop_oneof![3 => Just("\n"), 2 => Just("\r\n"), 1 => Just("\n\n"), 1 => Just("\r\n\r\n\n")]
+    prop_oneof![
+        6 => Just("\n"),
+        4 => Just("\r\n"),
+        2 => Just("\n\n"),
+        2 => Just("\r\n\r\n\n"),
+        1 => Just(" \t\n"),
+        1 => Just("  \r\n   \n"),
+        1 => Just("\n\u{feff}"),
+    ]
 }
 
 /// Everything of a record but its id.
 fn record() -> impl Strategy<Value = String> {
     let description = prop_oneof![Just(""), Just(" of > something"), Just("\tOS=E. coli *")];
-    let lines = prop::collection::vec(("[A-Za-z.-]{1,70}", line_end()), 1..6);
-    let star = prop_oneof![3 => Just(""), 1 => Just("*"), 1 => Just("\n*")];
+    let letters = prop_oneof![4 => "[A-Za-z.-]{1,70}", 1 => "[A-Za-z]{10}( [A-Za-z]{10}){0,6}"];
+    let lines = prop::collection::vec((letters, line_end()), 1..6);
+    let star = prop_oneof![
+        6 => Just(""),
+        2 => Just("*"),
+        2 => Just("\n*"),
+        1 => Just("** * \n *"),
+    ];
     (description, line_end(), lines, star, line_end()).prop_map(
         |(description, end, lines, star, last_end)| {
             let (last, lines) = lines.split_last().unwrap();
@@ -31,7 +45,13 @@ fn record() -> impl Strategy<Value = String> {
 
 pub(crate) fn ugly_fasta() -> impl Strategy<Value = String> {
     let records = prop::collection::vec(("[!-=?-~]{1,12}", record()), 1..20);
-    let leading = prop_oneof![Just(""), Just("\n"), Just("\r\n\n")];
+    let leading = prop_oneof![
+        Just(""),
+        Just("\n"),
+        Just("\r\n\n"),
+        Just("\u{feff}"),
+        Just(" \t\n\u{feff}\n")
+    ];
     (leading, records, any::<bool>()).prop_map(|(leading, records, cut)| {
         let mut text = leading.to_owned();
         for (row, (id, rest)) in records.iter().enumerate() {
@@ -52,7 +72,7 @@ proptest! {
         let workspace = Workspace::new();
         let path = workspace.write("input", &text);
         let index = workspace.build(&[&path], &IndexConfig::default()).unwrap();
-        prop_assert_eq!(read_all(&index), noodles_records(text.as_bytes()).unwrap());
+        prop_assert_eq!(read_all(&index), noodles_records(text.as_bytes(), GapPolicy::Keep).unwrap());
 
         let text = text.as_bytes();
         for record in index.records() {

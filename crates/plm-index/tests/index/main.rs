@@ -3,10 +3,12 @@
 mod bombs;
 mod compressed;
 mod damage;
+mod found;
 mod hostile;
 mod layouts;
 mod memory;
 mod mutations;
+mod open_files;
 mod oracle;
 mod policies;
 mod problems;

@@ -4,7 +4,9 @@
 use std::io;
 
 use noodles_fasta as fasta;
-use plm_index::{Error, FastaIndex, Place, ProblemKind, SkipReason};
+use plm_index::{
+    Error, FastaIndex, GapPolicy, IdRule, IndexConfig, Place, ProblemKind, SkipReason,
+};
 
 /// Holds an index of `text`, under whatever policies, or its refusal against the text.
 pub(crate) fn check(text: &[u8], indexed: &Result<FastaIndex, Error>) {
@@ -16,7 +18,8 @@ pub(crate) fn check(text: &[u8], indexed: &Result<FastaIndex, Error>) {
 
 /// A record is lost or gained, misplaced, or read back as other residues: none of it may be.
 fn check_records(text: &[u8], index: &FastaIndex) {
-    let plain = plain_records(text);
+    let config = index.config();
+    let plain = plain_records(text, &config);
     assert_eq!(index.len(), plain.len() as u64);
     let mut reader = index.reader();
     let mut residues = Vec::new();
@@ -26,32 +29,43 @@ fn check_records(text: &[u8], index: &FastaIndex) {
             (expected.line, expected.byte_offset)
         );
         let id = record.renamed_from.unwrap_or(record.id);
-        let expected_id = String::from_utf8_lossy(expected.id).replace('\0', "\u{fffd}");
-        assert_eq!(id, expected_id);
+        let expected_id = String::from_utf8_lossy(&expected.id).replace('\0', "\u{fffd}");
+        if record.is_unnamed {
+            assert_eq!(expected_id, "");
+            assert!(id.starts_with(&format!("unnamed_{}", record.row.0)), "{id}");
+        } else {
+            assert_eq!(id, expected_id);
+        }
         let read = reader.read(record.row, &mut residues);
         match (&expected.residues, record.skipped) {
             (None, Some(_)) => assert!(matches!(read, Err(Error::NoSequence { .. }))),
             (None, None) => panic!("{id:?} holds what is no residue"),
-            (Some(expected), Some(SkipReason::Empty)) => assert_eq!(expected, b""),
+            (Some((expected, _)), Some(SkipReason::Empty)) => assert_eq!(expected, b""),
             (Some(_), Some(SkipReason::InvalidLetter)) => panic!("{id:?} has residues only"),
-            (Some(expected), _) if expected.is_empty() => {
+            (Some((expected, _)), _) if expected.is_empty() => {
                 assert!(record.skipped.is_some(), "{id:?} is empty");
             }
-            (Some(expected), _) => {
+            (Some((expected, expected_dropped)), _) => {
                 read.unwrap();
                 assert_eq!(&residues, expected, "{id:?}");
                 assert_eq!(record.residue_count as usize, residues.len());
+                assert_eq!(record.dropped as usize, *expected_dropped, "{id:?}");
             }
         }
     }
     if index.records().all(|record| record.skipped.is_none()) {
-        let records: Vec<_> = index
-            .records()
-            .map(|record| record.renamed_from.unwrap_or(record.id))
-            .zip(plain.iter().flat_map(|record| record.residues.clone()))
-            .map(|(id, residues)| (id.to_owned(), String::from_utf8(residues).unwrap()))
+        let residues: Vec<Vec<u8>> = plain
+            .iter()
+            .filter_map(|record| Some(record.residues.clone()?.0))
             .collect();
-        assert_eq!(noodles_records(text).unwrap(), records);
+        let read = noodles_records(text, config.on_gap).unwrap();
+        assert_eq!(read.len(), residues.len());
+        for ((noodles, residues), record) in read.iter().zip(residues).zip(index.records()) {
+            assert_eq!(noodles.1.as_bytes(), residues);
+            if config.id == IdRule::FirstWord && !record.is_unnamed {
+                assert_eq!(noodles.0, record.renamed_from.unwrap_or(record.id));
+            }
+        }
     }
     assert_eq!(index.inputs()[0].text_bytes, text.len() as u64);
 }
@@ -70,7 +84,15 @@ fn check_refusal(text: &[u8], error: &Error) {
     };
     match error {
         Error::EmptyInput { .. } => assert!(text.is_empty()),
-        Error::NoRecords { .. } => assert!(text.iter().all(|byte| b"\r\n".contains(byte))),
+        Error::NoRecords { .. } => {
+            let text = String::from_utf8(text.to_vec()).unwrap();
+            let means_nothing = |letter| " \t\u{b}\u{c}\r\n\u{feff}".contains(letter);
+            assert!(text.chars().all(means_nothing), "{text:?}");
+        }
+        Error::OtherFormat { .. } => {
+            let is_utf_16 = text.starts_with(b">\0");
+            assert!(is_utf_16 || !text.starts_with(b">"), "{error}");
+        }
         Error::NotFasta {
             line,
             byte_offset,
@@ -102,29 +124,41 @@ fn check_refusal(text: &[u8], error: &Error) {
     }
 }
 
-struct PlainRecord<'a> {
-    id: &'a [u8],
+/// Whether a text would be taken for a compressed one.
+pub(crate) fn is_compressed(text: &[u8]) -> bool {
+    let is_skippable = text.get(1..4) == Some(&[0x2a, 0x4d, 0x18]) && text[0] & 0xf0 == 0x50;
+    text.starts_with(&[0x1f, 0x8b]) || text.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) || is_skippable
+}
+
+struct PlainRecord {
+    id: Vec<u8>,
     line: u64,
     byte_offset: u64,
-    /// `None` if there is a byte that is no residue.
-    residues: Option<Vec<u8>>,
+    /// With how many letters were dropped; `None` if there is a byte that is no residue.
+    residues: Option<(Vec<u8>, usize)>,
+}
+
+/// A line without the byte order marks at its start.
+fn without_marks(mut line: &[u8]) -> &[u8] {
+    while let Some(rest) = line.strip_prefix("\u{feff}".as_bytes()) {
+        line = rest;
+    }
+    line
 }
 
 /// The records of a text without lone carriage returns, line by line.
-fn plain_records(text: &[u8]) -> Vec<PlainRecord<'_>> {
+fn plain_records(text: &[u8], config: &IndexConfig) -> Vec<PlainRecord> {
     let mut records = Vec::new();
-    let mut byte_offset = 0;
+    let mut line_offset = 0;
     for (line, number) in text.split_inclusive(|byte| *byte == b'\n').zip(1..) {
-        let content = line.strip_suffix(b"\n").unwrap_or(line);
+        let content = without_marks(line);
+        let byte_offset = line_offset + (line.len() - content.len()) as u64;
+        let content = content.strip_suffix(b"\n").unwrap_or(content);
         let content = content.strip_suffix(b"\r").unwrap_or(content);
         if let Some(definition) = content.strip_prefix(b">") {
-            let words = definition.split(u8::is_ascii_whitespace);
             records.push((
                 PlainRecord {
-                    id: words
-                        .into_iter()
-                        .find(|word| !word.is_empty())
-                        .unwrap_or(b""),
+                    id: id_of(definition, config.id),
                     line: number,
                     byte_offset,
                     residues: None,
@@ -134,47 +168,83 @@ fn plain_records(text: &[u8]) -> Vec<PlainRecord<'_>> {
         } else if let Some((_, letters)) = records.last_mut() {
             letters.extend_from_slice(content);
         }
-        byte_offset += line.len() as u64;
+        line_offset += line.len() as u64;
     }
     records
         .into_iter()
         .map(|(mut record, letters)| {
-            record.residues = normalised(&letters);
+            record.residues = normalised(&letters, config.on_gap);
             record
         })
         .collect()
 }
 
-/// Letters under the policy that the documentation states, if there are no others.
-fn normalised(letters: &[u8]) -> Option<Vec<u8>> {
-    let letters = letters.strip_suffix(b"*").unwrap_or(letters);
-    letters
+fn id_of(definition: &[u8], rule: IdRule) -> Vec<u8> {
+    let mut words = definition.split(u8::is_ascii_whitespace);
+    let word = words.find(|word| !word.is_empty()).unwrap_or(b"");
+    let parts: Vec<&[u8]> = word.split(|byte| *byte == b'|').collect();
+    match rule {
+        IdRule::FirstWord => word.to_vec(),
+        IdRule::Accession if parts.len() > 2 && !parts[0].is_empty() && !parts[1].is_empty() => {
+            parts[1].to_vec()
+        }
+        IdRule::Accession => word.to_vec(),
+        IdRule::Header => {
+            let is_control = |byte: u8| byte != 0 && (byte < b' ' || byte == 0x7f);
+            let blank = |byte: &u8| if is_control(*byte) { b' ' } else { *byte };
+            let line: Vec<u8> = definition.iter().map(blank).collect();
+            line.trim_ascii().to_vec()
+        }
+    }
+}
+
+/// Letters under the policy that the documentation states, and how many were dropped, if there are
+/// no others.
+fn normalised(letters: &[u8], on_gap: GapPolicy) -> Option<(Vec<u8>, usize)> {
+    let is_dropped = |byte: &u8| match byte {
+        b' ' | b'\t' | 0x0b | 0x0c => true,
+        b'-' | b'.' => on_gap == GapPolicy::Drop,
+        _ => false,
+    };
+    let mut kept: Vec<u8> = letters
+        .iter()
+        .copied()
+        .filter(|byte| !is_dropped(byte))
+        .collect();
+    while kept.last() == Some(&b'*') {
+        kept.pop();
+    }
+    let dropped = letters.len() - kept.len();
+    let residues: Option<Vec<u8>> = kept
         .iter()
         .map(|letter| match letter.to_ascii_uppercase() {
             b'J' => Some(b'X'),
             letter @ (b'A'..=b'Z' | b'.' | b'-') => Some(letter),
             _ => None,
         })
-        .collect()
+        .collect();
+    Some((residues?, dropped))
 }
 
 /// Ids and residues of a text whose letters are all residues, as noodles reads them one after the
 /// other.
-pub(crate) fn noodles_records(text: &[u8]) -> io::Result<Vec<(String, String)>> {
-    // noodles expects no empty lines before the first record and no blanks before a name.
+pub(crate) fn noodles_records(text: &[u8], on_gap: GapPolicy) -> io::Result<Vec<(String, String)>> {
+    // noodles expects no lines before the first record, no blanks before a name, and no marks.
     let start = text
         .iter()
         .position(|byte| *byte == b'>')
         .unwrap_or(text.len());
     let mut named = Vec::with_capacity(text.len());
     for line in text[start..].split_inclusive(|byte| *byte == b'\n') {
+        let line = without_marks(line);
         match line.strip_prefix(b">") {
             Some(definition) => {
+                let definition = definition.trim_ascii_start();
                 named.push(b'>');
-                named.extend_from_slice(definition.trim_ascii_start());
-                if definition.trim_ascii_start().is_empty() {
-                    named.push(b'\n');
+                if definition.is_empty() {
+                    named.extend_from_slice(b"unnamed\n");
                 }
+                named.extend_from_slice(definition);
             }
             None => named.extend_from_slice(line),
         }
@@ -183,9 +253,10 @@ pub(crate) fn noodles_records(text: &[u8]) -> io::Result<Vec<(String, String)>> 
         .records()
         .map(|record| {
             let record = record?;
-            let residues = normalised(record.sequence().as_ref()).ok_or_else(|| {
-                io::Error::new(io::ErrorKind::InvalidData, "a letter is no residue")
-            })?;
+            let (residues, _) =
+                normalised(record.sequence().as_ref(), on_gap).ok_or_else(|| {
+                    io::Error::new(io::ErrorKind::InvalidData, "a letter is no residue")
+                })?;
             let residues = String::from_utf8(residues).map_err(io::Error::other)?;
             Ok((record.definition().name().to_string(), residues))
         })

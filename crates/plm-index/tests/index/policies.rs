@@ -2,17 +2,21 @@
 
 use plm_core::{RowId, SequenceSource};
 use plm_index::{
-    BadRecordPolicy, DuplicatePolicy, Error, FastaIndex, IndexConfig, Input, SkipReason,
+    BadRecordPolicy, DuplicatePolicy, Error, FastaIndex, GapPolicy, IdRule, IndexConfig, Input,
+    NamelessPolicy, SkipReason,
 };
 use proptest::prelude::*;
 use std::collections::HashSet;
 
-use crate::Workspace;
+use crate::{Workspace, read_all};
 
 const SKIP_ALL: IndexConfig = IndexConfig {
     on_invalid: BadRecordPolicy::Skip,
     on_empty: BadRecordPolicy::Skip,
     on_duplicate: DuplicatePolicy::Skip,
+    on_nameless: None,
+    on_gap: GapPolicy::Keep,
+    id: IdRule::FirstWord,
 };
 
 const RENAME: IndexConfig = IndexConfig {
@@ -173,4 +177,128 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn nameless_records_are_named_after_their_rows_and_no_two_ids_are_the_same() {
+    let workspace = Workspace::new();
+    let config = IndexConfig {
+        on_nameless: Some(NamelessPolicy::Name),
+        on_duplicate: DuplicatePolicy::Rename,
+        ..IndexConfig::default()
+    };
+    // Rows 1, 3 and 4 have no name; that of row 3 is taken, and so is what row 2 would become.
+    let text = ">unnamed_3\nA\n>\nC\n>unnamed\nD\n>  \nE\n>\t\r\nF\n>unnamed\nG\n>unnamed\nH\n";
+    let index = index(&workspace, text, &config);
+    assert_eq!(
+        ids(&index),
+        [
+            "unnamed_3",
+            "unnamed_1",
+            "unnamed",
+            "unnamed_3_2",
+            "unnamed_4",
+            "unnamed_2",
+            "unnamed_5"
+        ]
+    );
+    let unnamed: Vec<_> = index.records().map(|record| record.is_unnamed).collect();
+    assert_eq!(unnamed, [false, true, false, true, true, false, false]);
+    assert_eq!(index.record(RowId(5)).renamed_from, Some("unnamed"));
+    assert_eq!(index.record(RowId(1)).renamed_from, None);
+
+    let saved = workspace.path("index.plm");
+    index.save(&saved).unwrap();
+    assert_eq!(FastaIndex::load(&saved).unwrap(), index);
+    let residues: String = read_all(&index).into_iter().map(|(_, text)| text).collect();
+    assert_eq!(residues, "ACDEFGH");
+}
+
+#[test]
+fn a_policy_for_nameless_records_is_for_no_others() {
+    let workspace = Workspace::new();
+    let inputs = [Input::from(workspace.write("input", ">\nMK\n>b\nM1\n"))];
+    let total = |on_invalid, on_nameless| {
+        let config = IndexConfig {
+            on_invalid,
+            on_nameless,
+            ..IndexConfig::default()
+        };
+        match FastaIndex::build(&inputs, &workspace.spool(), &config) {
+            Err(Error::Problems(problems)) => problems.total(),
+            Ok(_) => 0,
+            Err(error) => panic!("{error:?}"),
+        }
+    };
+    use BadRecordPolicy::{Fail, Skip};
+    assert_eq!(total(Fail, None), 2);
+    assert_eq!(total(Skip, None), 0);
+    assert_eq!(total(Fail, Some(NamelessPolicy::Skip)), 1);
+    assert_eq!(total(Fail, Some(NamelessPolicy::Name)), 1);
+    assert_eq!(total(Skip, Some(NamelessPolicy::Fail)), 1);
+    assert_eq!(total(Skip, Some(NamelessPolicy::Name)), 0);
+}
+
+#[test]
+fn headers_tell_records_apart_whose_first_words_are_the_same() {
+    let workspace = Workspace::new();
+    let text = ">protein 1 of 2\nMKV\n>protein\t2 of 2 \r\nMKL\n";
+    let inputs = [Input::from(workspace.write("input", text))];
+    let build = |id| {
+        let config = IndexConfig {
+            id,
+            ..IndexConfig::default()
+        };
+        FastaIndex::build(&inputs, &workspace.spool(), &config)
+    };
+    let Err(Error::Problems(problems)) = build(IdRule::FirstWord) else {
+        panic!("both are called protein");
+    };
+    assert_eq!(problems.count(SkipReason::Duplicate), 1);
+    let index = build(IdRule::Header).unwrap();
+    assert_eq!(ids(&index), ["protein 1 of 2", "protein 2 of 2"]);
+    let saved = workspace.path("index.plm");
+    index.save(&saved).unwrap();
+    assert_eq!(FastaIndex::load(&saved).unwrap(), index);
+    assert_eq!(read_all(&index)[1].1, "MKL");
+}
+
+#[test]
+fn accessions_are_ids_and_decide_what_is_a_duplicate() {
+    let workspace = Workspace::new();
+    let text = ">sp|P00001|AAAA_HUMAN Some protein OS=Homo sapiens\nMKV\n\
+                >tr|A0A000|BBBB_MOUSE Other\nMKL\n>plain word\nMK\n>sp|P00001|CCCC\nM\n";
+    let config = IndexConfig {
+        id: IdRule::Accession,
+        on_duplicate: DuplicatePolicy::Rename,
+        ..IndexConfig::default()
+    };
+    let index = index(&workspace, text, &config);
+    assert_eq!(ids(&index), ["P00001", "A0A000", "plain", "P00001_2"]);
+    assert_eq!(read_all(&index)[3].1, "M");
+}
+
+#[test]
+fn a_header_that_can_be_no_id_is_named_as_one() {
+    let workspace = Workspace::new();
+    let config = IndexConfig {
+        id: IdRule::Header,
+        on_invalid: BadRecordPolicy::Skip,
+        ..IndexConfig::default()
+    };
+    // Latin-1 in the description, and a NUL.
+    let index = index(
+        &workspace,
+        b">a caf\xe9\nMK\n>b x\0y\nMK\n>c\nMK\n",
+        &config,
+    );
+    let skipped: Vec<_> = index.records().map(|record| record.skipped).collect();
+    assert_eq!(
+        skipped,
+        [
+            Some(SkipReason::IdNotUtf8),
+            Some(SkipReason::IdWithNul),
+            None
+        ]
+    );
 }

@@ -38,16 +38,22 @@ fn an_invalid_letter_is_named_with_its_place_in_file_and_sequence() {
     for (text, byte, position, line, byte_offset) in [
         (&b">a\nAC\n>b\nDE\n*F\n"[..], b'*', 2, 5, 12),
         (b">a\nAC\n>b\nDE\nF*\nG", b'*', 3, 5, 13),
-        (b">a\nAC\n>b\nDEF**\n", b'*', 3, 4, 12),
+        (b">a\nAC\n>b\nDEF** \nG\n", b'*', 3, 4, 12),
         (b">a\r\nAC\r\n>b\r\n\r\nDE7F\r\n", b'7', 2, 5, 16),
-        (b">a\nAC\n>b\nD E\n", b' ', 1, 4, 10),
-        (b">a\nAC\n>b\nDE\t\n", b'\t', 2, 4, 11),
+        (b">a\nAC\n>b\nD E1\n", b'1', 2, 4, 12),
+        (b">a\nAC\n>b\n  7\n", b'7', 0, 4, 11),
         (b">a\nAC\n>b\nD>E\n", b'>', 1, 4, 10),
         (">a\nAC\n>b\nD\u{e9}\n".as_bytes(), 0xc3, 1, 4, 10),
-        (b">a\nAC\n>b\n  \nDE", b' ', 0, 4, 9),
+        (b">a\nAC\n>b\n  >c\nDE", b'>', 0, 4, 11),
+        (b">a\nAC\n>b\nD\0\n", 0, 1, 4, 10),
     ] {
         assert_eq!(text[byte_offset as usize], byte, "the expectation itself");
-        let expected = ProblemKind::InvalidLetter { byte, position };
+        let rest = String::from_utf8_lossy(&text[byte_offset as usize..]);
+        let expected = ProblemKind::InvalidLetter {
+            byte,
+            character: rest.chars().next(),
+            position,
+        };
         assert_eq!(
             only_problem(text),
             (expected, "b".to_owned(), line, byte_offset),
@@ -71,10 +77,32 @@ fn an_invalid_letter_past_any_buffer_has_its_exact_place() {
         kind,
         ProblemKind::InvalidLetter {
             byte: b'1',
+            character: Some('1'),
             position
         }
     );
     assert_eq!((line, byte_offset), (20_002, text.len() as u64 - 1));
+}
+
+#[test]
+fn what_is_wrong_with_a_letter_is_said_in_words() {
+    for (letters, words) in [
+        ("        1 MKVLLAAGGT MKVLLAAGGT\n", "numbers: '1'"),
+        ("MK*V\n", "a stop ('*') inside (after 2 residues)"),
+        ("MK\u{a0}V\n", "a no-break space, U+00A0 (after 2 residues)"),
+        ("MK\u{2013}V\n", "a dash, U+2013"),
+        ("MK\u{e9}V\n", "U+00E9"),
+        (
+            "MK>V\n",
+            "a '>' (after 2 residues) that does not start its line",
+        ),
+        ("MK\u{1}V\n", "the byte 0x01"),
+        ("MK#V\n", "'#'"),
+    ] {
+        let message = index_of(format!(">a\n{letters}")).unwrap_err().to_string();
+        assert!(message.contains(words), "{letters:?}: {message}");
+        assert!(message.contains("line 2, byte"), "{message}");
+    }
 }
 
 #[test]
@@ -160,7 +188,7 @@ fn all_problems_are_counted_and_the_first_are_kept() {
 #[test]
 fn what_is_no_fasta_is_said_with_line_and_byte() {
     for (text, line, byte_offset, found) in [
-        (&b"@read1\nACGT\n+\n"[..], 1, 0, b'@'),
+        (&b"@read1\nACGT\n"[..], 1, 0, b'@'),
         (b"\n\r\nid,sequence\n", 3, 3, b'i'),
         (b"  >a\nAC\n", 1, 0, b' '),
         (b"\x89PNG", 1, 0, 0x89),

@@ -25,6 +25,7 @@ fn a_saved_index_is_the_index() {
         on_invalid: "skip".parse().unwrap(),
         on_empty: "skip".parse().unwrap(),
         on_duplicate: DuplicatePolicy::Rename,
+        ..IndexConfig::default()
     };
     let index = workspace.build(&[&path], &config).unwrap();
     let saved = workspace.path("index.plm");

@@ -22,6 +22,7 @@ fn torture_files_of_other_tools_are_read_as_others_read_them_or_refused_with_a_t
         on_invalid: BadRecordPolicy::Skip,
         on_empty: BadRecordPolicy::Skip,
         on_duplicate: DuplicatePolicy::Rename,
+        ..IndexConfig::default()
     };
     let workspace = Workspace::new();
     let (mut whole, mut in_part, mut refused, mut records) = (0, 0, 0, 0);

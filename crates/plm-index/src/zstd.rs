@@ -1,0 +1,148 @@
+//! Zstandard streams, all frames of one after the other (RFC 8878).
+
+use std::error;
+use std::io::{self, BufRead, Read};
+
+use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
+use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
+
+/// How large a window may be: what `zstd` itself accepts without being told otherwise, and all of
+/// its levels need no more.
+pub(crate) const MAX_WINDOW_BYTES: u64 = 1 << 27;
+
+/// Whether a stream begins with a frame, or with one that is to be skipped, as pzstd writes.
+pub(crate) fn starts_with_frame(head: &[u8]) -> bool {
+    head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
+        || (head.get(1..4) == Some(&[0x2a, 0x4d, 0x18]) && head[0] & 0xf0 == 0x50)
+}
+
+/// The text of a zstd stream. Memory is taken for the window that a frame asks for, up to
+/// [`MAX_WINDOW_BYTES`].
+pub(crate) struct ZstdReader<R> {
+    source: R,
+    decoder: FrameDecoder,
+    is_in_frame: bool,
+    /// How much of the frame's text has been read.
+    frame_text_bytes: u64,
+}
+
+impl<R: BufRead> ZstdReader<R> {
+    pub(crate) fn new(source: R) -> Self {
+        let mut decoder = FrameDecoder::new();
+        decoder.set_max_window_size(MAX_WINDOW_BYTES);
+        Self {
+            source,
+            decoder,
+            is_in_frame: false,
+            frame_text_bytes: 0,
+        }
+    }
+
+    pub(crate) fn into_inner(self) -> R {
+        self.source
+    }
+
+    /// Goes on to the next frame; `false` if there is none.
+    fn start_frame(&mut self) -> io::Result<bool> {
+        loop {
+            if self.source.fill_buf()?.is_empty() {
+                return Ok(false);
+            }
+            match self.decoder.reset(&mut self.source) {
+                Ok(()) => {
+                    self.is_in_frame = true;
+                    self.frame_text_bytes = 0;
+                    return Ok(true);
+                }
+                Err(FrameDecoderError::ReadFrameHeaderError(ReadFrameHeaderError::SkipFrame {
+                    length,
+                    ..
+                })) => self.skip(u64::from(length))?,
+                Err(error) => return Err(io_error(error)),
+            }
+        }
+    }
+
+    fn skip(&mut self, bytes: u64) -> io::Result<()> {
+        let mut skipped = self.source.by_ref().take(bytes);
+        if io::copy(&mut skipped, &mut io::sink())? == bytes {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
+    }
+
+    /// Holds what was read against what the frame says of itself.
+    fn end_frame(&mut self) -> io::Result<()> {
+        self.is_in_frame = false;
+        let written = self.decoder.get_checksum_from_data();
+        if written.is_some() && written != self.decoder.get_calculated_checksum() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the checksum is another",
+            ));
+        }
+        // Zero if the frame does not say.
+        let content_bytes = self.decoder.content_size();
+        if content_bytes != 0 && content_bytes != self.frame_text_bytes {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the size is another",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl<R: BufRead> Read for ZstdReader<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if !self.is_in_frame {
+                if buf.is_empty() || !self.start_frame()? {
+                    return Ok(0);
+                }
+            } else if self.decoder.can_collect() > 0 {
+                let count = self.decoder.read(buf)?;
+                self.frame_text_bytes += count as u64;
+                return Ok(count);
+            } else if self.decoder.is_finished() {
+                self.end_frame()?;
+            } else {
+                self.decoder
+                    .decode_blocks(&mut self.source, BlockDecodingStrategy::UptoBlocks(1))
+                    .map_err(io_error)?;
+            }
+        }
+    }
+}
+
+/// An error of the source as it is; one of the decoder wrapped.
+fn io_error(error: FrameDecoderError) -> io::Error {
+    let mut cause: Option<&(dyn error::Error + 'static)> = Some(&error);
+    while let Some(source) = cause {
+        if let Some(code) = source
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error)
+        {
+            return io::Error::from_raw_os_error(code);
+        }
+        cause = source.source();
+    }
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// Whether an error of a [`ZstdReader`] lies in the compressed bytes, and not in reading them.
+pub(crate) fn is_damage(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData
+    )
+}
+
+/// The window that a frame asks for, if that is why it is not read.
+pub(crate) fn window_bytes(error: &io::Error) -> Option<u64> {
+    match error.get_ref()?.downcast_ref()? {
+        FrameDecoderError::WindowSizeTooBig { requested, .. } => Some(*requested),
+        _ => None,
+    }
+}
