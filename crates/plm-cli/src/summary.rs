@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use plm_fleet::{FastaIndex, RecordCounts, RunReport, VerifyReport};
+use plm_fleet::{FastaIndex, Findings, GapPolicy, RecordCounts, RunReport, Tally, VerifyReport};
 
 use crate::args::VerifyArgs;
 use crate::voice::first_few;
@@ -47,7 +47,9 @@ pub(crate) fn run(report: &RunReport, out: &Path) -> String {
             )
         }
     };
-    let _ = writeln!(text, "  records     {}", outcomes(&report.records));
+    let _ = write!(text, "  records     {}", outcomes(&report.records));
+    add_findings(&mut text, &report.findings, None);
+    text.push('\n');
     // One ledger tells of all records, so it is written when all parts are done.
     let ledger = report
         .embeddings_path
@@ -111,6 +113,11 @@ pub(crate) fn run(report: &RunReport, out: &Path) -> String {
     text += &first_few(&report.failed_ranks, |failure| {
         format!("warning: {failure}; the other ranks did its work")
     });
+    text += &first_few(&report.changed_inputs, |input| {
+        format!(
+            "warning: {input} was written to during the run: what was added is not in the result"
+        )
+    });
     if report.records.failed > 0 {
         let _ = write!(
             text,
@@ -142,8 +149,8 @@ pub(crate) fn index(index: &FastaIndex, path: &Path) -> String {
     let kept = || index.records().filter(|record| record.skipped.is_none());
     let residues: u64 = kept().map(|record| u64::from(record.residue_count)).sum();
     let longest = kept().map(|record| record.residue_count).max().unwrap_or(0);
-    let substituted: u64 = kept().map(|record| u64::from(record.substitutions)).sum();
-    format!(
+    let findings = index.findings();
+    let mut text = format!(
         "{} in {} indexed\n  index       {}\n  residues    {}, the longest record has {}\n  \
          replaced    {} by X\n  left out    {}",
         count(index.len(), "record"),
@@ -151,9 +158,57 @@ pub(crate) fn index(index: &FastaIndex, path: &Path) -> String {
         path.display(),
         number(residues),
         number(longest.into()),
-        count(substituted, "letter"),
+        count(findings.substituted.letters, "letter"),
         count(skipped, "record"),
-    )
+    );
+    add_findings(&mut text, &findings, Some(index.config().on_gap));
+    for input in index.changed_inputs() {
+        // Writing to a String does not fail.
+        let _ = write!(text, "\n  written to  {}, while it was indexed", input.name);
+    }
+    text
+}
+
+/// Only what occurs. The policy for gaps is none where it is not known.
+fn add_findings(text: &mut String, findings: &Findings, on_gap: Option<GapPolicy>) {
+    let gaps = match on_gap {
+        Some(GapPolicy::Keep) => ", kept",
+        Some(GapPolicy::Drop) => ", dropped",
+        None => "",
+    };
+    for (label, tally, thing, what) in [
+        (
+            "dropped",
+            findings.dropped,
+            "letter",
+            " that are no residues",
+        ),
+        ("gaps", findings.gaps, "gap", gaps),
+        (
+            "insertions",
+            findings.insertions,
+            "insertion",
+            ", upper-cased",
+        ),
+    ] {
+        let Tally { letters, records } = tally;
+        if letters > 0 {
+            let letters = count(letters, thing);
+            let _ = write!(
+                text,
+                "\n  {label:<10}  {letters}{what}, in {}",
+                count(records, "record")
+            );
+        }
+    }
+    if findings.nucleotide_records > 0 {
+        let records = count(findings.nucleotide_records, "record");
+        let _ = write!(
+            text,
+            "\n  {:<10}  {records} may be no proteins",
+            "nucleotides"
+        );
+    }
 }
 
 pub(crate) fn verified(report: &VerifyReport, args: &VerifyArgs) -> String {

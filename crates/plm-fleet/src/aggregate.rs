@@ -14,7 +14,7 @@ use crate::claim::Claim;
 use crate::layout::Layout;
 use crate::ledger::{self, Ledger};
 use crate::lock::Lock;
-use crate::report::{PartReport, RunReport, StageSeconds};
+use crate::report::{PartReport, RunReport, StageSeconds, changed_inputs};
 use crate::{Error, discard, out_dir, sealed};
 
 /// Merges the parts of a run into `embeddings.h5` and `ledger.tsv` in `out_dir`, once all are
@@ -208,6 +208,8 @@ impl Finish<'_> {
             embeddings_path: Some(embeddings),
             model: fingerprint.model.clone(),
             records,
+            findings: self.index.findings(),
+            changed_inputs: changed_inputs(self.index),
             failed_ranks: parts
                 .iter()
                 .flat_map(|part| part.ranks.failures().cloned())

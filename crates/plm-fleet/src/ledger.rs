@@ -8,11 +8,12 @@ use std::path::Path;
 
 use plm_coordinator::{FailedRow, PlanConfig, PlannedOutcome, SkipReason};
 use plm_core::{DurableFile, Outcome, RowId, SequenceSource};
-use plm_index::{FastaIndex, IndexedRecord};
+use plm_index::{FastaIndex, GapPolicy, IndexedRecord};
 
 use crate::{Error, RecordCounts};
 
-const HEADER: &str = "row\tid\toutcome\tresidues\tsubstituted\tfile\tline\tbyte_offset\tdetail";
+const HEADER: &str =
+    "row\tid\toutcome\tresidues\tsubstituted\tdropped\tfile\tline\tbyte_offset\tdetail";
 
 /// Of vectors that the model's own format did not suffice for.
 const IN_F32: &str = "computed in f32";
@@ -57,9 +58,10 @@ impl<'a> Ledger<'a> {
         let info = SequenceSource::record(self.index, record.row);
         let planned = self.plan.outcome(&info);
         let max_residues = self.plan.max_residues();
-        let detail = match planned {
+        let mut detail: Cow<'a, str> = match planned {
             PlannedOutcome::Embedded => match record.renamed_from {
                 Some(original) => format!("duplicate of {original}, renamed").into(),
+                None if record.is_unnamed => "no name, named after its row".into(),
                 None => "".into(),
             },
             PlannedOutcome::Truncated => format!("first {max_residues} residues").into(),
@@ -69,12 +71,32 @@ impl<'a> Ledger<'a> {
                 .map_or("".into(), |reason| reason.name().into()),
             PlannedOutcome::Skipped(reason) => reason.to_string().into(),
         };
-        if self.in_f32.binary_search(&record.row).is_err() {
-            return (planned.outcome(), detail);
+        let mut add = |what: &str| {
+            let separator = if detail.is_empty() { "" } else { "; " };
+            detail = format!("{detail}{separator}{what}").into();
+        };
+        if planned.outcome().has_vector() {
+            let gaps = match self.index.config().on_gap {
+                GapPolicy::Keep => "kept",
+                GapPolicy::Drop => "dropped",
+            };
+            for (letters, name, what) in [
+                (record.gaps, "gap", gaps),
+                (record.insertions, "insertion", "upper-cased"),
+            ] {
+                if letters > 0 {
+                    let plural = if letters == 1 { "" } else { "s" };
+                    add(&format!("{letters} {name}{plural} {what}"));
+                }
+            }
+            if record.looks_like_nucleotides {
+                add("looks like nucleotides");
+            }
         }
-        let separator = if detail.is_empty() { "" } else { "; " };
-        let detail = format!("{detail}{separator}{IN_F32}");
-        (planned.outcome(), detail.into())
+        if self.in_f32.binary_search(&record.row).is_ok() {
+            add(IN_F32);
+        }
+        (planned.outcome(), detail)
     }
 
     /// Every row's outcome, in order.
@@ -104,11 +126,12 @@ impl<'a> Ledger<'a> {
                 let (outcome, detail) = self.outcome(&record);
                 writeln!(
                     out,
-                    "{}\t{}\t{outcome}\t{}\t{}\t{}\t{}\t{}\t{}",
+                    "{}\t{}\t{outcome}\t{}\t{}\t{}\t{}\t{}\t{}\t{}",
                     record.row.0,
                     record.id,
                     record.residue_count,
                     record.substitutions,
+                    record.dropped,
                     field(&record.file.name),
                     record.line,
                     record.byte_offset,
@@ -153,7 +176,7 @@ impl Write for Digesting<'_> {
     }
 }
 
-/// Text that keeps to its column. (An id is one word and needs none of this.)
+/// Text that keeps to its column. (An id holds no control characters and needs none of this.)
 fn field(text: &str) -> Cow<'_, str> {
     if text.contains(['\t', '\n', '\r']) {
         text.replace(['\t', '\n', '\r'], " ").into()

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use plm_coordinator::{CoordinatorReport, FailedRow, RankFailure, WorkerReport};
 use plm_core::Outcome;
+use plm_index::{FastaIndex, Findings};
 use serde::{Deserialize, Serialize};
 
 use crate::layout::Layout;
@@ -22,6 +23,13 @@ pub struct RunReport {
     /// What became of the input's records. After a part: of the part's own, to which those that the
     /// policies leave out do not belong.
     pub records: RecordCounts,
+    /// What the input's sequences hold besides plain residues: in all parts, also after one.
+    #[serde(default)]
+    pub findings: Findings,
+    /// The inputs, as they were named, that were written to while the run was at work. What was
+    /// added to them is not in the result. Empty after a merge of parts, which looks at no input.
+    #[serde(default)]
+    pub changed_inputs: Vec<String>,
     /// Every rank that failed and why; the others did its work.
     pub failed_ranks: Vec<RankFailure>,
     /// Every record that should have a vector and has none, and why.
@@ -141,6 +149,12 @@ impl RunReport {
     pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
         sealed::write(path, self)
     }
+}
+
+/// The names of the inputs that were written to since they were indexed.
+pub(crate) fn changed_inputs(index: &FastaIndex) -> Vec<String> {
+    let changed = index.changed_inputs();
+    changed.map(|input| input.name.clone()).collect()
 }
 
 impl RecordCounts {

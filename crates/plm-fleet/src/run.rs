@@ -18,7 +18,7 @@ use crate::lock::Lock;
 use crate::merge_ahead::MergeAhead;
 use crate::model::PendingLoader;
 use crate::part::Progress;
-use crate::report::{PartReport, RecordCounts, RunReport, StageSeconds};
+use crate::report::{PartReport, RecordCounts, RunReport, StageSeconds, changed_inputs};
 use crate::{Error, Model, Resume, RunConfig, discard, out_dir, space};
 
 /// Embeds every protein of some FASTA files: one vector per record into `embeddings.h5` in
@@ -152,6 +152,8 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
         embeddings_path: None,
         model: claim.fingerprint.model,
         records: records_of_part(&index, &plan, &part, config.part),
+        findings: index.findings(),
+        changed_inputs: changed_inputs(&index),
         failed_ranks: part.ranks.failures().cloned().collect(),
         failed_rows: part.ranks.failed_rows.clone(),
         parts: vec![part],

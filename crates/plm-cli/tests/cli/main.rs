@@ -2,6 +2,7 @@
 
 mod broken_model;
 mod checkpoint;
+mod found;
 mod limits;
 mod output;
 mod signals;
@@ -130,11 +131,11 @@ fn embed_writes_everything_and_sums_it_up() {
     let ledger = fs::read_to_string(desk.path("out/ledger.tsv")).unwrap();
     let rows: Vec<&str> = ledger.lines().skip(1).collect();
     assert!(
-        rows[0].starts_with("0\tone\tembedded\t20\t0\tin.fasta\t1\t0\t"),
+        rows[0].starts_with("0\tone\tembedded\t20\t0\t0\tin.fasta\t1\t0\t"),
         "{ledger}"
     );
     assert!(
-        rows[1].starts_with("1\ttwo\tembedded\t3\t0\tin.fasta\t4\t41\t"),
+        rows[1].starts_with("1\ttwo\tembedded\t3\t0\t0\tin.fasta\t4\t41\t"),
         "{ledger}"
     );
     for name in [
