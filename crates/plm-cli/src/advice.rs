@@ -88,6 +88,12 @@ fn policies(problems: &Problems) -> Option<String> {
 /// Of the model and the devices that it is computed on.
 fn of_model(error: &ModelError) -> Option<&'static str> {
     Some(match error {
+        ModelError::NoModelNamed
+        | ModelError::NoSuchModel { .. }
+        | ModelError::ModelIsFile { .. }
+        | ModelError::NoConfig { .. }
+        | ModelError::HubCache { .. }
+        | ModelError::NoSnapshot { .. } => "--model takes the directory of a checkpoint",
         ModelError::NoGpuKernel { .. } => "--devices cpu does that",
         ModelError::NoInt8 { .. } => "see --dtype and --devices",
         ModelError::NoRoom { .. } => "see --devices and --dtype",
@@ -137,4 +143,128 @@ fn of_shards(error: &ShardError) -> Option<&'static str> {
         }
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::path::PathBuf;
+
+    use plm_fleet::{Part, PlanConfig, SegmentConfig};
+
+    use super::*;
+
+    fn path() -> PathBuf {
+        "out".into()
+    }
+
+    #[test]
+    fn what_an_option_or_a_command_helps_against_is_said_to_be_so() {
+        let no_part = Part::new(4, 4).unwrap_err();
+        let no_residues = PlanConfig::builder().max_residues(0).build().unwrap_err();
+        let no_tokens = PlanConfig::builder().max_batch_tokens(0).build();
+        let no_format = SegmentConfig::builder().dtype(Dtype::Bf16).build();
+        for (error, options) in [
+            (
+                Error::SequenceTooLong {
+                    file: "in.fasta".to_owned(),
+                    line: 1,
+                    byte_offset: 0,
+                    id: "a".to_owned(),
+                    residue_count: 9,
+                    max_residues: 8,
+                    others: 0,
+                },
+                &["--on-long", "--max-residues"][..],
+            ),
+            (
+                Error::NothingToEmbed { records: 1 },
+                &["--on-invalid", "--on-empty", "--on-duplicate", "--on-long"],
+            ),
+            (
+                Error::OtherRun {
+                    path: path(),
+                    differences: "its model".to_owned(),
+                },
+                &["--out", "--restart"],
+            ),
+            (
+                Error::NoSpace {
+                    path: path(),
+                    needed_bytes: 2,
+                    available_bytes: 1,
+                },
+                &["make room", "--out", "--embeddings-dtype f16"],
+            ),
+            (
+                Error::MissingParts {
+                    path: path(),
+                    count: 3,
+                    missing: vec![2],
+                },
+                &["plm-fleet embed ... --shard i/3"],
+            ),
+            (Error::NoParts { path: path() }, &["--shard i/N --out"]),
+            (
+                Error::NotFinished { path: path() },
+                &["plm-fleet embed", "plm-fleet aggregate"],
+            ),
+            (
+                Error::NoOutDir {
+                    path: path(),
+                    reason: "it is a file".to_owned(),
+                },
+                &["--out"],
+            ),
+            (
+                Error::Devices {
+                    devices: plm_fleet::Devices::Auto,
+                    source: Box::new(plm_fleet::esm2::GpuError::NotBuilt),
+                },
+                &["--devices"],
+            ),
+            (
+                Error::NotOncePerRank {
+                    devices: plm_fleet::Devices::Auto,
+                },
+                &["--devices"],
+            ),
+            (
+                Error::Thread {
+                    source: io::Error::other("no"),
+                },
+                &["ulimit -u"],
+            ),
+            (no_part.into(), &["--shard"]),
+            (no_residues.into(), &["--max-residues"]),
+            (no_tokens.unwrap_err().into(), &["--max-batch-tokens"]),
+            (no_format.unwrap_err().into(), &["--embeddings-dtype"]),
+            (
+                ModelError::NoRoom {
+                    gpu: 0,
+                    model: "m".to_owned(),
+                    dtype: Dtype::F16,
+                    needed_gib: 2.0,
+                    free_gib: 1.0,
+                    total_gib: 1.0,
+                }
+                .into(),
+                &["--devices", "--dtype"],
+            ),
+            (
+                ModelError::NoGpuKernel {
+                    model: "m".to_owned(),
+                    head_dim: 7,
+                }
+                .into(),
+                &["--devices cpu"],
+            ),
+        ] {
+            let said = with_advice(&error);
+            for option in options {
+                assert!(said.contains(option), "no {option} in: {said}");
+            }
+            assert!(!said.contains('\n'), "{said}");
+        }
+    }
 }

@@ -133,7 +133,7 @@ pub(crate) struct IndexArgs {
     #[arg(required = true, value_name = "FASTA", value_parser = input_parser())]
     pub(crate) inputs: Vec<Input>,
 
-    /// The output directory; made if it is not there
+    /// The output directory; made if it is not there (--output is understood, too)
     #[arg(short, long, alias = "output", value_name = "DIR")]
     pub(crate) out: PathBuf,
 

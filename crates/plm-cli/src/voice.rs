@@ -3,7 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use tracing::callsite::Identifier;
@@ -93,7 +93,7 @@ impl Kind {
         self.0 += 1;
         match self.0 {
             ..FIRST => Some(text()),
-            FIRST => Some(format!("{} (more such are counted)", text())),
+            FIRST => Some(from_here_on_counted(&text())),
             _ => None,
         }
     }
@@ -102,6 +102,10 @@ impl Kind {
     pub(crate) fn unsaid(&self) -> Option<u64> {
         (self.0 > FIRST).then_some(self.0)
     }
+}
+
+fn from_here_on_counted(text: &str) -> String {
+    format!("{text} (from here on such are counted)")
 }
 
 /// Says what libraries log, down to a level: warnings, and on request more.
@@ -122,11 +126,11 @@ pub(crate) fn listen(verbose: u8) {
 
 /// Says how many there were of the warnings that were not all said.
 pub(crate) fn sum_up() {
-    for warning in std::mem::take(&mut *warnings()) {
-        if let Some(count) = warning.kind.unsaid() {
+    for (_, warning) in std::mem::take(&mut *warnings()) {
+        if warning.unsaid > 0 {
             say(&format!(
                 "warning: {} such in all: {}",
-                crate::words::number(count),
+                crate::words::number(warning.count),
                 warning.first
             ));
         }
@@ -135,14 +139,52 @@ pub(crate) fn sum_up() {
 
 /// The warnings from one place in a source.
 struct Warning {
-    from: Identifier,
-    kind: Kind,
     first: String,
+    count: u64,
+    /// How many more are said before it has been quiet for a while.
+    left: u64,
+    last: Instant,
+    unsaid: u64,
 }
 
-static WARNINGS: Mutex<Vec<Warning>> = Mutex::new(Vec::new());
+/// After how long without one of a kind the next few are said again: what comes as rarely as that
+/// floods nobody, and tells how something stands.
+const QUIET: Duration = Duration::from_secs(5);
 
-fn warnings() -> MutexGuard<'static, Vec<Warning>> {
+impl Warning {
+    fn new(first: &str) -> Self {
+        Self {
+            first: first.to_owned(),
+            count: 0,
+            left: FIRST,
+            last: Instant::now(),
+            unsaid: 0,
+        }
+    }
+
+    /// What to say of the next one, if anything.
+    fn next(&mut self, text: &str, now: Instant) -> Option<String> {
+        if now.saturating_duration_since(self.last) >= QUIET {
+            self.left = FIRST;
+        }
+        self.last = now;
+        self.count += 1;
+        let left = self.left;
+        self.left = left.saturating_sub(1);
+        match left {
+            0 => {
+                self.unsaid += 1;
+                None
+            }
+            1 => Some(from_here_on_counted(text)),
+            _ => Some(text.to_owned()),
+        }
+    }
+}
+
+static WARNINGS: Mutex<Vec<(Identifier, Warning)>> = Mutex::new(Vec::new());
+
+fn warnings() -> MutexGuard<'static, Vec<(Identifier, Warning)>> {
     WARNINGS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -175,16 +217,12 @@ impl<S: Subscriber> Layer<S> for Logged {
         let text = {
             let mut warnings = warnings();
             let from = metadata.callsite();
-            let at = warnings.iter().position(|warning| warning.from == from);
+            let at = warnings.iter().position(|(place, _)| *place == from);
             let at = at.unwrap_or_else(|| {
-                warnings.push(Warning {
-                    from,
-                    kind: Kind::default(),
-                    first: text.clone(),
-                });
+                warnings.push((from, Warning::new(&text)));
                 warnings.len() - 1
             });
-            warnings[at].kind.next(|| text)
+            warnings[at].1.next(&text, Instant::now())
         };
         if let Some(text) = text {
             say(&format!("{label}: {text}"));
@@ -240,6 +278,12 @@ mod tests {
             "{told}"
         );
         assert!(!first_few(&things[..10], u32::to_string).contains("more"));
+        // Of warnings too, until it has been quiet for a while.
+        let mut warning = Warning::new("a");
+        let mut said = |now| (0..12).filter_map(|_| warning.next("a", now)).count();
+        let now = Instant::now();
+        assert_eq!((said(now), said(now), said(now + QUIET)), (10, 0, 10));
+        assert_eq!((warning.count, warning.unsaid), (36, 16));
         let mut kind = Kind::default();
         let said = (0..12).filter_map(|_| kind.next(String::new)).count();
         assert_eq!((said, kind.unsaid()), (10, Some(12)));

@@ -123,9 +123,10 @@ pub enum Error {
     /// [`LaneConfig::input_patience`](crate::LaneConfig::input_patience). No record has failed for
     /// it, and what is durable stays: the same run goes on once the input is there as it was.
     #[error(
-        "{record} could not be read for {} s, so that {missing_batches} batches ({missing_rows} \
-         rows) are not durable: run again once the input is there as it was",
-        waited.as_secs_f64().round()
+        "{record} could not be read for {} s, with {} not durable: run again once the input is \
+         there as it was",
+        waited.as_secs_f64().round(),
+        missing(*missing_batches, *missing_rows)
     )]
     InputUnreadable {
         /// The record.

@@ -10,7 +10,6 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use plm_core::create_directory;
 use plm_index::{FastaIndex, Freshness, IndexConfig, Input};
 
 use crate::claim::Claim;
@@ -58,7 +57,7 @@ impl PendingIndex {
             .transpose()?;
         // Also what finds a directory that can't be written to, before anything is computed.
         out_dir::create(layout.root())?;
-        create_directory(&spool).map_err(Error::io(&spool))?;
+        out_dir::create_inside(layout.root(), &spool)?;
         let index = if unpacked.is_some() {
             FastaIndex::build(&inputs, &spool, &config)?
         } else {

@@ -39,6 +39,15 @@ pub(crate) fn create(out_dir: &Path) -> Result<(), Error> {
     })
 }
 
+/// Makes a directory in an output directory: the first thing that is written there, so that it finds
+/// out whether anything can be.
+pub(crate) fn create_inside(out_dir: &Path, directory: &Path) -> Result<(), Error> {
+    create_directory(directory).map_err(|error| Error::NoOutDir {
+        path: out_dir.to_owned(),
+        reason: format!("{} can't be made: {error}", directory.display()),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

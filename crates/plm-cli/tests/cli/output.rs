@@ -67,7 +67,9 @@ fn a_reader_that_has_read_enough_is_no_failure() {
 /// Records of which many have a W, for which this model has no number.
 fn desk_of_failures(failing: usize) -> Desk {
     let records = (0..failing).map(|row| format!(">w{row}\nMKW{}\n", "A".repeat(row % 7)));
-    let desk = Desk::with(records.collect::<String>() + ">whole\nMKV\n");
+    // In each batch, and so in each part, there is one that does not fail.
+    let whole = (0..40).map(|row| format!(">v{row}\nMKV{}\n", "A".repeat(row % 7)));
+    let desk = Desk::with(records.chain(whole).collect::<String>());
     checkpoint::write(&desk.path("model"), |tensors| {
         let name = checkpoint::key("embeddings.word_embeddings.weight");
         tensors.get_mut(&name).unwrap().set_row(22, f32::NAN);
