@@ -153,29 +153,28 @@ fn how(turn: usize) -> How {
 pub(crate) fn reads_that_fail_for_good(effort: Effort) {
     let errors = [Errno::Stale, Errno::Io, Errno::Access];
     let (mut failed, mut finished) = (0, 0);
-    for (turn, at) in effort
-        .points(Reading::count(How::PLAIN), 12)
-        .into_iter()
-        .enumerate()
-    {
-        let (reading, how) = (Reading::new(), how(turn));
-        let manner = ReadManner::All(errors[turn % errors.len()]);
-        let ended = reading
-            .start(how, Some(ReadFault { at, manner }), None)
-            .wait();
-        // A part has fewer reads than the whole.
-        if ended.code() == 0 {
-            assert!(reading.scene.tap.reads() < at, "{}", ended.told);
-            finished += 1;
-        } else {
-            reading.assert_goes_on(&ended, how);
-            failed += 1;
+    let points = effort.points(Reading::count(How::PLAIN), 12);
+    for (turn, at) in points.into_iter().enumerate() {
+        for errno in effort.kinds(&errors, turn) {
+            let (reading, how) = (Reading::new(), how(turn));
+            let manner = ReadManner::All(errno);
+            let fault = Some(ReadFault { at, manner });
+            let ended = reading.start(how, fault, None).wait();
+            // A part has fewer reads than the whole.
+            if ended.code() == 0 {
+                assert!(reading.scene.tap.reads() < at, "{}", ended.told);
+                finished += 1;
+            } else {
+                reading.assert_goes_on(&ended, how);
+                failed += 1;
+            }
+            reading.assert_finished(how);
         }
-        reading.assert_finished(how);
     }
     assert!(failed > finished, "{failed} failed and {finished} finished");
     tell(&format!(
-        "reads failed for good {} times: {failed} runs ended for it and went on, {finished} had read all before",
+        "reads failed for good {} times: {failed} runs ended for it and went on, {finished} had \
+         read all before",
         failed + finished
     ));
 }
@@ -188,23 +187,20 @@ pub(crate) fn reads_that_fail_for_a_while(effort: Effort) {
         ReadManner::Some(6, Errno::Access),
     ];
     let mut count = 0;
-    for (turn, at) in effort
-        .points(Reading::count(How::PLAIN), 12)
-        .into_iter()
-        .enumerate()
-    {
-        let how = How {
-            patience: How::PATIENT,
-            ..how(turn)
-        };
-        let reading = Reading::new();
-        let manner = manners[(turn + turn / 4) % manners.len()];
-        let ended = reading
-            .start(how, Some(ReadFault { at, manner }), None)
-            .wait();
-        ended.assert_success();
-        reading.assert_finished(how);
-        count += 1;
+    let points = effort.points(Reading::count(How::PLAIN), 12);
+    for (turn, at) in points.into_iter().enumerate() {
+        // Differently for each kind of run.
+        for manner in effort.kinds(&manners, turn + turn / 4) {
+            let how = How {
+                patience: How::PATIENT,
+                ..how(turn)
+            };
+            let reading = Reading::new();
+            let fault = Some(ReadFault { at, manner });
+            reading.start(how, fault, None).wait().assert_success();
+            reading.assert_finished(how);
+            count += 1;
+        }
     }
     tell(&format!(
         "reads failed for a while {count} times: all runs ended undisturbed"

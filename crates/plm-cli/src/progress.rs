@@ -1,10 +1,12 @@
 //! How far a run is: a bar on a terminal, plain lines elsewhere.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use plm_fleet::core::Rank;
 use plm_fleet::{Observer, RunEvent};
 
 use crate::voice::{self, Kind};
@@ -50,6 +52,8 @@ struct SoFar {
     tokens: u64,
     total_sequences: u64,
     sequences: u64,
+    /// The ranks that wait for the input.
+    waiting: HashSet<Rank>,
     failed_rows: Kind,
     reloads: Kind,
     failed_ranks: Kind,
@@ -74,6 +78,7 @@ impl Progress {
                 tokens: 0,
                 total_sequences: 0,
                 sequences: 0,
+                waiting: HashSet::new(),
                 failed_rows: Kind::default(),
                 reloads: Kind::default(),
                 failed_ranks: Kind::default(),
@@ -221,7 +226,15 @@ impl Observer for Progress {
                 |so_far| &mut so_far.failed_rows,
                 || format!("{:?} failed: {}", row.id, row.reason),
             ),
+            // What they wait for is logged.
+            RunEvent::InputWait { rank, .. } => {
+                self.so_far().waiting.insert(rank);
+            }
+            RunEvent::InputBack { rank, .. } => {
+                self.so_far().waiting.remove(&rank);
+            }
             RunEvent::RankFailed { failure } => {
+                self.so_far().waiting.remove(&failure.rank);
                 let others = match self.so_far().ranks {
                     1 => "",
                     _ => "; its remaining work goes to the other ranks",
@@ -281,8 +294,12 @@ impl SoFar {
             0 => "some time".to_owned(),
             tokens => duration(self.total_tokens.saturating_sub(tokens) as f64 / rate),
         };
+        let waiting = match self.waiting.len() as u64 {
+            0 => String::new(),
+            ranks => format!("  waiting for the input: {}", count(ranks, "rank")),
+        };
         format!(
-            "{:5.1}%  {} of {} sequences  {} tokens/s  {} elapsed, {} left",
+            "{:5.1}%  {} of {} sequences  {} tokens/s  {} elapsed, {} left{waiting}",
             100.0 * self.tokens as f64 / self.total_tokens.max(1) as f64,
             number(self.sequences),
             number(self.total_sequences),

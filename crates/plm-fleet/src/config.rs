@@ -46,7 +46,7 @@ pub struct RunConfig {
     /// Batch size (if none is set, [`Devices::max_batch_tokens`]), the model's window, and what becomes of sequences that are
     /// longer.
     pub plan: PlanConfig,
-    /// Queues and deadlines of the ranks.
+    /// Queues and deadlines of the ranks, and how long they wait for an input that can't be read.
     pub lanes: LaneConfig,
     /// Bounds of a segment, and the number format of the stored embeddings.
     pub segments: SegmentConfig,

@@ -155,6 +155,8 @@ fn a_run_that_waits_for_its_input_says_so_and_hears_signals() {
     fs::write(desk.path("in.fasta"), "").unwrap();
     let line = running.line_with("waiting for the input");
     assert!(line.contains("in.fasta changed after it was"), "{line}");
+    running.signal("USR1");
+    running.line_with("waiting for the input: 1 rank");
     running.signal("TERM");
     let (ended, took) = running.end();
     assert_eq!(ended, Some(143));

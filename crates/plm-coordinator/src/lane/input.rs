@@ -117,16 +117,35 @@ impl<'a> Input<'a> {
             }
         };
         let _reading = watch.begin(Stage::Read, job.config.call_limit());
-        reader.read(row, &mut self.residues)?;
-        if self.residues.len() != record.residue_count as usize {
-            return Err(OtherLength {
-                read_residues: self.residues.len(),
-                planned_residues: record.residue_count,
+        match self.read_with(&mut *reader, row, record) {
+            Ok(()) => {
+                self.reader = Some(reader);
+                Ok(())
             }
-            .into());
+            Err(error) => {
+                // Here, where it is watched: to close a file may hang as to read it may.
+                drop(reader);
+                Err(error)
+            }
         }
-        self.reader = Some(reader);
-        Ok(())
+    }
+
+    fn read_with(
+        &mut self,
+        reader: &mut (dyn SequenceReader + 'a),
+        row: RowId,
+        record: &RecordInfo<'_>,
+    ) -> Result<(), BoxError> {
+        reader.read(row, &mut self.residues)?;
+        let read_residues = self.residues.len();
+        if read_residues == record.residue_count as usize {
+            return Ok(());
+        }
+        Err(OtherLength {
+            read_residues,
+            planned_residues: record.residue_count,
+        }
+        .into())
     }
 
     /// Ends the run.
@@ -249,5 +268,19 @@ impl Drop for Waiting<'_> {
         if waits.ranks == 0 {
             waits.since = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_that_wait_at_once_are_told_of_once() {
+        let waits = InputWaits::default();
+        let told = [(); 3].map(|()| waits.lock().is_to_tell());
+        assert_eq!(told, [true, false, false]);
+        waits.lock().told = Instant::now().checked_sub(WARN_EVERY);
+        assert!(waits.lock().is_to_tell(), "and again after some time");
     }
 }
