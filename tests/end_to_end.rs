@@ -8,11 +8,12 @@ use std::thread;
 use std::time::Duration;
 
 use plm_core::{
-    BoxError, Encoder, EncoderLoader, EncoderSpec, Note, PackedBatch, PooledBatch, Rank, RowId,
+    BoxError, Encoder, EncoderLoader, EncoderSpec, LargestBatches, NoRoom, Note, PackedBatch,
+    PooledBatch, Rank, RowId,
 };
 use plm_fleet::{
     Devices, Dtype, EmbeddingsFile, Error, LongSequences, Model, Observer, Part, PlanConfig,
-    RunConfig, RunEvent, RunReport, SegmentConfig, StopToken, aggregate_parts,
+    Resume, RunConfig, RunEvent, RunReport, SegmentConfig, StopToken, aggregate_parts,
     run_multi_gpu_inference, verify_run,
 };
 use plm_testkit::{EncoderFault, FakeLoader, Gate, random_residues};
@@ -262,6 +263,71 @@ fn a_protein_longer_than_a_batch_has_the_same_bits() {
     });
     assert_eq!(files[0], files[1]);
     assert_eq!(files[0], files[2]);
+}
+
+/// Encoders that have no room for so many tokens.
+struct Cramped(FakeLoader, usize);
+
+impl EncoderLoader for Cramped {
+    fn spec(&self) -> &EncoderSpec {
+        self.0.spec()
+    }
+
+    fn check_room(&self, largest: &LargestBatches) -> Result<(), NoRoom> {
+        match largest.longest_sequences[0] {
+            tokens if tokens <= self.1 => Ok(()),
+            tokens => Err(NoRoom {
+                device: "cuda:7".to_owned(),
+                needed_bytes: tokens as u64,
+                available_bytes: self.1 as u64,
+            }),
+        }
+    }
+
+    fn load(&self, _rank: Rank) -> Result<Box<dyn Encoder + '_>, BoxError> {
+        panic!("nothing is loaded by a run that is refused")
+    }
+}
+
+#[test]
+fn a_protein_without_room_is_told_of_before_anything_is_computed_or_discarded() {
+    let out = tempfile::tempdir().unwrap();
+    let fasta = out.path().join("in.fasta");
+    let long = "MKVLAAGIRT".repeat(500);
+    fs::write(&fasta, format!(">short\nMKV\n>long\n{long}\n")).unwrap();
+    let embed = |loader: Arc<dyn EncoderLoader>, max_residues, resume| {
+        let config = RunConfig {
+            devices: cpu("cpu:2"),
+            plan: plan(1_024, max_residues),
+            resume,
+            ..RunConfig::default()
+        };
+        run_multi_gpu_inference([&fasta], &Model::from(loader), out.path(), &config)
+    };
+    let expected =
+        embeddings(&embed(Arc::new(FakeLoader::new(8)), 1_022, Resume::Continue).unwrap());
+
+    let cramped = Cramped(FakeLoader::new(8), 1_000);
+    let refused = embed(Arc::new(cramped), 5_000, Resume::Restart).unwrap_err();
+    assert!(refused.is_refusal());
+    match &refused {
+        Error::NoMemory {
+            device,
+            id,
+            line,
+            tokens,
+            ..
+        } => assert_eq!(
+            (&**device, &**id, *line, *tokens),
+            ("cuda:7", "long", 3, 5_002)
+        ),
+        other => panic!("{other}"),
+    }
+    let path = out.path().join("embeddings.h5");
+    assert!(fs::read(path).unwrap() == expected);
+    // What is not so long has room, and is not loaded again, being finished.
+    let roomy = Cramped(FakeLoader::new(8), 1_024);
+    embed(Arc::new(roomy), 1_022, Resume::Continue).unwrap();
 }
 
 /// Encoders that are [`FakeLoader`]'s but for one number of one row.

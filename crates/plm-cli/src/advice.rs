@@ -38,6 +38,7 @@ fn advice(error: &Error) -> Option<String> {
         Error::NoSpace { .. } => {
             "make room, choose another --out, or store less with --embeddings-dtype f16"
         }
+        Error::NoMemory { .. } => "see --max-residues, --on-long and --devices",
         Error::MissingParts { count, .. } => {
             return Some(format!(
                 "run `plm-fleet embed ... --shard i/{count}` for each, then aggregate again"
@@ -244,6 +245,7 @@ mod tests {
                     gpu: 0,
                     model: "m".to_owned(),
                     dtype: Dtype::F16,
+                    longest_tokens: 0,
                     needed_gib: 2.0,
                     free_gib: 1.0,
                     total_gib: 1.0,

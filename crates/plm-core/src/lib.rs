@@ -39,7 +39,7 @@ pub use letters::{Letter, classify_letter};
 pub use outcome::Outcome;
 pub use ports::{
     BoxError, EmbeddedBatch, EmbeddedRow, EmbeddingSink, Encoder, EncoderLoader, EncoderSpec,
-    RecordInfo, SequenceReader, SequenceSource, ShardWriter, Written,
+    LargestBatches, NoRoom, RecordInfo, SequenceReader, SequenceSource, ShardWriter, Written,
 };
 pub use sweep::sweep;
 pub use tokens::TokenMap;

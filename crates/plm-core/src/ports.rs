@@ -94,10 +94,41 @@ pub struct EncoderSpec {
     pub tokens: TokenMap,
 }
 
+/// The most that a run asks of its encoders.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LargestBatches {
+    /// The tokens of its longest sequences, special tokens included: one for each rank at most, from the
+    /// longest on.
+    pub longest_sequences: Vec<usize>,
+    /// The most tokens in a packed batch of several sequences; 0 if there is none.
+    pub shared_tokens: usize,
+}
+
+/// A device has less memory than it would be asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{needed_bytes} bytes of memory are needed on {device}, which has {available_bytes}")]
+pub struct NoRoom {
+    /// The device, as in "cuda:0".
+    pub device: String,
+    /// What the model and its largest batches take, about.
+    pub needed_bytes: u64,
+    /// What it can give.
+    pub available_bytes: u64,
+}
+
 /// Makes the encoder of each rank.
 pub trait EncoderLoader: Send + Sync {
     /// What its encoders are.
     fn spec(&self) -> &EncoderSpec;
+
+    /// Holds what the largest batches take against the memory of the devices, before anything is computed. A
+    /// loader that can't tell refuses nothing.
+    ///
+    /// # Errors
+    /// [`NoRoom`] if a device has less.
+    fn check_room(&self, _largest: &LargestBatches) -> Result<(), NoRoom> {
+        Ok(())
+    }
 
     /// The encoder of `rank`, made on the calling thread, to be used and dropped there.
     ///

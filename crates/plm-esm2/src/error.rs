@@ -9,7 +9,8 @@ use plm_core::{Dtype, Rank};
 use plm_kernels::{GpuDescription, GpuError, is_out_of_memory};
 
 use words::{
-    advice, by_kind, directory_of, download, name_one, quoted, snapshot_of, without_backtrace,
+    advice, and_a_sequence, by_kind, directory_of, download, name_one, quoted, snapshot_of,
+    without_backtrace,
 };
 
 /// Why a model could not be read or run.
@@ -327,9 +328,10 @@ pub enum Error {
         /// All of them, by rank.
         gpus: Vec<GpuDescription>,
     },
-    /// A GPU has no room for the weights.
+    /// A GPU has no room for the weights, and for the longest sequence beside them.
     #[error(
-        "the weights of {model} in {dtype} take {needed_gib} GiB, and cuda:{gpu} has {free_gib} of its {total_gib} GiB free: choose another GPU or a smaller dtype, or see who uses it"
+        "the weights of {model} in {dtype}{} take {needed_gib} GiB, and cuda:{gpu} has {free_gib} of its {total_gib} GiB free: choose another GPU or a smaller dtype, or see who uses it",
+        and_a_sequence(*longest_tokens)
     )]
     NoRoom {
         /// The GPU.
@@ -338,6 +340,8 @@ pub enum Error {
         model: String,
         /// The format of the weights there.
         dtype: Dtype,
+        /// Of the longest sequence, if that is to have room as well.
+        longest_tokens: usize,
         /// What they take.
         needed_gib: f64,
         /// What nobody uses.

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use plm_core::{BoxError, Dtype, Encoder, Note, PackedBatch, PooledBatch};
 use plm_kernels::Gpu;
 
+use crate::memory::gpu_bytes;
 use crate::{Checkpoint, Error, Esm2, ModelOutputs, Outputs, Started};
 
 /// The fewest residues of sequences that need no f32: a mean over fewer has too few terms for a format's roundings to cancel in it.
@@ -60,15 +61,15 @@ struct Begun {
 }
 
 impl<'a> GpuEncoder<'a> {
-    /// Opens `cuda:ordinal` and loads the model into it.
+    /// Opens `cuda:ordinal` and loads the model into it, if there is room for that and for a sequence of `longest_tokens`.
     pub(crate) fn new(
         checkpoint: &'a Checkpoint,
         ordinal: u32,
-        dtype: Dtype,
-        layer: usize,
+        (dtype, layer): (Dtype, usize),
+        longest_tokens: usize,
     ) -> Result<Self, Error> {
         let gpu = Gpu::open(ordinal)?;
-        check_room(checkpoint, &gpu, dtype)?;
+        check_room(checkpoint, &gpu, dtype, longest_tokens)?;
         let model = Esm2::on_gpu(checkpoint, dtype, &gpu)?;
         if let (Ok(name), Ok(memory)) = (gpu.name(), gpu.memory()) {
             let free_gib = gib(memory.free_bytes);
@@ -172,7 +173,7 @@ impl<'a> GpuEncoder<'a> {
 
     fn in_f32(&mut self, batch: &PackedBatch) -> Result<PooledBatch, Error> {
         if matches!(self.exact, Exact::NotLoaded) {
-            let loaded = check_room(self.checkpoint, &self.gpu, Dtype::F32)
+            let loaded = check_room(self.checkpoint, &self.gpu, Dtype::F32, 0)
                 .and_then(|()| Esm2::on_gpu(self.checkpoint, Dtype::F32, &self.gpu));
             self.exact = match loaded {
                 Ok(exact) => Exact::Loaded(Box::new(exact)),
@@ -229,10 +230,20 @@ impl Encoder for GpuEncoder<'_> {
     }
 }
 
-/// Refuses a GPU whose free memory the weights alone exceed, before they are read.
-fn check_room(checkpoint: &Checkpoint, gpu: &Gpu, dtype: Dtype) -> Result<(), Error> {
+/// What the weights and a sequence of so many tokens take on a GPU, about.
+pub(crate) fn needed_bytes(checkpoint: &Checkpoint, dtype: Dtype, longest_tokens: usize) -> u64 {
+    weight_bytes(checkpoint, dtype) + gpu_bytes(checkpoint.config(), dtype, longest_tokens)
+}
+
+/// Refuses a GPU whose free memory the weights and a sequence of so many tokens exceed, before they are read.
+fn check_room(
+    checkpoint: &Checkpoint,
+    gpu: &Gpu,
+    dtype: Dtype,
+    longest_tokens: usize,
+) -> Result<(), Error> {
     let memory = gpu.memory()?;
-    let needed_bytes = weight_bytes(checkpoint, dtype);
+    let needed_bytes = needed_bytes(checkpoint, dtype, longest_tokens);
     if needed_bytes <= memory.free_bytes {
         return Ok(());
     }
@@ -240,6 +251,7 @@ fn check_room(checkpoint: &Checkpoint, gpu: &Gpu, dtype: Dtype) -> Result<(), Er
         gpu: gpu.ordinal(),
         model: checkpoint.name().to_owned(),
         dtype,
+        longest_tokens,
         needed_gib: gib(needed_bytes),
         free_gib: gib(memory.free_bytes),
         total_gib: gib(memory.total_bytes),

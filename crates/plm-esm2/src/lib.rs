@@ -38,6 +38,7 @@ mod layer;
 mod linear;
 mod lm_head;
 mod loader;
+mod memory;
 mod micro_batch;
 mod model;
 mod outputs;

@@ -1,18 +1,20 @@
 //! ESM-2 as the encoder of each rank of a run.
 
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::available_parallelism;
 
 use plm_core::{
-    BoxError, Dtype, Encoder, EncoderLoader, EncoderSpec, PackedBatch, PooledBatch, Rank,
+    BoxError, Dtype, Encoder, EncoderLoader, EncoderSpec, LargestBatches, NoRoom, PackedBatch,
+    PooledBatch, Rank,
 };
 use plm_kernels::{Gpu, VarlenAttention};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::gpu_encoder::GpuEncoder;
 use crate::model::check_int8;
-use crate::{Checkpoint, Error, Esm2, NoInt8, Outputs, gpus, token_map};
+use crate::{Checkpoint, Error, Esm2, NoInt8, Outputs, gpu_encoder, gpus, memory, token_map};
 
 /// Another number whenever a change gives vectors other bits: a run that an older version began is then refused, not mixed.
 const NUMERICS: u32 = 3;
@@ -49,6 +51,8 @@ pub struct Esm2Loader {
     checkpoint: Checkpoint,
     place: Place,
     spec: EncoderSpec,
+    /// Of the longest sequence that is to come, once that is known.
+    longest_tokens: AtomicUsize,
 }
 
 /// Where ranks compute.
@@ -129,7 +133,26 @@ impl Esm2Loader {
             checkpoint,
             place,
             spec,
+            longest_tokens: AtomicUsize::new(0),
         })
+    }
+
+    /// What the model and the largest batches take of a device's memory, about: on the CPU all ranks together, on GPUs one.
+    pub fn needed_bytes(&self, largest: &LargestBatches) -> u64 {
+        let config = self.checkpoint.config();
+        match &self.place {
+            Place::Cpu { options, .. } => {
+                let ranks = (0..options.lanes.get() as u32).map(Rank);
+                let threads: Vec<usize> = ranks.map(|rank| options.threads_of(rank)).collect();
+                // Arithmetic is f32, and so are weights.
+                let weights = self.checkpoint.num_parameters() * Dtype::F32.bytes();
+                weights + memory::cpu_bytes(config, &threads, largest)
+            }
+            Place::Gpus(_) => {
+                let longest = largest.longest_sequences.first().copied().unwrap_or(0);
+                gpu_encoder::needed_bytes(&self.checkpoint, self.spec.dtype, longest)
+            }
+        }
     }
 
     /// Pools another layer: 0 is the embedding, the number of layers is after the final layer norm.
@@ -162,6 +185,33 @@ impl EncoderLoader for Esm2Loader {
         &self.spec
     }
 
+    fn check_room(&self, largest: &LargestBatches) -> Result<(), NoRoom> {
+        let longest = largest.longest_sequences.first().copied().unwrap_or(0);
+        self.longest_tokens.store(longest, Ordering::Relaxed);
+        let needed_bytes = self.needed_bytes(largest);
+        let devices: Vec<(String, u64)> = match &self.place {
+            Place::Cpu { .. } => memory::available_bytes()
+                .map(|bytes| ("cpu".to_owned(), bytes))
+                .into_iter()
+                .collect(),
+            // All that a GPU has: what others use of it shows when its rank opens it.
+            Place::Gpus(ordinals) => gpus::describe(ordinals)
+                .unwrap_or_default()
+                .into_iter()
+                .map(|gpu| (format!("cuda:{}", gpu.ordinal), gpu.total_bytes))
+                .collect(),
+        };
+        let too_small = devices.into_iter().find(|(_, bytes)| *bytes < needed_bytes);
+        match too_small {
+            None => Ok(()),
+            Some((device, available_bytes)) => Err(NoRoom {
+                device,
+                needed_bytes,
+                available_bytes,
+            }),
+        }
+    }
+
     fn load(&self, rank: Rank) -> Result<Box<dyn Encoder + '_>, BoxError> {
         let (dtype, layer) = (self.spec.dtype, self.spec.layer);
         match &self.place {
@@ -179,7 +229,12 @@ impl EncoderLoader for Esm2Loader {
                 let ordinal = *ordinals
                     .get(rank.0 as usize)
                     .ok_or(Error::NoGpuForRank { rank })?;
-                let encoder = GpuEncoder::new(&self.checkpoint, ordinal, dtype, layer)?;
+                let encoder = GpuEncoder::new(
+                    &self.checkpoint,
+                    ordinal,
+                    (dtype, layer),
+                    self.longest_tokens.load(Ordering::Relaxed),
+                )?;
                 Ok(Box::new(encoder))
             }
         }

@@ -8,7 +8,7 @@ use crate::alphabet::{MASK, PAD};
 
 /// Tokens in a piece. The activations of a few hundred tokens stay in the L2 and L3 caches from
 /// one operation to the next, and matrix products of this height run at full speed.
-const MICRO_BATCH_TOKENS: usize = 384;
+pub(crate) const MICRO_BATCH_TOKENS: usize = 384;
 
 /// The fewest rows that matrix products are given.
 ///

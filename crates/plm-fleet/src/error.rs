@@ -111,6 +111,30 @@ pub enum Error {
         /// What is free.
         available_bytes: u64,
     },
+    /// A device has less memory than the longest sequence of the run takes there, beside the model.
+    #[error(
+        "{id:?} ({file}, line {line}) goes through the model as {tokens} tokens, which take {} of memory with \
+         the model on {device}, where {} are available: lower max_residues, or use fewer ranks or a device \
+         with more",
+        gib(*needed_bytes),
+        gib(*available_bytes)
+    )]
+    NoMemory {
+        /// The device.
+        device: String,
+        /// What model and batches take, about.
+        needed_bytes: u64,
+        /// What the device can give.
+        available_bytes: u64,
+        /// The file of the record with the longest sequence.
+        file: String,
+        /// The line of its `>`.
+        line: u64,
+        /// Its name.
+        id: String,
+        /// The tokens of that sequence, special tokens included.
+        tokens: usize,
+    },
     /// Another process is at work on the same part of the run.
     #[error("{} is in use by {holder}: wait for it, or stop it", path.display())]
     InUse {
@@ -250,6 +274,7 @@ impl Error {
             | Self::SequenceTooLong { .. }
             | Self::OtherRun { .. }
             | Self::NoSpace { .. }
+            | Self::NoMemory { .. }
             | Self::InUse { .. } => true,
             // One without a report was raised before any rank was started.
             Self::Coordinator(error) => error.report().is_none(),

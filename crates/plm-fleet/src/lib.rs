@@ -46,6 +46,7 @@ mod layout;
 mod ledger;
 mod lock;
 mod logs;
+mod memory;
 mod merge_ahead;
 mod model;
 mod out_dir;

@@ -19,7 +19,7 @@ use crate::merge_ahead::MergeAhead;
 use crate::model::PendingLoader;
 use crate::part::Progress;
 use crate::report::{PartReport, RecordCounts, RunReport, StageSeconds, changed_inputs};
-use crate::{Error, Model, Resume, RunConfig, discard, out_dir, space};
+use crate::{Error, Model, Resume, RunConfig, discard, memory, out_dir, space};
 
 /// Embeds every protein of some FASTA files: one vector per record into `embeddings.h5` in
 /// `out_dir`, in the order of the input, and one line per record into `ledger.tsv`.
@@ -111,6 +111,11 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
             return Err(refusal);
         }
     };
+    let ranks = (config.part, config.devices.world_size()?);
+    if config.resume != Resume::Continue {
+        // Nothing is discarded for a run that is then refused.
+        memory::check(&*loader, &plan, ranks, pending.index())?;
+    }
     match config.resume {
         Resume::Continue => {}
         Resume::RetryFailed => discard::failures(&layout, config.part)?,
@@ -119,9 +124,10 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
     // Again, for another process may have been here before the lock was ours.
     claim.check(&layout)?;
     let progress = Progress::find(&layout, &claim.fingerprint, config)?;
+    let rest = progress.rest(&plan, pending.index(), config);
+    memory::check(&*loader, &rest, ranks, pending.index())?;
     claim.stake(&layout)?;
     let index = Arc::new(pending.keep(&layout)?);
-    let rest = progress.rest(&plan, &index, config);
     space::check(&layout, &claim, &index, &rest, config)?;
     seconds.plan = lap(&started, &seconds);
 

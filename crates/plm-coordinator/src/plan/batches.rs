@@ -1,6 +1,9 @@
 //! The plan itself.
 
-use plm_core::{BatchIndex, Rank, RecordInfo, RowId, SequenceSource, Stride, TokenMap, WorldSize};
+use plm_core::{
+    BatchIndex, LargestBatches, Rank, RecordInfo, RowId, SequenceSource, Stride, TokenMap,
+    WorldSize,
+};
 
 use super::first_fit::{Fitted, Item, first_fit_decreasing};
 use super::windows::Windows;
@@ -263,6 +266,44 @@ impl BatchPlan {
                 .sum()
         };
         Balance::new(world.ranks().map(rank_tokens).collect())
+    }
+
+    /// The largest of a part's batches, and the row of the longest sequence in them; none if the part has no
+    /// batches. `source` is the one that the plan was made for.
+    pub fn largest_batches(
+        &self,
+        part: Part,
+        world: WorldSize,
+        source: &dyn SequenceSource,
+    ) -> Option<(RowId, LargestBatches)> {
+        let special_tokens = self.special_tokens as usize;
+        let max_batch_tokens = self.config.max_batch_tokens() as usize;
+        // The longest so far, from the longest on, with their rows.
+        let mut longest: Vec<(usize, RowId)> = Vec::new();
+        let mut shared_tokens = 0;
+        for batch in self.part_batches(part) {
+            let mut longest_window = 0;
+            for &row in self.rows(batch) {
+                let first_window = self.windows(source.record(row).residue_count).next();
+                let tokens = first_window.map_or(0, |window| window.len() + special_tokens);
+                longest_window = longest_window.max(tokens);
+                let place = longest.partition_point(|&(other, _)| other >= tokens);
+                if place < world.get() as usize {
+                    longest.insert(place, (tokens, row));
+                    longest.truncate(world.get() as usize);
+                }
+            }
+            let tokens = usize::try_from(self.tokens(batch)).unwrap_or(usize::MAX);
+            if tokens > longest_window && longest_window <= max_batch_tokens {
+                shared_tokens = shared_tokens.max(tokens.min(max_batch_tokens));
+            }
+        }
+        let &(_, row) = longest.first()?;
+        let largest = LargestBatches {
+            longest_sequences: longest.into_iter().map(|(tokens, _)| tokens).collect(),
+            shared_tokens,
+        };
+        Some((row, largest))
     }
 
     /// The most tokens in the packed batches that a batch goes through the model as.

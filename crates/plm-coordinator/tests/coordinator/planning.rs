@@ -230,6 +230,29 @@ fn a_plan_without_what_is_done_holds_the_rest_in_the_same_batches() {
 }
 
 #[test]
+fn the_largest_batches_are_those_that_are_still_to_be_done() {
+    let source = Counts(vec![300, 40_000, 5, 70, 34_350, 16_000, 7]);
+    let config = PlanConfig::builder().max_residues(36_000).build().unwrap();
+    let plan = BatchPlan::new(&source, &fake_tokens(), &config).unwrap();
+    let largest = |plan: &BatchPlan, world| {
+        let world = WorldSize::new(world).unwrap();
+        plan.largest_batches(Part::WHOLE, world, &source)
+    };
+    let (row, two) = largest(&plan, 2).unwrap();
+    assert_eq!(row, RowId(1));
+    assert_eq!(two.longest_sequences, [36_002, 34_352]);
+    // 16,000 and 300 residues and what else fits.
+    assert_eq!(two.shared_tokens, 16_002 + 302 + 72 + 7);
+
+    let rest = plan.without(&[RowId(1), RowId(4), RowId(5)], &source);
+    let (row, four) = largest(&rest, 4).unwrap();
+    assert_eq!(row, RowId(0));
+    assert_eq!(four.longest_sequences, [302, 72, 9, 7]);
+    let all: Vec<RowId> = (0..7).map(RowId).collect();
+    assert_eq!(largest(&plan.without(&all, &source), 1), None);
+}
+
+#[test]
 fn a_record_longer_than_a_batch_is_alone_and_the_others_fill_theirs() {
     let mut counts = proteome(20_000).0;
     counts.extend([34_350, 16_383, 40_000]);

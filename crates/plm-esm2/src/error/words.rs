@@ -91,3 +91,10 @@ pub(super) fn by_kind(gpus: &[GpuDescription]) -> String {
     let kinds: Vec<String> = kinds.into_iter().map(of_kind).collect();
     kinds.join("; ")
 }
+
+pub(super) fn and_a_sequence(tokens: usize) -> String {
+    match tokens {
+        0 => String::new(),
+        tokens => format!(" and a sequence of {tokens} tokens"),
+    }
+}

@@ -1,0 +1,245 @@
+//! What batches take of a device's memory, and what the CPU's has left: an estimate, made before anything is
+//! computed.
+//!
+//! Activations decide. They are counted at the widest place of a layer, the second product of its
+//! feed-forward block, where these are alive at once, in numbers for each token:
+//!
+//! - on the CPU 8 times the hidden size (the residual stream and its norm, before attention, behind it and
+//!   behind the layer, attention's output, and the product), the width of the block, and what the gemm crate
+//!   copies of each row;
+//! - on a GPU 7 times the hidden size, since the product adds to the stream itself, and that width.
+//!
+//! Attention takes nothing that grows with the square of a sequence: on the CPU, each thread keeps the keys
+//! and values of one head, and the scores of sixteen queries.
+
+use std::path::{Path, PathBuf};
+
+use plm_core::{Dtype, LargestBatches};
+
+use crate::Config;
+use crate::micro_batch::MICRO_BATCH_TOKENS;
+
+/// What a number takes on the CPU.
+const F32_BYTES: u64 = 4;
+/// Numbers of a row that the gemm crate has in a copy at a time.
+const PACKED_COLUMNS: u64 = 512;
+
+/// What each lane of so many threads takes on the CPU for the largest batches that come to it, all lanes
+/// together. The longest sequences may all be at work at once.
+pub(crate) fn cpu_bytes(config: &Config, threads: &[usize], largest: &LargestBatches) -> u64 {
+    let (hidden, ffn) = (config.hidden_size as u64, config.ffn_size as u64);
+    let of_token = F32_BYTES * (8 * hidden + ffn + PACKED_COLUMNS);
+    // Queries of a block, as in attention.
+    let of_key = F32_BYTES * (2 * config.head_dim() as u64 + 16);
+    let longest = largest.longest_sequences.iter().copied();
+    let lanes = threads.iter().zip(longest).map(|(&threads, longest)| {
+        // A thread has a piece at a time.
+        let piece = longest.max(MICRO_BATCH_TOKENS);
+        let at_once = longest.max(largest.shared_tokens);
+        let tokens = at_once.min(threads.saturating_mul(piece)) as u64;
+        tokens * of_token + threads as u64 * longest as u64 * of_key
+    });
+    lanes.sum::<u64>() + rotary_bytes(config, largest)
+}
+
+/// What the longest sequence takes on a GPU, in a model of `dtype`. (A batch of several is halved until it fits.)
+pub(crate) fn gpu_bytes(config: &Config, dtype: Dtype, longest: usize) -> u64 {
+    let number = match dtype {
+        Dtype::F32 => F32_BYTES,
+        Dtype::F16 | Dtype::Bf16 | Dtype::Int8 => 2,
+    };
+    let (hidden, ffn) = (config.hidden_size as u64, config.ffn_size as u64);
+    longest as u64 * number * (7 * hidden + ffn)
+}
+
+/// The tables of positions, which are grown to powers of two.
+fn rotary_bytes(config: &Config, largest: &LargestBatches) -> u64 {
+    let longest = largest.longest_sequences.first().copied().unwrap_or(0);
+    longest.next_power_of_two() as u64 * config.head_dim() as u64 * F32_BYTES
+}
+
+/// What the system can give this process: of all memory, of what its control groups may have, and of its
+/// address space, the least. None where the system does not say.
+pub(crate) fn available_bytes() -> Option<u64> {
+    available_by(|path| std::fs::read_to_string(path).ok())
+}
+
+fn available_by(read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
+    let of_system = read(Path::new("/proc/meminfo"))
+        .and_then(|text| number_after(&text, "MemAvailable:"))
+        .map(|kib| kib.saturating_mul(1024));
+    [of_system, of_groups(&read), of_address_space(&read)]
+        .into_iter()
+        .flatten()
+        .min()
+}
+
+/// The number that follows a word at the beginning of a line.
+fn number_after(text: &str, word: &str) -> Option<u64> {
+    let rest = text.lines().find_map(|line| line.strip_prefix(word))?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+/// Of the control groups that the process is in, of either version.
+fn of_groups(read: &impl Fn(&Path) -> Option<String>) -> Option<u64> {
+    let groups = read(Path::new("/proc/self/cgroup"))?;
+    let left = groups.lines().filter_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        match controllers {
+            "" => left_in(read, "/sys/fs/cgroup", path, &VERSION_2),
+            _ if controllers.split(',').any(|name| name == "memory") => {
+                left_in(read, "/sys/fs/cgroup/memory", path, &VERSION_1)
+            }
+            _ => None,
+        }
+    });
+    left.min()
+}
+
+/// What the files of a control group are called.
+struct GroupFiles {
+    limit: &'static str,
+    used: &'static str,
+    /// Of `memory.stat`: file contents that go when memory is short.
+    reclaimable: &'static str,
+}
+
+const VERSION_2: GroupFiles = GroupFiles {
+    limit: "memory.max",
+    used: "memory.current",
+    reclaimable: "inactive_file ",
+};
+
+const VERSION_1: GroupFiles = GroupFiles {
+    limit: "memory.limit_in_bytes",
+    used: "memory.usage_in_bytes",
+    reclaimable: "total_inactive_file ",
+};
+
+/// The least that is left in a group or one above it. In a container the path may be one outside of it;
+/// the groups above are then those that it sees.
+fn left_in(
+    read: &impl Fn(&Path) -> Option<String>,
+    root: &str,
+    path: &str,
+    files: &GroupFiles,
+) -> Option<u64> {
+    let path = PathBuf::from(root).join(path.trim_start_matches('/'));
+    let groups = path.ancestors().take_while(|group| group.starts_with(root));
+    let left = groups.filter_map(|group| {
+        let number = |name: &str| read(&group.join(name))?.trim().parse::<u64>().ok();
+        // No limit is the word "max".
+        let limit = number(files.limit)?;
+        let stat = read(&group.join("memory.stat")).unwrap_or_default();
+        let reclaimable = number_after(&stat, files.reclaimable).unwrap_or(0);
+        let used = number(files.used)?.saturating_sub(reclaimable);
+        Some(limit.saturating_sub(used))
+    });
+    left.min()
+}
+
+/// Of what `ulimit -v` allows.
+fn of_address_space(read: &impl Fn(&Path) -> Option<String>) -> Option<u64> {
+    let limit = number_after(&read(Path::new("/proc/self/limits"))?, "Max address space")?;
+    let kib = number_after(&read(Path::new("/proc/self/status"))?, "VmSize:")?;
+    Some(limit.saturating_sub(kib.saturating_mul(1024)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RELEASED;
+
+    fn available(files: &[(&str, &str)]) -> Option<u64> {
+        available_by(|path| {
+            let (_, text) = files.iter().find(|(name, _)| path == Path::new(name))?;
+            Some((*text).to_owned())
+        })
+    }
+
+    const MEMINFO: (&str, &str) = (
+        "/proc/meminfo",
+        "MemTotal:       65000000 kB\nMemFree:         1000 kB\nMemAvailable:   50000 kB\n",
+    );
+
+    #[test]
+    fn the_least_of_all_limits_counts() {
+        assert_eq!(available(&[]), None);
+        assert_eq!(available(&[MEMINFO]), Some(50_000 << 10));
+        let group = ("/proc/self/cgroup", "0::/a.slice/b.scope\n");
+        let above = [
+            ("/sys/fs/cgroup/a.slice/memory.max", "9000000\n"),
+            ("/sys/fs/cgroup/a.slice/memory.current", "4000000\n"),
+            (
+                "/sys/fs/cgroup/a.slice/memory.stat",
+                "anon 1\ninactive_file 500000\nactive_file 7\n",
+            ),
+            ("/sys/fs/cgroup/a.slice/b.scope/memory.max", "max\n"),
+            ("/sys/fs/cgroup/a.slice/b.scope/memory.current", "4000000\n"),
+        ];
+        let all: Vec<_> = [MEMINFO, group].into_iter().chain(above).collect();
+        assert_eq!(available(&all), Some(5_500_000));
+        let limits = (
+            "/proc/self/limits",
+            "Limit  Soft Limit  Hard Limit  Units\nMax address space  3000000  unlimited  bytes\n",
+        );
+        let status = ("/proc/self/status", "VmPeak: 9 kB\nVmSize:\t 1000 kB\n");
+        let all: Vec<_> = all.into_iter().chain([limits, status]).collect();
+        assert_eq!(available(&all), Some(3_000_000 - 1_024_000));
+    }
+
+    #[test]
+    fn groups_of_the_first_version_count_and_unlimited_is_no_limit() {
+        let files = [
+            MEMINFO,
+            (
+                "/proc/self/cgroup",
+                "9:cpu,cpuacct:/x\n5:memory:/docker/1234\n1:name=systemd:/\n",
+            ),
+            // As a container sees it: the path is one of the host.
+            ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "2000000\n"),
+            ("/sys/fs/cgroup/memory/memory.usage_in_bytes", "1500000\n"),
+            (
+                "/sys/fs/cgroup/memory/memory.stat",
+                "cache 9\ntotal_inactive_file 300000\n",
+            ),
+            (
+                "/proc/self/limits",
+                "Max address space         unlimited            unlimited            bytes\n",
+            ),
+            ("/proc/self/status", "VmSize: 1000 kB\n"),
+        ];
+        assert_eq!(available(&files), Some(800_000));
+    }
+
+    #[test]
+    fn what_this_system_has_is_found() {
+        let available = available_bytes().expect("Linux says");
+        assert!(available > 1 << 20, "{available}");
+    }
+
+    #[test]
+    fn a_lane_counts_its_longest_sequence_or_as_many_pieces_as_it_has_threads() {
+        let config = Config::of_shape(&RELEASED[3]);
+        let bytes = |threads: &[usize], longest: &[usize], shared_tokens| {
+            let longest_sequences = longest.to_vec();
+            let largest = LargestBatches {
+                longest_sequences,
+                shared_tokens,
+            };
+            cpu_bytes(&config, threads, &largest)
+        };
+        // 650M: 63 kB a token.
+        let long = bytes(&[2], &[40_002], 0);
+        assert!((2_400 << 20..2_700 << 20).contains(&long), "{long}");
+        // Two threads have two pieces of a full batch, 64 all of it.
+        let [few, many] = [2, 64].map(|threads| bytes(&[threads], &[1_024], 16_384));
+        assert!(few < 150 << 20 && many > 900 << 20, "{few} {many}");
+        // Two lanes have the two longest at once.
+        let both = bytes(&[2, 2], &[40_002, 30_002], 0);
+        assert!(both > long + long / 2, "{both} {long}");
+        // What is not there takes nothing.
+        assert!(bytes(&[2, 2], &[40_002], 0) == long);
+    }
+}

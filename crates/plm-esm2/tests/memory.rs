@@ -1,0 +1,99 @@
+//! What a long protein takes of the memory, beside what is said of it before.
+#![expect(
+    clippy::print_stdout,
+    reason = "the process that is measured tells its parent"
+)]
+
+use std::fs;
+use std::num::NonZeroUsize;
+use std::process::Command;
+
+use plm_core::{Dtype, EncoderLoader, LargestBatches, Packer, Rank, RowId};
+use plm_esm2::{Checkpoint, CpuOptions, Esm2Loader, token_map};
+
+const RESIDUES: usize = 8_000;
+/// Says that this process is the one that is measured.
+const IS_MEASURED: &str = "PLM_ESM2_TEST_MEASURED";
+
+fn loader() -> Esm2Loader {
+    let options = CpuOptions {
+        lanes: NonZeroUsize::MIN,
+        total_threads: NonZeroUsize::new(2).unwrap(),
+    };
+    Esm2Loader::new(Checkpoint::plm_tiny(), options, Dtype::F32).unwrap()
+}
+
+fn alone(tokens: usize) -> LargestBatches {
+    LargestBatches {
+        longest_sequences: vec![tokens],
+        shared_tokens: 0,
+    }
+}
+
+/// A number of kilobytes that the system says of this process, in bytes.
+fn status(word: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(word));
+    let kib: u64 = (line.unwrap().split_whitespace())
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    kib * 1024
+}
+
+/// Encodes a protein of so many residues.
+fn encode(loader: &Esm2Loader, residues: usize) {
+    let tokens = token_map();
+    let mut packer = Packer::new(&tokens, residues + 2);
+    packer
+        .push(RowId(0), &b"MKTAYIAKQR".repeat(residues / 10))
+        .unwrap();
+    let mut encoder = loader.load(Rank(0)).unwrap();
+    encoder.encode(&packer.finish()).unwrap();
+}
+
+#[test]
+fn a_long_protein_takes_no_more_than_was_said_and_not_much_less() {
+    if std::env::var_os(IS_MEASURED).is_some() {
+        let loader = loader();
+        encode(&loader, 100);
+        let before = status("VmRSS:");
+        encode(&loader, RESIDUES);
+        println!("taken {}", status("VmHWM:") - before);
+        return;
+    }
+    // Alone in its process, with nothing beside it.
+    let name = "a_long_protein_takes_no_more_than_was_said_and_not_much_less";
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture", "--test-threads", "1"])
+        .env(IS_MEASURED, "1")
+        .output()
+        .unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let taken = printed.lines().find_map(|line| line.split_once("taken "));
+    let (_, taken) = taken.unwrap_or_else(|| panic!("{printed}"));
+    let taken: u64 = taken.trim().parse().unwrap();
+
+    let loader = loader();
+    let said = loader.needed_bytes(&alone(RESIDUES + 2)) - loader.needed_bytes(&alone(102));
+    assert!(
+        taken < said,
+        "{taken} bytes were taken, and {said} were said"
+    );
+    assert!(
+        taken > said / 3,
+        "{taken} bytes were taken, and {said} were said"
+    );
+}
+
+#[test]
+fn a_protein_that_no_memory_holds_is_refused_before_the_model_is_loaded() {
+    let loader = loader();
+    loader.check_room(&alone(1_024)).unwrap();
+    let refusal = loader.check_room(&alone(1 << 30)).unwrap_err();
+    assert_eq!(refusal.device, "cpu");
+    // Six kilobytes a token.
+    assert!(refusal.needed_bytes > 6 << 40, "{refusal}");
+    assert!(refusal.available_bytes < refusal.needed_bytes);
+}
