@@ -136,10 +136,10 @@ fn a_heavy_dependency_has_one_owner() {
 }
 
 #[test]
-fn the_vocabulary_needs_nothing_but_thiserror() {
+fn the_vocabulary_needs_nothing_but_errors_and_events() {
     assert_eq!(
         dependencies(&crates()["plm-core"]),
-        BTreeSet::from(["thiserror"])
+        BTreeSet::from(["thiserror", "tracing"])
     );
 }
 

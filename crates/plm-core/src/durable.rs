@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::sweep::{self, sweep};
+use crate::sync::{sync_directory, sync_file};
 
 /// The ending of every temporary name, so that leftovers of a killed run are recognisable.
 pub const TEMPORARY_SUFFIX: &str = ".tmp";
@@ -116,7 +117,7 @@ impl DurableFile {
     /// # Errors
     /// [`io::ErrorKind::AlreadyExists`] if there is one, which then stays; else as [`commit`](Self::commit).
     pub fn commit_new(self) -> io::Result<()> {
-        self.file.sync_all()?;
+        sync_file(&self.file, &self.temporary)?;
         match fs::hard_link(&self.temporary, &self.path) {
             // A file system without links: the only other way that leaves no half a file.
             Err(error) if is_without_links(&error) && !self.path.try_exists()? => self.commit(),
@@ -137,7 +138,7 @@ impl DurableFile {
     /// As [`commit`](Self::commit).
     pub fn commit_as(mut self, path: impl Into<PathBuf>) -> io::Result<()> {
         self.path = path.into();
-        self.file.sync_all()?;
+        sync_file(&self.file, &self.temporary)?;
         fs::rename(&self.temporary, &self.path)?;
         self.committed = true;
         sync_directory(self.path.parent().unwrap_or(Path::new("")))
@@ -166,19 +167,6 @@ impl Drop for DurableFile {
 fn is_without_links(error: &io::Error) -> bool {
     use io::ErrorKind::{PermissionDenied, Unsupported};
     matches!(error.kind(), PermissionDenied | Unsupported)
-}
-
-/// Makes the names in a directory durable.
-///
-/// # Errors
-/// If the directory can't be opened or synced.
-pub fn sync_directory(directory: &Path) -> io::Result<()> {
-    let directory = if directory.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        directory
-    };
-    File::open(directory)?.sync_all()
 }
 
 /// Makes a directory, and those above it that are missing, with durable names.

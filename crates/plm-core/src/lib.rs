@@ -29,11 +29,12 @@ mod letters;
 mod outcome;
 pub mod ports;
 mod sweep;
+mod sync;
 mod tokens;
 
 pub use batch::{Note, PackError, PackedBatch, Packer, PooledBatch, Segment, ShapeError};
 pub use dtype::{Dtype, ParseDtypeError};
-pub use durable::{DurableFile, TEMPORARY_SUFFIX, create_directory, sync_directory};
+pub use durable::{DurableFile, TEMPORARY_SUFFIX, create_directory};
 pub use ids::{BatchIndex, Rank, RowId, Stride, WorldSize, WorldSizeError};
 pub use letters::{Letter, classify_letter};
 pub use outcome::Outcome;
@@ -41,5 +42,6 @@ pub use ports::{
     BoxError, EmbeddedBatch, EmbeddedRow, EmbeddingSink, Encoder, EncoderLoader, EncoderSpec,
     LargestBatches, NoRoom, RecordInfo, SequenceReader, SequenceSource, ShardWriter, Written,
 };
-pub use sweep::sweep;
+pub use sweep::{name_of_temporary, sweep};
+pub use sync::{sync_data, sync_directory, sync_file};
 pub use tokens::TokenMap;

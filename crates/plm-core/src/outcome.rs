@@ -3,18 +3,21 @@
 use std::fmt;
 
 /// The one outcome that every input record has at the end of a run.
+///
+/// The numbers are stored in files: they are given once and never changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
 pub enum Outcome {
     /// All residues went through the model at once.
-    Embedded,
+    Embedded = 0,
     /// Only the N-terminal residues that fit the model's window were embedded.
-    Truncated,
+    Truncated = 1,
     /// Embedded in overlapping windows, combined by a length-weighted mean.
-    Windowed,
+    Windowed = 2,
     /// Left out on purpose, under a policy of the run.
-    Skipped,
+    Skipped = 3,
     /// Should have been embedded and was not.
-    Failed,
+    Failed = 4,
 }
 
 impl Outcome {
@@ -63,6 +66,21 @@ impl fmt::Display for Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_outcome_has_the_number_and_the_word_that_files_have() {
+        let stored = Outcome::ALL.map(|outcome| (outcome.code(), outcome.name()));
+        assert_eq!(
+            stored,
+            [
+                (0, "embedded"),
+                (1, "truncated"),
+                (2, "windowed"),
+                (3, "skipped"),
+                (4, "failed"),
+            ]
+        );
+    }
 
     #[test]
     fn codes_lead_back_to_their_outcomes() {

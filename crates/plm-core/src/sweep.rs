@@ -40,16 +40,21 @@ pub fn sweep(path: &Path) {
     }
 }
 
-/// Whether `name` is one that is used for what is to become `path`: `.NAME.<process>-<attempt>.tmp`.
-fn is_temporary_of(path: &Path, name: &str) -> bool {
-    let Some(final_name) = path.file_name().and_then(|name| name.to_str()) else {
-        return false;
-    };
+/// The name that a file of this temporary name, `.NAME.<process>-<attempt>.tmp`, is to become.
+/// `None` of all other names, which no [`DurableFile`](crate::DurableFile) has.
+pub fn name_of_temporary(name: &str) -> Option<&str> {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    name.strip_prefix('.')
-        .and_then(|rest| rest.strip_prefix(final_name)?.strip_prefix('.'))
-        .and_then(|rest| rest.strip_suffix(TEMPORARY_SUFFIX)?.split_once('-'))
-        .is_some_and(|(process, attempt)| is_number(process) && is_number(attempt))
+    let (name, writer) = name
+        .strip_prefix('.')?
+        .strip_suffix(TEMPORARY_SUFFIX)?
+        .rsplit_once('.')?;
+    let (process, attempt) = writer.split_once('-')?;
+    (is_number(process) && is_number(attempt)).then_some(name)
+}
+
+fn is_temporary_of(path: &Path, name: &str) -> bool {
+    let final_name = path.file_name().and_then(|name| name.to_str());
+    final_name.is_some() && name_of_temporary(name) == final_name
 }
 
 fn remove_if_stale(path: &Path) -> io::Result<()> {
