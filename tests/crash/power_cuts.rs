@@ -180,5 +180,5 @@ impl Named {
 
 fn is_segment(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.starts_with("segment_") && name.ends_with(".h5")
+    name.starts_with("segment_") && name.ends_with(".plmseg")
 }

@@ -220,7 +220,7 @@ impl Scene {
             .into_iter()
             .filter(|path| {
                 let name = path.file_name().unwrap_or_default().to_string_lossy();
-                name.starts_with("segment_") && name.ends_with(".h5")
+                name.starts_with("segment_") && name.ends_with(".plmseg")
             })
             .collect()
     }

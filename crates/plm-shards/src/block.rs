@@ -1,10 +1,9 @@
-//! All that a segment says of its vectors, as bytes that are read without HDF5.
+//! All that a segment says of its vectors, as plain columns.
 //!
 //! A digest tells a damaged segment from a whole one, but anyone can compute it: bytes that carry
-//! the right one may still have been made to crash a parser. HDF5 is a large one. So a segment says
-//! everything a second time, in a block that takes some lines to read, and readers look at nothing
-//! else. The block is read from its end towards its start; each of its lengths is held against what
-//! the file has room for before there is memory for it.
+//! the right one may still have been made to crash a parser. So the block takes some lines to read.
+//! It is read from its end towards its start; each of its lengths is held against what the file has
+//! room for before there is memory for it.
 //!
 //! The crate's documentation has the layout.
 
@@ -25,7 +24,7 @@ use crate::layout;
 use crate::seal::Sealed;
 
 pub(crate) const FORMAT: &str = "plm-shards segment";
-pub(crate) const FORMAT_VERSION: u32 = 3;
+pub(crate) const FORMAT_VERSION: u32 = 4;
 
 const MAGIC: [u8; 8] = *b"PLMBLOCK";
 /// What a row takes besides its id: row, residues, bytes of the id, status, whether in f32.
@@ -121,7 +120,7 @@ pub(crate) struct Description {
     pub(crate) content_digest: String,
 }
 
-/// What a segment's HDF5 attributes and shapes say, in the order that its digest takes it.
+/// What a segment says of its run and its shape, in the order that its digest takes it.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
@@ -165,8 +164,8 @@ impl Description {
                 (layout::SEQUENCE_IDS, &ids.finish()),
                 (layout::LENGTHS, &lengths.finish()),
                 (layout::STATUS, &status.finish()),
-                (layout::IN_F32, &in_f32.finish()),
-                (layout::ROWS, &rows.finish()),
+                ("in_f32", &in_f32.finish()),
+                ("rows", &rows.finish()),
             ],
         );
         Self {
@@ -252,7 +251,8 @@ impl<'a> BlockReader<'a> {
     }
 
     pub(crate) fn description(&mut self) -> Result<Description, Error> {
-        if self.take(Some(MAGIC.len() as u64))? != MAGIC {
+        let has_room = self.unread.end - self.unread.start >= MAGIC.len() as u64;
+        if !has_room || self.take(Some(MAGIC.len() as u64))? != MAGIC {
             return Err(self.damaged(
                 "it has no block that says what it holds, as segments of older versions have none",
             ));

@@ -1,6 +1,7 @@
 //! Reading `embeddings.h5`.
 
 use std::fs::File;
+use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -14,8 +15,8 @@ use rayon::prelude::*;
 use crate::config::RunFormat;
 use crate::error::At;
 use crate::layout::{self, Vectors};
-use crate::provenance::{FORMAT, FORMAT_VERSION};
-use crate::{Error, Provenance, image};
+use crate::provenance::{FORMAT, FORMAT_VERSIONS};
+use crate::{Error, Provenance, image, seal, superblock};
 
 /// What a thread reads of the vectors at a time.
 const PIECE_BYTES: usize = 1 << 20;
@@ -41,6 +42,7 @@ pub struct EmbeddingsFile {
     /// Vectors are read past HDF5, which has one lock for all threads.
     file: File,
     format: RunFormat,
+    version: u32,
     provenance: Provenance,
     rows: usize,
     vectors_offset: u64,
@@ -68,6 +70,7 @@ impl EmbeddingsFile {
             reason: error.to_string(),
         })?;
         let Stored {
+            version,
             run_digest,
             provenance,
             vectors,
@@ -84,6 +87,7 @@ impl EmbeddingsFile {
                 hidden_size: vectors.hidden_size,
                 element: vectors.element,
             },
+            version,
             provenance,
             rows: vectors.rows,
             vectors_offset: vectors.offset,
@@ -92,6 +96,67 @@ impl EmbeddingsFile {
             lengths,
             status,
         })
+    }
+
+    /// Opens a file all of whose bytes but the vectors' are those that were written: they are read
+    /// and held against the file's seal before HDF5 looks at any.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`Error::BadEmbeddings`] if the bytes are others;
+    /// [`Error::OlderVersion`] if the file is of a version whose seal other programs cut off.
+    pub fn open_sealed(path: impl Into<PathBuf>) -> Result<Self, Error> {
+        let path = path.into();
+        let bad = |dataset, reason: &str| Error::BadEmbeddings {
+            path: path.clone(),
+            dataset,
+            reason: reason.to_owned(),
+        };
+        // Opening a pipe would wait until someone writes to it.
+        if !std::fs::metadata(&path).at("read it", &path)?.is_file() {
+            return Err(bad("", "it is not a file"));
+        }
+        let raw = File::open(&path).at("open it", &path)?;
+        let Some(sealed) = seal::check(&raw).at("read it", &path)? else {
+            return Err(bad("", unsealed(&raw).at("read it", &path)?));
+        };
+        let file = Self::open(&path)?;
+        let file_bytes = raw.metadata().at("read its size", &path)?.len();
+        if superblock::end_of_file(&raw).at("read it", &path)? != Some(file_bytes) {
+            return Err(Error::OlderVersion {
+                path,
+                version: file.version,
+            });
+        }
+        if file.vectors() != sealed.vectors {
+            return Err(bad(layout::EMBEDDINGS, "it is not where the seal has it"));
+        }
+        Ok(file)
+    }
+
+    /// Reads all vectors, on all cores, and holds them against the digest that the file has of
+    /// them. Of a file that was [opened sealed](Self::open_sealed), all bytes are then known to be
+    /// those that were written.
+    ///
+    /// # Errors
+    /// [`Error::BadEmbeddings`] if they are others, [`Error::Io`] if they can't be read.
+    pub fn check_vectors(&self) -> Result<(), Error> {
+        let found = crate::verify::read_vectors(self)?;
+        if found != self.dataset_digest(layout::EMBEDDINGS)? {
+            let reason = "its content has another digest than it says";
+            return Err(self.bad(layout::EMBEDDINGS, reason.to_owned()));
+        }
+        Ok(())
+    }
+
+    /// The version of the file's format.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// How many bytes the vectors take.
+    pub fn vectors_bytes(&self) -> u64 {
+        let Range { start, end } = self.vectors();
+        end - start
     }
 
     /// The file's path, as it was opened.
@@ -278,6 +343,7 @@ impl EmbeddingsFile {
 
 /// All that HDF5 has to say of the file before its rows are read.
 struct Stored {
+    version: u32,
     run_digest: String,
     provenance: Provenance,
     vectors: Vectors,
@@ -291,11 +357,12 @@ impl Stored {
     fn read(file: &hdf5::File, file_bytes: u64) -> hdf5::Result<Self> {
         let format = layout::get_text(file, layout::FORMAT)?;
         let version = layout::get_value::<u32>(file, layout::FORMAT_VERSION)?;
-        if (&*format, version) != (FORMAT, FORMAT_VERSION) {
+        if format != FORMAT || !FORMAT_VERSIONS.contains(&version) {
             return Err(format!("it is a {format:?}, version {version}").into());
         }
         let vectors = Vectors::locate(file, file_bytes)?;
         Ok(Self {
+            version,
             run_digest: layout::get_text(file, layout::RUN_DIGEST)?,
             provenance: Provenance::load(file)?,
             content_digest: layout::get_digest(file, layout::CONTENT_DIGEST)?,
@@ -305,6 +372,34 @@ impl Stored {
             vectors,
         })
     }
+}
+
+/// Whether a file starts as HDF5 files do and ends in a seal, as every `embeddings.h5` does, damaged
+/// or not.
+///
+/// # Errors
+/// [`Error::Io`] if it can't be read.
+pub fn ends_in_a_seal(path: &Path) -> Result<bool, Error> {
+    // Opening a pipe would wait until someone writes to it.
+    if !std::fs::metadata(path).at("read it", path)?.is_file() {
+        return Ok(false);
+    }
+    let file = File::open(path).at("open it", path)?;
+    superblock::is_hdf5(&file)
+        .and_then(|is_hdf5| Ok(is_hdf5 && seal::has_magic(&file)?))
+        .at("read it", path)
+}
+
+/// Why a file has no seal that fits, as far as its ends tell.
+fn unsealed(file: &File) -> io::Result<&'static str> {
+    Ok(if !superblock::is_hdf5(file)? {
+        "it is no HDF5 file"
+    } else if seal::has_magic(file)? {
+        "its bytes are not the ones that were sealed"
+    } else {
+        "it does not end in a seal: it was cut short, another program has written to it or rewritten \
+         it, or it was never a result of plm-fleet"
+    })
 }
 
 fn whole_column<T: hdf5::H5Type>(

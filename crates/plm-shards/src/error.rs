@@ -171,8 +171,19 @@ pub enum Error {
         #[source]
         source: Box<Error>,
     },
+    /// An embeddings file of an older version, whose vectors can be read and not be checked.
+    #[error(
+        "{} is of format version {version}, which this version of plm-fleet reads and can't check",
+        path.display()
+    )]
+    OlderVersion {
+        /// The file.
+        path: PathBuf,
+        /// The version of its format.
+        version: u32,
+    },
     /// An embeddings file is not what was written, or was never one.
-    #[error("{}: /{dataset} is not to be trusted: {reason}", path.display())]
+    #[error("{}{} is not to be trusted: {reason}", path.display(), of_dataset(dataset))]
     BadEmbeddings {
         /// The file.
         path: PathBuf,
@@ -181,6 +192,15 @@ pub enum Error {
         /// What gave it away; names row and id where there is one.
         reason: String,
     },
+}
+
+/// A dataset behind a file's name.
+fn of_dataset(dataset: &str) -> String {
+    if dataset.is_empty() {
+        String::new()
+    } else {
+        format!(": /{dataset}")
+    }
 }
 
 impl Error {

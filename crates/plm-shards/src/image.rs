@@ -1,4 +1,4 @@
-//! Writing HDF5: whole files as bytes, composed in memory, or files whose space is reserved.
+//! Writing HDF5: small files as bytes, composed in memory, or files whose space is reserved.
 //!
 //! What the library can't do well (a full disk) is left to `std::fs`, which reports it as an
 //! ordinary error. The one corner of this crate that calls C.

@@ -1,4 +1,4 @@
-//! The datasets and attributes that a segment and `embeddings.h5` have in common.
+//! The datasets and attributes of `embeddings.h5`.
 
 use hdf5::dataset::{AllocTime, FillTime};
 use hdf5::types::{FixedAscii, TypeDescriptor, VarLenUnicode};
@@ -15,10 +15,6 @@ pub(crate) const SEQUENCE_IDS: &str = "sequence_ids";
 pub(crate) const LENGTHS: &str = "lengths";
 /// `[n]` codes of outcomes, `u8`.
 pub(crate) const STATUS: &str = "status";
-/// `[n]` 1 where the vector took f32 although the model computes in a smaller format, else 0, `u8`; in segments only.
-pub(crate) const IN_F32: &str = "in_f32";
-/// `[n]` positions in the input, `u64`; in segments only.
-pub(crate) const ROWS: &str = "rows";
 
 /// The attribute of a dataset with the digest of its content.
 pub(crate) const DIGEST: &str = "digest";
@@ -29,8 +25,8 @@ pub(crate) const FORMAT: &str = "format";
 pub(crate) const FORMAT_VERSION: &str = "format_version";
 pub(crate) const RUN_DIGEST: &str = "run_digest";
 
-/// `blake3:` and 64 hexadecimal digits. Of fixed size: it can be filled in without growing a file.
-type DigestText = FixedAscii<71>;
+/// `blake3:` and 64 hexadecimal digits.
+pub(crate) const DIGEST_BYTES: usize = 71;
 
 /// An empty column of `rows` values, one piece in the file.
 pub(crate) fn create_column<T: H5Type>(
@@ -156,26 +152,16 @@ pub(crate) fn get_value<T: H5Type>(place: &Location, name: &str) -> hdf5::Result
     attribute.read_scalar()
 }
 
-/// Room for a digest that [`fill_digest`] writes later.
-pub(crate) fn create_digest(place: &Location, name: &str) -> hdf5::Result<()> {
-    place.new_attr::<DigestText>().create(name).map(drop)
-}
-
-pub(crate) fn fill_digest(place: &Location, name: &str, digest: &str) -> hdf5::Result<()> {
-    let digest =
-        DigestText::from_ascii(digest).expect("a digest is blake3: and 64 hexadecimal digits");
-    place.attr(name)?.write_scalar(&digest)
-}
-
-pub(crate) fn set_digest(place: &Location, name: &str, digest: &str) -> hdf5::Result<()> {
-    create_digest(place, name)?;
-    fill_digest(place, name, digest)
-}
-
+/// The digest of a dataset or of the file: `blake3:` and 64 hexadecimal digits, a text as the other
+/// attributes are. Format version 1 had it in a text of fixed size, which h5py gives as bytes.
 pub(crate) fn get_digest(place: &Location, name: &str) -> hdf5::Result<String> {
-    let digest: DigestText = get_value(place, name)?;
-    match std::str::from_utf8(digest.as_bytes()) {
-        Ok(digest) => Ok(digest.to_owned()),
-        Err(_) => Err(format!("attribute {name} is no digest").into()),
+    match place.attr(name)?.dtype()?.to_descriptor()? {
+        TypeDescriptor::FixedAscii(DIGEST_BYTES) => {
+            let digest: FixedAscii<DIGEST_BYTES> = get_value(place, name)?;
+            std::str::from_utf8(digest.as_bytes())
+                .map(str::to_owned)
+                .map_err(|_| format!("attribute {name} is no digest").into())
+        }
+        _ => get_text(place, name),
     }
 }

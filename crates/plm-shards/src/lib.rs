@@ -6,9 +6,8 @@
 //! on what it need not compute again. [`EmbeddingsFile`] reads the result.
 //!
 //! HDF5 is what readers want and is no good as a log: a file that was open when its process died is
-//! lost. So the library only ever composes small files in memory or fills in files whose space is
-//! reserved, `std::fs` makes them durable, and vectors, nearly all of the bytes, go past it. What a
-//! run left behind is never parsed by it: segments are read without it.
+//! lost. So segments are plain bytes, made durable by `std::fs`, and the library only lays out
+//! `embeddings.h5`, in a file whose space is reserved; vectors, nearly all of the bytes, go past it.
 //!
 //! [`StoredRows`] and [`available_bytes`] tell whether a run's files will have room.
 //!
@@ -19,15 +18,22 @@
 //!
 //! # Seals
 //!
-//! Both kinds of file end, past all that HDF5 looks at, in 56 bytes: start and end of the vectors in
-//! the file (`u64`, little-endian), the BLAKE3 digest of all bytes before the seal but those, and of
-//! these 16, and the letters `PLMSEAL1`. Damage is found by them before anything else is looked at.
+//! Both kinds of file end in a seal of 56 bytes: start and end of the vectors in the file (`u64`,
+//! little-endian), the BLAKE3 digest of all bytes before the seal but those, and of these 16, and
+//! the letters `PLMSEAL1`. Damage is found by them before anything else is looked at.
+//!
+//! The seal of `embeddings.h5` is a part of the HDF5 file by that file's own account: the superblock
+//! says that the file ends after it, and nothing in the file refers to it. So programs that open the
+//! file for writing and change nothing leave it as it is. (Up to format version 1 the seal lay past
+//! that end, where such programs cut it off. Such files can be read, and not be checked.) A program
+//! that does change something, be it an attribute more, makes a file that is not the one that was
+//! sealed; and so does one that writes a new file with the same content, as `h5repack` does.
 //!
 //! # Segments
 //!
-//! A segment, format version 3, is an HDF5 file, then a block, then the seal. The block says what
-//! the HDF5 file says; readers of this crate go by the block, the seal's place of the vectors and the
-//! vectors themselves. For `n` rows it is, all numbers little-endian and nothing between the parts:
+//! A segment, format version 4, is the letters `PLMSEG4` and a line feed, the vectors (`n *
+//! hidden_size` numbers), a block and the seal. The block is for `n` rows, all numbers little-endian
+//! and nothing between the parts:
 //!
 //! | bytes | |
 //! |---|---|
@@ -44,21 +50,20 @@
 //! The description has the members `header`, `id_bytes`, `embeddings_digest` and `content_digest`,
 //! and no others; `header` is what the content digest covers, with the members `format`
 //! (`plm-shards segment`), `format_version`, `run_digest`, `rank`, `rows` (`n`), `hidden_size` and
-//! `dtype`, in this order. The vectors are `n * hidden_size` numbers of that type and end before the block starts.
-//! A file that breaks any of this is damaged: so are segments of older versions, which have no
-//! block. They are set aside like others, and their rows are computed again.
+//! `dtype`, in this order. A file that breaks any of this is damaged: so are segments of older
+//! versions, which were HDF5 files (`segment_NNNNNN.h5`). They are set aside like others, and their
+//! rows are computed again.
 //!
 //! # Digests
 //!
 //! Segments and `embeddings.h5` say what they contain by BLAKE3 digests, written `blake3:` and 64
-//! hexadecimal digits. They cover what a file says and not how HDF5 lays it out:
+//! hexadecimal digits. They cover what a file says and not how it is laid out:
 //!
-//! - A dataset's (its attribute `digest`) is over its values in order: numbers as little-endian
-//!   bytes, a text as its byte length (`u64`) and its UTF-8 bytes.
-//! - A file's (its attribute `content_digest`) is over a header, the JSON text of what its
-//!   attributes say, and then over the name and the digest of each dataset, all taken as texts in
-//!   that sense: `embeddings`, `sequence_ids`, `lengths`, `status` and, in segments, `in_f32` and
-//!   `rows`.
+//! - A column's (a dataset's, in its attribute `digest`) is over its values in order: numbers as
+//!   little-endian bytes, a text as its byte length (`u64`) and its UTF-8 bytes.
+//! - A file's (`content_digest`) is over a header, the JSON text of what the file says of itself,
+//!   and then over the name and the digest of each column, all taken as texts in that sense:
+//!   `embeddings`, `sequence_ids`, `lengths`, `status` and, in segments, `in_f32` and `rows`.
 
 mod aggregate;
 mod block;
@@ -76,16 +81,20 @@ mod segment;
 mod shards;
 mod sink;
 mod space;
+mod superblock;
 mod verify;
 
-pub use aggregate::{AggregateReport, Aggregation, Draft, aggregate, aggregate_draft};
+pub use aggregate::{
+    AggregateReport, Aggregation, Draft, aggregate, aggregate_draft, check_segments,
+};
 pub use config::{RunFormat, SegmentConfig, SegmentConfigBuilder};
-pub use embeddings::EmbeddingsFile;
+pub use embeddings::{EmbeddingsFile, ends_in_a_seal};
 pub use error::{Error, NamedRows};
 pub use expect::Expectation;
 pub use provenance::{InputDigest, Provenance};
 pub use shards::{
-    DamagedSegment, DurableRows, discard, rows_in_f32, scan, set_aside, sweep_leftovers,
+    DamagedSegment, DurableRows, count_rows, discard, discardable_files, is_rank_name, rows_in_f32,
+    scan, set_aside, sweep_leftovers,
 };
 pub use sink::SegmentSink;
 pub use space::{StoredRows, available_bytes};

@@ -141,7 +141,9 @@ struct Header<'a> {
 
 /// What `embeddings.h5` calls itself, and which version of that this is.
 pub(crate) const FORMAT: &str = "plm-fleet embeddings";
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
+/// The versions that can be read.
+pub(crate) const FORMAT_VERSIONS: std::ops::RangeInclusive<u32> = 1..=FORMAT_VERSION;
 
 /// The header that the digest of an embeddings file covers.
 pub(crate) fn header(provenance: &Provenance, format: &RunFormat, rows: usize) -> String {

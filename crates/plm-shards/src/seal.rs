@@ -1,8 +1,8 @@
 //! The last bytes of a file, which tell whether the rest is what was written.
 //!
 //! HDF5 does not check what it reads: one flipped bit in a file's structure can keep the library
-//! busy for ever, or crash it. So our files end, after all that HDF5 looks at, in a seal: a digest
-//! of every byte but the vectors', checked by plain reads before anything looks at them. The
+//! busy for ever, or crash it. So our files end in a seal that HDF5 does not look at: a digest of
+//! every byte but the vectors', checked by plain reads before anything looks at them. The
 //! vectors, nearly all of a file, have a digest among the sealed bytes, checked when they are read.
 
 use std::fs::File;
@@ -33,6 +33,16 @@ pub(crate) fn seal(
     seal[16..48].copy_from_slice(digest.as_bytes());
     seal[48..].copy_from_slice(&MAGIC);
     Ok(seal)
+}
+
+/// Whether a file ends as sealed files do.
+pub(crate) fn has_magic(file: &File) -> io::Result<bool> {
+    let mut end = [0; MAGIC.len()];
+    let Some(offset) = file.metadata()?.len().checked_sub(end.len() as u64) else {
+        return Ok(false);
+    };
+    file.read_exact_at(&mut end, offset)?;
+    Ok(end == MAGIC)
 }
 
 /// What a seal says of the bytes before it.

@@ -1,7 +1,7 @@
-//! One segment: a small, whole HDF5 file with the vectors of some rows.
+//! One segment: a small, whole file with the vectors of some rows.
 //!
-//! HDF5 composes it, for whoever has a reader of HDF5. It is read back by its seal and its
-//! [`block`] alone.
+//! First a magic number, then the vectors, then all else that is known of the rows
+//! ([`block`]), then the [`seal`].
 
 use std::fs::{self, File};
 use std::io::{Cursor, Read, Seek, SeekFrom};
@@ -9,16 +9,16 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use hdf5::types::VarLenUnicode;
 use plm_core::Rank;
 
 use crate::block::{self, BlockReader, Columns, Description};
 use crate::config::RunFormat;
 use crate::digest::{self, DatasetHasher};
 use crate::error::At;
-use crate::{Error, image, layout, seal};
+use crate::{Error, seal};
 
-const RANK: &str = "rank";
+/// What a segment starts with, so that even a piece of one is known for what it is.
+pub(crate) const MAGIC: [u8; 8] = *b"PLMSEG4\n";
 
 /// The bytes of the segment of these columns and their vectors, `[n, hidden_size]` as they are to
 /// be stored.
@@ -27,42 +27,19 @@ pub(crate) fn compose(
     vectors: &[u8],
     rank: Rank,
     format: &RunFormat,
-) -> hdf5::Result<Vec<u8>> {
-    // Outside of the library's lock, which all ranks share: all that takes time.
+) -> Vec<u8> {
     let description = Description::of(columns, digest::of_bytes(vectors), rank, format);
     let block = block::compose(columns, &description);
-    let ids = columns
-        .ids
-        .iter()
-        .map(|id| layout::to_stored_text(id))
-        .collect::<hdf5::Result<Vec<VarLenUnicode>>>()?;
-
-    let count = columns.rows.len();
-    let mut offset = 0;
-    let mut image = image::compose(|file| {
-        layout::set_text(file, layout::FORMAT, block::FORMAT)?;
-        layout::set_value(file, layout::FORMAT_VERSION, &block::FORMAT_VERSION)?;
-        layout::set_text(file, layout::RUN_DIGEST, &format.run_digest)?;
-        layout::set_value(file, RANK, &rank.0)?;
-        layout::set_digest(file, layout::CONTENT_DIGEST, &description.content_digest)?;
-        layout::create_column::<u64>(file, layout::ROWS, count)?.write(&columns.rows)?;
-        layout::create_column::<u32>(file, layout::LENGTHS, count)?.write(&columns.lengths)?;
-        layout::create_column::<u8>(file, layout::STATUS, count)?.write(&columns.status)?;
-        layout::create_column::<u8>(file, layout::IN_F32, count)?.write(&columns.in_f32)?;
-        layout::create_column::<VarLenUnicode>(file, layout::SEQUENCE_IDS, count)?.write(&ids)?;
-        let dataset = layout::create_vectors(file, count, format)?;
-        layout::set_digest(&dataset, layout::DIGEST, &description.embeddings_digest)?;
-        offset = dataset.offset().ok_or("a segment has rows")?;
-        Ok(())
-    })?;
-    let start = usize::try_from(offset).expect("it is in memory");
-    image[start..start + vectors.len()].copy_from_slice(vectors);
-    image.extend(block);
-    let place = offset..offset + vectors.len() as u64;
-    let seal =
-        seal::seal(Cursor::new(&image), image.len() as u64, &place).expect("memory can be read");
-    image.extend(seal);
-    Ok(image)
+    let mut segment =
+        Vec::with_capacity(MAGIC.len() + vectors.len() + block.len() + seal::SEAL_BYTES);
+    segment.extend(MAGIC);
+    segment.extend(vectors);
+    let place = MAGIC.len() as u64..segment.len() as u64;
+    segment.extend(block);
+    let seal = seal::seal(Cursor::new(&segment), segment.len() as u64, &place)
+        .expect("memory can be read");
+    segment.extend(seal);
+    segment
 }
 
 /// A segment whose bytes are those that were written, its vectors' excepted: those are checked
@@ -97,6 +74,11 @@ impl Segment {
         }
         let columns = block.columns(&description)?;
         let Range { start, end } = sealed.vectors;
+        let mut magic = [0; MAGIC.len()];
+        file.read_exact_at(&mut magic, 0).at("read it", path)?;
+        if magic != MAGIC || start != MAGIC.len() as u64 {
+            return Err(damaged("its vectors are not at its start"));
+        }
         let row_bytes = expected.row_bytes() as u64;
         if (columns.rows.len() as u64).checked_mul(row_bytes) != Some(end - start) {
             return Err(damaged("its vectors are more or fewer than its rows"));

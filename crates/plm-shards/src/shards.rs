@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use plm_core::{Rank, RowId, TEMPORARY_SUFFIX, sync_directory};
+use plm_core::{Rank, RowId, name_of_temporary, sync_directory};
 
 use crate::Error;
 use crate::config::RunFormat;
@@ -13,7 +13,11 @@ use crate::segment::Segment;
 
 const RANK_PREFIX: &str = "rank_";
 const SEGMENT_PREFIX: &str = "segment_";
-const SEGMENT_SUFFIX: &str = ".h5";
+const SEGMENT_SUFFIX: &str = ".plmseg";
+/// Of segments of format version 3 and older, which were HDF5 files: they are set aside.
+const OLD_SEGMENT_SUFFIX: &str = ".h5";
+/// What a segment's name ends with once it is set aside.
+const ASIDE_SUFFIX: &str = ".damaged";
 
 pub(crate) fn rank_directory(directory: &Path, rank: Rank) -> PathBuf {
     directory.join(format!("{RANK_PREFIX}{:05}", rank.0))
@@ -21,6 +25,30 @@ pub(crate) fn rank_directory(directory: &Path, rank: Rank) -> PathBuf {
 
 pub(crate) fn segment_name(number: u64) -> String {
     format!("{SEGMENT_PREFIX}{number:06}{SEGMENT_SUFFIX}")
+}
+
+/// Whether a file of this name is a segment's: `segment_000007.plmseg`.
+fn is_segment_name(name: &str) -> bool {
+    let number = name.strip_prefix(SEGMENT_PREFIX).and_then(|rest| {
+        rest.strip_suffix(SEGMENT_SUFFIX)
+            .or_else(|| rest.strip_suffix(OLD_SEGMENT_SUFFIX))
+    });
+    number.is_some_and(|digits| {
+        digits.len() >= 6 && digits.bytes().all(|digit| digit.is_ascii_digit())
+    })
+}
+
+/// The same of one that is in use or was set aside.
+fn is_of_segment(name: &str) -> bool {
+    is_segment_name(name.strip_suffix(ASIDE_SUFFIX).unwrap_or(name))
+}
+
+/// Whether a name is the one of a rank's directory: `rank_00003`.
+pub fn is_rank_name(name: &str) -> bool {
+    let number = name.strip_prefix(RANK_PREFIX);
+    number.is_some_and(|digits| {
+        digits.len() >= 5 && digits.bytes().all(|digit| digit.is_ascii_digit())
+    })
 }
 
 /// The first number that no segment of a rank has had, set aside ones included.
@@ -33,21 +61,16 @@ pub(crate) fn next_segment_number(rank_directory: &Path) -> Result<u64, Error> {
     Ok(taken.max().map_or(0, |last| last + 1))
 }
 
-/// Removes what killed writers left of files whose names start like this. Only to be called by
-/// the one who writes such files.
-pub(crate) fn sweep_temporaries(directory: &Path, prefix: &str) -> Result<(), Error> {
-    for name in names(directory)? {
-        if name.starts_with(&format!(".{prefix}")) && name.ends_with(TEMPORARY_SUFFIX) {
-            let path = directory.join(name);
+/// Removes what killed writers left of segments. Only to be called by the one who writes them.
+pub(crate) fn sweep_rank_directory(rank_directory: &Path) -> Result<(), Error> {
+    for name in names(rank_directory)? {
+        if name_of_temporary(&name).is_some_and(is_segment_name) {
+            let path = rank_directory.join(name);
             tracing::debug!(path = %path.display(), "removing what a killed run left");
             fs::remove_file(&path).at("remove it", path)?;
         }
     }
     Ok(())
-}
-
-pub(crate) fn sweep_rank_directory(rank_directory: &Path) -> Result<(), Error> {
-    sweep_temporaries(rank_directory, SEGMENT_PREFIX)
 }
 
 /// Removes what killed writers left of segments below a directory that a
@@ -62,19 +85,17 @@ pub fn sweep_leftovers(shard_directory: &Path) -> Result<(), Error> {
         .try_for_each(|rank_directory| sweep_rank_directory(rank_directory))
 }
 
-/// Removes all segments below a directory that a [`SegmentSink`](crate::SegmentSink) was given, damaged and unfinished ones
-/// too, and nothing else. Only to be called while no one writes there.
+/// Removes all segments below a directory that a [`SegmentSink`](crate::SegmentSink) was given,
+/// those that were set aside and unfinished ones too, and nothing else. Only to be called while no
+/// one writes there.
 ///
 /// # Errors
 /// [`Error::Io`] if one can't be removed.
 pub fn discard(shard_directory: &Path) -> Result<(), Error> {
     sweep_leftovers(shard_directory)?;
     for rank_directory in rank_directories(shard_directory)? {
-        for name in names(&rank_directory)? {
-            if name.starts_with(SEGMENT_PREFIX) {
-                let path = rank_directory.join(name);
-                fs::remove_file(&path).at("remove it", path)?;
-            }
+        for path in discardable(&rank_directory)? {
+            fs::remove_file(&path).at("remove it", path)?;
         }
         sync_directory(&rank_directory).at("sync it", &rank_directory)?;
         // What else is there is not ours.
@@ -83,10 +104,31 @@ pub fn discard(shard_directory: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// The files that [`discard`] would remove; none if there is no such directory.
+///
+/// # Errors
+/// [`Error::Io`] if a directory can't be listed.
+pub fn discardable_files(shard_directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut files = vec![];
+    if shard_directory.exists() {
+        for rank_directory in rank_directories(shard_directory)? {
+            files.extend(discardable(&rank_directory)?);
+        }
+    }
+    Ok(files)
+}
+
+/// The segments of a rank, and what is left of some.
+fn discardable(rank_directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    let is_ours = |name: &String| is_of_segment(name_of_temporary(name).unwrap_or(name));
+    let names = names(rank_directory)?.into_iter().filter(is_ours);
+    Ok(names.map(|name| rank_directory.join(name)).collect())
+}
+
 fn rank_directories(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(names(directory)?
         .into_iter()
-        .filter(|name| name.starts_with(RANK_PREFIX))
+        .filter(|name| is_rank_name(name))
         .map(|name| directory.join(name))
         .filter(|path| path.is_dir())
         .collect())
@@ -100,9 +142,7 @@ pub(crate) fn list_segments(shard_directories: &[PathBuf]) -> Result<Vec<PathBuf
             segments.extend(
                 names(&rank_directory)?
                     .into_iter()
-                    .filter(|name| {
-                        name.starts_with(SEGMENT_PREFIX) && name.ends_with(SEGMENT_SUFFIX)
-                    })
+                    .filter(|name| is_segment_name(name))
                     .map(|name| rank_directory.join(name)),
             );
         }
@@ -190,6 +230,23 @@ pub fn scan(shard_directories: &[PathBuf], format: &RunFormat) -> Result<Durable
     })
 }
 
+/// How many rows there are in the segments below these directories whose seals are whole. Vectors
+/// are not read, so that one with damaged vectors counts.
+///
+/// # Errors
+/// [`Error::OtherRun`] if a segment is of another run, [`Error::Io`] if a file can't be read.
+pub fn count_rows(shard_directories: &[PathBuf], format: &RunFormat) -> Result<u64, Error> {
+    let mut count = 0;
+    for path in list_segments(shard_directories)? {
+        match Segment::open(&path, format) {
+            Ok(segment) => count += segment.columns.rows.len() as u64,
+            Err(Error::DamagedSegment { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(count)
+}
+
 /// The rows of one segment.
 struct RowsOf {
     path: PathBuf,
@@ -251,13 +308,13 @@ fn duplicates(twice: &[RowId], segments: &[RowsOf], format: &RunFormat) -> Resul
 }
 
 /// Takes a damaged segment out of the run, under its name with `.damaged` added, and says under
-/// which.
+/// which. Numbers are never given again, so that no other file has that name.
 ///
 /// # Errors
 /// [`Error::Io`] if it can't be renamed.
 pub fn set_aside(segment: &Path) -> Result<PathBuf, Error> {
     let mut aside = segment.as_os_str().to_owned();
-    aside.push(".damaged");
+    aside.push(ASIDE_SUFFIX);
     let aside = PathBuf::from(aside);
     fs::rename(segment, &aside).at("set it aside", segment)?;
     let directory = segment.parent().unwrap_or(Path::new(""));

@@ -18,9 +18,8 @@ use crate::{segment, shards};
 
 /// Stores the vectors of each rank as immutable segments below `rank_00000`, `rank_00001`, ...
 ///
-/// A segment appears under its name complete and durable, and never changes. It is an HDF5 file
-/// with `/embeddings` `[n, hidden_size]`, `/sequence_ids`, `/rows`, `/lengths`, `/status` and `/in_f32`
-/// `[n]`. Each rank's directory has one writer at a time.
+/// A segment appears under its name complete and durable, and never changes. Each rank's directory
+/// has one writer at a time.
 ///
 /// ```
 /// use plm_core::{
@@ -210,13 +209,12 @@ impl SegmentWriter<'_> {
         }
         let started = Instant::now();
         let path = self.directory.join(shards::segment_name(self.next_number));
-        let image = segment::compose(&self.columns, &self.vectors, self.rank, &self.sink.format)
-            .at("compose it", &path)?;
-        write_whole(&path, &image)?;
+        let segment = segment::compose(&self.columns, &self.vectors, self.rank, &self.sink.format);
+        write_whole(&path, &segment)?;
         tracing::debug!(
             path = %path.display(),
             rows = count,
-            bytes = image.len(),
+            bytes = segment.len(),
             seconds = started.elapsed().as_secs_f64(),
             "segment written"
         );

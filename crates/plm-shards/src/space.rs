@@ -13,8 +13,8 @@ use crate::{Error, Provenance, SegmentConfig, seal};
 
 /// What is to be stored, as far as the size of files depends on it.
 ///
-/// All sizes are upper bounds: of vectors and numbers exact, of ids about twice what is likely,
-/// since HDF5 may leave half of what it takes for texts empty.
+/// All sizes are upper bounds: of vectors and numbers exact, of ids in `embeddings.h5` about twice
+/// what is likely, since HDF5 may leave half of what it takes for texts empty.
 ///
 /// ```
 /// use plm_shards::{SegmentConfig, StoredRows, available_bytes};
@@ -40,14 +40,12 @@ pub struct StoredRows<'a> {
 
 /// Headers, tables and the texts of this crate, in `embeddings.h5`: a few KiB.
 const STRUCTURE_BYTES: u64 = 64 << 10;
-/// The same in a segment, of which there may be many: 9 KiB, and a rest of a disk's block.
-const SEGMENT_STRUCTURE_BYTES: u64 = 16 << 10;
+/// What a segment says of itself, of which there may be many, and a rest of a disk's block.
+const SEGMENT_STRUCTURE_BYTES: u64 = 8 << 10;
 /// What an id takes in HDF5 besides its bytes: its length, its place in the heap and in the column.
 const TEXT_BYTES: u64 = 64;
 /// A row's residues and status, in HDF5.
 const COLUMNS_BYTES: u64 = 4 + 1;
-/// A row's position in the input and whether its vector took f32: in the HDF5 of segments only.
-const SEGMENT_COLUMNS_BYTES: u64 = 8 + 1;
 
 impl StoredRows<'_> {
     /// The most bytes that these rows take as `segments` segments.
@@ -56,11 +54,10 @@ impl StoredRows<'_> {
     /// rank may write one more when it has no more to do, and one for each time that
     /// [`max_age`](crate::SegmentConfigBuilder::max_age) goes by.
     pub fn segments_bytes(&self, segments: u64) -> u64 {
-        // The run's digest is an HDF5 text, and in the block's JSON, which may escape any byte.
+        // The run's digest is in the block's JSON, which may escape any byte.
         let run_digest_bytes = self.format.run_digest.len() as u64;
-        let each = SEGMENT_STRUCTURE_BYTES + 8 * run_digest_bytes;
-        self.hdf5_bytes(0)
-            .saturating_add(self.rows.saturating_mul(SEGMENT_COLUMNS_BYTES))
+        let each = SEGMENT_STRUCTURE_BYTES + 6 * run_digest_bytes;
+        self.vectors_bytes()
             .saturating_add(self.rows.saturating_mul(block::ROW_BYTES))
             .saturating_add(self.id_bytes)
             .saturating_add(segments.saturating_mul(each))
@@ -82,7 +79,7 @@ impl StoredRows<'_> {
             .saturating_add(STRUCTURE_BYTES + seal::SEAL_BYTES as u64)
     }
 
-    /// What is in both kinds of file, without their structure.
+    /// What is in HDF5, without its structure.
     fn hdf5_bytes(&self, attributes_bytes: u64) -> u64 {
         let texts = self
             .rows

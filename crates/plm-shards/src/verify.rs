@@ -1,6 +1,5 @@
 //! Reads all of an embeddings file, to tell whether it is what it says.
 
-use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
@@ -9,9 +8,8 @@ use rayon::prelude::*;
 
 use crate::digest::{self, DatasetHasher};
 use crate::element::Element;
-use crate::error::At;
 use crate::expect::{Expectation, ExpectedRows};
-use crate::{EmbeddingsFile, Error, layout, provenance, seal};
+use crate::{EmbeddingsFile, Error, layout, provenance};
 
 /// Rows whose ids are in memory at a time.
 const COLUMN_ROWS: usize = 65_536;
@@ -37,6 +35,7 @@ pub struct VerifyReport {
 ///
 /// # Errors
 /// [`Error::BadEmbeddings`] if the file is not what was written, naming dataset, row and id;
+/// [`Error::OlderVersion`] if it is of an older version;
 /// [`Error::OtherRun`], [`Error::WrongRecord`] if it is not what is expected.
 pub fn verify(
     path: impl AsRef<Path>,
@@ -48,15 +47,7 @@ pub fn verify(
         dataset,
         reason: reason.to_owned(),
     };
-    // Before HDF5 looks at it.
-    let sealed = File::open(path)
-        .and_then(|file| seal::check(&file))
-        .at("read it", path)?
-        .ok_or_else(|| bad("", "its bytes are not the ones that were sealed"))?;
-    let file = EmbeddingsFile::open(path)?;
-    if file.vectors() != sealed.vectors {
-        return Err(bad(layout::EMBEDDINGS, "it is not where the seal has it"));
-    }
+    let file = EmbeddingsFile::open_sealed(path)?;
     if let Some(expected) = &expected
         && let Some((what, expected, found)) = expected.format.difference(file.format())
     {
@@ -167,7 +158,8 @@ fn read_columns(
     Ok([sequence_ids, lengths, status].map(|hasher| hasher.finish()))
 }
 
-fn read_vectors(file: &EmbeddingsFile) -> Result<String, Error> {
+/// The digest of all vectors. None of them holds NaN or infinity.
+pub(crate) fn read_vectors(file: &EmbeddingsFile) -> Result<String, Error> {
     let mut hasher = DatasetHasher::default();
     let mut bytes = vec![];
     let block_rows = (BLOCK_BYTES / file.format().row_bytes()).max(1);

@@ -291,3 +291,26 @@ fn outcomes_in_the_file_are_those_of_the_segments() {
         [Outcome::Embedded, Outcome::Truncated, Outcome::Windowed]
     );
 }
+
+#[test]
+fn many_segments_are_merged_with_few_open_files() {
+    const NAME: &str = "many_segments_are_merged_with_few_open_files";
+    const VARIABLE: &str = "PLM_SHARDS_TEST_HAS_FEW_FILES";
+    if std::env::var_os(VARIABLE).is_none() {
+        // In a process of its own: others of this one would feel the limit.
+        let status = std::process::Command::new("sh")
+            .args(["-c", "ulimit -n 40; exec \"$0\" --exact \"$1\""])
+            .arg(std::env::current_exe().unwrap())
+            .arg(NAME)
+            .env(VARIABLE, "1")
+            .status();
+        assert!(status.unwrap().success());
+        return;
+    }
+    let run = Run::in_memory(120, 4, Dtype::F32);
+    let batches = (0..120).map(|row| (Rank(0), vec![RowId(row)]));
+    run.write(1, &batches.collect::<Vec<_>>());
+    assert_eq!(run.segments().len(), 120);
+    run.aggregate().unwrap();
+    run.assert_right();
+}

@@ -9,11 +9,17 @@ use std::process::Command;
 
 use common::{Run, outcome, vector};
 use plm_core::{Dtype, Rank, RowId, SequenceSource};
+use plm_shards::{Error, verify};
 
 /// What a Python script prints of the file `path`, open as `f`.
 fn python(path: &Path, script: &str) -> String {
+    let open = "import h5py, sys, json\nf = h5py.File(sys.argv[1], 'r')";
+    run_python(path, &format!("{open}\n{script}"))
+}
+
+/// What a Python script prints whose argument is `path`.
+fn run_python(path: &Path, script: &str) -> String {
     let interpreter = std::env::var("PLM_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let script = format!("import h5py, sys, json\nf = h5py.File(sys.argv[1], 'r')\n{script}");
     let output = Command::new(interpreter)
         .arg("-c")
         .arg(script)
@@ -75,55 +81,135 @@ fn expected(run: &Run, rows: &[RowId]) -> String {
 
 #[test]
 #[ignore = "needs h5py"]
-fn h5py_reads_segments() {
-    for dtype in [Dtype::F32, Dtype::F16] {
-        let run = Run::new(9, 4, dtype);
-        let rows = [5, 0, 8].map(RowId);
-        run.write(1, &[(Rank(2), rows.to_vec())]);
-        let segment = &run.segments()[0];
-        assert_eq!(python(segment, COLUMNS), expected(&run, &rows));
-        let script = "print(f['rows'].dtype, f['rows'][:].tolist(), f.attrs['rank'], \
-                      f.attrs['run_digest'])";
-        let attributes = format!("uint64 [5, 0, 8] 2 {}", common::RUN_DIGEST);
-        assert_eq!(python(segment, script), attributes);
+fn a_segment_is_as_documented() {
+    let run = Run::new(9, 4, Dtype::F16);
+    let rows = [5, 0, 8].map(RowId);
+    run.write(1, &[(Rank(2), rows.to_vec())]);
+    let script = r"
+import numpy, struct
+file = open(sys.argv[1], 'rb').read()
+start, end = struct.unpack('<QQ', file[-56:-40])
+assert file[-8:] == b'PLMSEAL1' and file[-64:-56] == b'PLMBLOCK'
+assert file[:start] == b'PLMSEG4\n'
+(d,) = struct.unpack('<Q', file[-72:-64])
+says = json.loads(file[-72 - d:-72])
+header, n, id_bytes = says['header'], says['header']['rows'], says['id_bytes']
+columns = file[-72 - d - 22 * n - id_bytes:-72 - d]
+assert start + n * header['hidden_size'] * 2 == end == len(file) - 72 - d - len(columns)
+at = lambda type, start, end: numpy.frombuffer(columns[start * n:end * n], type).tolist()
+print(numpy.frombuffer(file[start:end], '<f2').tobytes().hex())
+print(at('<u8', 0, 8), at('<u4', 8, 12), at('u1', 20, 21), at('u1', 21, 22))
+ids, place = [], 22 * n
+for length in at('<u8', 12, 20):
+    ids.append(columns[place:place + length].decode())
+    place += length
+assert place == len(columns)
+print(json.dumps(ids, ensure_ascii=False))
+print(*header.items())
+print(sorted(says))
+";
+    let stored: String = (rows.iter())
+        .flat_map(|&row| vector(row, 4))
+        .flat_map(|value| half::f16::from_f32(value).to_le_bytes())
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let ids = rows.map(|row| run.input.record(row).id.to_owned());
+    let expected = format!(
+        "{stored}\n[5, 0, 8] [15, 10, 18] [2, 0, 2] [0, 0, 0]\n[\"{}\"]\n\
+         ('format', 'plm-shards segment') ('format_version', 4) ('run_digest', '{}') ('rank', 2) \
+         ('rows', 3) ('hidden_size', 4) ('dtype', 'f16')\n\
+         ['content_digest', 'embeddings_digest', 'header', 'id_bytes']",
+        ids.join("\", \""),
+        common::RUN_DIGEST
+    );
+    let segment = &run.segments()[0];
+    assert_eq!(
+        run_python(segment, &format!("import sys, json\n{script}")),
+        expected
+    );
+}
+
+/// Opens a file of our own for writing, as many a script does to read it.
+const OPENED: [&str; 5] = [
+    "h5py.File(p, 'r+').close()",
+    "h5py.File(p, 'a').close()",
+    "h5py.File(p, 'a', libver='latest').close()",
+    r"
+with h5py.File(p, 'r+') as f:
+    f['embeddings'][:], f['sequence_ids'][:], dict(f.attrs), dict(f['status'].attrs)
+    f.flush()",
+    r"
+with h5py.File(p, 'r+') as f, h5py.File(p + '.copy', 'w') as g:
+    f.copy('embeddings', g)",
+];
+
+#[test]
+#[ignore = "needs h5py"]
+fn a_file_that_was_opened_for_writing_is_still_the_one_that_was_sealed() {
+    let run = Run::new(9, 4, Dtype::F32);
+    run.write_all();
+    run.aggregate().unwrap();
+    let before = std::fs::read(run.output()).unwrap();
+    for script in OPENED {
+        run_python(
+            &run.output(),
+            &format!("import h5py, sys\np = sys.argv[1]\n{script}\nprint()"),
+        );
+        run.assert_right();
+        assert!(std::fs::read(run.output()).unwrap() == before, "{script}");
     }
 }
 
 #[test]
 #[ignore = "needs h5py"]
-fn a_segments_block_is_as_documented_and_says_what_its_hdf5_says() {
-    let run = Run::new(9, 4, Dtype::F16);
-    run.write(1, &[(Rank(2), [5, 0, 8].map(RowId).to_vec())]);
+fn what_another_program_changes_is_damage() {
+    for script in [
+        "f['embeddings'][1, 2] += 1",
+        "f['lengths'][3] = 7",
+        "f['sequence_ids'][0] = 'other'",
+        "f.attrs['model'] = 'other'",
+        "f.attrs['note'] = 'mine'",
+        "f['mine'] = [1, 2, 3]",
+        "del f['status']",
+    ] {
+        let run = Run::new(9, 4, Dtype::F32);
+        run.write_all();
+        run.aggregate().unwrap();
+        let change = format!(
+            "import h5py, sys\nwith h5py.File(sys.argv[1], 'r+') as f:\n    {script}\nprint()"
+        );
+        run_python(&run.output(), &change);
+        let error = verify(run.output(), None).unwrap_err();
+        assert!(
+            matches!(error, Error::BadEmbeddings { .. }),
+            "{script}: {error}"
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs h5py"]
+fn every_text_is_a_text_in_h5py() {
+    let run = Run::new(3, 4, Dtype::F32);
+    run.write_all();
+    run.aggregate().unwrap();
     let script = r"
-import struct
-file = open(sys.argv[1], 'rb').read()
-start, end = struct.unpack('<QQ', file[-56:-40])
-assert file[-8:] == b'PLMSEAL1' and file[-64:-56] == b'PLMBLOCK'
-assert start == f['embeddings'].id.get_offset()
-assert file[start:end] == f['embeddings'][:].tobytes()
-(d,) = struct.unpack('<Q', file[-72:-64])
-says = json.loads(file[-72 - d:-72])
-header, n, id_bytes = says['header'], says['header']['rows'], says['id_bytes']
-columns = file[-72 - d - 22 * n - id_bytes:-72 - d]
-at = lambda start, end: columns[start * n:end * n]
-assert at(0, 8) == f['rows'][:].tobytes()
-assert at(8, 12) == f['lengths'][:].tobytes()
-assert at(20, 21) == f['status'][:].tobytes()
-assert at(21, 22) == f['in_f32'][:].tobytes()
-ids = f['sequence_ids'][:].tolist()
-assert struct.unpack(f'<{n}Q', at(12, 20)) == tuple(map(len, ids))
-assert columns[22 * n:] == b''.join(ids)
-assert says['content_digest'] == f.attrs['content_digest'].decode()
-assert says['embeddings_digest'] == f['embeddings'].attrs['digest'].decode()
-for name in ['format', 'format_version', 'run_digest', 'rank']:
-    assert header[name] == f.attrs[name], name
-assert (n, header['hidden_size'], header['dtype']) == (*f['embeddings'].shape, 'f16')
-print(sorted(header), sorted(says))
+places = {'/': f, **f}
+types = lambda at: {name: type(value).__name__ for name, value in at.attrs.items()}
+print({place: types(at) for place, at in places.items() if place != '/'})
+print(sorted(name for name, type in types(f).items() if type != 'str'))
+print(f.attrs['content_digest'], len(f['lengths'].attrs['digest']))
 ";
+    let report = verify(run.output(), None).unwrap();
     assert_eq!(
-        python(&run.segments()[0], script),
-        "['dtype', 'format', 'format_version', 'hidden_size', 'rank', 'rows', 'run_digest'] \
-         ['content_digest', 'embeddings_digest', 'header', 'id_bytes']"
+        python(&run.output(), script),
+        format!(
+            "{{'embeddings': {{'digest': 'str'}}, 'lengths': {{'digest': 'str'}}, \
+             'sequence_ids': {{'digest': 'str'}}, \
+             'status': {{'digest': 'str', 'outcomes': 'ndarray'}}}}\n\
+             ['format_version', 'layer']\n{} 71",
+            report.content_digest
+        )
     );
 }
 
@@ -143,12 +229,12 @@ print(*(f.attrs[name] for name in ['format', 'format_version', 'run_digest', 'mo
     'weights_digest', 'layer', 'pooling', 'special_tokens', 'model_dtype', 'dtype', 'program',
     'program_version']), sep='|')
 print(json.loads(f.attrs['inputs']))
-print(f.attrs['content_digest'].decode())
+print(f.attrs['content_digest'])
 print(list(f['status'].attrs['outcomes']))
 ";
         let expected = [
             &format!(
-                "plm-fleet embeddings|1|{}|esm2_t6_8M_UR50D|blake3:of-the-weights|6|\
+                "plm-fleet embeddings|2|{}|esm2_t6_8M_UR50D|blake3:of-the-weights|6|\
                  mean over residues|excluded|bf16|{dtype}|plm-fleet|0.0.0",
                 common::RUN_DIGEST
             ),

@@ -315,18 +315,6 @@ fn what_keeps_to_the_documented_format_is_taken() {
 }
 
 #[test]
-fn the_hdf5_of_a_segment_is_not_looked_at() {
-    let run = small_run();
-    let segment = &run.segments()[0];
-    let mut forged = Forged::of(&fs::read(segment).unwrap());
-    forged.image[..forged.vectors.start as usize].fill(0xff);
-    forged.image[forged.vectors.end as usize..].fill(0xff);
-    fs::write(segment, forged.bytes()).unwrap();
-    assert_eq!(scanned(&run).unwrap().rows.len(), 5);
-    go_on(&run);
-}
-
-#[test]
 fn hostile_numbers_under_right_digests_are_refused() {
     type Get = fn(&Forged) -> u64;
     type Set = fn(&mut Forged, u64);
@@ -343,7 +331,7 @@ fn hostile_numbers_under_right_digests_are_refused() {
         ),
         (
             "version",
-            |_| 3,
+            |_| 4,
             |forged, number| forged.description["header"]["format_version"] = json!(number),
         ),
         (
@@ -430,7 +418,7 @@ fn hostile_columns_under_right_digests_are_refused_with_the_reason() {
         }),
         ("room for", |forged| {
             // All but the vectors' bytes is to be the columns.
-            forged.description["id_bytes"] = json!(forged.image.len());
+            forged.description["id_bytes"] = json!(1 << 20);
         }),
     ];
     let run = small_run();
@@ -522,12 +510,44 @@ fn a_segment_without_a_block_is_of_an_older_version_and_its_rows_are_computed_ag
 }
 
 #[test]
+fn a_segment_of_the_version_before_is_set_aside_under_its_own_name() {
+    let run = small_run();
+    let mut forged = Forged::of(&fs::read(&run.segments()[0]).unwrap());
+    forged.description["header"]["format_version"] = json!(3);
+    let old = run.segments()[0].with_extension("h5");
+    fs::remove_file(&run.segments()[0]).unwrap();
+    fs::write(&old, forged.bytes()).unwrap();
+    let durable = scanned(&run).unwrap();
+    assert_eq!(durable.damaged[0].path, old);
+    let reason = &durable.damaged[0].reason;
+    assert!(reason.contains("version 3"), "{reason}");
+    go_on(&run);
+    assert!(old.with_extension("h5.damaged").exists());
+    assert!(run.segments()[0].ends_with("segment_000001.plmseg"));
+}
+
+#[test]
+fn vectors_that_are_not_at_a_segments_start_are_refused() {
+    let run = small_run();
+    let segment = Forged::of(&fs::read(&run.segments()[0]).unwrap());
+    let mut other_letters = segment.clone();
+    other_letters.image[3] ^= 1;
+    let mut further_on = segment;
+    further_on.image.splice(8..8, *b"between ");
+    further_on.vectors = further_on.vectors.start + 8..further_on.vectors.end + 8;
+    for forged in [other_letters, further_on] {
+        let reason = refusal(&run, &forged.bytes(), "elsewhere");
+        assert!(reason.contains("at its start"), "{reason}");
+    }
+}
+
+#[test]
 fn what_is_no_file_is_no_segment_and_is_not_waited_for() {
     let run = small_run();
     let rank = run.shards().join("rank_00000");
     let (pipe, directory) = (
-        rank.join("segment_000001.h5"),
-        rank.join("segment_000002.h5"),
+        rank.join("segment_000001.plmseg"),
+        rank.join("segment_000002.plmseg"),
     );
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use common::{Input, Run, batch, config};
 use plm_core::{Dtype, EmbeddingSink, Outcome, PooledBatch, Rank, RowId, ShardWriter, Written};
-use plm_shards::{DurableRows, Error, SegmentConfig, SegmentSink, scan, set_aside};
+use plm_shards::{
+    DurableRows, Error, SegmentConfig, SegmentSink, discard, discardable_files, scan, set_aside,
+};
 use proptest::prelude::*;
 
 const HIDDEN_SIZE: usize = 3;
@@ -88,9 +90,9 @@ fn segments_of_earlier_tries_are_kept() {
     assert_eq!(
         names,
         [
-            "segment_000000.h5",
-            "segment_000001.h5",
-            "segment_000002.h5"
+            "segment_000000.plmseg",
+            "segment_000001.plmseg",
+            "segment_000002.plmseg"
         ]
     );
     assert_eq!(scanned(&run).rows, rows(0..6));
@@ -100,14 +102,56 @@ fn segments_of_earlier_tries_are_kept() {
 fn leftovers_of_killed_writers_are_swept_by_their_own_rank() {
     let run = run();
     run.write(1, &[(Rank(0), rows(0..2)), (Rank(1), rows(2..4))]);
-    let leftovers = ["rank_00000", "rank_00001"]
-        .map(|rank| run.shards().join(rank).join(".segment_000007.h5.99-0.tmp"));
+    let leftovers = ["rank_00000", "rank_00001"].map(|rank| {
+        run.shards()
+            .join(rank)
+            .join(".segment_000007.plmseg.99-0.tmp")
+    });
+    let others = [".segment_notes.1-0.tmp", ".segment_000007.plmseg.tmp"]
+        .map(|name| run.shards().join("rank_00000").join(name));
+    for other in &others {
+        fs::write(other, "not ours").unwrap();
+    }
     for leftover in &leftovers {
         fs::write(leftover, "half a segment").unwrap();
     }
     assert_eq!(scanned(&run).rows, rows(0..4), "readers do not mind them");
     run.write(1, &[(Rank(0), rows(4..5))]);
     assert_eq!(leftovers.map(|path| path.exists()), [false, true]);
+    assert_eq!(others.map(|path| path.exists()), [true, true]);
+}
+
+#[test]
+fn only_segments_are_discarded() {
+    let run = run();
+    run.write(1, &[(Rank(0), rows(0..2)), (Rank(0), rows(2..4))]);
+    set_aside(&run.segments()[1]).unwrap();
+    let rank = run.shards().join("rank_00000");
+    fs::write(rank.join("segment_000005.h5"), "of an older version").unwrap();
+    let others = [
+        "segment_notes.txt",
+        "segment_1.plmseg",
+        "segment_000001.tsv",
+    ];
+    for other in others {
+        fs::write(rank.join(other), "not ours").unwrap();
+    }
+    assert_eq!(discardable_files(&run.shards()).unwrap().len(), 3);
+    discard(&run.shards()).unwrap();
+    let mut left: Vec<_> = fs::read_dir(&rank)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(
+        left,
+        [
+            "segment_000001.tsv",
+            "segment_1.plmseg",
+            "segment_notes.txt"
+        ]
+    );
+    assert!(discardable_files(&run.shards()).unwrap().is_empty());
 }
 
 #[test]

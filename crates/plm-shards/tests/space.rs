@@ -48,7 +48,7 @@ fn files_take_at_most_what_was_said_and_not_much_less() {
             run.write(1, &batches.collect::<Vec<_>>());
             assert_eq!(run.segments().len() as u64, segments);
             let took = run.segments().iter().map(|path| bytes(path)).sum();
-            most_of_a_fifth(stored(&run).segments_bytes(segments), took, segments << 14);
+            most_of_a_fifth(stored(&run).segments_bytes(segments), took, segments << 13);
 
             run.aggregate().unwrap();
             let said = stored(&run).embeddings_bytes(&provenance());

@@ -50,7 +50,7 @@ static SEGMENT: LazyLock<Segment> = LazyLock::new(|| {
     writer.flush().expect("the disk has room");
     drop(writer);
 
-    let path = shards.path().join("rank_00000/segment_000000.h5");
+    let path = shards.path().join("rank_00000/segment_000000.plmseg");
     let mut content = fs::read(&path).expect("it was written");
     let seal = content.split_off(content.len() - SEAL_BYTES);
     let [start, end] = [0, 8].map(|at| {

@@ -3,12 +3,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 
-use plm_core::{DurableFile, Outcome, RowId};
+use plm_core::{DurableFile, Outcome, RowId, sync_data};
 
 use super::Aggregation;
 use super::inventory::RowsOfSegment;
 use super::place::Placer;
-use super::skeleton::Skeleton;
+use super::skeleton::{Laid, Skeleton};
 use crate::error::{At, NamedRows};
 use crate::expect::ExpectedRows;
 use crate::segment::Segment;
@@ -26,8 +26,7 @@ pub struct Draft {
     pub(super) expected_rows: ExpectedRows,
     /// `[n]` codes of outcomes, in the input's order.
     status: Vec<u8>,
-    /// The byte at which the vectors start.
-    vectors_offset: u64,
+    pub(super) laid: Laid,
     /// The digests of the vectors that are in it, by segment.
     placed: HashMap<PathBuf, String>,
     /// Segments that were there when it was looked for some.
@@ -81,14 +80,14 @@ impl Draft {
             provenance,
             is_wanted,
         };
-        let vectors_offset = skeleton.lay_out(&mut file)?;
+        let laid = skeleton.lay_out(&mut file)?;
         Ok(Self {
             file,
             format: expected.format.clone(),
             provenance: (*provenance).clone(),
             expected_rows,
             status,
-            vectors_offset,
+            laid,
             placed: HashMap::new(),
             listed: VecDeque::new(),
             is_synced: false,
@@ -152,7 +151,7 @@ impl Draft {
         let placer = Placer {
             file: self.file.file(),
             path: &temporary_path,
-            offset: self.vectors_offset,
+            offset: self.laid.vectors_offset,
             format: &self.format,
             expected_rows: &self.expected_rows,
         };
@@ -169,7 +168,7 @@ impl Draft {
     pub fn sync(&mut self) -> Result<(), Error> {
         if !self.is_synced {
             let path = self.path().to_owned();
-            self.file.file().sync_data().at("sync it", path)?;
+            sync_data(self.file.file(), &path).at("sync it", path)?;
             self.is_synced = true;
         }
         Ok(())

@@ -8,6 +8,7 @@
 //! All but the first and the last can be done while segments are still to come ([`draft`]), for what
 //! is known of the rows before: what the segments say decides, and if it differs, the file is laid out anew.
 
+mod digests;
 mod draft;
 mod inventory;
 mod place;
@@ -19,12 +20,15 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Instant;
 
+use plm_core::sync_data;
+
 use crate::error::At;
 use crate::expect::{Expectation, ExpectedRows};
 use crate::verify::{read_all, verify};
-use crate::{EmbeddingsFile, Error, Provenance, image, layout, seal};
+use crate::{EmbeddingsFile, Error, Provenance, seal};
 pub use draft::Draft;
 use inventory::Inventory;
+use skeleton::Laid;
 
 /// What to merge, and what it must amount to.
 #[derive(Clone, Copy)]
@@ -97,9 +101,10 @@ pub fn aggregate_draft(
     let Draft {
         mut file,
         expected_rows,
+        laid,
         ..
     } = draft;
-    let content_digest = complete(file.file(), &path, expected)?;
+    let content_digest = complete(file.file(), &path, &laid, expected)?;
     file.commit().at("make it durable", *output)?;
     tracing::info!(
         path = %output.display(),
@@ -116,6 +121,19 @@ pub fn aggregate_draft(
     })
 }
 
+/// That the segments below these directories are exactly the expected rows, each once. Reads all
+/// but the vectors.
+///
+/// # Errors
+/// As [`aggregate`].
+pub fn check_segments(
+    shard_directories: &[PathBuf],
+    expected: &Expectation<'_>,
+) -> Result<(), Error> {
+    let expected_rows = ExpectedRows::new(expected);
+    Inventory::take(shard_directories, expected, &expected_rows).map(drop)
+}
+
 fn already_complete(expected: &Expectation<'_>, output: &Path) -> Result<AggregateReport, Error> {
     let report = verify(output, Some(*expected)).map_err(|source| Error::OutputExists {
         path: output.to_owned(),
@@ -130,35 +148,32 @@ fn already_complete(expected: &Expectation<'_>, output: &Path) -> Result<Aggrega
 }
 
 /// Reads back what is in the file, writes down its digests and seals it.
-fn complete(file: &File, path: &Path, expected: &Expectation<'_>) -> Result<String, Error> {
+fn complete(
+    file: &File,
+    path: &Path,
+    laid: &Laid,
+    expected: &Expectation<'_>,
+) -> Result<String, Error> {
     let written = EmbeddingsFile::open(path)?;
     // The disk takes what it does not have yet while all of it is read.
     let (synced, digests) = thread::scope(|scope| {
-        let syncing = thread::Builder::new().spawn_scoped(scope, || file.sync_data());
+        let syncing = thread::Builder::new().spawn_scoped(scope, || sync_data(file, path));
         let digests = read_all(&written, Some(expected));
         let synced = syncing.map_or(Ok(()), |thread| {
             thread.join().expect("to sync does not panic")
         });
         (synced, digests)
     });
-    let digests = digests?;
+    let found = digests?;
     // A file's error is told once: the last sync would not tell it again.
     synced.at("make it durable", path)?;
-    let content_digest = digests.of_file(&written);
+    let content_digest = found.of_file(&written);
     let vectors = written.vectors();
-    // The library refuses to write to a file that it also has open for reading.
-    drop(written);
-    image::fill_in(path, |file| {
-        for (name, digest) in digests.datasets() {
-            let dataset = file.dataset(name)?;
-            layout::fill_digest(&dataset, layout::DIGEST, digest)?;
-        }
-        layout::fill_digest(file, layout::CONTENT_DIGEST, &content_digest)
-    })
-    .at("write the digests", path)?;
-    let content_bytes = file.metadata().at("read its size", path)?.len();
-    seal::seal(file, content_bytes, &vectors)
-        .and_then(|seal| file.write_all_at(&seal, content_bytes))
+    let [embeddings, sequence_ids, lengths, status] = found.datasets().map(|(_, digest)| digest);
+    let texts = [&*content_digest, embeddings, sequence_ids, lengths, status];
+    digests::fill_in(file, &laid.digests, texts).at("write the digests", path)?;
+    seal::seal(file, laid.seal_offset, &vectors)
+        .and_then(|seal| file.write_all_at(&seal, laid.seal_offset))
         .at("seal it", path)?;
     Ok(content_digest)
 }

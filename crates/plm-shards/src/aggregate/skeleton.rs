@@ -3,7 +3,7 @@
 //! libhdf5 may crash when a disk fills up under it, so the whole file's space is reserved before
 //! the library opens it. A reservation does not survive the library's own way to make a file, which
 //! empties it: so an empty HDF5 file is written first, as an image, then grown to its full size,
-//! then filled in. The library cuts off what it did not need.
+//! then filled in. The library cuts off what it did not need. Last comes room for the seal.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -15,10 +15,11 @@ use plm_core::{DurableFile, Outcome};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{Errno, retry_on_intr};
 
+use super::digests::{Placeholders, Places};
 use crate::error::At;
 use crate::expect::{Expectation, ExpectedRows};
 use crate::provenance::{FORMAT, FORMAT_VERSION};
-use crate::{Error, Provenance, StoredRows, image, layout};
+use crate::{Error, Provenance, StoredRows, image, layout, seal, superblock};
 
 /// Rows whose ids are in memory at a time. The layout of the ids' heap depends on it.
 const SLICE_ROWS: usize = 8192;
@@ -34,39 +35,62 @@ pub(super) struct Skeleton<'a> {
     pub(super) is_wanted: &'a dyn Fn() -> bool,
 }
 
+/// Where things are in a file that was laid out.
+#[derive(Debug)]
+pub(super) struct Laid {
+    /// The byte at which the vectors start.
+    pub(super) vectors_offset: u64,
+    /// The bytes of the digests.
+    pub(super) digests: Places,
+    /// The byte at which the seal starts, which ends the file.
+    pub(super) seal_offset: u64,
+}
+
 impl Skeleton<'_> {
-    /// Makes the file whole but for its vectors, and says at which byte these start.
-    pub(super) fn lay_out(&self, file: &mut DurableFile) -> Result<u64, Error> {
+    /// Makes the file whole but for its vectors, its digests and its seal.
+    pub(super) fn lay_out(&self, file: &mut DurableFile) -> Result<Laid, Error> {
         let path = file.temporary_path().to_owned();
         let empty = image::compose(|_| Ok(())).at("compose an empty file", &path)?;
         file.file().write_all(&empty).at("write to it", &path)?;
         let most_bytes = self.most_bytes();
         reserve(file.file(), empty.len() as u64..most_bytes)
             .at("reserve the space that the embeddings need", &path)?;
-        let offset = image::fill_in(&path, |file| self.fill(file)).at("lay it out", &path)?;
-
+        let placeholders = Placeholders::new();
+        let fill = |file: &hdf5::File| self.fill(file, &placeholders);
+        let vectors_offset = image::fill_in(&path, fill).at("lay it out", &path)?;
+        let file = file.file();
+        let digests = placeholders.find(file).at("lay it out", &path)?;
+        let seal_offset = superblock::lengthen(file, seal::SEAL_BYTES as u64)
+            .at("make room for its seal", &path)?;
         debug_assert!(
-            file.file()
-                .metadata()
-                .is_ok_and(|found| found.len() <= most_bytes),
+            file.metadata().is_ok_and(|found| found.len() <= most_bytes),
             "the library needed more space than was reserved"
         );
-        Ok(offset)
+        Ok(Laid {
+            vectors_offset,
+            digests,
+            seal_offset,
+        })
     }
 
-    fn fill(&self, file: &hdf5::File) -> hdf5::Result<u64> {
+    fn fill(&self, file: &hdf5::File, placeholders: &Placeholders) -> hdf5::Result<u64> {
         let rows = self.status.len();
         let format = self.expected.format;
+        // Before the texts that may be long, and before room is taken for the vectors in between:
+        // they are looked for from the file's start on.
+        placeholders.of_file(file)?;
+        let ids = layout::create_column::<VarLenUnicode>(file, layout::SEQUENCE_IDS, rows)?;
+        let lengths = layout::create_column::<u32>(file, layout::LENGTHS, rows)?;
+        let status = layout::create_column::<u8>(file, layout::STATUS, rows)?;
+        let vectors = layout::create_vectors(file, rows, format)?;
+        placeholders.of_datasets([&vectors, &ids, &lengths, &status])?;
+
         layout::set_text(file, layout::FORMAT, FORMAT)?;
         layout::set_value(file, layout::FORMAT_VERSION, &FORMAT_VERSION)?;
         layout::set_text(file, layout::RUN_DIGEST, &format.run_digest)?;
         layout::set_text(file, "dtype", format.dtype().name())?;
         self.provenance.store(file)?;
-        layout::create_digest(file, layout::CONTENT_DIGEST)?;
 
-        let ids = layout::create_column::<VarLenUnicode>(file, layout::SEQUENCE_IDS, rows)?;
-        let lengths = layout::create_column::<u32>(file, layout::LENGTHS, rows)?;
-        let status = layout::create_column::<u8>(file, layout::STATUS, rows)?;
         let names = Outcome::ALL
             .map(|outcome| layout::to_stored_text(outcome.name()))
             .into_iter()
@@ -97,10 +121,6 @@ impl Skeleton<'_> {
             lengths.write_slice(&slice_lengths, slice)?;
         }
 
-        let vectors = layout::create_vectors(file, rows, format)?;
-        for dataset in [&ids, &lengths, &status, &vectors] {
-            layout::create_digest(dataset, layout::DIGEST)?;
-        }
         match vectors.offset() {
             Some(offset) => Ok(offset),
             None if rows == 0 => Ok(0),

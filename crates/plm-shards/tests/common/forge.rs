@@ -9,7 +9,7 @@ const SEAL_BYTES: usize = 56;
 /// A segment in parts, any of which may be changed before [`bytes`](Self::bytes).
 #[derive(Clone, Debug)]
 pub struct Forged {
-    /// The HDF5 file.
+    /// All before the block: the letters and the vectors.
     pub image: Vec<u8>,
     pub rows: Vec<u64>,
     pub lengths: Vec<u32>,

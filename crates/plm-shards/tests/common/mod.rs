@@ -231,7 +231,10 @@ impl Run {
 
     pub fn segments(&self) -> Vec<PathBuf> {
         let mut segments = files(&self.shards());
-        segments.retain(|path| path.extension().is_some_and(|extension| extension == "h5"));
+        segments.retain(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "plmseg")
+        });
         segments
     }
 

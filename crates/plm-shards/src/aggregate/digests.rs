@@ -1,0 +1,115 @@
+//! Places for digests that are known only once the file is whole.
+//!
+//! They are texts like the file's other attributes. HDF5 keeps such texts in a heap, and to write
+//! one anew may take room that the disk does not have. So each is laid out as a text of the same
+//! length, found in the file by plain reads, and filled in by plain writes.
+
+use std::fs::File;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use hdf5::Location;
+
+use crate::layout::{self, DIGEST_BYTES};
+
+/// How many bytes are looked through at a time.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// A text for each digest of a file: that of the file, then those of its datasets.
+pub(super) struct Placeholders {
+    texts: [String; 5],
+}
+
+/// Where the digests of a file are, in the same order.
+pub(super) type Places = [u64; 5];
+
+impl Placeholders {
+    /// Texts that are nowhere else in a file. By chance, since what is in a file may come from
+    /// anyone; nothing of it is left in a finished one.
+    pub(super) fn new() -> Self {
+        let chance = RandomState::new();
+        let text = |number: usize| {
+            let words: Vec<[u8; 8]> = (0..4_usize)
+                .map(|word| chance.hash_one((number, word)).to_le_bytes())
+                .collect();
+            format!("blake3:{}", blake3::hash(&words.concat()))
+        };
+        Self {
+            texts: std::array::from_fn(text),
+        }
+    }
+
+    pub(super) fn of_file(&self, file: &Location) -> hdf5::Result<()> {
+        layout::set_text(file, layout::CONTENT_DIGEST, &self.texts[0])
+    }
+
+    /// The datasets, in the order that a file's digest takes them.
+    pub(super) fn of_datasets(&self, datasets: [&Location; 4]) -> hdf5::Result<()> {
+        for (dataset, text) in datasets.into_iter().zip(&self.texts[1..]) {
+            layout::set_text(dataset, layout::DIGEST, text)?;
+        }
+        Ok(())
+    }
+
+    /// Finds them in the file. They were written first, so that little is read.
+    pub(super) fn find(&self, file: &File) -> io::Result<Places> {
+        let mut found = [None; 5];
+        let mut bytes = vec![0; PIECE_BYTES];
+        let file_bytes = file.metadata()?.len();
+        let mut start = 0;
+        while start < file_bytes && found.contains(&None) {
+            let length = (file_bytes - start).min(PIECE_BYTES as u64) as usize;
+            file.read_exact_at(&mut bytes[..length], start)?;
+            for (place, window) in bytes[..length].windows(DIGEST_BYTES).enumerate() {
+                if !window.starts_with(b"blake3:") {
+                    continue;
+                }
+                if let Some(number) = (self.texts.iter()).position(|text| text.as_bytes() == window)
+                {
+                    found[number].get_or_insert(start + place as u64);
+                }
+            }
+            // One may lie across the end of a piece.
+            start += (PIECE_BYTES - DIGEST_BYTES + 1) as u64;
+        }
+        match found {
+            [
+                Some(file),
+                Some(first),
+                Some(second),
+                Some(third),
+                Some(fourth),
+            ] => Ok([file, first, second, third, fourth]),
+            _ => Err(io::Error::other("the library has put a text elsewhere")),
+        }
+    }
+}
+
+/// Writes digests at their places.
+pub(super) fn fill_in(file: &File, places: &Places, digests: [&str; 5]) -> io::Result<()> {
+    for (place, digest) in places.iter().zip(digests) {
+        debug_assert_eq!(digest.len(), DIGEST_BYTES, "blake3: and 64 digits");
+        file.write_all_at(digest.as_bytes(), *place)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_found_wherever_they_are() {
+        let placeholders = Placeholders::new();
+        let file = tempfile::tempfile().unwrap();
+        // One across the ends of pieces, one at the file's end.
+        let piece = PIECE_BYTES as u64;
+        let places = [96, piece - 30, 2 * piece - 71, 2 * piece + 1, 3 * piece];
+        for (place, text) in places.iter().zip(&placeholders.texts) {
+            file.write_all_at(text.as_bytes(), *place).unwrap();
+        }
+        assert_eq!(placeholders.find(&file).unwrap(), places);
+        assert!(Placeholders::new().find(&file).is_err(), "other texts");
+    }
+}
