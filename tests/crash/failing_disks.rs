@@ -13,6 +13,8 @@ use crate::scene::Scene;
 use crate::subject::{self, Ended, FAILED, How, REFUSED};
 use crate::tell;
 
+use plm_fleet::Error;
+
 /// That a run on a broken disk came to an end that it should, and whether it is finished.
 ///
 /// It may be: where the disk failed once, another rank does what the first one had to leave, and logs are not worth a run.
@@ -64,9 +66,29 @@ pub(crate) fn operations_that_fail(effort: Effort) {
     ));
 }
 
+pub(crate) fn a_file_system_without_syncs(_: Effort) {
+    let without = |errno| {
+        Some(Fault {
+            at: 0,
+            manner: Manner::FailSyncs(errno),
+        })
+    };
+    let scene = Scene::new();
+    scene
+        .run(How::PLAIN, without(Errno::Invalid))
+        .assert_success();
+    scene.assert_finished();
+    // A disk that is broken is another matter.
+    let scene = Scene::new();
+    fs::create_dir(scene.out()).expect("there is room");
+    let ended = scene.run(How::PLAIN, without(Errno::Io));
+    assert!(!assert_orderly(&scene, &ended), "it can't be finished");
+    assert!(scene.segments().is_empty(), "nothing was durable");
+}
+
 pub(crate) fn file_systems_of_any_size(effort: Effort) {
     let scene = Scene::new();
-    let step = effort.times(48, 4);
+    let step = effort.times(24, 4);
     let (mut failed, mut finished, mut largest) = (0, 0, 0);
     let beginning = beginning();
     for kib in (4_u64..).step_by(step as usize) {
@@ -155,6 +177,54 @@ pub(crate) fn a_file_system_that_is_too_small(_effort: Effort) {
         scene.assert_finished();
         unmount(&scene.tap.root);
     }
+}
+
+/// Here and in no process of its own: what counts is what is left.
+pub(crate) fn a_restart_without_room(_effort: Effort) {
+    let scene = Scene::new();
+    mount("size=64m", &scene.tap.root);
+    scene.run(How::PLAIN, None).assert_success();
+    let before = scene.contents();
+    let restart = || subject::restart(&scene.inputs, &scene.out(), How::PLAIN);
+    let used: u64 = {
+        let blocks = |path: &std::path::PathBuf| {
+            let file = fs::metadata(path).expect("it is there");
+            std::os::unix::fs::MetadataExt::blocks(&file) * 512
+        };
+        scene.files().iter().map(blocks).sum()
+    };
+    mount(
+        &format!("remount,size={}", used + (64 << 10)),
+        &scene.tap.root,
+    );
+    let refused = restart().expect_err("there is no room, also with all of the run gone");
+    assert!(matches!(refused, Error::NoSpace { .. }), "{refused}");
+    assert!(refused.is_refusal());
+    assert!(
+        scene.contents() == before,
+        "something was deleted or written"
+    );
+    // Room that is there only once the old run is gone.
+    let Error::NoSpace {
+        needed_bytes,
+        available_bytes,
+        ..
+    } = refused
+    else {
+        unreachable!("it was looked at");
+    };
+    let more = needed_bytes - available_bytes + (64 << 10);
+    assert!(
+        (64 << 10) + more < needed_bytes,
+        "else nothing is to be freed"
+    );
+    mount(
+        &format!("remount,size={}", used + (64 << 10) + more),
+        &scene.tap.root,
+    );
+    restart().expect("what is discarded makes room");
+    scene.assert_finished();
+    unmount(&scene.tap.root);
 }
 
 /// As root, the subject is another user: root may write anywhere.

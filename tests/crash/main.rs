@@ -84,6 +84,10 @@ fn main() -> ExitCode {
             "a_file_operation_that_fails_is_an_ordinary_error",
             failing_disks::operations_that_fail,
         ),
+        trial(
+            "a_file_system_that_cannot_sync_is_taken_as_it_is",
+            failing_disks::a_file_system_without_syncs,
+        ),
         mounting(
             "a_file_system_of_any_size_is_enough_or_an_ordinary_error",
             failing_disks::file_systems_of_any_size,
@@ -91,6 +95,10 @@ fn main() -> ExitCode {
         mounting(
             "a_file_system_that_is_too_small_is_told_of_before_anything_is_computed",
             failing_disks::a_file_system_that_is_too_small,
+        ),
+        mounting(
+            "a_restart_without_room_is_refused_and_deletes_nothing",
+            failing_disks::a_restart_without_room,
         ),
         mounting(
             "a_read_only_file_system_is_an_ordinary_error",

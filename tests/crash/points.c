@@ -308,6 +308,10 @@ static int sync_by(long call, int file)
     struct stat found;
     if (!find_open(file, path))
         return syscall(call, file);
+    if (is("fail-syncs")) {
+        errno = code;
+        return -1;
+    }
     if (!begin_whole())
         return -1;
     int failed = syscall(call, file);

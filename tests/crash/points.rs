@@ -23,6 +23,8 @@ pub(crate) enum Manner {
     Fail(Errno),
     /// It fails, and all that follow do; of a write, half is done first.
     FailOn(Errno),
+    /// All syncs fail, from the start, and nothing else does.
+    FailSyncs(Errno),
 }
 
 /// An error of the system.
@@ -30,6 +32,7 @@ pub(crate) enum Manner {
 pub(crate) enum Errno {
     Io = 5,
     Access = 13,
+    Invalid = 22,
     NoSpace = 28,
     ReadOnly = 30,
     Stale = 116,
@@ -88,6 +91,7 @@ impl Tap {
                 Manner::Stop => ("stop", None),
                 Manner::Fail(errno) => ("fail", Some(errno)),
                 Manner::FailOn(errno) => ("fail-on", Some(errno)),
+                Manner::FailSyncs(errno) => ("fail-syncs", Some(errno)),
             };
             command
                 .env("POINTS_AT", at.to_string())

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use plm_fleet::{
-    Error, LaneConfig, Model, Part, PlanConfig, RunConfig, RunReport, SegmentConfig,
+    Error, LaneConfig, Model, Part, PlanConfig, Resume, RunConfig, RunReport, SegmentConfig,
     aggregate_parts, run_multi_gpu_inference,
 };
 
@@ -49,6 +49,27 @@ impl How {
 
     /// So patient that what passes is not taken for what stays.
     pub(crate) const PATIENT: u64 = 60_000;
+
+    fn config(self) -> RunConfig {
+        RunConfig {
+            devices: format!("cpu:{}", self.ranks).parse().expect("devices"),
+            plan: PlanConfig::builder()
+                .max_batch_tokens(self.batch_tokens as u32)
+                .max_residues(40)
+                .build()
+                .expect("a plan"),
+            segments: SegmentConfig::builder()
+                .max_rows(self.segment_rows as usize)
+                .build()
+                .expect("segments"),
+            part: Part::new(self.part.0 as u32, self.part.1 as u32).expect("a part"),
+            lanes: LaneConfig::builder()
+                .input_patience(Duration::from_millis(self.patience))
+                .build()
+                .expect("lanes"),
+            ..RunConfig::default()
+        }
+    }
 
     /// A part of a run; of none, their merge.
     pub(crate) const fn part(index: u64, count: u64) -> Self {
@@ -97,26 +118,29 @@ fn embed(arguments: &[OsString]) -> Result<RunReport, Error> {
     if number(5) == 0 {
         return aggregate_parts(out, &[]);
     }
-    let config = RunConfig {
-        devices: format!("cpu:{}", number(1)).parse().expect("devices"),
-        plan: PlanConfig::builder()
-            .max_batch_tokens(number(2) as u32)
-            .max_residues(40)
-            .build()
-            .expect("a plan"),
-        segments: SegmentConfig::builder()
-            .max_rows(number(3) as usize)
-            .build()
-            .expect("segments"),
-        part: Part::new(number(4) as u32, number(5) as u32).expect("a part"),
-        lanes: LaneConfig::builder()
-            .input_patience(Duration::from_millis(number(6)))
-            .build()
-            .expect("lanes"),
-        ..RunConfig::default()
+    let how = How {
+        ranks: number(1),
+        batch_tokens: number(2),
+        segment_rows: number(3),
+        part: (number(4), number(5)),
+        patience: number(6),
     };
     let inputs = arguments[7..].iter().map(Path::new);
-    run_multi_gpu_inference(inputs, &Model::PlmTiny, out, &config)
+    run_multi_gpu_inference(inputs, &Model::PlmTiny, out, &how.config())
+}
+
+/// Does a run anew in this process, with what is there discarded.
+pub(crate) fn restart(inputs: &[PathBuf], out: &Path, how: How) -> Result<RunReport, Error> {
+    let config = RunConfig {
+        resume: Resume::Restart,
+        ..how.config()
+    };
+    run_multi_gpu_inference(
+        inputs.iter().map(PathBuf::as_path),
+        &Model::PlmTiny,
+        out,
+        &config,
+    )
 }
 
 /// The command that embeds `inputs` into `out`.

@@ -26,7 +26,7 @@ fn middle(how: How) -> u64 {
     scene.run(how, None).assert_success();
     let operations = scene.tap.operations();
     let renamed = operations.iter().filter(|operation| {
-        matches!(&operation.kind, Kind::Rename { to } if to.extension().is_some_and(|extension| extension == "h5"))
+        matches!(&operation.kind, Kind::Rename { to } if to.extension().is_some_and(|extension| extension == "plmseg"))
     });
     let numbers: Vec<u64> = renamed.map(|operation| operation.number).collect();
     numbers[numbers.len() / 2]

@@ -88,7 +88,7 @@ fn segments(out: &Path) -> usize {
         let directory = out.join(format!("killed/shards/rank_{rank:05}"));
         let names = fs::read_dir(directory).into_iter().flatten().flatten();
         names
-            .filter(|entry| entry.path().extension().is_some_and(|end| end == "h5"))
+            .filter(|entry| entry.path().extension().is_some_and(|end| end == "plmseg"))
             .count()
     };
     count(0) + count(1)

@@ -45,11 +45,12 @@ fn advice(error: &Error) -> Option<String> {
             ));
         }
         Error::NoParts { .. } => "`plm-fleet embed ... --shard i/N --out` makes one",
+        Error::NotFinished { progress, .. } if !progress.holders.is_empty() => "wait for it",
         Error::NotFinished { .. } => {
             "`plm-fleet embed` with the same arguments, or `plm-fleet aggregate` for parts, \
              finishes it"
         }
-        Error::DamagedFingerprint { .. } => "or choose another --out",
+        Error::DamagedFingerprint { .. } | Error::Foreign { .. } => "or choose another --out",
         Error::Thread { .. } => "raise the limit of processes (ulimit -u), or stop some",
         _ => return None,
     };
@@ -207,8 +208,18 @@ mod tests {
             ),
             (Error::NoParts { path: path() }, &["--shard i/N --out"]),
             (
-                Error::NotFinished { path: path() },
+                Error::NotFinished {
+                    path: path(),
+                    progress: plm_fleet::RunProgress::default(),
+                },
                 &["plm-fleet embed", "plm-fleet aggregate"],
+            ),
+            (
+                Error::Foreign {
+                    path: path(),
+                    reason: "it is no file",
+                },
+                &["--out"],
             ),
             (
                 Error::NoOutDir {

@@ -183,7 +183,7 @@ pub(crate) struct AggregateArgs {
 #[command(override_usage = "plm-fleet verify [OPTIONS] OUT [--against FASTA...]
        plm-fleet verify [OPTIONS] --against FASTA... OUT")]
 pub(crate) struct VerifyArgs {
-    /// The output directory
+    /// The output directory; or an embeddings.h5, of which less can be told
     #[arg(value_name = "OUT", required_unless_present = "against")]
     out: Option<PathBuf>,
 

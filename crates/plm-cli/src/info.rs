@@ -4,7 +4,10 @@ use std::fmt::Write;
 use std::path::Path;
 
 use plm_fleet::esm2::{Checkpoint, Gpu, GpuError};
-use plm_fleet::{EmbeddingsFile, Error, FastaIndex, RunReport};
+use plm_fleet::shards::Error as ShardError;
+use plm_fleet::{
+    Checked, EmbeddingsFile, Error, FastaIndex, Kind, RunReport, check_result, kind_of,
+};
 
 use crate::Exit;
 use crate::args::InfoArgs;
@@ -12,39 +15,60 @@ use crate::commands::show;
 use crate::summary;
 use crate::words::{count, number};
 
+/// Vectors of more bytes are not read to tell what something is: that takes more than a second.
+const MOST_BYTES: u64 = 1 << 30;
+
 pub(crate) fn info(args: &InfoArgs) -> Result<Exit, Error> {
     let text = match &args.path {
         None => program()?,
-        Some(path) if path.join("config.json").exists() => model(&Checkpoint::open(path)?)?,
-        Some(path) if path.join("run.json").exists() => {
-            summary::run(&RunReport::of_run(path)?, path)
-        }
-        Some(path) if path.extension().is_some_and(|extension| extension == "plm") => {
-            let index = FastaIndex::load(path)?;
-            summary::index(&index, path)
-        }
-        Some(path) if path.is_dir() => unfinished(path)?,
-        Some(path) => embeddings(path)?,
+        Some(path) => thing(path)?,
     };
     show(&text);
     Ok(Exit::Done)
 }
 
-/// A directory that holds neither a model nor a finished run: one that was only indexed, or one
-/// whose run has not come to its end.
-fn unfinished(path: &Path) -> Result<String, Error> {
-    if path.join("fingerprint.json").exists() {
-        return Err(Error::NotFinished {
-            path: path.join("run.json"),
-        });
-    }
-    let index = path.join("index.plm");
-    if index.exists() {
-        return Ok(summary::index(&FastaIndex::load(&index)?, &index));
-    }
-    Err(Error::NothingKnown {
-        path: path.to_owned(),
+fn thing(path: &Path) -> Result<String, Error> {
+    let path = path.to_owned();
+    Ok(match kind_of(&path)? {
+        Kind::FinishedRun => {
+            let report = RunReport::of_run(&path)?;
+            let checked = checked(&check_result(&path, MOST_BYTES)?, &path);
+            format!("{}\n{checked}", summary::run(&report, &path))
+        }
+        Kind::UnfinishedRun(progress) if progress.holders.is_empty() => format!(
+            "{}: a run that is {progress}\n  next        {}",
+            path.display(),
+            match progress.parts {
+                Some((done, count)) if done == count =>
+                    format!("all parts are done: plm-fleet aggregate {}", path.display()),
+                Some(_) =>
+                    "plm-fleet embed with the same arguments, for each part that is not done"
+                        .to_owned(),
+                None => "plm-fleet embed with the same arguments goes on".to_owned(),
+            }
+        ),
+        Kind::UnfinishedRun(progress) => format!("{}: a run that is {progress}", path.display()),
+        Kind::IndexedDirectory => {
+            let path = path.join("index.plm");
+            summary::index(&FastaIndex::load(&path)?, &path)
+        }
+        Kind::Index => summary::index(&FastaIndex::load(&path)?, &path),
+        Kind::ModelDirectory => model(&Checkpoint::open(&path)?)?,
+        Kind::Embeddings => embeddings(&path)?,
+        kind => return Err(Error::NothingKnown { path, kind }),
     })
+}
+
+/// What was read of a result to tell that it is what was written.
+fn checked(read: &Checked, path: &Path) -> String {
+    let what = match read {
+        Checked::Everything => "every byte of embeddings.h5 is the one that was written".to_owned(),
+        Checked::AllButVectors => format!(
+            "all of embeddings.h5 but its vectors, which `plm-fleet verify {}` reads",
+            path.display()
+        ),
+    };
+    format!("  checked     {what}")
 }
 
 fn program() -> Result<String, Error> {
@@ -96,7 +120,21 @@ fn model(checkpoint: &Checkpoint) -> Result<String, Error> {
 }
 
 fn embeddings(path: &Path) -> Result<String, Error> {
-    let file = EmbeddingsFile::open(path)?;
+    let file = match EmbeddingsFile::open_sealed(path) {
+        Err(ShardError::OlderVersion { .. }) => EmbeddingsFile::open(path),
+        file => file,
+    }?;
+    let read = match file.version() {
+        1 => "nothing: it is of format version 1, which can be read and not be checked".to_owned(),
+        _ if file.vectors_bytes() <= MOST_BYTES => {
+            file.check_vectors()?;
+            "every byte is the one that was written".to_owned()
+        }
+        _ => format!(
+            "all but the vectors, which `plm-fleet verify {}` reads",
+            path.display()
+        ),
+    };
     let provenance = file.provenance();
     let mut text = format!(
         "{}: {} of {}, {}\n  model       {} ({}), layer {}\n  weights     {}\n  pooling     {}, \
@@ -119,5 +157,6 @@ fn embeddings(path: &Path) -> Result<String, Error> {
         // Writing to a String does not fail.
         let _ = write!(text, "\n  input       {} {}", input.name, input.digest);
     }
+    let _ = write!(text, "\n  checked     {read}");
     Ok(text)
 }

@@ -8,14 +8,16 @@ use std::time::Instant;
 use plm_coordinator::{FailedRow, Part, PlanConfig};
 use plm_core::{RowId, sweep};
 use plm_index::FastaIndex;
-use plm_shards::{Aggregation, Draft, Expectation};
+use plm_shards::{Aggregation, Draft, EmbeddingsFile, Expectation};
 
 use crate::claim::Claim;
+use crate::discard::Discard;
 use crate::layout::Layout;
 use crate::ledger::{self, Ledger};
 use crate::lock::Lock;
 use crate::report::{PartReport, RunReport, StageSeconds, changed_inputs};
-use crate::{Error, discard, out_dir, sealed};
+use crate::verify::damaged;
+use crate::{Error, ours, out_dir, sealed, space};
 
 /// Merges the parts of a run into `embeddings.h5` and `ledger.tsv` in `out_dir`, once all are
 /// there: the same bytes as one run makes. A run that is merged already is left as it is.
@@ -34,6 +36,7 @@ pub fn aggregate_parts(
     crate::start_threads()?;
     out_dir::check(out_dir.as_ref())?;
     let layout = Layout::new(out_dir.as_ref());
+    ours::check(&layout)?;
     let mut claimed: Vec<Layout> = Vec::new();
     for root in std::iter::once(layout.clone()).chain(part_dirs.iter().map(Layout::new)) {
         if root.claim().exists() {
@@ -53,7 +56,7 @@ pub fn aggregate_parts(
     for other in &claimed[1..] {
         claim.check_against(&Claim::read(other)?, &other.claim())?;
     }
-    claim.check(&layout)?;
+    let result = claim.check(&layout)?;
 
     let count = claim.parts.as_ref().map_or(1, |plan| plan.count);
     let mut done = Vec::new();
@@ -75,29 +78,42 @@ pub fn aggregate_parts(
     let _lock = Lock::take(&layout.shards(Part::WHOLE))?;
     let parts = done
         .iter()
-        .map(|(root, part)| sealed::read(&root.part_report(*part)))
+        .map(|(root, part)| {
+            let report: PartReport = sealed::read(&root.part_report(*part))?;
+            // Seen from where they are merged.
+            Ok(report.found(root).stored(&layout).found(&layout))
+        })
         .collect::<Result<Vec<PartReport>, Error>>()?;
+    let mut discard = Discard::default();
     if layout.claim().exists()
-        && let Some(report) = finished(&layout)?
+        && let Some(report) = finished(&layout, result.as_ref())?
     {
         if report.parts == parts {
             remove_unpacked_inputs(&layout);
             return Ok(report);
         }
         // A part has been done again since.
-        discard::result(&layout)?;
+        discard = Discard::result(&layout);
     }
 
     let index = FastaIndex::load(&first.index())?;
     claim.check_saved_index(&index, &first.index())?;
+    let shard_directories: Vec<PathBuf> =
+        done.iter().map(|(root, part)| root.shards(*part)).collect();
+    if discard.takes_result() || !layout.embeddings().exists() {
+        space::check_merge(&layout, &claim, &index, &discard)?;
+    }
+    if discard.takes_result() {
+        // What there is is better than nothing, if the parts don't come to a whole.
+        check_segments(&claim, &index, &parts, &shard_directories)?;
+        discard.carry_out(&layout, &claim)?;
+    }
     if first.root() != layout.root() {
         // So that OUT can be verified by itself.
         out_dir::create(layout.root())?;
         claim.stake(&layout)?;
         index.save(&layout.index())?;
     }
-    let shard_directories: Vec<PathBuf> =
-        done.iter().map(|(root, part)| root.shards(*part)).collect();
     let seconds = StageSeconds {
         ranks: parts
             .iter()
@@ -115,16 +131,39 @@ pub fn aggregate_parts(
     .finish(parts, seconds, started)
 }
 
-/// The report of a run that is finished, if it is. That its files are of this run is for
-/// [`Claim::check`] to say.
-pub(crate) fn finished(layout: &Layout) -> Result<Option<RunReport>, Error> {
-    let all_there = [layout.embeddings(), layout.ledger(), layout.run_report()]
-        .iter()
-        .all(|path| path.exists());
-    if !all_there {
+/// That the segments of parts are exactly what is to be merged. Their vectors are not read.
+fn check_segments(
+    claim: &Claim,
+    index: &FastaIndex,
+    parts: &[PartReport],
+    shard_directories: &[PathBuf],
+) -> Result<(), Error> {
+    let failed = parts.iter().flat_map(|part| &part.ranks.failed_rows);
+    let failed: Vec<FailedRow> = failed.cloned().collect();
+    let plan = claim.fingerprint.plan_config()?;
+    let expected = Expectation {
+        source: index,
+        without_vector: &without_vector(index, &plan, &failed),
+        format: &claim.fingerprint.run_format()?,
+    };
+    Ok(plm_shards::check_segments(shard_directories, &expected)?)
+}
+
+/// The report of a run that is finished, if it is: then all bytes of its result, which
+/// [`Claim::check`] gave, have been read and are those that were written. That its files are of this
+/// run is for that check to say.
+pub(crate) fn finished(
+    layout: &Layout,
+    result: Option<&EmbeddingsFile>,
+) -> Result<Option<RunReport>, Error> {
+    let Some(result) = result.filter(|_| {
+        [layout.ledger(), layout.run_report()]
+            .iter()
+            .all(|path| path.exists())
+    }) else {
         return Ok(None);
-    }
-    let report = match RunReport::read(&layout.run_report()) {
+    };
+    let report = match RunReport::read(layout) {
         Err(error @ Error::DamagedReport { .. }) => {
             tracing::warn!(%error, "it is written anew");
             return Ok(None);
@@ -136,6 +175,14 @@ pub(crate) fn finished(layout: &Layout) -> Result<Option<RunReport>, Error> {
         tracing::warn!(path = %path.display(), "not what was written: it is written anew");
         return Ok(None);
     }
+    tracing::info!(
+        path = %result.path().display(),
+        bytes = result.vectors_bytes(),
+        "reads the result of an earlier run"
+    );
+    result
+        .check_vectors()
+        .map_err(|error| damaged(layout, error))?;
     Ok(Some(report))
 }
 
@@ -222,7 +269,7 @@ impl Finish<'_> {
         // Of another process, which wanted to claim the directory at the same time as the one that did. Before the last
         // file, whose sync of the directory makes it durable.
         sweep(&self.layout.claim());
-        report.write(&self.layout.run_report())?;
+        report.write(self.layout)?;
         remove_unpacked_inputs(self.layout);
         Ok(report)
     }

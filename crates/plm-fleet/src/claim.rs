@@ -19,6 +19,9 @@ pub(crate) struct Claim {
     /// The plan that parts share; `None` for a run that is all of its world, whose batch size may
     /// change between tries.
     pub(crate) parts: Option<SharedPlan>,
+    /// What the inputs are called here: for words alone.
+    #[serde(skip)]
+    pub(crate) input_names: Vec<String>,
 }
 
 /// What parts must agree on so that together they make each row once.
@@ -29,9 +32,16 @@ pub(crate) struct SharedPlan {
 }
 
 impl Claim {
-    pub(crate) fn new(fingerprint: Fingerprint, part: Part, max_batch_tokens: u32) -> Self {
+    pub(crate) fn new(
+        fingerprint: Fingerprint,
+        index: &FastaIndex,
+        part: Part,
+        max_batch_tokens: u32,
+    ) -> Self {
+        let names = index.inputs().iter().map(|input| input.name.clone());
         Self {
             fingerprint,
+            input_names: names.collect(),
             parts: (!part.is_whole()).then(|| SharedPlan {
                 count: part.count(),
                 max_batch_tokens,
@@ -39,8 +49,9 @@ impl Claim {
         }
     }
 
-    /// That nothing in the directory is of another run. Changes nothing.
-    pub(crate) fn check(&self, layout: &Layout) -> Result<(), Error> {
+    /// That nothing in the directory is of another run, and that the result, if it is there, has all
+    /// its bytes but the vectors', which are not read. Changes nothing.
+    pub(crate) fn check(&self, layout: &Layout) -> Result<Option<EmbeddingsFile>, Error> {
         let path = layout.claim();
         if path.exists() {
             self.check_against(&Self::read(layout)?, &path)?;
@@ -65,23 +76,16 @@ impl Claim {
 
     /// That `embeddings.h5`, if it is there, is of this run: fingerprint.json may have been removed,
     /// or written anew, since it was made.
-    fn check_embeddings(&self, layout: &Layout) -> Result<(), Error> {
+    fn check_embeddings(&self, layout: &Layout) -> Result<Option<EmbeddingsFile>, Error> {
         let path = layout.embeddings();
         if !path.exists() {
-            return Ok(());
+            return Ok(None);
         }
-        let file = match EmbeddingsFile::open(&path) {
-            Ok(file) => file,
-            Err(source) => {
-                return Err(Error::DamagedEmbeddings {
-                    path,
-                    source: Box::new(source),
-                });
-            }
-        };
+        let file = EmbeddingsFile::open_sealed(&path)
+            .map_err(|source| Error::damaged_embeddings(layout, source))?;
         let (there, here) = (file.format().run_digest(), self.fingerprint.digest());
         if there == here {
-            return Ok(());
+            return Ok(Some(file));
         }
         Err(Error::OtherRun {
             path,
@@ -96,11 +100,11 @@ impl Claim {
     pub(crate) fn check_inputs(layout: &Layout, index: &FastaIndex) -> Result<(), Error> {
         let path = layout.claim();
         if path.exists() {
-            return Self::read(layout)?.check_index(
-                index,
-                &path,
-                "it is of other inputs, or under other policies",
-            );
+            let there = Self::read(layout)?.fingerprint;
+            return match there.difference_of(index) {
+                None => Ok(()),
+                Some(differences) => Err(Error::OtherRun { path, differences }),
+            };
         }
         let path = layout.embeddings();
         if !path.exists() {
@@ -114,7 +118,9 @@ impl Claim {
 
     /// That `other`, read from `path`, is of the same run.
     pub(crate) fn check_against(&self, other: &Self, path: &Path) -> Result<(), Error> {
-        let mut differences = self.fingerprint.differences(&other.fingerprint);
+        let mut differences = self
+            .fingerprint
+            .differences(&other.fingerprint, &self.input_names);
         if self.parts != other.parts {
             differences.push(format!(
                 "it is {} there and {} here",

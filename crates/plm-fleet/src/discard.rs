@@ -1,11 +1,15 @@
 //! Taking away what a run has left, on purpose.
 //!
-//! Results go before what they were made of, and what says whose the directory is goes last: killed in between, it is still that
-//! run's.
+//! What is to go is found first, so that all that may refuse the command comes before anything is gone: that another process is at
+//! work on it, and that there is no room for what is to come, also with it gone.
+//!
+//! Results go before what they were made of, and what says whose the directory is is replaced last: killed in between, it is still
+//! that run's.
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
 use plm_core::{sweep, sync_directory};
 
@@ -13,74 +17,140 @@ use crate::claim::Claim;
 use crate::layout::{Layout, PART_REPORT, SUSPECTS};
 use crate::lock::Lock;
 use crate::part::read_report;
-use crate::{Error, Part};
+use crate::{Damage, Error, Part, sealed};
 
-/// The result of a run, whose segments stay.
-pub(crate) fn result(layout: &Layout) -> Result<(), Error> {
-    for path in [layout.run_report(), layout.ledger(), layout.embeddings()] {
-        remove(&path)?;
-    }
-    sync(layout.root())
+/// What is to be taken away.
+#[derive(Debug, Default)]
+pub(crate) struct Discard {
+    /// The result, whose files are there or not.
+    result: Vec<PathBuf>,
+    /// Directories of segments that are to be emptied.
+    shards: Vec<PathBuf>,
+    /// What parts have found out.
+    reports: Vec<PathBuf>,
+    /// Whether the directory is to become another run's.
+    replaces_claim: bool,
+    /// Directories whose locks keep everyone else away.
+    in_use: Vec<PathBuf>,
+    /// Held until it is gone.
+    locks: Vec<Lock>,
 }
 
-/// All of the run in a directory; or, where that is the very run that a part is to be done of, the result and that part.
-///
-/// The caller holds the part's lock. Those of all that is discarded are taken meanwhile, so that nobody is at work on it.
-pub(crate) fn run(layout: &Layout, claim: &Claim, part: Part) -> Result<(), Error> {
-    let own = layout.shards(part);
-    let is_same_run = layout.claim().exists()
-        && Claim::read(layout).is_ok_and(|there| claim.check_against(&there, &own).is_ok());
-    let mut directories = vec![own.clone()];
-    if !is_same_run || part.is_whole() {
-        directories.extend(layout.all_shards()?);
-        directories.sort_unstable();
-        directories.dedup();
+impl Discard {
+    /// The result of a run, whose segments stay.
+    pub(crate) fn result(layout: &Layout) -> Self {
+        Self {
+            result: vec![layout.run_report(), layout.ledger(), layout.embeddings()],
+            ..Self::default()
+        }
     }
-    let _locks = directories
-        .iter()
-        .filter(|&directory| *directory != own)
-        .map(|directory| Lock::take(directory))
-        .collect::<Result<Vec<_>, _>>()?;
-    tracing::info!(path = %layout.root().display(), "discards what is there, as was asked for");
-    result(layout)?;
-    for directory in &directories {
-        empty(directory)?;
-    }
-    if !is_same_run {
-        remove(&layout.claim())?;
-    }
-    sync(layout.root())
-}
 
-/// What a part has found out of records that failed, which are then tried again; and the result that says so.
-pub(crate) fn failures(layout: &Layout, part: Part) -> Result<(), Error> {
-    let (report, suspects) = (layout.part_report(part), layout.suspects(part));
-    let has_failed =
-        read_report(&report)?.is_some_and(|report| !report.ranks.failed_rows.is_empty());
-    if !has_failed && !suspects.exists() {
-        return Ok(());
+    /// All of the run in a directory; or, where that is the very run that a part is to be done of, the result and that part.
+    pub(crate) fn run(layout: &Layout, claim: &Claim, part: Part) -> Result<Self, Error> {
+        let own = layout.shards(part);
+        let is_same_run = match Claim::read(layout) {
+            Ok(there) => claim.check_against(&there, &own).is_ok(),
+            // There is none, or one of another version, which is another run's.
+            Err(Error::DamagedFingerprint {
+                source: Damage::Content(_),
+                ..
+            }) => false,
+            Err(_) if !layout.claim().exists() => false,
+            Err(error) => return Err(error),
+        };
+        let mut shards = vec![own];
+        if !is_same_run || part.is_whole() {
+            shards.extend(layout.all_shards()?);
+            shards.sort_unstable();
+            shards.dedup();
+        }
+        let reports = shards
+            .iter()
+            .flat_map(|shards| [PART_REPORT, SUSPECTS].map(|name| shards.join(name)))
+            .collect();
+        Ok(Self {
+            in_use: shards.clone(),
+            shards,
+            reports,
+            replaces_claim: !is_same_run,
+            ..Self::result(layout)
+        })
     }
-    // A merge may be reading them.
-    let _merging = (!part.is_whole())
-        .then(|| Lock::take(&layout.shards(Part::WHOLE)))
-        .transpose()?;
-    result(layout)?;
-    for path in [report, suspects] {
-        remove(&path)?;
-    }
-    sync(&layout.shards(part))
-}
 
-/// Removes the segments and reports of a part, and nothing that is not ours. Its lock stays: whoever waits for it waits for
-/// that very file.
-fn empty(shards: &Path) -> Result<(), Error> {
-    plm_shards::discard(shards)?;
-    for name in [PART_REPORT, SUSPECTS] {
-        let path = shards.join(name);
-        sweep(&path);
-        remove(&path)?;
+    /// What a part has found out of records that failed, which are then tried again; and the result that says so.
+    pub(crate) fn failures(layout: &Layout, part: Part) -> Result<Self, Error> {
+        let (report, suspects) = (layout.part_report(part), layout.suspects(part));
+        let has_failed =
+            read_report(&report)?.is_some_and(|report| !report.ranks.failed_rows.is_empty());
+        if !has_failed && !suspects.exists() {
+            return Ok(Self::default());
+        }
+        Ok(Self {
+            reports: vec![report, suspects],
+            // A merge may be reading them.
+            in_use: vec![layout.shards(Part::WHOLE)],
+            ..Self::result(layout)
+        })
     }
-    sync(shards)
+
+    /// Whether there is no result once it is carried out.
+    pub(crate) fn takes_result(&self) -> bool {
+        !self.result.is_empty()
+    }
+
+    /// Keeps everyone else away from what is to go. `own`, the part that is to be done, is locked already.
+    pub(crate) fn lock(&mut self, own: &Path) -> Result<(), Error> {
+        self.locks = self
+            .in_use
+            .iter()
+            .filter(|directory| *directory != own)
+            .map(|directory| Lock::take(directory))
+            .collect::<Result<_, _>>()?;
+        Ok(())
+    }
+
+    /// The room that it will make on the file system of the output directory, at least.
+    pub(crate) fn bytes(&self, layout: &Layout) -> Result<u64, Error> {
+        let mut files = [&self.result[..], &self.reports[..]].concat();
+        for shards in &self.shards {
+            files.extend(plm_shards::discardable_files(shards)?);
+        }
+        let device = fs::metadata(layout.root()).map_or(0, |root| root.dev());
+        let frees = |path: &PathBuf| match fs::symlink_metadata(path) {
+            // A file with another name stays.
+            Ok(file) if file.is_file() && file.nlink() == 1 && file.dev() == device => {
+                file.blocks() * 512
+            }
+            _ => 0,
+        };
+        Ok(files.iter().map(frees).sum())
+    }
+
+    /// Takes it away. The directory is `claim`'s then.
+    pub(crate) fn carry_out(self, layout: &Layout, claim: &Claim) -> Result<(), Error> {
+        if !self.takes_result() {
+            return Ok(());
+        }
+        tracing::info!(path = %layout.root().display(), "discards what is there, as was asked for");
+        for path in &self.result {
+            remove(path)?;
+        }
+        sync(layout.root())?;
+        for shards in self.shards.iter().filter(|shards| shards.exists()) {
+            plm_shards::discard(shards)?;
+        }
+        for path in &self.reports {
+            sweep(path);
+            remove(path)?;
+            if let Some(shards) = path.parent().filter(|shards| shards.exists()) {
+                sync(shards)?;
+            }
+        }
+        if self.replaces_claim {
+            sealed::write(&layout.claim(), claim)?;
+        }
+        Ok(())
+    }
 }
 
 fn remove(path: &Path) -> Result<(), Error> {

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use plm_esm2::GpuError;
 
+use crate::kind::{Kind, RunProgress};
+use crate::layout::Layout;
 use crate::{Damage, Devices};
 
 /// Why a run did not do all that it should. Nothing stands half-written under a final name.
@@ -171,20 +173,52 @@ pub enum Error {
         word: String,
     },
     /// A directory that should hold a finished run does not.
-    #[error("{} is not there, so the run is not finished", path.display())]
+    #[error(
+        "{} is not there: the run is {progress}",
+        path.join("run.json").display()
+    )]
     NotFinished {
-        /// The file that is missing.
+        /// The output directory.
+        path: PathBuf,
+        /// How far the run is, and who is at work on it.
+        progress: RunProgress,
+    },
+    /// There is nothing under a name.
+    #[error("{} is not there", path.display())]
+    NothingThere {
+        /// The name.
         path: PathBuf,
     },
-    /// A directory that is nothing this program knows.
+    /// Something that is no result of a run, where one is needed.
     #[error(
-        "{} holds neither a run nor a model: name an output directory, a model directory with a \
-         config.json, an embeddings.h5 or an index.plm",
+        "{} is {kind}, and no output directory of a run",
+        path.display()
+    )]
+    NoResult {
+        /// What was named.
+        path: PathBuf,
+        /// What it is.
+        kind: Kind,
+    },
+    /// Something that there is no more to say of than what it is.
+    #[error(
+        "{} is {kind}: name an output directory, a model directory with a config.json, an \
+         embeddings.h5 or an index.plm",
         path.display()
     )]
     NothingKnown {
-        /// The directory.
+        /// What was named.
         path: PathBuf,
+        /// What it is.
+        kind: Kind,
+    },
+    /// A file has the name of one of a run's and is not a run's. Nothing was overwritten.
+    #[error("{} is not a file of plm-fleet: {reason}; move it away", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What gives it away.
+        reason: &'static str,
     },
     /// A report of an earlier run can't be read.
     #[error("{} is not a report of this version of plm-fleet: remove it and run again", path.display())]
@@ -209,15 +243,21 @@ pub enum Error {
         #[source]
         source: Damage,
     },
-    /// A file stands under the name of the result and is none.
+    /// A file stands under the name of the result and is not what was written as such.
     #[error(
-        "{} can't be read as the result of a run: move it away and run again, which makes it anew \
-         from the segments",
-        path.display()
+        "{} is not what was written as the result of a run: move it away and run again, which {}",
+        path.display(),
+        if *segments_are_there {
+            "makes it anew from the segments"
+        } else {
+            "computes everything again, since the segments are gone"
+        }
     )]
     DamagedEmbeddings {
         /// The file.
         path: PathBuf,
+        /// Whether the directory still has segments, from which it can be made without computing.
+        segments_are_there: bool,
         /// What is wrong with it.
         #[source]
         source: Box<plm_shards::Error>,
@@ -273,12 +313,29 @@ impl Error {
             | Self::NothingToEmbed { .. }
             | Self::SequenceTooLong { .. }
             | Self::OtherRun { .. }
+            | Self::Foreign { .. }
+            | Self::DamagedFingerprint { .. }
             | Self::NoSpace { .. }
             | Self::NoMemory { .. }
             | Self::InUse { .. } => true,
             // One without a report was raised before any rank was started.
             Self::Coordinator(error) => error.report().is_none(),
             _ => false,
+        }
+    }
+
+    /// That the result is not what was written, in a directory with or without segments.
+    pub(crate) fn damaged_embeddings(layout: &Layout, source: plm_shards::Error) -> Self {
+        let has_segments = |shards: &PathBuf| {
+            let files = plm_shards::discardable_files(shards);
+            files.is_ok_and(|files| !files.is_empty())
+        };
+        Self::DamagedEmbeddings {
+            path: layout.embeddings(),
+            segments_are_there: layout
+                .all_shards()
+                .is_ok_and(|all| all.iter().any(has_segments)),
+            source: Box::new(source),
         }
     }
 

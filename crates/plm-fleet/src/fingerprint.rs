@@ -1,5 +1,6 @@
 //! What a run's vectors depend on, so that results of different runs are never mixed.
 
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use plm_coordinator::{LongSequences, PlanConfig};
@@ -7,8 +8,12 @@ use plm_core::{Dtype, EncoderSpec};
 use plm_index::{FastaIndex, IndexConfig, InputFile};
 use plm_shards::{InputDigest, Provenance, RunFormat, SegmentConfig};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::Error;
+
+/// How many inputs are named that differ.
+const NAMED_INPUTS: usize = 3;
 
 /// Everything that decides which rows there are, and the bits of each; and the model's name, which does
 /// not: a model is known by its weights, whatever its folder is called.
@@ -79,6 +84,18 @@ impl Fingerprint {
         self.inputs == digests(index) && self.index == index.config()
     }
 
+    /// How an index differs from that, as a person would say it; `None` if it doesn't.
+    pub(crate) fn difference_of(&self, index: &FastaIndex) -> Option<String> {
+        let names = index.inputs().iter().map(|input| input.name.clone());
+        let here = Self {
+            inputs: digests(index),
+            index: index.config(),
+            ..self.clone()
+        };
+        let differences = here.differences(self, &names.collect::<Vec<_>>());
+        (!differences.is_empty()).then(|| differences.join(", "))
+    }
+
     /// What decides a record's outcome. The batch size, which does not, is whatever fits.
     pub(crate) fn plan_config(&self) -> Result<PlanConfig, Error> {
         Ok(PlanConfig::builder()
@@ -115,22 +132,99 @@ impl Fingerprint {
         })
     }
 
-    /// What differs from `other`, as a person would say it.
-    pub(crate) fn differences(&self, other: &Self) -> Vec<String> {
-        let fields = |fingerprint: &Self| match serde_json::to_value(fingerprint) {
-            Ok(serde_json::Value::Object(fields)) => fields,
-            _ => unreachable!("a struct becomes an object"),
+    /// What differs from `other`, as a person would say it. `names` are those of the inputs here.
+    pub(crate) fn differences(&self, other: &Self, names: &[String]) -> Vec<String> {
+        let fields = |fingerprint: &Self| {
+            let mut fields =
+                serde_json::to_value(fingerprint).expect("a fingerprint holds nothing JSON lacks");
+            // Compared file by file.
+            fields["inputs"].take();
+            fields
         };
-        let there = fields(&other.nameless());
-        fields(&self.nameless())
-            .into_iter()
-            .filter(|(name, here)| there.get(name) != Some(here))
-            .map(|(name, here)| {
-                let there = there.get(&name).cloned().unwrap_or_default();
-                format!("{name} is {there} there and {here} here")
-            })
-            .collect()
+        let mut differences =
+            Vec::from_iter(difference_of_inputs(&other.inputs, &self.inputs, names));
+        let mut settings = Vec::new();
+        differing(
+            "",
+            &fields(&other.nameless()),
+            &fields(&self.nameless()),
+            &mut settings,
+        );
+        differences.extend(settings);
+        differences
     }
+}
+
+/// The settings that are not the same, with what they are within: `index.on_empty`.
+fn differing(name: &str, there: &Value, here: &Value, differences: &mut Vec<String>) {
+    let (Value::Object(there), Value::Object(here)) = (there, here) else {
+        if there != here {
+            differences.push(format!("{name} is {there} there and {here} here"));
+        }
+        return;
+    };
+    let names: BTreeSet<&String> = there.keys().chain(here.keys()).collect();
+    for inner in names {
+        let value = |fields: &Map<String, Value>| fields.get(inner).cloned().unwrap_or_default();
+        let name = match name {
+            "" => inner.clone(),
+            name => format!("{name}.{inner}"),
+        };
+        differing(&name, &value(there), &value(here), differences);
+    }
+}
+
+/// How the inputs of two runs differ, by their digests; none if they don't.
+fn difference_of_inputs(there: &[String], here: &[String], names: &[String]) -> Option<String> {
+    if there == here {
+        return None;
+    }
+    let count = |digests: &[String]| {
+        let mut counts = HashMap::<String, i64>::new();
+        for digest in digests {
+            *counts.entry(digest.clone()).or_default() += 1;
+        }
+        counts
+    };
+    let (files_there, files_here) = (count(there), count(here));
+    if files_there == files_here {
+        return Some(format!("the {} inputs are in another order", here.len()));
+    }
+    // Of the same digest, as many as there are more here.
+    let mut more = files_here;
+    for (digest, count) in &files_there {
+        *more.entry(digest.clone()).or_default() -= count;
+    }
+    let gone: i64 = more.values().map(|&count| (-count).max(0)).sum();
+    let mut new = Vec::new();
+    for (place, digest) in here.iter().enumerate().rev() {
+        if let Some(count) = more.get_mut(digest).filter(|count| **count > 0) {
+            *count -= 1;
+            new.push(place);
+        }
+    }
+    new.reverse();
+    let named = |place: usize| match names.get(place) {
+        Some(name) => format!("{} ({name})", place + 1),
+        None => (place + 1).to_string(),
+    };
+    let first: Vec<String> = new.iter().take(NAMED_INPUTS).map(|&at| named(at)).collect();
+    let mut files = first.join(", ");
+    if new.len() > NAMED_INPUTS {
+        files = format!("{files} and {} more", new.len() - NAMED_INPUTS);
+    }
+    let (there, here) = (there.len(), here.len());
+    Some(match (new.len(), gone) {
+        (0, gone) => {
+            format!("{gone} of the {there} inputs there are missing among the {here} here")
+        }
+        (_, 0) => format!("there are {there} inputs there and {here} here: input {files} is new"),
+        (_, _) if there == here => format!("of {here} inputs, the content of {files} is another"),
+        (_, gone) => format!(
+            "there are {there} inputs there and {here} here: the content of {files} is not among \
+             those there, and {gone} of those there are missing"
+        ),
+    })
 }
 
 fn digests(index: &FastaIndex) -> Vec<String> {
@@ -150,4 +244,81 @@ fn dtype(word: &str) -> Result<Dtype, Error> {
     word.parse().map_err(|_| Error::UnknownDtype {
         word: word.to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(there: &[u32], here: &[u32]) -> Option<String> {
+        let digests = |numbers: &[u32]| -> Vec<String> {
+            let digest = |number: &u32| format!("blake3:{}", blake3::hash(&number.to_le_bytes()));
+            numbers.iter().map(digest).collect()
+        };
+        let names: Vec<String> = here
+            .iter()
+            .map(|number| format!("{number}.fasta"))
+            .collect();
+        difference_of_inputs(&digests(there), &digests(here), &names)
+    }
+
+    #[test]
+    fn the_inputs_that_differ_are_named_and_few_of_many() {
+        assert_eq!(words(&[1, 2, 3], &[1, 2, 3]), None);
+        for (there, here, expected) in [
+            (
+                &[1, 2, 3][..],
+                &[3, 1, 2][..],
+                "the 3 inputs are in another order",
+            ),
+            (
+                &[1, 2, 3],
+                &[1, 4, 3],
+                "of 3 inputs, the content of 2 (4.fasta) is another",
+            ),
+            (
+                &[1, 2],
+                &[1, 2, 1, 5],
+                "there are 2 inputs there and 4 here: input 3 (1.fasta), 4 (5.fasta) is new",
+            ),
+            (
+                &[1, 2, 2],
+                &[2],
+                "2 of the 3 inputs there are missing among the 1 here",
+            ),
+            (
+                &[1, 2, 3],
+                &[2, 4],
+                "there are 3 inputs there and 2 here: the content of 2 (4.fasta) is not among \
+                 those there, and 2 of those there are missing",
+            ),
+        ] {
+            assert_eq!(words(there, here).as_deref(), Some(expected));
+        }
+        let there: Vec<u32> = (0..300).collect();
+        let here: Vec<u32> = (1_000..1_300).collect();
+        let difference = words(&there, &here).unwrap();
+        assert!(
+            difference.ends_with("and 297 more is another"),
+            "{difference}"
+        );
+        assert!(difference.len() < 150, "{difference}");
+    }
+
+    #[test]
+    fn of_settings_within_settings_the_one_that_differs_is_named() {
+        let there =
+            serde_json::json!({"index": {"on_empty": "fail", "on_invalid": "skip"}, "a": 1});
+        let here = serde_json::json!({"index": {"on_empty": "skip", "on_invalid": "skip"}, "b": 1});
+        let mut differences = Vec::new();
+        differing("", &there, &here, &mut differences);
+        assert_eq!(
+            differences,
+            [
+                "a is 1 there and null here",
+                "b is null there and 1 here",
+                "index.on_empty is \"fail\" there and \"skip\" here",
+            ]
+        );
+    }
 }

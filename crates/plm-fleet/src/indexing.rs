@@ -14,7 +14,7 @@ use plm_index::{FastaIndex, Freshness, IndexConfig, Input};
 
 use crate::claim::Claim;
 use crate::layout::Layout;
-use crate::{Error, out_dir};
+use crate::{Error, ours, out_dir};
 
 /// Indexes FASTA files into `out_dir`, or takes up the index that is there if it is of the same
 /// content under the same policies.
@@ -31,6 +31,7 @@ pub fn build_index<I: Into<Input>>(
     crate::start_threads()?;
     out_dir::check(out_dir.as_ref())?;
     let layout = Layout::new(out_dir.as_ref());
+    ours::check(&layout)?;
     let pending = PendingIndex::new(&layout, inputs, config)?;
     Claim::check_inputs(&layout, pending.index())?;
     pending.keep(&layout)
@@ -126,7 +127,7 @@ impl Unpacked {
 
     fn take_away(&self) -> io::Result<()> {
         let Some(before) = &self.before else {
-            return fs::remove_dir_all(&self.folder);
+            return plm_index::remove_spool(&self.folder);
         };
         names(&self.folder)?
             .difference(before)

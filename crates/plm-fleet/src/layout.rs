@@ -68,7 +68,7 @@ impl Layout {
         let mut all = vec![whole.clone()];
         for entry in fs::read_dir(&whole).map_err(Error::io(&whole))? {
             let entry = entry.map_err(Error::io(&whole))?;
-            if entry.file_name().to_string_lossy().starts_with(PART_PREFIX) {
+            if entry.file_name().to_str().is_some_and(is_part_name) && entry.path().is_dir() {
                 all.push(entry.path());
             }
         }
@@ -101,6 +101,28 @@ impl Layout {
     pub(crate) fn embeddings(&self) -> PathBuf {
         self.root.join("embeddings.h5")
     }
+
+    /// A path as it is written down: below the output directory, which may be moved, and else as it
+    /// is, wherever it is asked about from.
+    pub(crate) fn stored_path(&self, path: &Path) -> PathBuf {
+        match path.strip_prefix(&self.root) {
+            Ok(below) => below.to_owned(),
+            Err(_) => std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+        }
+    }
+
+    /// Where a path that was written down is now.
+    pub(crate) fn path_now(&self, path: &Path) -> PathBuf {
+        self.root.join(path)
+    }
+}
+
+/// Whether a directory's name is a part's: `part_00002_of_00008`.
+pub(crate) fn is_part_name(name: &str) -> bool {
+    let is_number = |text: &str| text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+    name.strip_prefix(PART_PREFIX)
+        .and_then(|numbers| numbers.split_once("_of_"))
+        .is_some_and(|(number, count)| is_number(number) && is_number(count))
 }
 
 /// A run that is all of its world needs no level for parts.

@@ -12,6 +12,9 @@ use plm_index::{FastaIndex, GapPolicy, IndexedRecord};
 
 use crate::{Error, RecordCounts};
 
+/// What every ledger starts with, of whichever version.
+pub(crate) const START: &str = "row\tid\toutcome\t";
+
 const HEADER: &str =
     "row\tid\toutcome\tresidues\tsubstituted\tdropped\tfile\tline\tbyte_offset\tdetail";
 

@@ -4,11 +4,17 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process;
+use std::thread;
+use std::time::Duration;
 
 use plm_core::create_directory;
 
 use crate::Error;
 use crate::layout::LOCK;
+
+/// How often, and after which pauses, to try again for a lock that is held.
+const LOOKS: u32 = 3;
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The right to work in a directory of segments, until it is dropped or its process dies: the system keeps it, and not what is
 /// written in the file.
@@ -32,19 +38,21 @@ impl Lock {
                 .open(&path)
         };
         let mut file = open().map_err(Error::io(&path))?;
-        match file.try_lock() {
+        let mut locked = file.try_lock();
+        // Someone may only be looking whether it is held.
+        for _ in 0..LOOKS {
+            if !matches!(locked, Err(TryLockError::WouldBlock)) {
+                break;
+            }
+            thread::sleep(LOOK);
+            locked = file.try_lock();
+        }
+        match locked {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                // Its holder may not have written yet.
-                let _ = file.read_to_string(&mut holder);
-                let holder = match holder.trim() {
-                    "" => "another process".to_owned(),
-                    holder => holder.to_owned(),
-                };
                 return Err(Error::InUse {
                     path: directory.to_owned(),
-                    holder,
+                    holder: words(&mut file),
                 });
             }
             Err(TryLockError::Error(error)) => {
@@ -62,6 +70,28 @@ impl Lock {
     }
 }
 
+impl Lock {
+    /// Who holds the lock in this file, as they have written down themselves; `None` if nobody does,
+    /// or there is no such file. Takes it for an instant, and no longer.
+    pub(crate) fn holder(path: &Path) -> Option<String> {
+        let mut file = File::open(path).ok()?;
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => Some(words(&mut file)),
+            _ => None,
+        }
+    }
+}
+
+fn words(file: &mut File) -> String {
+    let mut holder = String::new();
+    // Its holder may not have written yet.
+    let _ = file.read_to_string(&mut holder);
+    match holder.trim() {
+        "" => "another process".to_owned(),
+        holder => holder.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,7 +105,10 @@ mod tests {
         let this = format!("process {} on ", process::id());
         assert!(refusal.to_string().contains(&this), "{refusal}");
         assert!(refusal.is_refusal());
+        let path = shards.join(LOCK);
+        assert!(Lock::holder(&path).is_some_and(|holder| holder.contains(&this)));
         drop(held);
+        assert_eq!(Lock::holder(&path), None);
         // What the last holder wrote is no lock.
         Lock::take(&shards).unwrap();
     }

@@ -27,33 +27,55 @@ pub(crate) struct Progress {
     done: Vec<RowId>,
     /// Rows that have failed and are not to be tried again.
     failed: Vec<FailedRow>,
-    damaged: Vec<DamagedSegment>,
+    /// Segments that are not what was written, in their places until they are
+    /// [set aside](Self::set_aside).
+    damaged: Vec<plm_shards::DamagedSegment>,
     suspects: Suspects,
 }
 
 impl Progress {
-    /// Reads every segment of the part. Those that are damaged are set aside, and their rows are
-    /// to be computed again.
+    /// Of a part that is done from its start, whatever is there.
+    pub(crate) fn none(layout: &Layout, fingerprint: &Fingerprint, config: &RunConfig) -> Self {
+        Self {
+            sink: SegmentSink::new(
+                layout.shards(config.part),
+                fingerprint.digest(),
+                fingerprint.hidden_size,
+                config.segments.clone(),
+            ),
+            report: None,
+            done: Vec::new(),
+            failed: Vec::new(),
+            damaged: Vec::new(),
+            suspects: Suspects::default(),
+        }
+    }
+
+    /// Reads every segment of the part, and changes nothing. The rows of those that are damaged
+    /// are to be computed again; so are those that failed, if `tries_failures_again`.
     pub(crate) fn find(
         layout: &Layout,
         fingerprint: &Fingerprint,
         config: &RunConfig,
+        tries_failures_again: bool,
     ) -> Result<Self, Error> {
+        let none = Self::none(layout, fingerprint, config);
         let shards = layout.shards(config.part);
-        let sink = SegmentSink::new(
-            &shards,
-            fingerprint.digest(),
-            fingerprint.hidden_size,
-            config.segments.clone(),
-        );
-        let (mut done, damaged) = durable_rows(&shards, sink.format())?;
+        let (mut done, damaged) = durable_rows(&shards, none.sink.format())?;
+        if tries_failures_again {
+            return Ok(Self {
+                done,
+                damaged,
+                ..none
+            });
+        }
         let (report_path, suspects_path) = (
             layout.part_report(config.part),
             layout.suspects(config.part),
         );
         sweep(&report_path);
         sweep(&suspects_path);
-        let report = read_report(&report_path)?;
+        let report = read_report(&report_path)?.map(|report| report.found(layout));
         let suspects = Suspects::read(&suspects_path)?;
         let mut failed = match &report {
             Some(report) => report.ranks.failed_rows.clone(),
@@ -66,7 +88,7 @@ impl Progress {
         done.extend(failed.iter().map(|failed| failed.row));
         done.sort_unstable();
         Ok(Self {
-            sink,
+            sink: none.sink,
             report,
             done,
             failed,
@@ -94,6 +116,14 @@ impl Progress {
     ) -> BatchPlan {
         plan.without(&self.done, index)
             .apart(&self.suspects.rows(), config.part, index)
+    }
+
+    /// Takes damaged segments out of the run, whose rows are then computed again.
+    pub(crate) fn set_aside(&mut self) -> Result<(), Error> {
+        for damaged in &mut self.damaged {
+            damaged.path = plm_shards::set_aside(&damaged.path)?;
+        }
+        Ok(())
     }
 
     /// Runs the ranks for what is missing, if anything is, and reports on the part.
@@ -163,7 +193,11 @@ impl Progress {
         let mut damaged_segments = self
             .report
             .map_or_else(Vec::new, |report| report.damaged_segments);
-        damaged_segments.extend(self.damaged);
+        let set_aside = self.damaged.into_iter().map(|damaged| DamagedSegment {
+            path: damaged.path,
+            reason: damaged.reason,
+        });
+        damaged_segments.extend(set_aside);
         let report = PartReport {
             number: part.index() + 1,
             count: part.count(),
@@ -171,7 +205,7 @@ impl Progress {
             damaged_segments,
             ranks,
         };
-        sealed::write(&layout.part_report(part), &report)?;
+        sealed::write(&layout.part_report(part), &report.clone().stored(layout))?;
         // Those that were given up are in the report now.
         Suspects::forget(&path)?;
         Ok(report)
@@ -182,20 +216,13 @@ impl Progress {
 fn durable_rows(
     shards: &Path,
     format: &RunFormat,
-) -> Result<(Vec<RowId>, Vec<DamagedSegment>), Error> {
+) -> Result<(Vec<RowId>, Vec<plm_shards::DamagedSegment>), Error> {
     if !shards.exists() {
         return Ok((Vec::new(), Vec::new()));
     }
     plm_shards::sweep_leftovers(shards)?;
     let durable = plm_shards::scan(&[shards.to_owned()], format)?;
-    let set_aside = |damaged: plm_shards::DamagedSegment| -> Result<DamagedSegment, Error> {
-        Ok(DamagedSegment {
-            path: plm_shards::set_aside(&damaged.path)?,
-            reason: damaged.reason,
-        })
-    };
-    let damaged = durable.damaged.into_iter().map(set_aside);
-    Ok((durable.rows, damaged.collect::<Result<_, _>>()?))
+    Ok((durable.rows, durable.damaged))
 }
 
 /// What a part says of itself. If that is damaged, the part is not done: what it says of failed rows is found out again.

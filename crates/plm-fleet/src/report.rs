@@ -139,15 +139,45 @@ impl RunReport {
     /// # Errors
     /// [`Error::Io`] if there is none, [`Error::DamagedReport`] if it can't be read.
     pub fn of_run(out_dir: impl AsRef<Path>) -> Result<Self, Error> {
-        Self::read(&Layout::new(out_dir.as_ref()).run_report())
+        Self::read(&Layout::new(out_dir.as_ref()))
     }
 
-    pub(crate) fn read(path: &Path) -> Result<Self, Error> {
-        sealed::read(path)
+    /// The report in an output directory, with paths of where that is now.
+    pub(crate) fn read(layout: &Layout) -> Result<Self, Error> {
+        let mut report: Self = sealed::read(&layout.run_report())?;
+        report.embeddings_path = report.embeddings_path.map(|_| layout.embeddings());
+        let parts = report.parts.into_iter();
+        report.parts = parts.map(|part| part.found(layout)).collect();
+        Ok(report)
     }
 
-    pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
-        sealed::write(path, self)
+    pub(crate) fn write(&self, layout: &Layout) -> Result<(), Error> {
+        let parts = self.parts.iter().cloned();
+        let stored = Self {
+            embeddings_path: (self.embeddings_path.as_ref()).map(|path| layout.stored_path(path)),
+            parts: parts.map(|part| part.stored(layout)).collect(),
+            ..self.clone()
+        };
+        sealed::write(&layout.run_report(), &stored)
+    }
+}
+
+impl PartReport {
+    /// With paths as they are written down below an output directory.
+    pub(crate) fn stored(self, layout: &Layout) -> Self {
+        self.with_paths(|path| layout.stored_path(path))
+    }
+
+    /// With paths of where that directory is now.
+    pub(crate) fn found(self, layout: &Layout) -> Self {
+        self.with_paths(|path| layout.path_now(path))
+    }
+
+    fn with_paths(mut self, of: impl Fn(&Path) -> PathBuf) -> Self {
+        for segment in &mut self.damaged_segments {
+            segment.path = of(&segment.path);
+        }
+        self
     }
 }
 

@@ -11,6 +11,7 @@ use plm_index::{FastaIndex, Input};
 
 use crate::aggregate::{self, Finish};
 use crate::claim::Claim;
+use crate::discard::Discard;
 use crate::fingerprint::Fingerprint;
 use crate::indexing::PendingIndex;
 use crate::layout::Layout;
@@ -19,7 +20,7 @@ use crate::merge_ahead::MergeAhead;
 use crate::model::PendingLoader;
 use crate::part::Progress;
 use crate::report::{PartReport, RecordCounts, RunReport, StageSeconds, changed_inputs};
-use crate::{Error, Model, Resume, RunConfig, discard, memory, out_dir, space};
+use crate::{Error, Model, Resume, RunConfig, memory, ours, out_dir, space};
 
 /// Embeds every protein of some FASTA files: one vector per record into `embeddings.h5` in
 /// `out_dir`, in the order of the input, and one line per record into `ledger.tsv`.
@@ -31,7 +32,9 @@ use crate::{Error, Model, Resume, RunConfig, discard, memory, out_dir, space};
 ///
 /// A directory that already holds this very run, finished, is left as it is and its report
 /// returned; one that was interrupted is continued, and segments that are damaged or gone are made
-/// again. One that holds another run is refused and left as it is, byte for byte. `config.resume` has other ways.
+/// again. (That it is finished is known once every byte of the result has been read again and held
+/// against its digest.) One that holds another run, or a file of another program under the name of
+/// one of a run's, is refused and left as it is, byte for byte. `config.resume` has other ways.
 ///
 /// # Errors
 /// [`Error`] says what, where and what to do. Problems of the input, the model and the settings
@@ -68,6 +71,8 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
         ..config.clone()
     };
     let layout = Layout::new(out_dir.as_ref());
+    // Before anything is written there, and before what takes long.
+    ours::check(&layout)?;
 
     // Reads headers only.
     let model = model.open()?;
@@ -91,44 +96,60 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
         &config.plan,
         config.segments.dtype(),
     );
-    let mut claim = Claim::new(fingerprint, config.part, config.plan.max_batch_tokens());
-    if config.resume != Resume::Restart {
-        claim.check(&layout)?;
-        if let Some(report) = aggregate::finished(&layout)?
+    let mut claim = Claim::new(
+        fingerprint,
+        pending.index(),
+        config.part,
+        config.plan.max_batch_tokens(),
+    );
+    if config.resume == Resume::Restart {
+        // Also before the lock is taken, which leaves a trace.
+        let discard = Discard::run(&layout, &claim, config.part)?;
+        let rest = Progress::none(&layout, &claim.fingerprint, config);
+        let rest = rest.rest(&plan, pending.index(), config);
+        space::check(&layout, &claim, pending.index(), &rest, config, &discard)?;
+    } else {
+        let result = claim.check(&layout)?;
+        if let Some(report) = aggregate::finished(&layout, result.as_ref())?
             && (config.resume == Resume::Continue || report.records.failed == 0)
         {
             claim.stake(&layout)?;
             pending.keep(&layout)?;
-            tracing::info!("this run is finished already");
+            tracing::info!("this run is finished already, and its result is what was written");
             aggregate::remove_unpacked_inputs(&layout);
             return Ok(report);
         }
     }
-    let _lock = match Lock::take(&layout.shards(config.part)) {
+    let own_shards = layout.shards(config.part);
+    let _lock = match Lock::take(&own_shards) {
         Ok(lock) => lock,
         Err(refusal) => {
             pending.leave();
             return Err(refusal);
         }
     };
-    let ranks = (config.part, config.devices.world_size()?);
-    if config.resume != Resume::Continue {
-        // Nothing is discarded for a run that is then refused.
-        memory::check(&*loader, &plan, ranks, pending.index())?;
-    }
-    match config.resume {
-        Resume::Continue => {}
-        Resume::RetryFailed => discard::failures(&layout, config.part)?,
-        Resume::Restart => discard::run(&layout, &claim, config.part)?,
-    }
-    // Again, for another process may have been here before the lock was ours.
-    claim.check(&layout)?;
-    let progress = Progress::find(&layout, &claim.fingerprint, config)?;
+    let mut discard = match config.resume {
+        Resume::Continue => Discard::default(),
+        Resume::RetryFailed => Discard::failures(&layout, config.part)?,
+        Resume::Restart => Discard::run(&layout, &claim, config.part)?,
+    };
+    discard.lock(&own_shards)?;
+    let mut progress = if config.resume == Resume::Restart {
+        Progress::none(&layout, &claim.fingerprint, config)
+    } else {
+        // Again, for another process may have been here before the lock was ours.
+        claim.check(&layout)?;
+        Progress::find(&layout, &claim.fingerprint, config, discard.takes_result())?
+    };
     let rest = progress.rest(&plan, pending.index(), config);
+    let ranks = (config.part, config.devices.world_size()?);
     memory::check(&*loader, &rest, ranks, pending.index())?;
+    space::check(&layout, &claim, pending.index(), &rest, config, &discard)?;
+    // Nothing is refused from here on: what is to go may go.
+    discard.carry_out(&layout, &claim)?;
+    progress.set_aside()?;
     claim.stake(&layout)?;
     let index = Arc::new(pending.keep(&layout)?);
-    space::check(&layout, &claim, &index, &rest, config)?;
     seconds.plan = lap(&started, &seconds);
 
     let merging = MergeAhead::start(

@@ -6,10 +6,12 @@ use plm_index::FastaIndex;
 use plm_shards::{StoredRows, available_bytes};
 
 use crate::claim::Claim;
+use crate::discard::Discard;
 use crate::layout::Layout;
 use crate::{Error, RunConfig};
 
-/// Refuses to begin where the file system has less room than the rest of a part takes, and the result, if it is yet to be made.
+/// Refuses to begin where the file system has less room than the rest of a part takes, and the result, if it is yet to be made;
+/// with what is to be discarded gone, none of which is touched here.
 ///
 /// What it takes is known from above, to some per cent. What others write meanwhile, and quotas, are not seen: they show as errors
 /// when they do.
@@ -19,6 +21,7 @@ pub(crate) fn check(
     index: &FastaIndex,
     rest: &BatchPlan,
     config: &RunConfig,
+    discard: &Discard,
 ) -> Result<(), Error> {
     let output = layout.embeddings();
     // A killed run may have left one as large as the result.
@@ -36,12 +39,33 @@ pub(crate) fn check(
     if segments.rows == 0 {
         needed_bytes = 0;
     }
-    if config.part == Part::WHOLE && !output.exists() {
-        let records = index.records().filter(|record| record.skipped.is_none());
-        let result = stored(&format, records.map(|record| record.id));
-        needed_bytes += result.embeddings_bytes(&claim.fingerprint.provenance(index)?);
+    if config.part == Part::WHOLE && (discard.takes_result() || !output.exists()) {
+        needed_bytes += result_bytes(claim, index)?;
     }
-    let available_bytes = available_bytes(layout.root())?;
+    compare(layout, needed_bytes, discard)
+}
+
+/// The same before a merge alone.
+pub(crate) fn check_merge(
+    layout: &Layout,
+    claim: &Claim,
+    index: &FastaIndex,
+    discard: &Discard,
+) -> Result<(), Error> {
+    sweep(&layout.embeddings());
+    compare(layout, result_bytes(claim, index)?, discard)
+}
+
+fn result_bytes(claim: &Claim, index: &FastaIndex) -> Result<u64, Error> {
+    let format = claim.fingerprint.run_format()?;
+    let records = index.records().filter(|record| record.skipped.is_none());
+    let result = stored(&format, records.map(|record| record.id));
+    Ok(result.embeddings_bytes(&claim.fingerprint.provenance(index)?))
+}
+
+fn compare(layout: &Layout, needed_bytes: u64, discard: &Discard) -> Result<(), Error> {
+    let free = available_bytes(layout.root())?;
+    let available_bytes = free.saturating_add(discard.bytes(layout)?);
     if needed_bytes <= available_bytes {
         return Ok(());
     }

@@ -7,6 +7,7 @@ use plm_index::{FastaIndex, Input};
 use plm_shards::{EmbeddingsFile, Expectation};
 
 use crate::claim::Claim;
+use crate::kind::{Kind, check_is_result};
 use crate::layout::Layout;
 use crate::report::RunReport;
 use crate::{Error, RecordCounts, ledger};
@@ -29,23 +30,22 @@ pub struct VerifyReport {
 const CHUNK_ROWS: usize = 1 << 16;
 
 /// Reads every byte of a finished run and checks it: digests, no NaN, ids, lengths and order
-/// against the index, and the ledger against both.
+/// against the index, and the ledger against both. Of an `embeddings.h5` that is named by itself,
+/// all but what needs the others.
 ///
 /// # Errors
-/// [`Error::NotFinished`] if a file is missing; [`Error::Shards`], [`Error::Index`],
-/// [`Error::Ledger`] or [`Error::DamagedReport`] say what is damaged, and where.
+/// [`Error::NotFinished`] if the run is not; [`Error::NoResult`] if it is no run, with what it is;
+/// [`Error::DamagedEmbeddings`], [`Error::Shards`], [`Error::Index`], [`Error::Ledger`] or
+/// [`Error::DamagedReport`] say what is damaged, and where.
 pub fn verify_run(out_dir: impl AsRef<Path>) -> Result<VerifyReport, Error> {
     crate::start_threads()?;
     let layout = Layout::new(out_dir.as_ref());
-    for path in [
-        layout.claim(),
-        layout.index(),
-        layout.embeddings(),
-        layout.ledger(),
-        layout.run_report(),
-    ] {
+    if check_is_result(layout.root())? == Kind::Embeddings {
+        return verify_alone(layout.root());
+    }
+    for path in [layout.claim(), layout.index()] {
         if !path.exists() {
-            return Err(Error::NotFinished { path });
+            return Err(Error::NothingThere { path });
         }
     }
     let claim = Claim::read(&layout)?;
@@ -60,19 +60,18 @@ pub fn verify_run(out_dir: impl AsRef<Path>) -> Result<VerifyReport, Error> {
         .map(|(row, _)| row)
         .collect();
     let format = claim.fingerprint.run_format()?;
-    let verified = plm_shards::verify(
-        layout.embeddings(),
-        Some(Expectation {
-            source: &index,
-            without_vector: &without_vector,
-            format: &format,
-        }),
-    )?;
+    let expectation = Expectation {
+        source: &index,
+        without_vector: &without_vector,
+        format: &format,
+    };
+    let verified = plm_shards::verify(layout.embeddings(), Some(expectation))
+        .map_err(|error| damaged(&layout, error))?;
     compare_statuses(&layout, &outcomes)?;
 
     let mut records = RecordCounts::default();
     outcomes.iter().for_each(|&outcome| records.count(outcome));
-    let report = RunReport::read(&layout.run_report())?;
+    let report = RunReport::read(&layout)?;
     if report.records != records {
         return Err(Error::Ledger {
             path: layout.ledger(),
@@ -98,6 +97,63 @@ pub fn verify_run(out_dir: impl AsRef<Path>) -> Result<VerifyReport, Error> {
     })
 }
 
+/// How much of a result was read and found to be what was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checked {
+    /// Every byte.
+    Everything,
+    /// All but the vectors.
+    AllButVectors,
+}
+
+/// Reads the `embeddings.h5` of a finished run and holds it against its seal; and its vectors
+/// against their digest, if they are no more than `most_bytes`. [`verify_run`] checks more.
+///
+/// # Errors
+/// [`Error::DamagedEmbeddings`] if it is not what was written.
+pub fn check_result(out_dir: impl AsRef<Path>, most_bytes: u64) -> Result<Checked, Error> {
+    let layout = Layout::new(out_dir.as_ref());
+    let check = || -> Result<Checked, plm_shards::Error> {
+        let file = EmbeddingsFile::open_sealed(layout.embeddings())?;
+        if file.vectors_bytes() > most_bytes {
+            return Ok(Checked::AllButVectors);
+        }
+        file.check_vectors()?;
+        Ok(Checked::Everything)
+    };
+    check().map_err(|error| damaged(&layout, error))
+}
+
+/// With the way out, if the result is damaged.
+pub(crate) fn damaged(layout: &Layout, error: plm_shards::Error) -> Error {
+    match error {
+        error @ plm_shards::Error::BadEmbeddings { .. } => Error::damaged_embeddings(layout, error),
+        error => error.into(),
+    }
+}
+
+/// An `embeddings.h5` by itself: all that can be told without an index and a ledger.
+fn verify_alone(path: &Path) -> Result<VerifyReport, Error> {
+    let verified = plm_shards::verify(path, None)?;
+    let mut records = RecordCounts::default();
+    let file = EmbeddingsFile::open_sealed(path)?;
+    let mut start = 0;
+    while start < file.rows() {
+        let end = file.rows().min(start + CHUNK_ROWS);
+        let outcomes = file.read_outcomes(start..end)?;
+        outcomes
+            .into_iter()
+            .for_each(|outcome| records.count(outcome));
+        start = end;
+    }
+    Ok(VerifyReport {
+        rows: verified.rows as u64,
+        hidden_size: verified.hidden_size,
+        content_digest: verified.content_digest,
+        records,
+    })
+}
+
 /// As [`verify_run`], and that the run is of these FASTA files: as many records, in the same order, under the same names and with
 /// the same residues, whatever the files are called and however they are compressed. Compressed ones are unpacked in the system's
 /// folder for temporary files.
@@ -110,7 +166,14 @@ pub fn verify_run_against<I: Into<Input>>(
 ) -> Result<VerifyReport, Error> {
     let out_dir = out_dir.as_ref();
     let report = verify_run(out_dir)?;
-    let index = FastaIndex::load(&Layout::new(out_dir).index())?;
+    let layout = Layout::new(out_dir);
+    if out_dir.is_file() {
+        return Err(Error::NoResult {
+            path: out_dir.to_owned(),
+            kind: Kind::Embeddings,
+        });
+    }
+    let index = FastaIndex::load(&layout.index())?;
     let inputs: Vec<Input> = inputs.into_iter().map(Into::into).collect();
     let spool = tempfile::tempdir().map_err(Error::io(std::env::temp_dir()))?;
     let given = FastaIndex::build(&inputs, spool.path(), &index.config())?;

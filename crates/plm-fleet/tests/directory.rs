@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use plm_fleet::{
-    Devices, DuplicatePolicy, Error, IndexConfig, Model, Part, PlanConfig, RunConfig, RunReport,
-    SegmentConfig, aggregate_parts, build_index, run_multi_gpu_inference, verify_run,
+    Devices, DuplicatePolicy, Error, IndexConfig, Model, Part, PlanConfig, Resume, RunConfig,
+    RunReport, SegmentConfig, aggregate_parts, build_index, check_result, run_multi_gpu_inference,
+    verify_run,
 };
 use tempfile::TempDir;
 
@@ -41,7 +42,10 @@ impl Desk {
     fn segments(&self, out: &str) -> Vec<PathBuf> {
         files(&self.path(out).join("shards"))
             .into_keys()
-            .filter(|path| path.extension().is_some_and(|extension| extension == "h5"))
+            .filter(|path| {
+                path.extension()
+                    .is_some_and(|extension| extension == "plmseg")
+            })
             .collect()
     }
 }
@@ -274,4 +278,157 @@ fn a_damaged_fingerprint_or_result_is_named_and_nothing_is_overwritten() {
         desk.run("a.fasta", "out", &config()).unwrap();
         assert!(fs::read(&path).unwrap() == whole, "{name}");
     }
+}
+
+#[test]
+fn a_run_whose_result_has_another_byte_is_not_called_finished() {
+    let desk = Desk::new();
+    desk.run("a.fasta", "out", &config()).unwrap();
+    let path = desk.path("out/embeddings.h5");
+    let whole = fs::read(&path).unwrap();
+    for place in (0..whole.len()).step_by(197) {
+        let mut bytes = whole.clone();
+        bytes[place] ^= 0x10;
+        fs::write(&path, &bytes).unwrap();
+        for called_finished in [
+            desk.run("a.fasta", "out", &config()).map(drop),
+            aggregate_parts(desk.path("out"), &[]).map(drop),
+            check_result(desk.path("out"), u64::MAX).map(drop),
+            verify_run(desk.path("out")).map(drop),
+        ] {
+            let error = called_finished.unwrap_err();
+            assert!(
+                matches!(
+                    error,
+                    Error::DamagedEmbeddings {
+                        segments_are_there: true,
+                        ..
+                    }
+                ),
+                "byte {place}: {error}"
+            );
+            let words = "move it away and run again, which makes it anew from the segments";
+            assert!(error.to_string().contains(words), "{error}");
+        }
+        assert!(fs::read(&path).unwrap() == bytes, "left as it is");
+    }
+    // As the message says.
+    fs::remove_file(&path).unwrap();
+    let report = desk.run("a.fasta", "out", &config()).unwrap();
+    assert!(fs::read(&path).unwrap() == whole);
+    assert_eq!(report.sequences(), 11);
+}
+
+#[test]
+fn without_segments_a_damaged_result_is_said_to_be_computed_again() {
+    let desk = Desk::new();
+    desk.run("a.fasta", "out", &config()).unwrap();
+    let whole = desk.embeddings("out");
+    fs::remove_dir_all(desk.path("out/shards")).unwrap();
+    assert_eq!(
+        desk.run("a.fasta", "out", &config()).unwrap().sequences(),
+        11
+    );
+    flip_a_byte(&desk.path("out/embeddings.h5"));
+    let error = desk.run("a.fasta", "out", &config()).unwrap_err();
+    assert!(
+        error.to_string().contains("computes everything again"),
+        "{error}"
+    );
+    fs::remove_file(desk.path("out/embeddings.h5")).unwrap();
+    desk.run("a.fasta", "out", &config()).unwrap();
+    assert!(desk.embeddings("out") == whole);
+}
+
+#[test]
+fn a_report_has_the_paths_of_where_the_directory_is_now() {
+    let desk = Desk::new();
+    for index in [0, 1] {
+        desk.run("a.fasta", "out", &part(index)).unwrap();
+    }
+    flip_a_byte(&desk.segments("out")[0]);
+    desk.run("a.fasta", "out", &part(0)).unwrap();
+    let merged = aggregate_parts(desk.path("out"), &[]).unwrap();
+    let damaged = |report: &RunReport| report.parts[0].damaged_segments[0].path.clone();
+    assert!(damaged(&merged).exists());
+
+    fs::create_dir(desk.path("elsewhere")).unwrap();
+    fs::rename(desk.path("out"), desk.path("elsewhere/moved")).unwrap();
+    let moved = desk.path("elsewhere/moved");
+    let report = RunReport::of_run(&moved).unwrap();
+    assert_eq!(report.embeddings_path, Some(moved.join("embeddings.h5")));
+    assert!(damaged(&report).starts_with(&moved) && damaged(&report).exists());
+    let json = fs::read_to_string(moved.join("run.json")).unwrap();
+    assert!(
+        !json.contains(desk.scratch.path().to_str().unwrap()),
+        "{json}"
+    );
+    // And it is still the same run, merged.
+    assert_eq!(aggregate_parts(&moved, &[]).unwrap(), report);
+
+    // Parts that are elsewhere are named as they are found.
+    let apart = aggregate_parts(desk.path("apart"), std::slice::from_ref(&moved)).unwrap();
+    assert!(damaged(&apart).exists());
+    assert_eq!(
+        aggregate_parts(desk.path("apart"), std::slice::from_ref(&moved)).unwrap(),
+        apart
+    );
+}
+
+#[test]
+fn a_merge_that_is_refused_leaves_the_result_of_the_one_before() {
+    let desk = Desk::new();
+    for index in [0, 1] {
+        desk.run("a.fasta", "out", &part(index)).unwrap();
+    }
+    aggregate_parts(desk.path("out"), &[]).unwrap();
+    // Part 1 is done again; the other has lost a segment since.
+    let restart = RunConfig {
+        resume: Resume::Restart,
+        ..part(0)
+    };
+    let result = ["embeddings.h5", "ledger.tsv", "run.json"].map(|name| {
+        let path = desk.path("out").join(name);
+        (path.clone(), fs::read(path).unwrap())
+    });
+    desk.run("a.fasta", "out", &restart).unwrap();
+    for (path, bytes) in &result {
+        fs::write(path, bytes).unwrap();
+    }
+    fs::remove_file(desk.segments("out").last().unwrap()).unwrap();
+    let before = files(&desk.path("out"));
+    aggregate_parts(desk.path("out"), &[]).unwrap_err();
+    let mut after = files(&desk.path("out"));
+    // Who was here last is written there.
+    let lock = desk.path("out/shards/lock");
+    after.insert(lock.clone(), before[&lock].clone());
+    assert!(after == before);
+}
+
+#[test]
+fn which_input_differs_is_said_in_a_line() {
+    let desk = Desk::new();
+    let names: Vec<String> = (0..40).map(|number| format!("{number}.fa")).collect();
+    for name in &names {
+        fs::write(desk.path(name), format!(">{name}\nMKV\n")).unwrap();
+    }
+    let run = |names: &[String]| {
+        let inputs = names.iter().map(|name| desk.path(name));
+        run_multi_gpu_inference(inputs, &Model::PlmTiny, desk.path("out"), &config())
+    };
+    run(&names).unwrap();
+    let mut reversed = names.clone();
+    reversed.reverse();
+    let error = run(&reversed).unwrap_err().to_string();
+    assert!(
+        error.contains("the 40 inputs are in another order"),
+        "{error}"
+    );
+    fs::write(desk.path("17.fa"), ">other\nMKW\n").unwrap();
+    let error = run(&names).unwrap_err().to_string();
+    assert!(
+        error.contains("of 40 inputs, the content of 18 (") && error.contains("17.fa) is another"),
+        "{error}"
+    );
+    assert!(error.len() < 400, "{error}");
 }

@@ -1,0 +1,289 @@
+//! What something is that a person points at, told by its first and last bytes.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use plm_core::SequenceSource;
+use plm_index::FastaIndex;
+
+use crate::claim::Claim;
+use crate::layout::{LOCK, Layout};
+use crate::lock::Lock;
+use crate::report::PartReport;
+use crate::{Error, Part, sealed};
+
+/// What a path names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// An output directory whose run is finished.
+    FinishedRun,
+    /// An output directory whose run is not, or whose parts are not merged.
+    UnfinishedRun(RunProgress),
+    /// An output directory with an index, and nothing else of a run.
+    IndexedDirectory,
+    /// A directory with a `config.json`, as checkpoints are.
+    ModelDirectory,
+    /// A directory with nothing in it.
+    EmptyDirectory,
+    /// A directory with nothing of plm-fleet in it.
+    OtherDirectory,
+    /// An `embeddings.h5`, sealed.
+    Embeddings,
+    /// Another HDF5 file.
+    Hdf5,
+    /// An `index.plm`.
+    Index,
+    /// A segment of a run.
+    Segment,
+    /// A `ledger.tsv`.
+    Ledger,
+    /// A JSON file.
+    Json,
+    /// A FASTA file.
+    Fasta,
+    /// A file that is compressed, or an archive: its format's name.
+    Compressed(&'static str),
+    /// A checkpoint's tensors.
+    Safetensors,
+    /// A file with nothing in it.
+    EmptyFile,
+    /// A file of none of these kinds.
+    OtherFile,
+}
+
+/// How far a run is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RunProgress {
+    /// How many records have a durable vector, or failed for good in a part that is done.
+    pub rows_done: u64,
+    /// How many are to have one; `None` if the index is not there or can't be read.
+    pub rows_total: Option<u64>,
+    /// Parts that are done, and how many there are.
+    pub parts: Option<(u32, u32)>,
+    /// Who is at work on it, as `process 123 on host`; none if nobody is.
+    pub holders: Vec<String>,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::FinishedRun => "the output directory of a finished run",
+            Self::UnfinishedRun(progress) => return write!(f, "a run that is {progress}"),
+            Self::IndexedDirectory => "an output directory with an index and no run",
+            Self::ModelDirectory => "the directory of a model",
+            Self::EmptyDirectory => "an empty directory, with neither a run nor a model",
+            Self::OtherDirectory => "a directory with neither a run nor a model",
+            Self::Embeddings => "the result of a run",
+            Self::Hdf5 => {
+                "an HDF5 file without the seal of a result: another program's, or changed by one"
+            }
+            Self::Index => "an index of FASTA files",
+            Self::Segment => "a segment of a run, which is merged into its embeddings.h5",
+            Self::Ledger => "the ledger of a run",
+            Self::Json => "a JSON file",
+            Self::Fasta => "a FASTA file",
+            Self::Compressed(format) => return write!(f, "a file compressed with {format}"),
+            Self::Safetensors => "a safetensors file, which belongs to a model",
+            Self::EmptyFile => "an empty file",
+            Self::OtherFile => "a file of no kind that plm-fleet knows",
+        })
+    }
+}
+
+impl fmt::Display for RunProgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.holders[..] {
+            [] => write!(f, "not finished")?,
+            holders => write!(f, "at work ({})", holders.join(", "))?,
+        }
+        match self.rows_total {
+            Some(total) => write!(f, ": {} of {total} records are done", self.rows_done)?,
+            None => write!(f, ": {} records are done", self.rows_done)?,
+        }
+        match self.parts {
+            Some((done, count)) => write!(f, ", and {done} of {count} parts"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Tells what a path names. Of a file no more than its ends is read, of a run that is not finished
+/// all of its segments but the vectors.
+///
+/// # Errors
+/// [`Error::NothingThere`] if there is nothing; [`Error::Io`] if it can't be read, and what can go
+/// wrong with a run's files.
+pub fn kind_of(path: impl AsRef<Path>) -> Result<Kind, Error> {
+    let path = path.as_ref();
+    let metadata = match fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::NothingThere {
+                path: path.to_owned(),
+            });
+        }
+        metadata => metadata.map_err(Error::io(path))?,
+    };
+    if metadata.is_dir() {
+        return of_directory(path);
+    }
+    if !metadata.is_file() {
+        return Ok(Kind::OtherFile);
+    }
+    of_file(path)
+}
+
+fn of_directory(path: &Path) -> Result<Kind, Error> {
+    let layout = Layout::new(path);
+    let is_finished = [layout.run_report(), layout.ledger(), layout.embeddings()]
+        .iter()
+        .all(|path| path.exists());
+    let is_claimed = layout.claim().exists();
+    if is_claimed || is_finished {
+        let holders = holders(&layout)?;
+        if is_finished && holders.is_empty() {
+            return Ok(Kind::FinishedRun);
+        }
+        if is_claimed {
+            return Ok(Kind::UnfinishedRun(progress(&layout, holders)?));
+        }
+    }
+    if path.join("config.json").exists() {
+        return Ok(Kind::ModelDirectory);
+    }
+    if layout.index().exists() {
+        return Ok(Kind::IndexedDirectory);
+    }
+    let mut entries = fs::read_dir(path).map_err(Error::io(path))?;
+    Ok(match entries.next() {
+        None => Kind::EmptyDirectory,
+        Some(_) => Kind::OtherDirectory,
+    })
+}
+
+/// Who is at work below an output directory.
+fn holders(layout: &Layout) -> Result<Vec<String>, Error> {
+    let held = layout.all_shards()?.into_iter();
+    Ok(held
+        .filter_map(|shards| Lock::holder(&shards.join(LOCK)))
+        .collect())
+}
+
+fn progress(layout: &Layout, holders: Vec<String>) -> Result<RunProgress, Error> {
+    let claim = Claim::read(layout)?;
+    let format = claim.fingerprint.run_format()?;
+    let mut rows_done = plm_shards::count_rows(&layout.all_shards()?, &format)?;
+    let count = claim.parts.as_ref().map_or(1, |plan| plan.count);
+    let mut parts_done = 0;
+    for index in 0..count {
+        let report = layout.part_report(Part::new(index, count)?);
+        if let Ok(report) = sealed::read::<PartReport>(&report) {
+            parts_done += 1;
+            rows_done += report.ranks.failed_rows.len() as u64;
+        }
+    }
+    let rows_total = FastaIndex::load(&layout.index()).ok().map(|index| {
+        let plan = claim.fingerprint.plan_config();
+        let without = plan.map_or(0, |plan| {
+            crate::aggregate::without_vector(&index, &plan, &[]).len() as u64
+        });
+        SequenceSource::len(&index) - without
+    });
+    Ok(RunProgress {
+        rows_done,
+        rows_total,
+        parts: (count > 1).then_some((parts_done, count)),
+        holders,
+    })
+}
+
+fn of_file(path: &Path) -> Result<Kind, Error> {
+    if plm_shards::ends_in_a_seal(path)? {
+        return Ok(Kind::Embeddings);
+    }
+    let mut start = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(4096).read_to_end(&mut start))
+        .map_err(Error::io(path))?;
+    Ok(of_start(&start, path))
+}
+
+/// What a file is by its first bytes.
+fn of_start(start: &[u8], path: &Path) -> Kind {
+    const MAGIC_NUMBERS: [(&[u8], Kind); 9] = [
+        (b"\x89HDF\r\n\x1a\n", Kind::Hdf5),
+        (b"PLMINDEX", Kind::Index),
+        (b"PLMSEG", Kind::Segment),
+        (b"\x1f\x8b", Kind::Compressed("gzip")),
+        (b"\x28\xb5\x2f\xfd", Kind::Compressed("zstd")),
+        (b"\xfd7zXZ\0", Kind::Compressed("xz")),
+        (b"BZh", Kind::Compressed("bzip2")),
+        (b"PK\x03\x04", Kind::Compressed("zip")),
+        (crate::ledger::START.as_bytes(), Kind::Ledger),
+    ];
+    if start.is_empty() {
+        return Kind::EmptyFile;
+    }
+    for (magic, kind) in MAGIC_NUMBERS {
+        if start.starts_with(magic) {
+            // Up to format version 3, segments were HDF5 files.
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let is_segment = kind == Kind::Hdf5 && name.starts_with("segment_");
+            return if is_segment { Kind::Segment } else { kind };
+        }
+    }
+    if start.get(257..262) == Some(b"ustar") {
+        return Kind::Compressed("tar");
+    }
+    // The size of a header, of JSON.
+    if start.get(8) == Some(&b'{') && start.get(4..8) == Some(&[0; 4]) {
+        return Kind::Safetensors;
+    }
+    let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(start);
+    match text.trim_ascii_start().first() {
+        Some(b'>') => Kind::Fasta,
+        Some(b'{' | b'[') => Kind::Json,
+        _ => Kind::OtherFile,
+    }
+}
+
+/// That a path is an output directory or an `embeddings.h5`, and that nobody is at work there; else
+/// says what it is.
+pub(crate) fn check_is_result(path: &Path) -> Result<Kind, Error> {
+    let path = PathBuf::from(path);
+    match kind_of(&path)? {
+        kind @ (Kind::FinishedRun | Kind::Embeddings) => Ok(kind),
+        Kind::UnfinishedRun(progress) => Err(Error::NotFinished { path, progress }),
+        kind => Err(Error::NoResult { path, kind }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_known_by_its_first_bytes() {
+        let tar = [&[b'x'; 257][..], b"ustar\0"].concat();
+        for (start, kind) in [
+            (&b""[..], Kind::EmptyFile),
+            (b">one\nMKV\n", Kind::Fasta),
+            (b"\xef\xbb\xbf\n >one\nMKV\n", Kind::Fasta),
+            (b"{\"a\": 1}", Kind::Json),
+            (b" [1]", Kind::Json),
+            (b"\x10\x01\0\0\0\0\0\0{\"a\"", Kind::Safetensors),
+            (b"PLMSEG4\nx", Kind::Segment),
+            (b"\x1f\x8b\x08", Kind::Compressed("gzip")),
+            (&tar, Kind::Compressed("tar")),
+            (b"row\tid\toutcome\tmore\n", Kind::Ledger),
+            (b"\x89HDF\r\n\x1a\n", Kind::Hdf5),
+            (b"MKV", Kind::OtherFile),
+            (&[0; 20], Kind::OtherFile),
+        ] {
+            assert_eq!(of_start(start, Path::new("file")), kind, "{start:?}");
+        }
+    }
+}

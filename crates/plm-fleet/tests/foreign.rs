@@ -1,0 +1,273 @@
+//! What is not plm-fleet's is neither overwritten nor removed, and what is named is told for what it is.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use plm_fleet::{
+    Devices, Error, IndexConfig, Kind, Model, Part, PlanConfig, Resume, RunConfig, RunReport,
+    SegmentConfig, aggregate_parts, build_index, kind_of, run_multi_gpu_inference, verify_run,
+};
+use tempfile::TempDir;
+
+struct Desk {
+    scratch: TempDir,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        let records = (1..6).map(|i| format!(">p{i}\n{}\n", "MKV".repeat(i)));
+        fs::write(scratch.path().join("in.fasta"), records.collect::<String>()).unwrap();
+        Self { scratch }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    fn run(&self, out: &str, resume: Resume) -> Result<RunReport, Error> {
+        let config = RunConfig { resume, ..config() };
+        run_multi_gpu_inference(
+            [self.path("in.fasta")],
+            &Model::PlmTiny,
+            self.path(out),
+            &config,
+        )
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+}
+
+fn config() -> RunConfig {
+    RunConfig {
+        devices: Devices::CPU,
+        plan: PlanConfig::builder()
+            .max_residues(40)
+            .max_batch_tokens(42)
+            .build()
+            .unwrap(),
+        segments: SegmentConfig::builder().max_rows(1).build().unwrap(),
+        ..RunConfig::default()
+    }
+}
+
+/// All files below a directory and their bytes; directories have none.
+fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+            found.insert(path, Vec::new());
+        } else {
+            let bytes = fs::read(&path).unwrap();
+            found.insert(path, bytes);
+        }
+    }
+    found
+}
+
+/// Files that people have, under the names of a run's.
+const FOREIGN: [(&str, &[u8]); 18] = [
+    ("ledger.tsv", b"date\tamount\n2026-01-01\t12.50\n"),
+    ("ledger.tsv", b""),
+    (
+        "run.json",
+        b"{\n  \"version\": 3,\n  \"digest\": \"none\"\n}\n",
+    ),
+    ("run.json", b""),
+    ("index.plm", b"my own index"),
+    ("index.plm", b""),
+    ("embeddings.h5", b"\x89HDF\r\n\x1a\nof another program"),
+    ("embeddings.h5", b""),
+    ("fingerprint.json", b"{\"whose\": \"mine\"}"),
+    ("fingerprint.json", b""),
+    ("logs/server.log", b"started"),
+    ("logs/metrics.jsonl", b"{\"loss\": 0.3}\n"),
+    ("logs/part_00001_of_00002/mine", b"mine"),
+    ("inputs/mine.fasta", b">a\nMKV\n"),
+    ("shards/data.parquet", b"mine"),
+    ("shards/lock", b"mine"),
+    ("shards/part_00001_of_00002/mine", b"mine"),
+    ("logs", b"a file"),
+];
+
+#[test]
+fn a_directory_with_someones_own_files_under_our_names_is_refused_untouched() {
+    for (name, content) in FOREIGN {
+        let desk = Desk::new();
+        desk.write(&format!("out/{name}"), content);
+        let before = files(&desk.path("out"));
+        let inputs = || [desk.path("in.fasta")];
+        let index = build_index(inputs(), desk.path("out"), IndexConfig::default());
+        let part = RunConfig {
+            part: Part::new(0, 2).unwrap(),
+            ..config()
+        };
+        let part = run_multi_gpu_inference(inputs(), &Model::PlmTiny, desk.path("out"), &part);
+        for refused in [
+            desk.run("out", Resume::Continue).map(drop),
+            desk.run("out", Resume::Restart).map(drop),
+            desk.run("out", Resume::RetryFailed).map(drop),
+            part.map(drop),
+            index.map(drop),
+            aggregate_parts(desk.path("out"), &[]).map(drop),
+        ] {
+            let error = refused.unwrap_err();
+            let file = desk.path("out").join(name);
+            assert!(
+                matches!(&error, Error::Foreign { path, .. } if *path == file),
+                "{name}: {error}"
+            );
+            assert!(error.is_refusal());
+            assert!(files(&desk.path("out")) == before, "{name}");
+        }
+    }
+}
+
+#[test]
+fn files_of_other_names_are_left_alone_and_in_no_ones_way() {
+    let desk = Desk::new();
+    let others = [
+        "out/README.md",
+        "out/data.csv",
+        "out/model.h5",
+        "out/.embeddings.h5.tmp",
+        "out/data/ledger.tsv",
+    ];
+    for other in others {
+        desk.write(other, "mine");
+    }
+    for resume in [Resume::Continue, Resume::RetryFailed, Resume::Restart] {
+        desk.run("out", resume).unwrap();
+        verify_run(desk.path("out")).unwrap();
+        for other in others {
+            assert_eq!(fs::read(desk.path(other)).unwrap(), b"mine", "{other}");
+        }
+    }
+}
+
+#[test]
+fn a_foreign_result_or_ledger_in_a_run_that_is_not_finished_is_not_overwritten() {
+    for name in ["embeddings.h5", "ledger.tsv"] {
+        let desk = Desk::new();
+        desk.run("out", Resume::Continue).unwrap();
+        for gone in ["embeddings.h5", "ledger.tsv", "run.json"] {
+            fs::remove_file(desk.path("out").join(gone)).unwrap();
+        }
+        desk.write(&format!("out/{name}"), "mine");
+        let before = files(&desk.path("out"));
+        for resume in [Resume::Continue, Resume::Restart] {
+            let error = desk.run("out", resume).unwrap_err();
+            assert!(matches!(error, Error::Foreign { .. }), "{name}: {error}");
+            assert!(files(&desk.path("out")) == before);
+        }
+    }
+}
+
+#[test]
+fn a_run_of_another_version_is_refused_and_gives_way_to_a_restart() {
+    let desk = Desk::new();
+    desk.run("out", Resume::Continue).unwrap();
+    // Sealed as such files are, with fields that this version does not know.
+    let body = "{\n  \"fingerprint\": {\n    \"format\": 0\n  }";
+    let digest = blake3::hash(body.as_bytes());
+    let claim = format!("{body},\n  \"digest\": \"blake3:{digest}\"\n}}\n");
+    desk.write("out/fingerprint.json", &claim);
+    let before = files(&desk.path("out"));
+    let error = desk.run("out", Resume::Continue).unwrap_err();
+    assert!(matches!(error, Error::DamagedFingerprint { .. }), "{error}");
+    assert!(error.is_refusal());
+    assert!(files(&desk.path("out")) == before);
+    let report = desk.run("out", Resume::Restart).unwrap();
+    let computed: u64 = report.workers().map(|worker| worker.sequences).sum();
+    assert_eq!(computed, 5);
+    verify_run(desk.path("out")).unwrap();
+}
+
+#[test]
+fn a_path_is_told_for_what_it_is() {
+    let desk = Desk::new();
+    desk.run("out", Resume::Continue).unwrap();
+    build_index(
+        [desk.path("in.fasta")],
+        desk.path("indexed"),
+        IndexConfig::default(),
+    )
+    .unwrap();
+    fs::create_dir(desk.path("empty")).unwrap();
+    desk.write("other/data.csv", "1,2");
+    desk.write("model/config.json", "{}");
+    desk.write("mine.json", "{}");
+    desk.write("mine.h5", b"\x89HDF\r\n\x1a\n");
+    for (name, kind) in [
+        ("out", Kind::FinishedRun),
+        ("out/embeddings.h5", Kind::Embeddings),
+        ("out/index.plm", Kind::Index),
+        ("out/ledger.tsv", Kind::Ledger),
+        ("out/run.json", Kind::Json),
+        ("out/shards/rank_00000/segment_000000.plmseg", Kind::Segment),
+        ("indexed", Kind::IndexedDirectory),
+        ("empty", Kind::EmptyDirectory),
+        ("other", Kind::OtherDirectory),
+        ("model", Kind::ModelDirectory),
+        ("mine.json", Kind::Json),
+        ("mine.h5", Kind::Hdf5),
+        ("in.fasta", Kind::Fasta),
+    ] {
+        let found = kind_of(desk.path(name)).unwrap();
+        assert_eq!(found, kind, "{name}");
+        let verified = verify_run(desk.path(name));
+        match kind {
+            Kind::FinishedRun | Kind::Embeddings => assert_eq!(verified.unwrap().rows, 5),
+            kind => {
+                let error = verified.unwrap_err();
+                assert!(matches!(error, Error::NoResult { .. }), "{name}: {error}");
+                assert!(error.to_string().contains(&kind.to_string()), "{error}");
+            }
+        }
+    }
+    let nothing = verify_run(desk.path("nothing")).unwrap_err();
+    assert!(matches!(nothing, Error::NothingThere { .. }), "{nothing}");
+}
+
+#[test]
+fn a_run_that_is_not_finished_is_told_with_how_far_it_is() {
+    let desk = Desk::new();
+    let part = RunConfig {
+        part: Part::new(1, 2).unwrap(),
+        ..config()
+    };
+    run_multi_gpu_inference(
+        [desk.path("in.fasta")],
+        &Model::PlmTiny,
+        desk.path("out"),
+        &part,
+    )
+    .unwrap();
+    let Kind::UnfinishedRun(progress) = kind_of(desk.path("out")).unwrap() else {
+        panic!("a part is not all of it");
+    };
+    assert!((1..5).contains(&progress.rows_done), "{progress:?}");
+    assert_eq!(
+        (progress.rows_total, progress.parts),
+        (Some(5), Some((1, 2)))
+    );
+    assert!(progress.holders.is_empty());
+
+    // As a process at work holds it.
+    let lock = fs::File::open(desk.path("out/shards/part_00002_of_00002/lock")).unwrap();
+    lock.lock().unwrap();
+    let error = verify_run(desk.path("out")).unwrap_err();
+    let words = format!("at work (process {}", std::process::id());
+    assert!(error.to_string().contains(&words), "{error}");
+    assert!(
+        error.to_string().contains("of 5 records are done"),
+        "{error}"
+    );
+}
