@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Instant;
 
 use plm_coordinator::{FailedRow, Part, PlanConfig};
-use plm_core::{RowId, sweep};
+use plm_core::{RowId, create_directory, sweep};
 use plm_index::FastaIndex;
 use plm_shards::{Aggregation, Draft, EmbeddingsFile, Expectation};
 
@@ -110,7 +110,7 @@ pub fn aggregate_parts(
     }
     if first.root() != layout.root() {
         // So that OUT can be verified by itself.
-        out_dir::create(layout.root())?;
+        create_directory(layout.root()).map_err(Error::io(layout.root()))?;
         claim.stake(&layout)?;
         index.save(&layout.index())?;
     }

@@ -30,7 +30,7 @@ pub enum Error {
         /// What was asked for.
         devices: Devices,
     },
-    /// The output directory is no directory, and can't be made one.
+    /// The output directory is a file, or below one, or has no name.
     #[error("{} can't be the output directory: {reason}", path.display())]
     NoOutDir {
         /// The directory.

@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use plm_core::create_directory;
 use plm_index::{FastaIndex, Freshness, IndexConfig, Input};
 
 use crate::claim::Claim;
@@ -21,7 +22,8 @@ use crate::{Error, ours, out_dir};
 ///
 /// # Errors
 /// [`Error::Index`] with every problem's file, record, line and byte offset; [`Error::OtherRun`]
-/// if `out_dir` holds a run of other inputs or policies; [`Error::NoOutDir`] if `out_dir` can't be made.
+/// if `out_dir` holds a run of other inputs or policies; [`Error::NoOutDir`] if `out_dir` is a
+/// file, or below one, [`Error::Io`] if it can't be made.
 /// A directory that is a run's is then as it was.
 pub fn build_index<I: Into<Input>>(
     inputs: impl IntoIterator<Item = I>,
@@ -57,8 +59,9 @@ impl PendingIndex {
             .then(|| Unpacked::new(&spool))
             .transpose()?;
         // Also what finds a directory that can't be written to, before anything is computed.
-        out_dir::create(layout.root())?;
-        out_dir::create_inside(layout.root(), &spool)?;
+        for directory in [layout.root(), &spool] {
+            create_directory(directory).map_err(Error::io(directory))?;
+        }
         let index = if unpacked.is_some() {
             FastaIndex::build(&inputs, &spool, &config)?
         } else {

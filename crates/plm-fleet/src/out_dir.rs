@@ -3,8 +3,6 @@
 use std::fs;
 use std::path::Path;
 
-use plm_core::create_directory;
-
 use crate::Error;
 
 /// Refuses a path that is no directory, and that no directory can be made at. Makes nothing.
@@ -29,23 +27,6 @@ pub(crate) fn check(out_dir: &Path) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// Makes an output directory, unless it is there.
-pub(crate) fn create(out_dir: &Path) -> Result<(), Error> {
-    create_directory(out_dir).map_err(|error| Error::NoOutDir {
-        path: out_dir.to_owned(),
-        reason: format!("it can't be made: {error}"),
-    })
-}
-
-/// Makes a directory in an output directory: the first thing that is written there, so that it finds
-/// out whether anything can be.
-pub(crate) fn create_inside(out_dir: &Path, directory: &Path) -> Result<(), Error> {
-    create_directory(directory).map_err(|error| Error::NoOutDir {
-        path: out_dir.to_owned(),
-        reason: format!("{} can't be made: {error}", directory.display()),
-    })
 }
 
 #[cfg(test)]
