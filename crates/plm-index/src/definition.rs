@@ -66,13 +66,19 @@ fn first_word(text: &[u8]) -> &[u8] {
         .unwrap_or_default()
 }
 
+/// Databases whose middle part names many records: a database of one's own, and an entry with a
+/// chain after it.
+const WITHOUT_ACCESSION: [&[u8]; 2] = [b"gnl", b"pdb"];
+
 /// The middle of `db|ACCESSION|NAME`, of which the name may be empty and further parts may follow;
 /// else the whole word.
 fn accession(word: &[u8]) -> &[u8] {
     let mut parts = word.split(|byte| *byte == b'|');
     match (parts.next(), parts.next(), parts.next()) {
         (Some(database), Some(accession), Some(_))
-            if !database.is_empty() && !accession.is_empty() =>
+            if !database.is_empty()
+                && !accession.is_empty()
+                && !WITHOUT_ACCESSION.contains(&database) =>
         {
             accession
         }
@@ -146,6 +152,8 @@ mod tests {
             (">|P01308|INS\n", "|P01308|INS"),
             (">UniRef50_P01308 sp|P1|N\n", "UniRef50_P01308"),
             (">|||\n", "|||"),
+            (">gnl|mine|7 x\n", "gnl|mine|7"),
+            (">pdb|1ABC|A x\n", "pdb|1ABC|A"),
         ] {
             assert_eq!(id_of(IdRule::Accession, line), id, "{line:?}");
         }

@@ -124,10 +124,6 @@ const TEXTS: &[(&[u8], &Kind)] = &[
     (b"HEADER    ", &PDB),
     (b"ATOM  ", &PDB),
     (b"data_", &MMCIF),
-    (b"<!doctype html", &HTML),
-    (b"<!DOCTYPE html", &HTML),
-    (b"<html", &HTML),
-    (b"<HTML", &HTML),
     (b"<?xml", &XML),
     (b"{\\rtf", &RTF),
     (b"{", &JSON),
@@ -164,6 +160,13 @@ fn kind_of(head: &[u8]) -> Option<&'static Kind> {
     }
     let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
     let text = text.trim_ascii_start();
+    let is_html = |start: &[u8]| {
+        text.get(..start.len())
+            .is_some_and(|head| head.eq_ignore_ascii_case(start))
+    };
+    if is_html(b"<!doctype html") || is_html(b"<html") {
+        return Some(&HTML);
+    }
     let starts = |(start, _): &&(&[u8], &Kind)| text.starts_with(start);
     if let Some((_, kind)) = TEXTS.iter().find(starts) {
         return Some(kind);

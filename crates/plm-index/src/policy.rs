@@ -65,7 +65,8 @@ pub enum IdRule {
     /// characters within become blanks, so that an id keeps to its column wherever it is written.
     Header,
     /// The accession in a first word like `db|ACCESSION|NAME` (`sp|P01308|INS_HUMAN`,
-    /// `ref|NP_000198.1|`); else the first word.
+    /// `ref|NP_000198.1|`); else the first word. `gnl|..` and `pdb|..`, whose middle is a database
+    /// or an entry of several chains, stay whole.
     Accession,
 }
 

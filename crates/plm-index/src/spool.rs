@@ -41,6 +41,23 @@ fn is_spool_name(name: &str) -> bool {
     })
 }
 
+/// A stream that is not read again after its end: a terminal would go on, with what is typed next.
+struct UntilEnd<R> {
+    stream: R,
+    has_ended: bool,
+}
+
+impl<R: Read> Read for UntilEnd<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.has_ended {
+            return Ok(0);
+        }
+        let count = self.stream.read(buf)?;
+        self.has_ended = count == 0 && !buf.is_empty();
+        Ok(count)
+    }
+}
+
 /// Reads into `buffer` until there are `at_least` bytes in it, or the end is reached.
 fn read_at_least(reader: &mut impl Read, at_least: usize, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
@@ -105,7 +122,11 @@ impl Spool {
     }
 
     /// Reads `stream` to its end and puts its text aside; not of a text that is no FASTA.
-    pub(crate) fn write(&self, name: &str, mut stream: impl Read) -> Result<InputFile, Error> {
+    pub(crate) fn write(&self, name: &str, stream: impl Read) -> Result<InputFile, Error> {
+        let mut stream = UntilEnd {
+            stream,
+            has_ended: false,
+        };
         let read_error = |source| Error::Read {
             file: name.to_owned(),
             source,

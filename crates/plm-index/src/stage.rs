@@ -212,6 +212,35 @@ mod tests {
         }
     }
 
+    /// A terminal: after its end it would wait for more.
+    struct Typed<'a> {
+        text: &'a [u8],
+        has_ended: bool,
+    }
+
+    impl Read for Typed<'_> {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            assert!(!self.has_ended, "it is read after its end");
+            let count = self.text.read(buf)?;
+            self.has_ended = count == 0;
+            Ok(count)
+        }
+    }
+
+    #[test]
+    fn what_is_typed_is_read_to_its_end_and_no_further() {
+        let folder = tempfile::tempdir().unwrap();
+        for text in [&b">a\nMK\n"[..], b">a long enough name\nMKVLLA\n"] {
+            let mut stdin = Typed {
+                text,
+                has_ended: false,
+            };
+            let staged = stage(&[Input::Stdin], folder.path(), &mut stdin).unwrap();
+            let input = staged[0].describe().unwrap();
+            assert_eq!(input.bytes, text.len() as u64);
+        }
+    }
+
     #[test]
     fn standard_input_that_is_no_fasta_leaves_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();

@@ -245,6 +245,11 @@ fn what_is_packed_or_of_another_format_is_named_with_what_to_do() {
         (b"LOCUS       AB000001", "a GenBank file", "FASTA"),
         (b"ID   INS_HUMAN  Reviewed;", "UniProt text", "FASTA"),
         (b"\n<!DOCTYPE html>\n<html>", "an HTML page", "download"),
+        (
+            b"<!DOCTYPE HTML PUBLIC \"-//W3C//DTD",
+            "an HTML page",
+            "download",
+        ),
         (b"<?xml version=\"1.0\"?>", "an XML file", "FASTA"),
         (b"{\"a\": 1}", "JSON", "FASTA"),
         (b"%PDF-1.7", "a PDF", "plain text"),

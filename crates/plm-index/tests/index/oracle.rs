@@ -185,7 +185,11 @@ fn id_of(definition: &[u8], rule: IdRule) -> Vec<u8> {
     let parts: Vec<&[u8]> = word.split(|byte| *byte == b'|').collect();
     match rule {
         IdRule::FirstWord => word.to_vec(),
-        IdRule::Accession if parts.len() > 2 && !parts[0].is_empty() && !parts[1].is_empty() => {
+        IdRule::Accession
+            if parts.len() > 2
+                && ![&b""[..], b"gnl", b"pdb"].contains(&parts[0])
+                && !parts[1].is_empty() =>
+        {
             parts[1].to_vec()
         }
         IdRule::Accession => word.to_vec(),
