@@ -113,7 +113,7 @@ impl Esm2Loader {
                 .try_for_each(|&ordinal| Gpu::check_int8(ordinal))?;
         }
         let device = match &place {
-            Place::Cpu { .. } => "cpu".to_owned(),
+            Place::Cpu { .. } => format!("cpu, {}", vector_instructions()),
             Place::Gpus(ordinals) => {
                 format!("cuda {}", gpus::one_kind(&gpus::describe(ordinals)?)?)
             }
@@ -238,6 +238,24 @@ impl EncoderLoader for Esm2Loader {
                 Ok(Box::new(encoder))
             }
         }
+    }
+}
+
+/// The vector instructions that the gemm crate multiplies by here: by others it cuts sums elsewhere.
+fn vector_instructions() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            return "avx512f";
+        }
+        if is_x86_feature_detected!("fma") {
+            return "fma";
+        }
+    }
+    if cfg!(target_arch = "aarch64") {
+        "neon"
+    } else {
+        "scalar"
     }
 }
 
