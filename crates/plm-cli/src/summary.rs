@@ -177,12 +177,7 @@ fn add_findings(text: &mut String, findings: &Findings, on_gap: Option<GapPolicy
         None => "",
     };
     for (label, tally, thing, what) in [
-        (
-            "dropped",
-            findings.dropped,
-            "letter",
-            " that are no residues",
-        ),
+        ("dropped", findings.dropped, "character", ""),
         ("gaps", findings.gaps, "gap", gaps),
         (
             "insertions",
@@ -205,8 +200,8 @@ fn add_findings(text: &mut String, findings: &Findings, on_gap: Option<GapPolicy
         let records = count(findings.nucleotide_records, "record");
         let _ = write!(
             text,
-            "\n  {:<10}  {records} may be no proteins",
-            "nucleotides"
+            "\n  {:<10}  {records} of nucleotides, it seems",
+            "DNA or RNA"
         );
     }
 }

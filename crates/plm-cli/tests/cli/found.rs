@@ -27,7 +27,7 @@ fn what_was_dropped_is_in_the_ledger_and_in_the_summary() {
     done(&said);
     assert!(
         said.stdout
-            .contains("dropped     10 letters that are no residues, in 2 records"),
+            .contains("dropped     10 characters, in 2 records"),
         "{}",
         said.stdout
     );
@@ -51,7 +51,7 @@ fn nucleotides_are_embedded_with_one_warning() {
         let warnings = said.stderr.matches("look like nucleotides").count();
         assert_eq!(warnings, 1, "{command}: {}", said.stderr);
         assert!(said.stderr.contains('2'), "{}", said.stderr);
-        let line = "nucleotides  2 records may be no proteins";
+        let line = "DNA or RNA  2 records of nucleotides, it seems";
         assert!(said.stdout.contains(line), "{command}: {}", said.stdout);
     }
     assert_eq!(ledger(&desk)[1][9], "looks like nucleotides");
