@@ -6,7 +6,7 @@
 //!
 //! N proteins (50,000 unless said otherwise) and random weights, as in `run_overhead`. For each number of GPUs it says how long
 //! the run took, how much faster that is than on one, and what each rank did, and checks that all vectors have the bits that they
-//! have on one. With stand-ins, which sleep, it is what the host alone keeps from scaling. Everything is written below
+//! have on one. `cuda/2,4` in place of `cuda` runs on two and on four GPUs alone; it is then compared with the first of these. With stand-ins, which sleep, it is what the host alone keeps from scaling. Everything is written below
 //! DIRECTORY, which is made and removed.
 #![expect(clippy::print_stdout, reason = "the times are what it is run for")]
 
@@ -32,17 +32,22 @@ fn main() -> Result<(), BoxError> {
         return Ok(());
     };
     let stand_in = setup.stand_in_rate()?;
-    let present = match (stand_in, setup.devices.as_str()) {
-        (Some(_), _) => 4,
-        (None, "cuda") => Gpu::count()?,
-        _ => return Err("DEVICES is cuda or stand-in:TOKENS_PER_SECOND".into()),
+    let usage = "DEVICES is cuda, cuda/2,4 or stand-in:TOKENS_PER_SECOND";
+    let (present, wanted) = match (stand_in, setup.devices.split_once('/')) {
+        (Some(_), _) => (4, WORLD_SIZES.to_vec()),
+        (None, None) if setup.devices == "cuda" => (Gpu::count()?, WORLD_SIZES.to_vec()),
+        (None, Some(("cuda", sizes))) => {
+            let sizes = sizes.split(',').map(str::parse);
+            (Gpu::count()?, sizes.collect::<Result<_, _>>()?)
+        }
+        _ => return Err(usage.into()),
     };
     if present == 0 {
         return Err("there is no GPU here".into());
     }
     let model = setup.model()?;
-    let mut one: Option<(f64, Vectors)> = None;
-    for world_size in WORLD_SIZES.into_iter().filter(|&size| size <= present) {
+    let mut first: Option<(f64, u32, Vectors)> = None;
+    for world_size in wanted.into_iter().filter(|&size| size <= present) {
         let ordinals: Vec<u32> = (0..world_size).collect();
         let (devices, utilisation) = match stand_in {
             Some(_) => {
@@ -68,17 +73,24 @@ fn main() -> Result<(), BoxError> {
         let vectors = vectors(&report)?;
         std::fs::remove_dir_all(&out)?;
 
-        let one_seconds = one
+        let (first_seconds, first_size) = first
             .as_ref()
-            .map_or(seconds, |(one_seconds, _)| *one_seconds);
-        tell(&report, seconds, one_seconds, busy.as_deref());
+            .map_or((seconds, world_size), |(seconds, size, _)| {
+                (*seconds, *size)
+            });
+        let gain = Gain {
+            seconds,
+            first_seconds,
+            first_size,
+        };
+        tell(&report, &gain, busy.as_deref());
         // A stand-in's vectors are random.
-        match &one {
-            Some((_, of_one)) if stand_in.is_none() && *of_one != vectors => {
-                return Err(format!("{world_size} GPUs give other bits than one").into());
+        match &first {
+            Some((_, size, of_first)) if stand_in.is_none() && *of_first != vectors => {
+                return Err(format!("{world_size} GPUs give other bits than {size}").into());
             }
             Some(_) => {}
-            None => one = Some((seconds, vectors)),
+            None => first = Some((seconds, world_size, vectors)),
         }
     }
     Ok(())
@@ -98,18 +110,36 @@ fn vectors(report: &RunReport) -> Result<Vectors, BoxError> {
     Ok((file.read_ids(0..file.rows())?, bits))
 }
 
-fn tell(report: &RunReport, seconds: f64, one_seconds: f64, busy: Option<&[f64]>) {
+/// How long a run took, and the first one, of another number of GPUs.
+struct Gain {
+    seconds: f64,
+    first_seconds: f64,
+    first_size: u32,
+}
+
+fn tell(report: &RunReport, gain: &Gain, busy: Option<&[f64]>) {
+    let Gain {
+        seconds,
+        first_seconds,
+        first_size,
+    } = *gain;
     let ranks = &report.parts[0].ranks;
     let world_size = ranks.workers.len() as f64;
     println!(
-        "{}: {} sequences, {} tokens, world size {world_size}: {seconds:.2} s, {:.0} tokens/s, {:.3} times one, {:.1}% of {world_size}; tokens per rank {:.2}% off",
+        "{}: {} sequences, {} tokens, world size {world_size}: {seconds:.2} s, {:.0} tokens/s, {:.3} times {first_size}, {:.1}% of {:.1}; tokens per rank {:.2}% off",
         report.model,
         report.sequences(),
         report.tokens(),
         report.tokens() as f64 / seconds,
-        one_seconds / seconds,
-        one_seconds / seconds / world_size * 100.0,
+        first_seconds / seconds,
+        first_seconds / seconds * f64::from(first_size) / world_size * 100.0,
+        world_size / f64::from(first_size),
         ranks.balance().max_deviation_percent(),
+    );
+    let stages = &report.seconds;
+    println!(
+        "  index {:.2} s, plan and digest of the weights {:.2} s, ranks {:.2} s, merge {:.2} s",
+        stages.index, stages.plan, stages.ranks, stages.aggregate
     );
     for (rank, worker) in ranks.workers.iter().enumerate() {
         let busy = busy.map_or_else(String::new, |busy| format!(", {:.1}% busy", busy[rank]));
