@@ -83,7 +83,7 @@ impl fmt::Debug for RunOptions {
 ///
 /// # Examples
 /// ```
-/// use std::sync::{Arc, Mutex};
+/// use std::sync::Arc;
 /// use plm_coordinator::{BatchPlan, PlanConfig, RunOptions, run};
 /// use plm_core::{EncoderLoader, WorldSize};
 /// use plm_testkit::{FakeLoader, MemorySink, MemorySource, fake_vector};

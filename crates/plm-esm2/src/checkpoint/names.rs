@@ -82,6 +82,7 @@ impl Prefix {
     fn canonical(&self, name: &str) -> String {
         let of_trunk = name
             .strip_prefix(&*self.0)
+            .filter(|_| !self.0.is_empty())
             .or_else(|| name.strip_prefix("esm."));
         // A head stands beside the trunk, below the same wrappers.
         let wrappers = self.0.strip_suffix("esm.").unwrap_or(&self.0);

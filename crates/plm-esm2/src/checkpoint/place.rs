@@ -111,12 +111,14 @@ fn absent(named: &Path, source: io::Error) -> Error {
 
 /// The repository of the hub that someone means who writes `words`, if they can be one.
 fn hub_name(words: &str) -> Option<String> {
-    const SITES: [&str; 3] = ["https://huggingface.co/", "https://hf.co/", "hf://"];
-
     if let Some(shape) = RELEASED.iter().find(|shape| shape.name == words) {
         return Some(format!("facebook/{}", shape.name));
     }
-    let address = SITES.iter().find_map(|site| words.strip_prefix(site));
+    // `hf://` goes before the name itself, other schemes before a site.
+    let address = words.strip_prefix("hf://").or_else(|| {
+        let (_, rest) = words.split_once("://")?;
+        Some(rest.split_once('/')?.1)
+    });
     let parts: Vec<&str> = (address.unwrap_or(words).trim_end_matches('/'))
         .split('/')
         .collect();
@@ -258,8 +260,8 @@ mod tests {
             name,
             "facebook/esm2_t6_8M_UR50D/",
             "esm2_t6_8M_UR50D",
-            "https://huggingface.co/facebook/esm2_t6_8M_UR50D",
-            "https://huggingface.co/facebook/esm2_t6_8M_UR50D/tree/main",
+            "https://hub.example/facebook/esm2_t6_8M_UR50D",
+            "https://hub.example/facebook/esm2_t6_8M_UR50D/tree/main",
             "hf://facebook/esm2_t6_8M_UR50D",
         ] {
             assert_eq!(hub_name(words).as_deref(), Some(name), "{words}");
