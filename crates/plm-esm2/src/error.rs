@@ -221,6 +221,14 @@ pub enum Error {
         /// The name.
         shard: String,
     },
+    /// A shard that the index names is not there.
+    #[error("{path} names the shard {shard:?}, which is not beside it: fetch the model again")]
+    MissingShard {
+        /// The index.
+        path: PathBuf,
+        /// The shard's name.
+        shard: String,
+    },
     /// A tensor that the model needs is not there.
     #[error("{path} lacks the tensor {name}")]
     MissingTensor {

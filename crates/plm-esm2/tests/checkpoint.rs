@@ -3,6 +3,10 @@
 mod common;
 
 use std::fs;
+use std::process::Command;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
 
 use common::{
     QUERY, Tensors, assert_is_plm_tiny, checkpoint, embedding, empty_checkpoint, open_error,
@@ -290,9 +294,56 @@ fn a_missing_shard_is_named() {
     fs::remove_file(dir.path().join(shard_name(1))).unwrap();
     let error = open_error(dir.path());
     assert!(
-        matches!(&error, Error::Read { path, .. } if path.ends_with(shard_name(1))),
+        matches!(&error, Error::MissingShard { shard, .. } if *shard == shard_name(1)),
         "{error}"
     );
+}
+
+#[test]
+fn a_shard_that_is_there_twice_is_named() {
+    let dir = sharded_checkpoint(&tensors());
+    let [first, second] = [shard_name(0), shard_name(1)].map(|name| dir.path().join(name));
+    for (from, to) in [(&first, &second), (&second, &first)] {
+        let replaced = fs::read(to).unwrap();
+        fs::copy(from, to).unwrap();
+        let error = open_error(dir.path());
+        assert!(
+            matches!(&error, Error::DuplicateTensor { path, .. } if path == &second),
+            "{error}"
+        );
+        fs::write(to, replaced).unwrap();
+    }
+}
+
+#[test]
+fn a_byte_order_mark_before_a_text_changes_nothing() {
+    let dir = sharded_checkpoint(&tensors());
+    for name in ["config.json", "model.safetensors.index.json"] {
+        let path = dir.path().join(name);
+        let text = fs::read(&path).unwrap();
+        fs::write(&path, [b"\xef\xbb\xbf", &text[..]].concat()).unwrap();
+    }
+    assert_is_plm_tiny(&Checkpoint::open(dir.path()).unwrap());
+}
+
+#[test]
+fn a_pipe_is_refused_and_not_waited_for() {
+    for name in ["config.json", "vocab.txt", "model.safetensors"] {
+        let dir = checkpoint(&tensors());
+        let pipe = dir.path().join(name);
+        if pipe.exists() {
+            fs::remove_file(&pipe).unwrap();
+        }
+        let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        let (answer, answered) = channel();
+        thread::spawn(move || answer.send(open_error(dir.path())));
+        let error = answered.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert!(
+            matches!(&error, Error::Read { path, .. } if *path == pipe),
+            "{error}"
+        );
+    }
 }
 
 #[test]

@@ -12,7 +12,6 @@ mod stored;
 mod weights;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -195,10 +194,16 @@ impl Checkpoint {
     }
 }
 
-/// All of a file, unless it has more than `max_bytes`: it may come from anywhere, and be endless.
+/// All of a file but a byte order mark, as Windows editors write it; unless it has more than
+/// `max_bytes`: it may come from anywhere, and be endless.
 fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, Error> {
+    const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(max_bytes + 1).read_to_end(&mut bytes));
+    let read = place::open(path).and_then(|file| file.take(max_bytes + 1).read_to_end(&mut bytes));
+    if bytes.starts_with(BYTE_ORDER_MARK) {
+        bytes.drain(..BYTE_ORDER_MARK.len());
+    }
     match read {
         Ok(_) if bytes.len() as u64 > max_bytes => Err(Error::FileTooLarge {
             path: path.to_owned(),
@@ -264,14 +269,15 @@ fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, Error> {
         .into_iter()
         .map(|name| {
             // An index comes from elsewhere: it must not lead out of its folder.
-            if Path::new(&name).file_name() == Some(name.as_ref()) {
-                Ok(dir.join(name))
-            } else {
-                Err(Error::ShardName {
-                    path: index.to_owned(),
-                    shard: name,
-                })
+            let path = index.to_owned();
+            if Path::new(&name).file_name() != Some(name.as_ref()) {
+                return Err(Error::ShardName { path, shard: name });
             }
+            let shard = dir.join(&name);
+            if !place::is_there(&shard) {
+                return Err(Error::MissingShard { path, shard: name });
+            }
+            Ok(shard)
         })
         .collect()
 }

@@ -54,7 +54,7 @@ struct Prefix(String);
 impl Prefix {
     /// Of the only trunk of the width of `config` among these tensors.
     fn find(found: &[(String, StoredTensor)], config: &Config, path: &Path) -> Result<Self, Error> {
-        let prefixes: Vec<&str> = found
+        let mut prefixes: Vec<&str> = found
             .iter()
             .filter(|(_, tensor)| {
                 matches!(tensor.shape(), &[rows, width] if rows == VOCABULARY.len() && width == config.hidden_size)
@@ -62,6 +62,9 @@ impl Prefix {
             .filter_map(|(name, _)| name.strip_suffix(TRUNK_PROBE))
             .filter(|prefix| prefix.is_empty() || prefix.ends_with('.'))
             .collect();
+        // Twice under one name is a tensor given twice, which is said of it.
+        prefixes.sort_unstable();
+        prefixes.dedup();
         match prefixes[..] {
             // Which tensor is missing, or of another shape, is said of these names.
             [] => Ok(Self("esm.".to_owned())),

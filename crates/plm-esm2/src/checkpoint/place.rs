@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
 use crate::{Error, RELEASED};
@@ -38,6 +39,14 @@ pub(super) fn find(named: &Path) -> Result<Place, Error> {
 /// Whether there is something of this name, be it a link that leads nowhere.
 pub(super) fn is_there(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
+}
+
+/// Opens a file. A pipe is refused unopened: it would wait for its writer for ever.
+pub(super) fn open(path: &Path) -> io::Result<fs::File> {
+    if fs::metadata(path)?.file_type().is_fifo() {
+        return Err(io::Error::other("it is a pipe, and no file"));
+    }
+    fs::File::open(path)
 }
 
 /// That `path` can't be read, with the link that is to blame if one is.
@@ -170,7 +179,7 @@ fn snapshot(dir: &Path) -> Result<Option<PathBuf>, Error> {
 /// What a branch of a repository in a hub cache points to. It names no other place than a snapshot.
 fn revision(path: &Path) -> Option<String> {
     let mut revision = String::new();
-    let file = fs::File::open(path).ok()?;
+    let file = open(path).ok()?;
     file.take(MAX_REVISION_BYTES)
         .read_to_string(&mut revision)
         .ok()?;

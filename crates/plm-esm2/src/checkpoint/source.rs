@@ -28,7 +28,7 @@ enum Content {
 impl Source {
     pub(super) fn file(path: PathBuf) -> Result<Self, Error> {
         let open = || -> io::Result<(File, u64)> {
-            let file = File::open(&path)?;
+            let file = place::open(&path)?;
             let len = file.metadata()?.len();
             Ok((file, len))
         };
