@@ -20,7 +20,8 @@ use crate::verify::damaged;
 use crate::{Error, ours, out_dir, sealed, space};
 
 /// Merges the parts of a run into `embeddings.h5` and `ledger.tsv` in `out_dir`, once all are
-/// there: the same bytes as one run makes. A run that is merged already is left as it is.
+/// there: the same bytes as one run makes. A run that is merged already is left as it is, also if
+/// its parts have been removed from `out_dir` since.
 ///
 /// Parts that were not run into `out_dir` itself are looked for in `part_dirs`, the output
 /// directories that they were run into.
@@ -69,6 +70,14 @@ pub fn aggregate_parts(
         }
     }
     if !missing.is_empty() {
+        // Who keeps the result alone has no parts any more. Of others' directories, a part that is
+        // not there is being done again.
+        if matches!(claimed[..], [ref only] if only.root() == layout.root())
+            && let Some(report) = finished(&layout, result.as_ref())?
+        {
+            remove_unpacked_inputs(&layout);
+            return Ok(report);
+        }
         return Err(Error::MissingParts {
             path: layout.root().to_owned(),
             count,

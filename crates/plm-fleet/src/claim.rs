@@ -81,8 +81,11 @@ impl Claim {
         if !path.exists() {
             return Ok(None);
         }
-        let file = EmbeddingsFile::open_sealed(&path)
-            .map_err(|source| Error::damaged_embeddings(layout, source))?;
+        let file = EmbeddingsFile::open_sealed(&path).map_err(|source| match source {
+            // Whoever may not read it, or for now can't, knows nothing of it.
+            plm_shards::Error::Io { .. } => source.into(),
+            source => Error::damaged_embeddings(layout, source),
+        })?;
         let (there, here) = (file.format().run_digest(), self.fingerprint.digest());
         if there == here {
             return Ok(Some(file));

@@ -218,10 +218,12 @@ fn difference_of_inputs(there: &[String], here: &[String], names: &[String]) -> 
         (0, gone) => {
             format!("{gone} of the {there} inputs there are missing among the {here} here")
         }
-        (_, 0) => format!("there are {there} inputs there and {here} here: input {files} is new"),
-        (_, _) if there == here => format!("of {here} inputs, the content of {files} is another"),
+        (_, 0) => format!("there are {there} inputs there and {here} here: number {files} is new"),
+        (_, _) if there == here => {
+            format!("of {here} inputs, the content of number {files} is another")
+        }
         (_, gone) => format!(
-            "there are {there} inputs there and {here} here: the content of {files} is not among \
+            "there are {there} inputs there and {here} here: the content of number {files} is not among \
              those there, and {gone} of those there are missing"
         ),
     })
@@ -274,12 +276,12 @@ mod tests {
             (
                 &[1, 2, 3],
                 &[1, 4, 3],
-                "of 3 inputs, the content of 2 (4.fasta) is another",
+                "of 3 inputs, the content of number 2 (4.fasta) is another",
             ),
             (
                 &[1, 2],
                 &[1, 2, 1, 5],
-                "there are 2 inputs there and 4 here: input 3 (1.fasta), 4 (5.fasta) is new",
+                "there are 2 inputs there and 4 here: number 3 (1.fasta), 4 (5.fasta) is new",
             ),
             (
                 &[1, 2, 2],
@@ -289,7 +291,7 @@ mod tests {
             (
                 &[1, 2, 3],
                 &[2, 4],
-                "there are 3 inputs there and 2 here: the content of 2 (4.fasta) is not among \
+                "there are 3 inputs there and 2 here: the content of number 2 (4.fasta) is not among \
                  those there, and 2 of those there are missing",
             ),
         ] {

@@ -35,6 +35,30 @@ pub(crate) fn check(layout: &Layout) -> Result<(), Error> {
     if !root.exists() {
         return Ok(());
     }
+    // What is no file does not make way for the run's own, and may be a pipe that is waited for.
+    let of_parts = (layout.all_shards().unwrap_or_default().into_iter())
+        .flat_map(|shards| [PART_REPORT, SUSPECTS].map(|name| shards.join(name)));
+    let of_run = [
+        layout.claim(),
+        layout.index(),
+        layout.run_report(),
+        layout.ledger(),
+        layout.embeddings(),
+    ];
+    for path in of_run.into_iter().chain(of_parts) {
+        if path.exists() && !path.is_file() {
+            return Err(foreign(&path, NO_FILE));
+        }
+    }
+    for path in [
+        layout.inputs(),
+        layout.shards(crate::Part::WHOLE),
+        layout.logs(crate::Part::WHOLE),
+    ] {
+        if path.exists() && !path.is_dir() {
+            return Err(foreign(&path, "it is a file, and no directory"));
+        }
+    }
     let is_claimed = layout.claim().exists();
     if is_claimed {
         check_claim(layout)?;
@@ -60,10 +84,6 @@ pub(crate) fn check(layout: &Layout) -> Result<(), Error> {
 }
 
 fn check_claim(layout: &Layout) -> Result<(), Error> {
-    let path = layout.claim();
-    if !path.is_file() {
-        return Err(foreign(&path, NO_FILE));
-    }
     match Claim::read(layout) {
         // Of another version, and whole: ours.
         Err(Error::DamagedFingerprint {
@@ -85,9 +105,6 @@ fn check_report(layout: &Layout, is_claimed: bool) -> Result<bool, Error> {
     let path = layout.run_report();
     if !path.exists() {
         return Ok(false);
-    }
-    if !path.is_file() {
-        return Err(foreign(&path, NO_FILE));
     }
     match RunReport::read(layout) {
         // Of another version, and whole.
@@ -123,9 +140,6 @@ fn check_names(
 ) -> Result<(), Error> {
     if !directory.exists() {
         return Ok(());
-    }
-    if !directory.is_dir() {
-        return Err(foreign(directory, "it is a file, and no directory"));
     }
     let entries = fs::read_dir(directory).and_then(Iterator::collect::<io::Result<Vec<_>>>);
     for entry in entries.map_err(Error::io(directory))? {

@@ -77,8 +77,9 @@ pub fn verify_run(out_dir: impl AsRef<Path>) -> Result<VerifyReport, Error> {
             path: layout.ledger(),
             line: 1,
             problem: format!(
-                "its outcomes are {records:?} and those of run.json {:?}",
-                report.records
+                "it tells of {}, and run.json of {}",
+                words(&records),
+                words(&report.records)
             ),
         });
     }
@@ -122,6 +123,13 @@ pub fn check_result(out_dir: impl AsRef<Path>, most_bytes: u64) -> Result<Checke
         Ok(Checked::Everything)
     };
     check().map_err(|error| damaged(&layout, error))
+}
+
+fn words(counts: &RecordCounts) -> String {
+    format!(
+        "{} embedded, {} truncated, {} windowed, {} skipped and {} failed records",
+        counts.embedded, counts.truncated, counts.windowed, counts.skipped, counts.failed
+    )
 }
 
 /// With the way out, if the result is damaged.

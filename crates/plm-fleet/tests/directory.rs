@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use plm_fleet::{
@@ -406,6 +407,64 @@ fn a_merge_that_is_refused_leaves_the_result_of_the_one_before() {
 }
 
 #[test]
+fn a_report_of_another_run_is_told_of_in_words() {
+    let desk = Desk::new();
+    desk.run("a.fasta", "out", &config()).unwrap();
+    fs::write(desk.path("one.fasta"), ">p1\nMKV\n").unwrap();
+    desk.run("one.fasta", "other", &config()).unwrap();
+    fs::copy(desk.path("other/run.json"), desk.path("out/run.json")).unwrap();
+    let error = verify_run(desk.path("out")).unwrap_err().to_string();
+    let words = "it tells of 11 embedded, 0 truncated, 0 windowed, 0 skipped and 0 failed records, \
+                 and run.json of 1 embedded";
+    assert!(error.contains(words), "{error}");
+}
+
+#[test]
+fn a_result_that_cannot_be_read_is_not_called_damaged() {
+    let desk = Desk::new();
+    desk.run("a.fasta", "out", &config()).unwrap();
+    let path = desk.path("out/embeddings.h5");
+    let permissions = fs::metadata(&path).unwrap().permissions();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
+    if fs::File::open(&path).is_ok() {
+        return; // The superuser may read everything.
+    }
+    let refused = desk.run("a.fasta", "out", &config()).unwrap_err();
+    assert!(matches!(refused, Error::Shards(_)), "{refused}");
+    fs::set_permissions(&path, permissions).unwrap();
+    desk.run("a.fasta", "out", &config()).unwrap();
+}
+
+#[test]
+fn a_result_whose_parts_were_removed_stays_merged() {
+    let desk = Desk::new();
+    for index in 0..2 {
+        desk.run("a.fasta", "out", &part(index)).unwrap();
+    }
+    let merged = aggregate_parts(desk.path("out"), &[]).unwrap();
+    fs::remove_dir_all(desk.path("out/shards/part_00001_of_00002")).unwrap();
+    assert_eq!(aggregate_parts(desk.path("out"), &[]).unwrap(), merged);
+    fs::remove_dir_all(desk.path("out/shards")).unwrap();
+    let before = files(&desk.path("out"));
+    assert_eq!(aggregate_parts(desk.path("out"), &[]).unwrap(), merged);
+    assert_eq!(files(&desk.path("out")), before);
+
+    // A result that is not what was written is not called finished, and without one parts miss.
+    flip_a_byte(&desk.path("out/embeddings.h5"));
+    let damaged = aggregate_parts(desk.path("out"), &[]).unwrap_err();
+    assert!(
+        matches!(damaged, Error::DamagedEmbeddings { .. }),
+        "{damaged}"
+    );
+    fs::remove_file(desk.path("out/embeddings.h5")).unwrap();
+    let missing = aggregate_parts(desk.path("out"), &[]).unwrap_err();
+    assert!(
+        matches!(&missing, Error::MissingParts { missing, .. } if missing[..] == [1, 2]),
+        "{missing}"
+    );
+}
+
+#[test]
 fn which_input_differs_is_said_in_a_line() {
     let desk = Desk::new();
     let names: Vec<String> = (0..40).map(|number| format!("{number}.fa")).collect();
@@ -427,7 +486,8 @@ fn which_input_differs_is_said_in_a_line() {
     fs::write(desk.path("17.fa"), ">other\nMKW\n").unwrap();
     let error = run(&names).unwrap_err().to_string();
     assert!(
-        error.contains("of 40 inputs, the content of 18 (") && error.contains("17.fa) is another"),
+        error.contains("of 40 inputs, the content of number 18 (")
+            && error.contains("17.fa) is another"),
         "{error}"
     );
     assert!(error.len() < 400, "{error}");

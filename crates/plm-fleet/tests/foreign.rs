@@ -3,6 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
 
 use plm_fleet::{
     Devices, Error, IndexConfig, Kind, Model, Part, PlanConfig, Resume, RunConfig, RunReport,
@@ -167,6 +171,74 @@ fn a_foreign_result_or_ledger_in_a_run_that_is_not_finished_is_not_overwritten()
             assert!(matches!(error, Error::Foreign { .. }), "{name}: {error}");
             assert!(files(&desk.path("out")) == before);
         }
+    }
+}
+
+#[test]
+fn a_directory_under_the_name_of_a_file_of_a_run_is_refused_untouched() {
+    for name in [
+        "embeddings.h5",
+        "ledger.tsv",
+        "run.json",
+        "index.plm",
+        "fingerprint.json",
+        "shards/part.json",
+    ] {
+        let desk = Desk::new();
+        desk.run("out", Resume::Continue).unwrap();
+        fs::remove_file(desk.path("out").join(name)).unwrap();
+        desk.write(&format!("out/{name}/notes.txt"), "mine");
+        let before = files(&desk.path("out"));
+        for resume in [Resume::Continue, Resume::RetryFailed, Resume::Restart] {
+            let refused = desk.run("out", resume).unwrap_err();
+            assert!(
+                matches!(&refused, Error::Foreign { path, .. } if path.ends_with(name)),
+                "{resume:?}: {refused}"
+            );
+            assert_eq!(files(&desk.path("out")), before, "{name}, {resume:?}");
+        }
+    }
+}
+
+#[test]
+fn a_file_under_the_name_of_a_directory_of_a_run_is_refused_untouched() {
+    for name in ["logs", "shards", "inputs"] {
+        let desk = Desk::new();
+        desk.run("out", Resume::Continue).unwrap();
+        let _ = fs::remove_dir_all(desk.path("out").join(name));
+        desk.write(&format!("out/{name}"), "mine");
+        let before = files(&desk.path("out"));
+        for resume in [Resume::Continue, Resume::RetryFailed, Resume::Restart] {
+            let refused = desk.run("out", resume).unwrap_err();
+            assert!(
+                matches!(&refused, Error::Foreign { path, .. } if path.ends_with(name)),
+                "{resume:?}: {refused}"
+            );
+            assert_eq!(files(&desk.path("out")), before, "{name}, {resume:?}");
+        }
+    }
+}
+
+#[test]
+fn a_pipe_under_the_name_of_a_result_is_refused_and_not_waited_for() {
+    let desk = Desk::new();
+    desk.run("out", Resume::Continue).unwrap();
+    let pipe = desk.path("out/embeddings.h5");
+    fs::remove_file(&pipe).unwrap();
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let (answer, answered) = channel();
+    thread::spawn(move || {
+        for resume in [Resume::Continue, Resume::Restart] {
+            answer.send(desk.run("out", resume).unwrap_err()).unwrap();
+        }
+        let out = desk.path("out");
+        answer.send(verify_run(out).unwrap_err()).unwrap();
+    });
+    for refused in [true, true, false] {
+        let error = answered.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert_eq!(error.is_refusal(), refused, "{error}");
+        assert!(error.to_string().contains("embeddings.h5"), "{error}");
     }
 }
 
