@@ -62,7 +62,7 @@ impl EmbeddingsFile {
         let path = path.into();
         let file = File::open(&path).at("open it", &path)?;
         let file_bytes = file.metadata().at("open it", &path)?.len();
-        let h5 = image::portable_file().open(&path);
+        let h5 = image::portable_file().open(image::name_of(&path, &file));
         let read = h5.and_then(|h5| Stored::read(&h5, file_bytes));
         let stored = read.map_err(|error| Error::BadEmbeddings {
             path: path.clone(),

@@ -7,7 +7,10 @@
     reason = "the wrapper crate has no call for a file's image"
 )]
 
-use std::path::Path;
+use std::borrow::Cow;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -41,12 +44,23 @@ pub(crate) fn portable_file() -> FileBuilder {
     builder
 }
 
-/// Opens a file whose space is reserved, lets `fill` write into it and closes it.
+/// What the open `file` at `path` is to be opened by here, as long as it is open: the wrapper crate
+/// refuses names that are not UTF-8, and the system has another for each open file.
+pub(crate) fn name_of<'a>(path: &'a Path, file: &File) -> Cow<'a, Path> {
+    match path.to_str() {
+        Some(_) => path.into(),
+        None => PathBuf::from(format!("/dev/fd/{}", file.as_raw_fd())).into(),
+    }
+}
+
+/// Opens the file at `path`, whose space is reserved, once more, lets `fill` write into it and
+/// closes it.
 pub(crate) fn fill_in<T>(
     path: &Path,
+    file: &File,
     fill: impl FnOnce(&hdf5::File) -> hdf5::Result<T>,
 ) -> hdf5::Result<T> {
-    let file = portable_file().open_rw(path)?;
+    let file = portable_file().open_rw(name_of(path, file))?;
     let filled = fill(&file)?;
     // While handles into a file are open, closing it does nothing: those of `fill` are gone.
     file.close()?;

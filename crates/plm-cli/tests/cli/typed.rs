@@ -150,6 +150,26 @@ fn what_can_be_no_output_directory_is_refused_in_a_sentence() {
 }
 
 #[test]
+fn an_output_directory_whose_name_is_not_utf8_takes_a_run() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let desk = Desk::with(TWO);
+    let out = OsStr::from_bytes(b"caf\xe9");
+    let embed = ["embed", "in.fasta", "--devices", "cpu", "--out"];
+    for words in [&embed[..], &["verify"], &["info"], &embed] {
+        let output = assert_cmd::Command::cargo_bin("plm-fleet")
+            .unwrap()
+            .current_dir(desk.path(""))
+            .args(words)
+            .arg(out)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0), "{words:?}: {output:?}");
+    }
+}
+
+#[test]
 fn a_path_that_is_not_utf8_gets_to_the_library() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;

@@ -57,7 +57,7 @@ impl Skeleton<'_> {
             .at("reserve the space that the embeddings need", &path)?;
         let placeholders = Placeholders::new();
         let fill = |file: &hdf5::File| self.fill(file, &placeholders);
-        let vectors_offset = image::fill_in(&path, fill).at("lay it out", &path)?;
+        let vectors_offset = image::fill_in(&path, file.file(), fill).at("lay it out", &path)?;
         let file = file.file();
         let digests = placeholders.find(file).at("lay it out", &path)?;
         let seal_offset = superblock::lengthen(file, seal::SEAL_BYTES as u64)
