@@ -29,7 +29,7 @@ fn advice(error: &Error) -> Option<String> {
         Error::Devices { .. } | Error::NotOncePerRank { .. } => "choose others with --devices",
         Error::SequenceTooLong { .. } => "choose another --on-long, or a larger --max-residues",
         Error::NothingToEmbed { .. } => {
-            "see --on-invalid, --on-empty, --on-duplicate and --on-long"
+            "see --on-invalid, --on-nameless, --on-empty, --on-duplicate and --on-long"
         }
         Error::OtherRun { .. } => {
             "choose another --out, or discard its results with `plm-fleet embed --restart`"
@@ -181,7 +181,13 @@ mod tests {
             ),
             (
                 Error::NothingToEmbed { records: 1 },
-                &["--on-invalid", "--on-empty", "--on-duplicate", "--on-long"],
+                &[
+                    "--on-invalid",
+                    "--on-nameless",
+                    "--on-empty",
+                    "--on-duplicate",
+                    "--on-long",
+                ],
             ),
             (
                 Error::OtherRun {

@@ -15,6 +15,11 @@ const fn kind(what: &'static str, advice: &'static str) -> Kind {
     Kind { what, advice }
 }
 
+/// Only what is compressed inside is seen here: the outside is unpacked before.
+const TWICE: Kind = kind(
+    "compressed twice",
+    "unpack it once, with gzip -d or zstd -d",
+);
 const XZ: Kind = kind("compressed with xz", "unpack it with xz -d");
 const BZIP2: Kind = kind("compressed with bzip2", "unpack it with bzip2 -d");
 const ZIP: Kind = kind("a zip archive", "unpack it with unzip");
@@ -49,6 +54,12 @@ const EMBL: Kind = kind("an EMBL or UniProt text file", "save it as FASTA");
 const GFF: Kind = kind("a GFF file", "give the FASTA file of its proteins");
 const STOCKHOLM: Kind = kind("a Stockholm alignment", "save it as FASTA or A3M");
 const CLUSTAL: Kind = kind("a Clustal alignment", "save it as FASTA or A3M");
+const NEXUS: Kind = kind("a NEXUS alignment", "save it as FASTA or A3M");
+const VCF: Kind = kind("a VCF file", "give the FASTA file of its proteins");
+const PIR: Kind = kind(
+    "a PIR (NBRF) file, whose second lines are no residues",
+    "save it as FASTA",
+);
 const COMMENT: Kind = kind(
     "text that starts with a comment",
     "remove the lines that start with #",
@@ -79,6 +90,8 @@ const LFS: Kind = kind(
 
 /// What stands at the start of each kind, the longer before the shorter.
 const MAGICS: &[(&[u8], &Kind)] = &[
+    (b"\x1f\x8b", &TWICE),
+    (b"\x28\xb5\x2f\xfd", &TWICE),
     (b"\xfd7zXZ\0", &XZ),
     (b"BZh", &BZIP2),
     (b"PK\x03\x04", &ZIP),
@@ -119,6 +132,8 @@ const TEXTS: &[(&[u8], &Kind)] = &[
     (b"##gff", &GFF),
     (b"# STOCKHOLM", &STOCKHOLM),
     (b"CLUSTAL", &CLUSTAL),
+    (b"#NEXUS", &NEXUS),
+    (b"##fileformat=VCF", &VCF),
     (b"#", &COMMENT),
     (b";", &OLD_COMMENT),
     (b"HEADER    ", &PDB),
@@ -142,9 +157,40 @@ pub(crate) fn error(file: &str, head: &[u8]) -> Option<Error> {
     })
 }
 
+/// Whether a text is something else although it starts with a `>`.
+pub(crate) fn only_starts_as_fasta(head: &[u8]) -> bool {
+    is_utf_16(head) || is_pir(head)
+}
+
 /// Whether a text starts with a `>` of 16 bits. Its first name would hold NUL bytes.
-pub(crate) fn is_utf_16(head: &[u8]) -> bool {
+fn is_utf_16(head: &[u8]) -> bool {
     matches!(head, [b'>', 0, _, 0, ..])
+}
+
+/// Whether the first entry is one of PIR: a code and `;` before its name, words on its second line,
+/// which would become residues, and a `*` at its end. With an empty second line it may pass: as
+/// FASTA its residues are the same.
+fn is_pir(head: &[u8]) -> bool {
+    let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
+    let [b'>', code @ .., _] = &text[..text.len().min(5)] else {
+        return false;
+    };
+    if !matches!(
+        code,
+        b"P1;" | b"F1;" | b"DL;" | b"DC;" | b"RL;" | b"RC;" | b"N1;" | b"N3;" | b"XX;"
+    ) {
+        return false;
+    }
+    let mut lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let has_words = lines.nth(1).is_some_and(|second| {
+        !second.is_empty() && !second.ends_with(b"*") && second.contains(&b' ')
+    });
+    let entry = lines.take_while(|line| !line.starts_with(b">"));
+    has_words
+        && entry
+            .filter(|line| !line.is_empty())
+            .last()
+            .is_some_and(|last| last.ends_with(b"*"))
 }
 
 fn kind_of(head: &[u8]) -> Option<&'static Kind> {
@@ -154,6 +200,9 @@ fn kind_of(head: &[u8]) -> Option<&'static Kind> {
     }
     if is_utf_16(head) {
         return Some(&UTF_16);
+    }
+    if is_pir(head) {
+        return Some(&PIR);
     }
     if head.get(257..262) == Some(b"ustar") {
         return Some(&TAR);
@@ -198,6 +247,9 @@ mod tests {
             }
         }
         assert!(kind_of(b">a\nMK\n").is_none());
+        assert!(kind_of(b">P1;X\n\nMK*\n").is_none());
+        assert!(kind_of(b">P1;X\nMK VL\nMK\n>b\nMK*\n").is_none());
+        assert!(kind_of(b">P1").is_none());
         assert!(kind_of(b"hello\n").is_none());
         assert!(kind_of(b"").is_none());
     }

@@ -86,7 +86,12 @@ impl fmt::Display for Problem {
             place,
             kind,
         } = self;
-        write!(f, "{place}: record {record:?} ")?;
+        write!(f, "{place}: ")?;
+        match kind {
+            _ if !record.is_empty() => write!(f, "record {record:?} ")?,
+            ProblemKind::NoName => f.write_str("a record ")?,
+            _ => f.write_str("a record without a name ")?,
+        }
         match kind {
             ProblemKind::InvalidLetter {
                 byte,
@@ -211,7 +216,8 @@ impl fmt::Display for Problems {
                 Self::MAX_COUNTED => ", where reading stopped",
                 _ => "",
             };
-            write!(f, "; {more} more problems{stopped} (in all")?;
+            let plural = if more == 1 { "" } else { "s" };
+            write!(f, "; {more} more problem{plural}{stopped} (in all")?;
             let mut separator = " ";
             for reason in SkipReason::ALL {
                 let count = self.count(reason);

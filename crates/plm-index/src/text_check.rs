@@ -177,7 +177,7 @@ impl TextCheck {
 /// the error says what else they are of, where that is known.
 pub(crate) fn check_start(check: &mut TextCheck, file: &str, head: &[u8]) -> Result<(), Error> {
     let defect = match check.push(head) {
-        Ok(()) if foreign::is_utf_16(head) => None,
+        Ok(()) if foreign::only_starts_as_fasta(head) => None,
         Ok(()) => return Ok(()),
         Err(defect) => Some(defect),
     };

@@ -116,19 +116,32 @@ impl<R: BufRead> Read for ZstdReader<R> {
     }
 }
 
-/// An error of the source as it is; one of the decoder wrapped.
+/// An error of the source as it is; one of the decoder in one sentence, without what it repeats.
 fn io_error(error: FrameDecoderError) -> io::Error {
-    let mut cause: Option<&(dyn error::Error + 'static)> = Some(&error);
-    while let Some(source) = cause {
-        if let Some(code) = source
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::raw_os_error)
-        {
-            return io::Error::from_raw_os_error(code);
+    let mut innermost: &(dyn error::Error + 'static) = &error;
+    loop {
+        if let Some(of_source) = innermost.downcast_ref::<io::Error>() {
+            return match of_source.raw_os_error() {
+                Some(code) => io::Error::from_raw_os_error(code),
+                None if of_source.kind() == io::ErrorKind::UnexpectedEof => {
+                    io::Error::new(io::ErrorKind::UnexpectedEof, "it ends within a frame")
+                }
+                None => io::Error::new(of_source.kind(), of_source.to_string()),
+            };
         }
-        cause = source.source();
+        if let Some(ReadFrameHeaderError::BadMagicNumber(_)) = innermost.downcast_ref() {
+            let message = "what follows its last frame is no frame";
+            return io::Error::new(io::ErrorKind::InvalidData, message);
+        }
+        match innermost.source() {
+            Some(source) => innermost = source,
+            None => break,
+        }
     }
-    io::Error::new(io::ErrorKind::InvalidData, error)
+    if let FrameDecoderError::WindowSizeTooBig { .. } = error {
+        return io::Error::new(io::ErrorKind::InvalidData, error);
+    }
+    io::Error::new(io::ErrorKind::InvalidData, innermost.to_string())
 }
 
 /// Whether an error of a [`ZstdReader`] lies in the compressed bytes, and not in reading them.

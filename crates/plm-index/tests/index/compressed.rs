@@ -1,5 +1,6 @@
 //! Inputs that can't be seeked.
 
+use std::error::Error as _;
 use std::fs;
 use std::io::Write;
 #[cfg(unix)]
@@ -251,9 +252,24 @@ fn a_zstd_that_was_changed_or_goes_on_with_something_else_is_an_error() {
     let mut checksum = whole.to_vec();
     *checksum.last_mut().unwrap() ^= 1;
     let garbage = [whole, b"garbage"].concat();
-    for content in [flipped, checksum, garbage] {
-        let error = refusal(&content);
-        assert!(matches!(error, Error::DamagedZstd { .. }), "{error:?}");
+    let cut = whole[..whole.len() / 2].to_vec();
+    let cut_in_header = whole[..4].to_vec();
+    for (content, reason) in [
+        (flipped, None),
+        (checksum, Some("the checksum is another")),
+        (garbage, Some("what follows its last frame is no frame")),
+        (cut, Some("it ends within a frame")),
+        (cut_in_header, Some("it ends within a frame")),
+    ] {
+        match refusal(&content) {
+            Error::DamagedZstd { source, .. } => {
+                let found = source.to_string();
+                assert!(reason.is_none_or(|reason| found == reason), "{found}");
+                assert!(!found.contains("Error"), "{found}");
+                assert!(source.source().is_none(), "said once: {source:?}");
+            }
+            other => panic!("{other:?}"),
+        }
     }
     // A frame that asks for 2 GiB, as `zstd --long=31` writes.
     let error = refusal(&[0x28, 0xb5, 0x2f, 0xfd, 0, 21 << 3, 1, 0, 0]);

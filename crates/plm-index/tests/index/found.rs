@@ -256,6 +256,18 @@ fn what_is_packed_or_of_another_format_is_named_with_what_to_do() {
         (b"\x89HDF\r\n\x1a\n", "an HDF5 file", "FASTA"),
         (b"PAR1", "a Parquet file", "FASTA"),
         (b"# STOCKHOLM 1.0\n", "a Stockholm alignment", "FASTA"),
+        (b"#NEXUS\nbegin data;\n", "a NEXUS alignment", "FASTA"),
+        (b"##fileformat=VCFv4.3\n", "a VCF file", "FASTA"),
+        (
+            b">P1;CRAB_ANAPL\nalpha crystallin chain\nMDITIHNPL\nKK*\n\n>P1;B\n",
+            "a PIR (NBRF) file",
+            "FASTA",
+        ),
+        (
+            b"\xef\xbb\xbf>P1;A\r\nan alpha chain\r\nMK*\r\n",
+            "a PIR",
+            "FASTA",
+        ),
         (b"#A3M#\n>a\nMK\n", "starts with a comment", "#"),
         (
             b"version https://git-lfs.github.com/spec/v1\n",
@@ -272,6 +284,10 @@ fn what_is_packed_or_of_another_format_is_named_with_what_to_do() {
         );
         assert!(message.contains("input"), "{message}");
     }
+    // What Clustal writes as PIR has the same residues as FASTA.
+    let index = index_of(">P1;a\n\nMKV\nLL*\n>P1;b\nMK VL*\n").unwrap();
+    let residues: Vec<_> = index.records().map(|record| record.residue_count).collect();
+    assert_eq!(residues, [5, 4]);
     // A magic alone, as zstd writes it, is a file that was cut short.
     let error = index_of(b"\x28\xb5\x2f\xfd\x04\x58").unwrap_err();
     assert!(matches!(error, Error::DamagedZstd { .. }), "{error:?}");
@@ -282,10 +298,25 @@ fn an_archive_within_a_compressed_file_is_named_too() {
     let mut tar = b"proteins/a.fasta".to_vec();
     tar.resize(1024, 0);
     tar[257..262].copy_from_slice(b"ustar");
-    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-    gzip.write_all(&tar).unwrap();
-    let error = index_of(gzip.finish().unwrap()).unwrap_err().to_string();
+    let error = index_of(gzip_of(&tar)).unwrap_err().to_string();
     assert!(error.contains("a tar archive"), "{error}");
+}
+
+#[test]
+fn what_is_compressed_twice_is_called_so() {
+    let once = gzip_of(b">a\nMK\n");
+    for inside in [&once[..], include_bytes!("zstd/fast.zst")] {
+        let error = index_of(gzip_of(inside)).unwrap_err();
+        assert!(matches!(error, Error::OtherFormat { .. }), "{error:?}");
+        let message = error.to_string();
+        assert!(message.contains("compressed twice"), "{message}");
+    }
+}
+
+fn gzip_of(content: &[u8]) -> Vec<u8> {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    gzip.write_all(content).unwrap();
+    gzip.finish().unwrap()
 }
 
 #[test]

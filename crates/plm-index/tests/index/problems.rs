@@ -6,8 +6,8 @@ use std::path::Path;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use plm_index::{
-    BadRecordPolicy, Error, FastaIndex, IndexConfig, Input, Place, Problem, ProblemKind, Problems,
-    SkipReason,
+    BadRecordPolicy, Error, FastaIndex, IndexConfig, Input, NamelessPolicy, Place, Problem,
+    ProblemKind, Problems, SkipReason,
 };
 
 use crate::{Workspace, index_of};
@@ -183,6 +183,23 @@ fn all_problems_are_counted_and_the_first_are_kept() {
     );
     assert!(message.contains("100 more problems"), "{message}");
     assert!(message.contains("invalid letter: 50"), "{message}");
+}
+
+#[test]
+fn a_record_without_a_name_is_called_that_and_not_by_an_empty_one() {
+    let message = problems_of(">\nMK\n>\nMK\n").to_string();
+    let expected = "line 1, byte 0: a record has no name after its '>'; 1 more problem (in all";
+    assert!(message.contains(expected), "{message}");
+
+    let workspace = Workspace::new();
+    let path = workspace.write("input", ">\n");
+    let config = IndexConfig {
+        on_nameless: Some(NamelessPolicy::Name),
+        ..IndexConfig::default()
+    };
+    let message = workspace.build(&[&path], &config).unwrap_err().to_string();
+    let expected = "a record without a name has no residues";
+    assert!(message.contains(expected), "{message}");
 }
 
 #[test]
