@@ -39,6 +39,9 @@ fn advice(error: &Error) -> Option<String> {
             "make room, choose another --out, or store less with --embeddings-dtype f16"
         }
         Error::NoMemory { .. } => "see --max-residues, --on-long and --devices",
+        Error::MissingParts { count: 1, .. } => {
+            "`plm-fleet embed` with the same arguments goes on, and merges at its end"
+        }
         Error::MissingParts { count, .. } => {
             return Some(format!(
                 "run `plm-fleet embed ... --shard i/{count}` for each, then aggregate again"

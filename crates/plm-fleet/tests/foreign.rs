@@ -157,6 +157,19 @@ fn files_of_other_names_are_left_alone_and_in_no_ones_way() {
 }
 
 #[test]
+fn a_directory_under_the_name_of_a_segment_is_left_alone_and_in_no_ones_way() {
+    let desk = Desk::new();
+    desk.run("out", Resume::Continue).unwrap();
+    let mine = "out/shards/rank_00000/segment_000042.plmseg/mine";
+    desk.write(mine, "mine");
+    for resume in [Resume::Restart, Resume::Continue, Resume::RetryFailed] {
+        desk.run("out", resume).unwrap();
+        verify_run(desk.path("out")).unwrap();
+        assert_eq!(fs::read(desk.path(mine)).unwrap(), b"mine", "{resume:?}");
+    }
+}
+
+#[test]
 fn a_foreign_result_or_ledger_in_a_run_that_is_not_finished_is_not_overwritten() {
     for name in ["embeddings.h5", "ledger.tsv"] {
         let desk = Desk::new();

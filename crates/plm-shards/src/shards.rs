@@ -122,7 +122,15 @@ pub fn discardable_files(shard_directory: &Path) -> Result<Vec<PathBuf>, Error> 
 fn discardable(rank_directory: &Path) -> Result<Vec<PathBuf>, Error> {
     let is_ours = |name: &String| is_of_segment(name_of_temporary(name).unwrap_or(name));
     let names = names(rank_directory)?.into_iter().filter(is_ours);
-    Ok(names.map(|name| rank_directory.join(name)).collect())
+    Ok(names
+        .map(|name| rank_directory.join(name))
+        .filter(is_no_directory)
+        .collect())
+}
+
+/// Directories are nobody's segments, whatever they are called.
+fn is_no_directory(path: &PathBuf) -> bool {
+    !fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
 }
 
 fn rank_directories(directory: &Path) -> Result<Vec<PathBuf>, Error> {
@@ -143,7 +151,8 @@ pub(crate) fn list_segments(shard_directories: &[PathBuf]) -> Result<Vec<PathBuf
                 names(&rank_directory)?
                     .into_iter()
                     .filter(|name| is_segment_name(name))
-                    .map(|name| rank_directory.join(name)),
+                    .map(|name| rank_directory.join(name))
+                    .filter(is_no_directory),
             );
         }
     }
