@@ -4,10 +4,12 @@
 //!     crates/plm-kernels/cuda-build.sh bench --workspace --bench scaling -- 3B bf16 cuda [WORKLOAD [N [DIRECTORY]]]
 //!     cargo bench --workspace --bench scaling -- 650M bf16 stand-in:420000 [WORKLOAD [N [DIRECTORY]]]
 //!
-//! N proteins (50,000 unless said otherwise) and random weights, as in `run_overhead`. For each number of GPUs it says how long
-//! the run took, how much faster that is than on one, and what each rank did, and checks that all vectors have the bits that they
-//! have on one. `cuda/2,4` in place of `cuda` runs on two and on four GPUs alone; it is then compared with the first of these. With stand-ins, which sleep, it is what the host alone keeps from scaling. Everything is written below
-//! DIRECTORY, which is made and removed.
+//! N proteins (50,000 unless said otherwise) and random weights, as in `run_overhead`. For each
+//! number of GPUs it says how long the run took, how much faster that is than on one, and what each
+//! rank did, and checks that all vectors have the bits that they have on one. `cuda/2,4` in place
+//! of `cuda` runs on two and on four GPUs alone; it is then compared with the first of these. With
+//! stand-ins, which sleep, it is what the host alone keeps from scaling. Everything is written
+//! below DIRECTORY, which is made and removed.
 #![expect(clippy::print_stdout, reason = "the times are what it is run for")]
 
 mod runs;

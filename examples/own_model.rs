@@ -42,7 +42,8 @@ impl CompositionLoader {
                 weights_digest: "composition:1".to_owned(),
                 hidden_size: AMINO_ACIDS.len(),
                 layer: 0,
-                // Both go into embeddings.h5: nobody shall take these vectors for a language model's.
+                // Both go into embeddings.h5: nobody shall take these vectors for a language
+                // model's.
                 pooling: "fractions of the 20 amino acids".to_owned(),
                 special_tokens: "none".to_owned(),
                 dtype: Dtype::F32,

@@ -1,4 +1,5 @@
-//! Whose a directory is: that of the inputs, the weights and the settings, whatever a folder is called.
+//! Whose a directory is: that of the inputs, the weights and the settings, whatever a folder is
+//! called.
 
 use std::fs;
 use std::path::{Path, PathBuf};

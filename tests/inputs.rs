@@ -1,4 +1,5 @@
-//! Inputs that go away, change and come back: no record fails for it, and none gets the vector of other residues.
+//! Inputs that go away, change and come back: no record fails for it, and none gets the vector of
+//! other residues.
 
 use std::fs::{self, File};
 use std::io::Write;

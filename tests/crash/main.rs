@@ -1,9 +1,10 @@
 //! The proof by crashing: a run that is killed, loses power, has no disk, or has company, loses nothing and scrambles nothing.
 //!
-//! Each test starts this program again as the subject that runs `run_multi_gpu_inference` on a few short proteins, with
-//! `points.c` and `reads.c` loaded before it, so that the subject can be broken at each operation on a file. What must come of it is in
-//! `reference.rs`, and what must be true at any time in `scene.rs`. `PLM_FLEET_RELIABILITY=full` tries every operation in
-//! every manner, which takes long; docs/reliability.md has its figures.
+//! Each test starts this program again as the subject that runs `run_multi_gpu_inference` on a few
+//! short proteins, with `points.c` and `reads.c` loaded before it, so that the subject can be
+//! broken at each operation on a file. What must come of it is in `reference.rs`, and what must be
+//! true at any time in `scene.rs`. `PLM_FLEET_RELIABILITY=full` tries every operation in every
+//! manner, which takes long; docs/reliability.md has its figures.
 #![expect(clippy::print_stdout, reason = "how much was tried is told")]
 
 mod changed_inputs;

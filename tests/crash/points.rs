@@ -1,4 +1,5 @@
-//! Operations on files as points to break a program at: what `points.c` and `reads.c` count, break and tell.
+//! Operations on files as points to break a program at: what `points.c` and `reads.c` count, break
+//! and tell.
 
 use std::env;
 use std::fs;

@@ -1,5 +1,5 @@
-//! Inputs that can't be read, for a while or for good: no record fails, nothing is published that is not whole, and the same
-//! command makes the bytes of an undisturbed run.
+//! Inputs that can't be read, for a while or for good: no record fails, nothing is published that
+//! is not whole, and the same command makes the bytes of an undisturbed run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -60,7 +60,8 @@ impl Reading {
         count
     }
 
-    /// That a run ended for its input, with nothing published and nothing failed, and that the same command goes on.
+    /// That a run ended for its input, with nothing published and nothing failed, and that the same
+    /// command goes on.
     fn assert_goes_on(&self, ended: &Ended, how: How) {
         assert_eq!(ended.code(), FAILED, "{}", ended.told);
         let message: Vec<&str> = ended.told.lines().collect();

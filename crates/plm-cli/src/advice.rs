@@ -1,8 +1,8 @@
 //! What to do about an error, in terms of the command line.
 //!
 //! Libraries say what went wrong, and where, and name their own fields: only the program knows what
-//! its options and commands are called. Each function here is about the errors of one crate, and has
-//! an arm for each variant that an option or a command helps against.
+//! its options and commands are called. Each function here is about the errors of one crate, and
+//! has an arm for each variant that an option or a command helps against.
 
 use plm_fleet::coordinator::{Error as RunError, RowFailure};
 use plm_fleet::esm2::Error as ModelError;

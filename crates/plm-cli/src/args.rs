@@ -92,8 +92,8 @@ pub(crate) struct EmbedArgs {
     #[arg(long, default_value = "f32", value_name = "f32|f16", value_parser = parse_embeddings_dtype)]
     pub(crate) embeddings_dtype: Dtype,
 
-    /// Tokens in one batch, two special tokens per sequence included; the same for all parts of a run. A longer protein is a
-    /// batch by itself [default: 33792 on GPUs, 16384 on the CPU]
+    /// Tokens in one batch, two special tokens per sequence included; the same for all parts of a
+    /// run. A longer protein is a batch by itself [default: 33792 on GPUs, 16384 on the CPU]
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=i64::from(i32::MAX)))]
     pub(crate) max_batch_tokens: Option<u32>,
 
@@ -106,7 +106,8 @@ pub(crate) struct EmbedArgs {
     #[arg(long, default_value = "truncate")]
     pub(crate) on_long: OnLong,
 
-    /// Residues that neighbouring windows share, with --on-long window; less than --max-residues [default: 256]
+    /// Residues that neighbouring windows share, with --on-long window; less than --max-residues
+    /// [default: 256]
     #[arg(long, value_name = "N")]
     pub(crate) window_overlap: Option<u32>,
 
@@ -200,8 +201,8 @@ pub(crate) struct InfoArgs {
 }
 
 impl VerifyArgs {
-    /// Takes OUT from the end of `--against FASTA... OUT`, where the parser, which can't tell one path
-    /// from another, has put it.
+    /// Takes OUT from the end of `--against FASTA... OUT`, where the parser, which can't tell one
+    /// path from another, has put it.
     pub(crate) fn find_out(&mut self) -> Result<(), ()> {
         if self.out.is_none() {
             match self.against.pop() {

@@ -6,7 +6,8 @@ use std::{env, thread};
 
 use crate::voice::{self, Kind};
 
-/// Says panics in a line each, with the place; the backtrace too where `RUST_BACKTRACE` asks for one.
+/// Says panics in a line each, with the place; the backtrace too where `RUST_BACKTRACE` asks for
+/// one.
 pub(crate) fn say_panics_in_a_line() {
     let backtrace = panic::take_hook();
     let said = Mutex::new(Kind::default());

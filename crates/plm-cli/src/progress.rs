@@ -21,8 +21,8 @@ const TICK: Duration = Duration::from_millis(200);
 /// Shows the progress of a run on standard error.
 pub(crate) struct Progress {
     bar: ProgressBar,
-    /// On a terminal that can draw it the bar tells all, unless one asks. (indicatif hides it on one
-    /// that is `dumb`.)
+    /// On a terminal that can draw it the bar tells all, unless one asks. (indicatif hides it on
+    /// one that is `dumb`.)
     has_bar: bool,
     so_far: Mutex<SoFar>,
 }
@@ -88,8 +88,8 @@ impl Progress {
             voice::around(progress.bar.clone());
         }
         let ticking = Arc::clone(&progress);
-        // Without this thread (indicatif's own would panic where there is none to be had) the bar and
-        // the lines move with the batches.
+        // Without this thread (indicatif's own would panic where there is none to be had) the bar
+        // and the lines move with the batches.
         let _ = thread::Builder::new()
             .name("progress".to_owned())
             .spawn(move || {

@@ -77,8 +77,8 @@ pub(crate) fn exit_code(signal: u8) -> u8 {
     128 + signal
 }
 
-/// Whether this process was started with a signal ignored, as `nohup` does with SIGHUP. (Where there
-/// is no /proc, no.)
+/// Whether this process was started with a signal ignored, as `nohup` does with SIGHUP. (Where
+/// there is no /proc, no.)
 fn is_ignored(signal: i32) -> bool {
     let Ok(status) = fs::read_to_string("/proc/self/status") else {
         return false;

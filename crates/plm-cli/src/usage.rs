@@ -1,4 +1,5 @@
-//! From what a person typed to a command: what clap can't say of words that make no sense is said here.
+//! From what a person typed to a command: what clap can't say of words that make no sense is said
+//! here.
 
 use std::ffi::OsString;
 use std::io::{self, Write};

@@ -54,9 +54,10 @@ pub(crate) fn show(text: &str) {
 pub(crate) fn written(written: io::Result<()>) {
     match written {
         Ok(()) => {}
-        // Whoever was reading has read enough, as in `plm-fleet info | head -1`: no error of ours, and
-        // what the command itself came to is what its exit code says. (Tools that die of SIGPIPE give
-        // their shell 141. Here work may have been done that is not to be called failed.)
+        // Whoever was reading has read enough, as in `plm-fleet info | head -1`: no error of ours,
+        // and what the command itself came to is what its exit code says. (Tools that die of
+        // SIGPIPE give their shell 141. Here work may have been done that is not to be called
+        // failed.)
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(error) => {
             let _ = UNWRITTEN.set(error);

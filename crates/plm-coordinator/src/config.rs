@@ -11,11 +11,12 @@ pub enum BatchTimeout {
     Never,
     /// When it takes longer than this: reading a record, encoding a packed batch, writing or flushing.
     Fixed(Duration),
-    /// When encoding a packed batch takes `times` as long as the rank's slowest one so far would have for
-    /// as much work, and `at_least` that. Work is counted in tokens, of which those of long sequences count
-    /// more, as attention goes. All that is not encoding may take [`LaneConfig::load_timeout`]; so may a
-    /// rank's first packed batch, on which a device may have to compile its kernels, and longer in proportion
-    /// if it is more work than a full one of ordinary sequences.
+    /// When encoding a packed batch takes `times` as long as the rank's slowest one so far would
+    /// have for as much work, and `at_least` that. Work is counted in tokens, of which those of
+    /// long sequences count more, as attention goes. All that is not encoding may take
+    /// [`LaneConfig::load_timeout`]; so may a rank's first packed batch, on which a device may have
+    /// to compile its kernels, and longer in proportion if it is more work than a full one of
+    /// ordinary sequences.
     Pace {
         /// How many times as long.
         times: u32,
@@ -94,9 +95,10 @@ impl LaneConfig {
         self.stop_grace
     }
 
-    /// How long a rank tries to read a record that can't be read, or is not what was planned, before
-    /// it ends the run. The pauses between its tries grow from 20 milliseconds to 10 seconds, and the
-    /// input is opened anew for each. If this is zero, it opens the input anew once and does not pause.
+    /// How long a rank tries to read a record that can't be read, or is not what was planned,
+    /// before it ends the run. The pauses between its tries grow from 20 milliseconds to 10
+    /// seconds, and the input is opened anew for each. If this is zero, it opens the input anew
+    /// once and does not pause.
     pub fn input_patience(&self) -> Duration {
         self.input_patience
     }
@@ -110,8 +112,8 @@ impl LaneConfig {
         }
     }
 
-    /// How long encoding so much [`work`] may take a rank whose slowest packed batch took so many seconds
-    /// for each unit.
+    /// How long encoding so much [`work`] may take a rank whose slowest packed batch took so many
+    /// seconds for each unit.
     pub(crate) fn encode_limit(
         &self,
         work: f64,
@@ -127,8 +129,9 @@ impl LaneConfig {
     }
 }
 
-/// Sequences of so many tokens cost twice as much a token as short ones: attention takes as long as all
-/// else. In small models; in others only longer ones do, and what counts too much makes no call too late.
+/// Sequences of so many tokens cost twice as much a token as short ones: attention takes as long as
+/// all else. In small models; in others only longer ones do, and what counts too much makes no call
+/// too late.
 const ATTENTION_TOKENS: f64 = 1024.0;
 
 /// The largest batches that are usual, of sequences that are.
@@ -282,7 +285,8 @@ mod tests {
     #[test]
     fn a_long_protein_has_the_time_that_its_attention_takes() {
         let config = LaneConfig::default();
-        // 650M on ten cores that multiply 3e11 numbers a second: 33 layers, of products and of attention.
+        // 650M on ten cores that multiply 3e11 numbers a second: 33 layers, of products and of
+        // attention.
         let (layers, hidden, rate) = (33.0, 1_280.0, 3e11);
         let takes = |tokens: f64| {
             let products = 12.0 * hidden * hidden * tokens;

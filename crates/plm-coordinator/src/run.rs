@@ -30,8 +30,8 @@ pub struct RunOptions {
     /// The largest magnitude that the sink can store: a record whose vector goes beyond it fails, as
     /// one whose vector is not finite does.
     pub largest_value: f32,
-    /// Whether earlier tries of the same run have made vectors durable. If there are none, and a try
-    /// ends without one, it is the model that is broken ([`Error::NoVectors`]).
+    /// Whether earlier tries of the same run have made vectors durable. If there are none, and a
+    /// try ends without one, it is the model that is broken ([`Error::NoVectors`]).
     pub has_vectors: bool,
     /// Is told what happens.
     pub observer: Arc<dyn Observer>,
@@ -72,14 +72,14 @@ impl fmt::Debug for RunOptions {
 /// Ranks take the batches of their stride of the plan, then those of slower ranks. A rank that
 /// fails, panics or hangs is taken out, and the others do what it leaves; the report names it. A
 /// record that the model has no tokens for, or no vector that can be stored, costs nothing but
-/// itself: it is in [`CoordinatorReport::failed_rows`]. One that can't be read is waited for. Nothing
-/// is stored twice.
+/// itself: it is in [`CoordinatorReport::failed_rows`]. One that can't be read is waited for.
+/// Nothing is stored twice.
 ///
 /// # Errors
 /// [`Error::AllRanksFailed`] and [`Error::InDoubt`] if not everything could be made durable,
-/// [`Error::InputUnreadable`] if the input did not come back, [`Error::NoVectors`] if the model gave
-/// no vector that can be stored, [`Error::Stopped`] if that was asked for, all with the report of
-/// what was done; [`Error::PlanMismatch`] if the plan was made for another source or model.
+/// [`Error::InputUnreadable`] if the input did not come back, [`Error::NoVectors`] if the model
+/// gave no vector that can be stored, [`Error::Stopped`] if that was asked for, all with the report
+/// of what was done; [`Error::PlanMismatch`] if the plan was made for another source or model.
 ///
 /// # Examples
 /// ```

@@ -31,7 +31,8 @@ impl Vectors {
         }
     }
 
-    /// Counts a batch. With the one that is one too many without a vector, this is why the run ends.
+    /// Counts a batch. With the one that is one too many without a vector, this is why the run
+    /// ends.
     pub(crate) fn count(&self, sequences: u64, failed: &[FailedRow]) -> Option<Ending> {
         // Relaxed: what these count guards no other memory, and a batch more or less is no matter.
         if sequences > 0 {

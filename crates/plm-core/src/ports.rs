@@ -82,7 +82,8 @@ pub struct EncoderSpec {
     pub hidden_size: usize,
     /// The layer whose output is pooled; the number of layers means after the final layer norm.
     pub layer: usize,
-    /// How the vectors of a sequence become one: "mean over residues". The output says it in these words.
+    /// How the vectors of a sequence become one: "mean over residues". The output says it in these
+    /// words.
     pub pooling: String,
     /// Whether special tokens go into that: "excluded", "included", or "none" if there are none.
     pub special_tokens: String,
@@ -97,8 +98,8 @@ pub struct EncoderSpec {
 /// The most that a run asks of its encoders.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LargestBatches {
-    /// The tokens of its longest sequences, special tokens included: one for each rank at most, from the
-    /// longest on.
+    /// The tokens of its longest sequences, special tokens included: one for each rank at most,
+    /// from the longest on.
     pub longest_sequences: Vec<usize>,
     /// The most tokens in a packed batch of several sequences; 0 if there is none.
     pub shared_tokens: usize,
@@ -121,8 +122,8 @@ pub trait EncoderLoader: Send + Sync {
     /// What its encoders are.
     fn spec(&self) -> &EncoderSpec;
 
-    /// Holds what the largest batches take against the memory of the devices, before anything is computed. A
-    /// loader that can't tell refuses nothing.
+    /// Holds what the largest batches take against the memory of the devices, before anything is
+    /// computed. A loader that can't tell refuses nothing.
     ///
     /// # Errors
     /// [`NoRoom`] if a device has less.

@@ -60,8 +60,8 @@ impl Config {
     /// Reads `json`; errors name `path`.
     ///
     /// # Errors
-    /// [`Error::OtherModel`] if it is no ESM-2's, [`Error::Json`] if a field is missing or of another
-    /// type, [`Error::Unsupported`] if one has a value that this crate does not implement.
+    /// [`Error::OtherModel`] if it is no ESM-2's, [`Error::Json`] if a field is missing or of
+    /// another type, [`Error::Unsupported`] if one has a value that this crate does not implement.
     pub fn from_json(json: &[u8], path: &Path) -> Result<Self, Error> {
         // First: another model's file lacks fields that it need not have.
         if let Ok(kind) = serde_json::from_slice::<Kind>(json) {

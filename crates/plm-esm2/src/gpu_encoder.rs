@@ -61,7 +61,8 @@ struct Begun {
 }
 
 impl<'a> GpuEncoder<'a> {
-    /// Opens `cuda:ordinal` and loads the model into it, if there is room for that and for a sequence of `longest_tokens`.
+    /// Opens `cuda:ordinal` and loads the model into it, if there is room for that and for a
+    /// sequence of `longest_tokens`.
     pub(crate) fn new(
         checkpoint: &'a Checkpoint,
         ordinal: u32,
@@ -235,7 +236,8 @@ pub(crate) fn needed_bytes(checkpoint: &Checkpoint, dtype: Dtype, longest_tokens
     weight_bytes(checkpoint, dtype) + gpu_bytes(checkpoint.config(), dtype, longest_tokens)
 }
 
-/// Refuses a GPU whose free memory the weights and a sequence of so many tokens exceed, before they are read.
+/// Refuses a GPU whose free memory the weights and a sequence of so many tokens exceed, before they
+/// are read.
 fn check_room(
     checkpoint: &Checkpoint,
     gpu: &Gpu,

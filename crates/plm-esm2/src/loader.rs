@@ -87,9 +87,10 @@ impl Esm2Loader {
     /// residues) and int8 (under 17).
     ///
     /// # Errors
-    /// [`Error::NoGpuKernel`], [`Error::NoInt8`], or if the weights can't be read; [`Error::MixedGpus`] if the GPUs are of several
-    /// kinds, and [`Error::Gpu`] if one is not there, or has no kernels for the 8-bit integers that are asked for. What else is
-    /// wrong with a GPU shows when its rank loads.
+    /// [`Error::NoGpuKernel`], [`Error::NoInt8`], or if the weights can't be read;
+    /// [`Error::MixedGpus`] if the GPUs are of several kinds, and [`Error::Gpu`] if one is not
+    /// there, or has no kernels for the 8-bit integers that are asked for. What else is wrong with
+    /// a GPU shows when its rank loads.
     pub fn on_gpus(
         checkpoint: Checkpoint,
         ordinals: Vec<u32>,
@@ -137,7 +138,8 @@ impl Esm2Loader {
         })
     }
 
-    /// What the model and the largest batches take of a device's memory, about: on the CPU all ranks together, on GPUs one.
+    /// What the model and the largest batches take of a device's memory, about: on the CPU all
+    /// ranks together, on GPUs one.
     pub fn needed_bytes(&self, largest: &LargestBatches) -> u64 {
         let config = self.checkpoint.config();
         match &self.place {
@@ -241,7 +243,8 @@ impl EncoderLoader for Esm2Loader {
     }
 }
 
-/// The vector instructions that the gemm crate multiplies by here: by others it cuts sums elsewhere.
+/// The vector instructions that the gemm crate multiplies by here: by others it cuts sums
+/// elsewhere.
 fn vector_instructions() -> &'static str {
     #[cfg(target_arch = "x86_64")]
     {

@@ -1,16 +1,16 @@
-//! What batches take of a device's memory, and what the CPU's has left: an estimate, made before anything is
-//! computed.
+//! What batches take of a device's memory, and what the CPU's has left: an estimate, made before
+//! anything is computed.
 //!
 //! Activations decide. They are counted at the widest place of a layer, the second product of its
 //! feed-forward block, where these are alive at once, in numbers for each token:
 //!
-//! - on the CPU 8 times the hidden size (the residual stream and its norm, before attention, behind it and
-//!   behind the layer, attention's output, and the product), the width of the block, and what the gemm crate
-//!   copies of each row;
+//! - on the CPU 8 times the hidden size (the residual stream and its norm, before attention, behind
+//!   it and behind the layer, attention's output, and the product), the width of the block, and
+//!   what the gemm crate copies of each row;
 //! - on a GPU 7 times the hidden size, since the product adds to the stream itself, and that width.
 //!
-//! Attention takes nothing that grows with the square of a sequence: on the CPU, each thread keeps the keys
-//! and values of one head, and the scores of sixteen queries.
+//! Attention takes nothing that grows with the square of a sequence: on the CPU, each thread keeps
+//! the keys and values of one head, and the scores of sixteen queries.
 
 use std::path::{Path, PathBuf};
 
@@ -24,8 +24,8 @@ const F32_BYTES: u64 = 4;
 /// Numbers of a row that the gemm crate has in a copy at a time.
 const PACKED_COLUMNS: u64 = 512;
 
-/// What each lane of so many threads takes on the CPU for the largest batches that come to it, all lanes
-/// together. The longest sequences may all be at work at once.
+/// What each lane of so many threads takes on the CPU for the largest batches that come to it, all
+/// lanes together. The longest sequences may all be at work at once.
 pub(crate) fn cpu_bytes(config: &Config, threads: &[usize], largest: &LargestBatches) -> u64 {
     let (hidden, ffn) = (config.hidden_size as u64, config.ffn_size as u64);
     let of_token = F32_BYTES * (8 * hidden + ffn + PACKED_COLUMNS);
@@ -42,7 +42,8 @@ pub(crate) fn cpu_bytes(config: &Config, threads: &[usize], largest: &LargestBat
     lanes.sum::<u64>() + rotary_bytes(config, largest)
 }
 
-/// What the longest sequence takes on a GPU, in a model of `dtype`. (A batch of several is halved until it fits.)
+/// What the longest sequence takes on a GPU, in a model of `dtype`. (A batch of several is halved
+/// until it fits.)
 pub(crate) fn gpu_bytes(config: &Config, dtype: Dtype, longest: usize) -> u64 {
     let number = match dtype {
         Dtype::F32 => F32_BYTES,
@@ -58,8 +59,8 @@ fn rotary_bytes(config: &Config, largest: &LargestBatches) -> u64 {
     longest.next_power_of_two() as u64 * config.head_dim() as u64 * F32_BYTES
 }
 
-/// What the system can give this process: of all memory, of what its control groups may have, and of its
-/// address space, the least. None where the system does not say.
+/// What the system can give this process: of all memory, of what its control groups may have, and
+/// of its address space, the least. None where the system does not say.
 pub(crate) fn available_bytes() -> Option<u64> {
     available_by(|path| std::fs::read_to_string(path).ok())
 }
@@ -117,8 +118,8 @@ const VERSION_1: GroupFiles = GroupFiles {
     reclaimable: "total_inactive_file ",
 };
 
-/// The least that is left in a group or one above it. In a container the path may be one outside of it;
-/// the groups above are then those that it sees.
+/// The least that is left in a group or one above it. In a container the path may be one outside of
+/// it; the groups above are then those that it sees.
 fn left_in(
     read: &impl Fn(&Path) -> Option<String>,
     root: &str,

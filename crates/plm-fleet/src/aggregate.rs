@@ -159,8 +159,8 @@ fn check_segments(
 }
 
 /// The report of a run that is finished, if it is: then all bytes of its result, which
-/// [`Claim::check`] gave, have been read and are those that were written. That its files are of this
-/// run is for that check to say.
+/// [`Claim::check`] gave, have been read and are those that were written. That its files are of
+/// this run is for that check to say.
 pub(crate) fn finished(
     layout: &Layout,
     result: Option<&EmbeddingsFile>,

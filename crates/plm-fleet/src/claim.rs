@@ -49,8 +49,8 @@ impl Claim {
         }
     }
 
-    /// That nothing in the directory is of another run, and that the result, if it is there, has all
-    /// its bytes but the vectors', which are not read. Changes nothing.
+    /// That nothing in the directory is of another run, and that the result, if it is there, has
+    /// all its bytes but the vectors', which are not read. Changes nothing.
     pub(crate) fn check(&self, layout: &Layout) -> Result<Option<EmbeddingsFile>, Error> {
         let path = layout.claim();
         if path.exists() {

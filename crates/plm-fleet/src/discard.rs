@@ -1,10 +1,11 @@
 //! Taking away what a run has left, on purpose.
 //!
-//! What is to go is found first, so that all that may refuse the command comes before anything is gone: that another process is at
-//! work on it, and that there is no room for what is to come, also with it gone.
+//! What is to go is found first, so that all that may refuse the command comes before anything is
+//! gone: that another process is at work on it, and that there is no room for what is to come, also
+//! with it gone.
 //!
-//! Results go before what they were made of, and what says whose the directory is is replaced last: killed in between, it is still
-//! that run's.
+//! Results go before what they were made of, and what says whose the directory is is replaced last:
+//! killed in between, it is still that run's.
 
 use std::fs;
 use std::io;
@@ -45,7 +46,8 @@ impl Discard {
         }
     }
 
-    /// All of the run in a directory; or, where that is the very run that a part is to be done of, the result and that part.
+    /// All of the run in a directory; or, where that is the very run that a part is to be done of,
+    /// the result and that part.
     pub(crate) fn run(layout: &Layout, claim: &Claim, part: Part) -> Result<Self, Error> {
         let own = layout.shards(part);
         let is_same_run = match Claim::read(layout) {
@@ -77,7 +79,8 @@ impl Discard {
         })
     }
 
-    /// What a part has found out of records that failed, which are then tried again; and the result that says so.
+    /// What a part has found out of records that failed, which are then tried again; and the result
+    /// that says so.
     pub(crate) fn failures(layout: &Layout, part: Part) -> Result<Self, Error> {
         let (report, suspects) = (layout.part_report(part), layout.suspects(part));
         let has_failed =
@@ -98,7 +101,8 @@ impl Discard {
         !self.result.is_empty()
     }
 
-    /// Keeps everyone else away from what is to go. `own`, the part that is to be done, is locked already.
+    /// Keeps everyone else away from what is to go. `own`, the part that is to be done, is locked
+    /// already.
     pub(crate) fn lock(&mut self, own: &Path) -> Result<(), Error> {
         self.locks = self
             .in_use

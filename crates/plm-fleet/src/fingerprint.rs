@@ -15,8 +15,8 @@ use crate::Error;
 /// How many inputs are named that differ.
 const NAMED_INPUTS: usize = 3;
 
-/// Everything that decides which rows there are, and the bits of each; and the model's name, which does
-/// not: a model is known by its weights, whatever its folder is called.
+/// Everything that decides which rows there are, and the bits of each; and the model's name, which
+/// does not: a model is known by its weights, whatever its folder is called.
 ///
 /// The batch size, the number of ranks and which devices of a kind they are is not in it: that may change between
 /// tries.

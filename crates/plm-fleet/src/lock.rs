@@ -71,8 +71,8 @@ impl Lock {
 }
 
 impl Lock {
-    /// Who holds the lock in this file, as they have written down themselves; `None` if nobody does,
-    /// or there is no such file. Takes it for an instant, and no longer.
+    /// Who holds the lock in this file, as they have written down themselves; `None` if nobody
+    /// does, or there is no such file. Takes it for an instant, and no longer.
     pub(crate) fn holder(path: &Path) -> Option<String> {
         let mut file = File::open(path).ok()?;
         match file.try_lock_shared() {

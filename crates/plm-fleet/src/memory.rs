@@ -1,4 +1,5 @@
-//! Whether devices have the memory that the longest proteins take, told before anything is computed.
+//! Whether devices have the memory that the longest proteins take, told before anything is
+//! computed.
 
 use plm_coordinator::{BatchPlan, Part};
 use plm_core::{EncoderLoader, NoRoom, WorldSize};
@@ -6,7 +7,8 @@ use plm_index::FastaIndex;
 
 use crate::Error;
 
-/// Refuses the batches of a part whose largest are too large for the devices of `loader`. Changes nothing.
+/// Refuses the batches of a part whose largest are too large for the devices of `loader`. Changes
+/// nothing.
 pub(crate) fn check(
     loader: &dyn EncoderLoader,
     plan: &BatchPlan,

@@ -1,9 +1,9 @@
 //! Which files of an output directory are plm-fleet's own: no other is overwritten or removed.
 //!
-//! A directory with `fingerprint.json` is a run's, and so are the files there that have the names of
-//! a run's. In all others each of these files has to show what it is: by a digest or a magic number,
-//! or by what a try that was killed leaves before there is a fingerprint. What has none of these
-//! names is left alone by every run, and says nothing.
+//! A directory with `fingerprint.json` is a run's, and so are the files there that have the names
+//! of a run's. In all others each of these files has to show what it is: by a digest or a magic
+//! number, or by what a try that was killed leaves before there is a fingerprint. What has none of
+//! these names is left alone by every run, and says nothing.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};

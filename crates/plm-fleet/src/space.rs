@@ -10,8 +10,9 @@ use crate::discard::Discard;
 use crate::layout::Layout;
 use crate::{Error, RunConfig};
 
-/// Refuses to begin where the file system has less room than the rest of a part takes, and the result, if it is yet to be made;
-/// with what is to be discarded gone, none of which is touched here.
+/// Refuses to begin where the file system has less room than the rest of a part takes, and the
+/// result, if it is yet to be made; with what is to be discarded gone, none of which is touched
+/// here.
 ///
 /// What it takes is known from above, to some per cent. What others write meanwhile, and quotas, are not seen: they show as errors
 /// when they do.

@@ -8,9 +8,9 @@ use rayon::ThreadPoolBuilder;
 
 use crate::Error;
 
-/// Starts the threads that this library's crates share (rayon's global pool), unless they are there.
-/// Every function here that computes does so first; a program may want to before it calls the crates
-/// one by one, since what comes first to a pool that can't be started panics.
+/// Starts the threads that this library's crates share (rayon's global pool), unless they are
+/// there. Every function here that computes does so first; a program may want to before it calls
+/// the crates one by one, since what comes first to a pool that can't be started panics.
 ///
 /// # Errors
 /// [`Error::Thread`] if the system gives no more of them. Those are then gone for this process: the

@@ -1,4 +1,5 @@
-//! What is not plm-fleet's is neither overwritten nor removed, and what is named is told for what it is.
+//! What is not plm-fleet's is neither overwritten nor removed, and what is named is told for what
+//! it is.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -27,8 +27,8 @@
 //! * A record starts at a `>` in the first column. By default, its id is the first word after it,
 //!   also if blanks stand in between (`> id`): noodles calls such a record nameless, but the files
 //!   exist and there is no other way to read them. [`IdRule`] has other choices.
-//! * Lines end in `\n` or `\r\n`; lines without a byte mean nothing anywhere; the last line needs no
-//!   end. A `\r` without a `\n` is an error and not a letter ([`Error::LoneCarriageReturn`]):
+//! * Lines end in `\n` or `\r\n`; lines without a byte mean nothing anywhere; the last line needs
+//!   no end. A `\r` without a `\n` is an error and not a letter ([`Error::LoneCarriageReturn`]):
 //!   noodles would lose whole records in a file of such line ends.
 //! * A UTF-8 byte order mark at the start of a line is passed over: at the start of a file editors
 //!   put it there, and further on it shows where files were joined. Offsets count its bytes.
@@ -45,8 +45,8 @@
 //!   ([`IndexedRecord::looks_like_nucleotides`]).
 //! * A line of 2^28 bytes or more, a record of more than 2^28 residues, and an id of more than 2^16
 //!   bytes are errors: they are no proteins but would fill the memory.
-//! * Everything else on a sequence line is a letter, see [`plm_core::classify_letter`], and one that
-//!   is no residue makes the record invalid: digits, say, or a no-break space.
+//! * Everything else on a sequence line is a letter, see [`plm_core::classify_letter`], and one
+//!   that is no residue makes the record invalid: digits, say, or a no-break space.
 //!
 //! ```
 //! use plm_core::RowId;

@@ -103,8 +103,8 @@ impl Alignment {
 
 /// Of how many letters a record must be for its letters to say that they are nucleotides.
 ///
-/// By the frequencies of residues in UniProt, 0.26 of them are one of A, C, G, T and N, so that 20 in
-/// a row are no accident in any set of proteins (0.26^20 is 2e-12). Shorter peptides, and
+/// By the frequencies of residues in UniProt, 0.26 of them are one of A, C, G, T and N, so that 20
+/// in a row are no accident in any set of proteins (0.26^20 is 2e-12). Shorter peptides, and
 /// repeats of one or two residues, are real.
 const MIN_NUCLEOTIDES: usize = 20;
 

@@ -19,8 +19,9 @@ const MAX_BUFFER_BYTES: u64 = 1 << 16;
 /// Reads the residues of indexed records. One for each thread.
 ///
 /// A file is opened when the first of its records is read, anew after an error, and closed again
-/// where the process has few files to open: all readers together keep to a part of them. What is read
-/// is checked against the index, so that a file that changed is an error and never other residues.
+/// where the process has few files to open: all readers together keep to a part of them. What is
+/// read is checked against the index, so that a file that changed is an error and never other
+/// residues.
 pub struct ResidueReader<'a> {
     index: &'a FastaIndex,
     files: OpenFiles,

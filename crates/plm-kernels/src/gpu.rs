@@ -79,8 +79,8 @@ pub struct GpuDescription {
     pub total_bytes: u64,
 }
 
-/// What decides the last bits of what a GPU computes in this build, beside the model: GPUs of one kind
-/// give the same ones, others need not.
+/// What decides the last bits of what a GPU computes in this build, beside the model: GPUs of one
+/// kind give the same ones, others need not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GpuKind {
     /// Its compute capability, major and minor.

@@ -374,8 +374,8 @@ impl Stored {
     }
 }
 
-/// Whether a file starts as HDF5 files do and ends in a seal, as every `embeddings.h5` does, damaged
-/// or not.
+/// Whether a file starts as HDF5 files do and ends in a seal, as every `embeddings.h5` does,
+/// damaged or not.
 ///
 /// # Errors
 /// [`Error::Io`] if it can't be read.

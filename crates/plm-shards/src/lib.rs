@@ -7,7 +7,8 @@
 //!
 //! HDF5 is what readers want and is no good as a log: a file that was open when its process died is
 //! lost. So segments are plain bytes, made durable by `std::fs`, and the library only lays out
-//! `embeddings.h5`, in a file whose space is reserved; vectors, nearly all of the bytes, go past it.
+//! `embeddings.h5`, in a file whose space is reserved; vectors, nearly all of the bytes, go past
+//! it.
 //!
 //! [`StoredRows`] and [`available_bytes`] tell whether a run's files will have room.
 //!
@@ -22,18 +23,19 @@
 //! little-endian), the BLAKE3 digest of all bytes before the seal but those, and of these 16, and
 //! the letters `PLMSEAL1`. Damage is found by them before anything else is looked at.
 //!
-//! The seal of `embeddings.h5` is a part of the HDF5 file by that file's own account: the superblock
-//! says that the file ends after it, and nothing in the file refers to it. So programs that open the
-//! file for writing and change nothing leave it as it is. (Up to format version 1 the seal lay past
-//! that end, where such programs cut it off. Such files can be read, and not be checked.) A program
-//! that does change something, be it an attribute more, makes a file that is not the one that was
-//! sealed; and so does one that writes a new file with the same content, as `h5repack` does.
+//! The seal of `embeddings.h5` is a part of the HDF5 file by that file's own account: the
+//! superblock says that the file ends after it, and nothing in the file refers to it. So programs
+//! that open the file for writing and change nothing leave it as it is. (Up to format version 1 the
+//! seal lay past that end, where such programs cut it off. Such files can be read, and not be
+//! checked.) A program that does change something, be it an attribute more, makes a file that is
+//! not the one that was sealed; and so does one that writes a new file with the same content, as
+//! `h5repack` does.
 //!
 //! # Segments
 //!
 //! A segment, format version 4, is the letters `PLMSEG4` and a line feed, the vectors (`n *
-//! hidden_size` numbers), a block and the seal. The block is for `n` rows, all numbers little-endian
-//! and nothing between the parts:
+//! hidden_size` numbers), a block and the seal. The block is for `n` rows, all numbers
+//! little-endian and nothing between the parts:
 //!
 //! | bytes | |
 //! |---|---|

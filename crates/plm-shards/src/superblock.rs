@@ -1,5 +1,5 @@
-//! Where an HDF5 file ends by its own account: the one field of such a file that is written here and
-//! not by the library.
+//! Where an HDF5 file ends by its own account: the one field of such a file that is written here
+//! and not by the library.
 //!
 //! A program that opens an HDF5 file for writing cuts off what lies past that end when it closes
 //! the file, even if it has changed nothing. The seal of `embeddings.h5` must survive that, so it

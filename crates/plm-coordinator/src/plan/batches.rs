@@ -205,9 +205,9 @@ impl BatchPlan {
         &self.fitted.rows[start..self.fitted.ends[position]]
     }
 
-    /// The tokens of a batch, special tokens included. Over `max_batch_tokens` for a record that is alone
-    /// in its batch: one that is longer than that, or whose windows don't fit together. Each sequence goes
-    /// through the model whole, so such windows make several packed batches.
+    /// The tokens of a batch, special tokens included. Over `max_batch_tokens` for a record that is
+    /// alone in its batch: one that is longer than that, or whose windows don't fit together. Each
+    /// sequence goes through the model whole, so such windows make several packed batches.
     ///
     /// # Panics
     /// If there is no such batch.
@@ -268,8 +268,8 @@ impl BatchPlan {
         Balance::new(world.ranks().map(rank_tokens).collect())
     }
 
-    /// The largest of a part's batches, and the row of the longest sequence in them; none if the part has no
-    /// batches. `source` is the one that the plan was made for.
+    /// The largest of a part's batches, and the row of the longest sequence in them; none if the
+    /// part has no batches. `source` is the one that the plan was made for.
     pub fn largest_batches(
         &self,
         part: Part,

@@ -61,8 +61,8 @@ pub struct PlanConfigBuilder {
 impl PlanConfig {
     /// Where none was set.
     const MAX_BATCH_TOKENS: u32 = 16_384;
-    /// The most residues of a sequence that a packed batch can count, with BOS and EOS: the most special
-    /// tokens that a [`TokenMap`](plm_core::TokenMap) has.
+    /// The most residues of a sequence that a packed batch can count, with BOS and EOS: the most
+    /// special tokens that a [`TokenMap`](plm_core::TokenMap) has.
     const MOST_RESIDUES: u32 = i32::MAX as u32 - 2;
 
     /// A builder with the defaults: batches of 16,384 tokens (or of what suits the devices, see
@@ -72,8 +72,8 @@ impl PlanConfig {
         PlanConfigBuilder::default()
     }
 
-    /// The most tokens in a packed batch of several sequences, special tokens included. A longer sequence
-    /// is a batch by itself.
+    /// The most tokens in a packed batch of several sequences, special tokens included. A longer
+    /// sequence is a batch by itself.
     pub fn max_batch_tokens(&self) -> u32 {
         self.max_batch_tokens.unwrap_or(Self::MAX_BATCH_TOKENS)
     }
@@ -166,7 +166,8 @@ impl PlanConfigBuilder {
         self
     }
 
-    /// The most residues that go through the model as one sequence. There may be more than fit a batch.
+    /// The most residues that go through the model as one sequence. There may be more than fit a
+    /// batch.
     pub fn max_residues(mut self, residues: u32) -> Self {
         self.max_residues = residues;
         self
@@ -181,8 +182,8 @@ impl PlanConfigBuilder {
     /// The configuration, checked.
     ///
     /// # Errors
-    /// If a limit is zero or over what a packed batch can count, or if windows overlap so much that they
-    /// never advance.
+    /// If a limit is zero or over what a packed batch can count, or if windows overlap so much that
+    /// they never advance.
     pub fn build(self) -> Result<PlanConfig, Error> {
         let Self {
             max_batch_tokens: set,

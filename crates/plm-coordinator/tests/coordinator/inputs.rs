@@ -49,7 +49,8 @@ fn a_record_that_can_be_read_again_ends_an_undisturbed_run() {
             let finished = case.run();
             assert_eq!(finished.check(), expected);
             assert!(finished.report().failed_rows.is_empty());
-            // With a reader of its own that is opened at once, the first failure is over in no time.
+            // With a reader of its own that is opened at once, the first failure is over in no
+            // time.
             let is_told = attempts > 1;
             assert_eq!(finished.seen.waits.len(), usize::from(is_told));
             assert_eq!(finished.seen.back.len(), usize::from(is_told));

@@ -36,8 +36,8 @@ const MAX_INDEX_BYTES: u64 = 1 << 24;
 /// An ESM-2 on disk or in the program: its configuration, and where each of its tensors lies.
 ///
 /// Opening one reads headers only and checks everything that can be checked without the weights:
-/// that the configuration is one this crate implements, and that all tensors of the trunk it calls for
-/// are there, in the right shapes.
+/// that the configuration is one this crate implements, and that all tensors of the trunk it calls
+/// for are there, in the right shapes.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     name: String,
@@ -52,9 +52,10 @@ impl Checkpoint {
     /// that `model.safetensors.index.json` lists.
     ///
     /// A trunk is read with any head and under any prefix, as `EsmModel`, `EsmForMaskedLM` and the
-    /// classifiers save it; [`passed_over`](Self::passed_over) has what it is read without. `dir` may also be
-    /// a repository in a hub cache (`models--org--name`): the snapshot that its `refs/main` names is opened,
-    /// or else its only one. Such a model is named `org/name`, any other after its folder.
+    /// classifiers save it; [`passed_over`](Self::passed_over) has what it is read without. `dir`
+    /// may also be a repository in a hub cache (`models--org--name`): the snapshot that its
+    /// `refs/main` names is opened, or else its only one. Such a model is named `org/name`, any
+    /// other after its folder.
     ///
     /// # Errors
     /// [`Error`] with the file, and the field or tensor, that is not as it must be.
@@ -147,8 +148,8 @@ impl Checkpoint {
         self.tensors.contains_key(names::LM_HEAD_PROBE)
     }
 
-    /// The names of tensors in its files that are not used: those of a classifier, of a pooler, or of a
-    /// language-model head that is not whole. In order.
+    /// The names of tensors in its files that are not used: those of a classifier, of a pooler, or
+    /// of a language-model head that is not whole. In order.
     pub fn passed_over(&self) -> &[String] {
         &self.passed_over
     }

@@ -13,8 +13,8 @@ pub(super) const LM_HEAD_PROBE: &str = "lm_head.dense.weight";
 /// A tensor by which a trunk is found: every ESM-2 has one of this name and of this many rows.
 const TRUNK_PROBE: &str = "embeddings.word_embeddings.weight";
 
-/// What every file of an ESM-2 may hold besides, so that nothing is to be said of it: tables that are
-/// computed, the decoder that is tied to the embedding, and the contact head.
+/// What every file of an ESM-2 may hold besides, so that nothing is to be said of it: tables that
+/// are computed, the decoder that is tied to the embedding, and the contact head.
 fn is_ignored(name: &str) -> bool {
     const NAMES: [&str; 7] = [
         "embeddings.position_ids",
@@ -80,8 +80,8 @@ impl Prefix {
         }
     }
 
-    /// One name for all that a tensor goes by. transformers has written layer norms both as `weight`,
-    /// `bias` and as `gamma`, `beta`.
+    /// One name for all that a tensor goes by. transformers has written layer norms both as
+    /// `weight`, `bias` and as `gamma`, `beta`.
     fn canonical(&self, name: &str) -> String {
         let of_trunk = name
             .strip_prefix(&*self.0)
@@ -154,8 +154,8 @@ pub(super) fn lm_head(config: &Config) -> Vec<(String, Vec<usize>)> {
 pub(super) struct Tensors {
     /// Those that the model uses, by their canonical names.
     pub(super) used: BTreeMap<String, StoredTensor>,
-    /// The names, as they are in the files, of those that are of other heads, or of a language-model head
-    /// that is not whole. In order.
+    /// The names, as they are in the files, of those that are of other heads, or of a
+    /// language-model head that is not whole. In order.
     pub(super) passed_over: Vec<String>,
 }
 

@@ -234,8 +234,8 @@ fn hub_directory(path: &Path) -> Option<String> {
     Some(name.replace("--", "/"))
 }
 
-/// A model's name: that of its repository, if its folder is a snapshot in a hub cache, else that of its
-/// folder.
+/// A model's name: that of its repository, if its folder is a snapshot in a hub cache, else that of
+/// its folder.
 fn name_of(dir: &Path) -> String {
     let Ok(whole) = dir.canonicalize() else {
         return dir.display().to_string();
