@@ -13,10 +13,23 @@ use plm_fleet::{Dtype, Error};
 /// An error and its causes as one sentence, with what to do about it at its end.
 pub(crate) fn with_advice(error: &Error) -> String {
     let sentence = crate::sentence(error);
-    match advice(error) {
+    on_one_line(&match advice(error) {
         Some(advice) => format!("{sentence}; {advice}"),
         None => sentence,
+    })
+}
+
+/// Names of files may hold codes that terminals obey.
+fn on_one_line(sentence: &str) -> String {
+    let mut line = String::with_capacity(sentence.len());
+    for character in sentence.chars() {
+        if character.is_control() {
+            line.extend(character.escape_default());
+        } else {
+            line.push(character);
+        }
     }
+    line
 }
 
 /// The end of an error's sentence; none if the error says all there is to say.
@@ -152,6 +165,16 @@ fn of_shards(error: &ShardError) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn an_error_is_one_line_whatever_its_files_are_called() {
+        let path = "a\nb\u{1b}[31m.fa".into();
+        let said = with_advice(&Error::NoParts { path });
+        assert!(
+            said.starts_with(r"a b\u{1b}[31m.fa holds no part"),
+            "{said}"
+        );
+    }
+
     use std::io;
     use std::path::PathBuf;
 

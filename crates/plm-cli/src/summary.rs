@@ -217,8 +217,8 @@ pub(crate) fn verified(report: &VerifyReport, args: &VerifyArgs) -> String {
     if !args.against.is_empty() {
         let _ = write!(
             text,
-            "\n  input       the same records, residue by residue, as in {}",
-            count(args.against.len() as u64, "file given")
+            "\n  input       the same records, residue by residue, as in {} given",
+            count(args.against.len() as u64, "file")
         );
     }
     text
