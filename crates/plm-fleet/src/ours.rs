@@ -36,8 +36,9 @@ pub(crate) fn check(layout: &Layout) -> Result<(), Error> {
         return Ok(());
     }
     // What is no file does not make way for the run's own, and may be a pipe that is waited for.
-    let of_parts = (layout.all_shards().unwrap_or_default().into_iter())
-        .flat_map(|shards| [PART_REPORT, SUSPECTS].map(|name| shards.join(name)));
+    let parts = layout.all_shards().unwrap_or_default();
+    let of_parts = (parts.iter())
+        .flat_map(|shards| [LOCK, PART_REPORT, SUSPECTS].map(|name| shards.join(name)));
     let of_run = [
         layout.claim(),
         layout.index(),
@@ -50,11 +51,24 @@ pub(crate) fn check(layout: &Layout) -> Result<(), Error> {
             return Err(foreign(&path, NO_FILE));
         }
     }
-    for path in [
+    let of_run = [
         layout.inputs(),
         layout.shards(crate::Part::WHOLE),
         layout.logs(crate::Part::WHOLE),
-    ] {
+    ];
+    let of_ranks = parts.iter().flat_map(|shards| {
+        // One that can't be listed is told of by who lists it next.
+        let entries = fs::read_dir(shards).into_iter().flatten().flatten();
+        entries
+            .filter(|entry| {
+                entry
+                    .file_name()
+                    .to_str()
+                    .is_some_and(plm_shards::is_rank_name)
+            })
+            .map(|entry| entry.path())
+    });
+    for path in of_run.into_iter().chain(of_ranks) {
         if path.exists() && !path.is_dir() {
             return Err(foreign(&path, "it is a file, and no directory"));
         }

@@ -197,6 +197,7 @@ fn a_directory_under_the_name_of_a_file_of_a_run_is_refused_untouched() {
         "index.plm",
         "fingerprint.json",
         "shards/part.json",
+        "shards/lock",
     ] {
         let desk = Desk::new();
         desk.run("out", Resume::Continue).unwrap();
@@ -216,7 +217,7 @@ fn a_directory_under_the_name_of_a_file_of_a_run_is_refused_untouched() {
 
 #[test]
 fn a_file_under_the_name_of_a_directory_of_a_run_is_refused_untouched() {
-    for name in ["logs", "shards", "inputs"] {
+    for name in ["logs", "shards", "inputs", "shards/rank_00000"] {
         let desk = Desk::new();
         desk.run("out", Resume::Continue).unwrap();
         let _ = fs::remove_dir_all(desk.path("out").join(name));
