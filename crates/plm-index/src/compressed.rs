@@ -6,6 +6,7 @@ use flate2::bufread::MultiGzDecoder;
 
 use crate::Error;
 use crate::digest::Hashing;
+use crate::gzip::GzipReader;
 use crate::zstd::{self, ZstdReader};
 
 /// How many bytes [`Compression::of`] looks at: a gzip header up to bgzip's own field.
@@ -69,7 +70,7 @@ impl Compression {
 /// digested as they pass.
 pub(crate) enum Decompressor<R: Read> {
     None(Hashing<R>),
-    Gzip(MultiGzDecoder<BufReader<Hashing<R>>>),
+    Gzip(GzipReader<BufReader<Hashing<R>>>),
     Bgzip(MultiGzDecoder<BufReader<Tail<Hashing<R>>>>),
     Zstd(Box<ZstdReader<BufReader<Hashing<R>>>>),
 }
@@ -81,7 +82,7 @@ impl<R: Read> Decompressor<R> {
         let raw = Hashing::new(stream);
         match compression {
             Compression::None => Self::None(raw),
-            Compression::Gzip => Self::Gzip(MultiGzDecoder::new(BufReader::with_capacity(
+            Compression::Gzip => Self::Gzip(GzipReader::new(BufReader::with_capacity(
                 Self::BUFFER_BYTES,
                 raw,
             ))),

@@ -77,6 +77,7 @@ mod error;
 mod foreign;
 pub mod format;
 mod fresh;
+mod gzip;
 mod index;
 mod input;
 mod notes;

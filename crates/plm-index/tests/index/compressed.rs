@@ -126,6 +126,32 @@ fn a_cut_gzip_is_an_error_wherever_it_is_cut() {
 }
 
 #[test]
+fn zeros_after_a_gzip_are_passed_over_and_nothing_else_is() {
+    let workspace = Workspace::new();
+    let config = IndexConfig::default();
+    let plain = workspace.write("plain", text());
+    let plain = workspace.build(&[&plain], &config).unwrap();
+    for compress in [gzip, two_members] {
+        let whole = compress(text().as_bytes());
+        // As many as are read at once, and more.
+        for zeros in [1, 511, 1 << 19] {
+            let padded = [&whole[..], &vec![0; zeros]].concat();
+            let path = workspace.write("padded.gz", &padded);
+            let index = workspace.build(&[&path], &config).unwrap();
+            let (found, input) = (&index.inputs()[0], &plain.inputs()[0]);
+            assert_eq!(found.text_digest, input.text_digest);
+            assert_eq!(found.bytes, padded.len() as u64);
+
+            for more in [b"x", &whole[..]] {
+                let path = workspace.write("more.gz", [&padded[..], more].concat());
+                let refused = workspace.build(&[&path], &config).unwrap_err();
+                assert!(matches!(refused, Error::DamagedGzip { .. }), "{refused}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_gzip_of_what_is_no_fasta_is_refused_before_it_is_put_aside() {
     let workspace = Workspace::new();
     let table = [b"\n".as_slice(), &b"@id,sequence\n1,MKV\n".repeat(100_000)].concat();
