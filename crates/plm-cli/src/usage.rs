@@ -1,11 +1,12 @@
 //! From what a person typed to a command: what clap can't say of words that make no sense is said
 //! here.
 
+use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{CommandFactory, Error, Parser};
+use clap::{ColorChoice, CommandFactory, Error, FromArgMatches};
 
 use crate::Exit;
 use crate::args::{Cli, Command, OnLong};
@@ -13,7 +14,10 @@ use crate::voice;
 
 /// The command line, checked as far as that needs nothing but the words.
 pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, Error> {
-    let mut cli = Cli::try_parse_from(words).map_err(suggest_the_option)?;
+    let mut cli = program()
+        .try_get_matches_from(words)
+        .and_then(|matches| Cli::from_arg_matches(&matches))
+        .map_err(suggest_the_option)?;
     match &mut cli.command {
         Command::Embed(args) if matches!(args.on_long, OnLong::Window) => {
             let (overlap, window) = (args.window_overlap(), args.max_residues);
@@ -55,8 +59,18 @@ pub(crate) fn end(error: &Error) -> Exit {
     Exit::Done
 }
 
+/// clap colours a dumb terminal if `CI` is set; a dumb terminal shows the codes as they are.
+fn program() -> clap::Command {
+    let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
+    Cli::command().color(if dumb {
+        ColorChoice::Never
+    } else {
+        ColorChoice::Auto
+    })
+}
+
 fn wrong(command: &str, kind: ErrorKind, words: &str) -> Error {
-    let mut program = Cli::command();
+    let mut program = program();
     program.build();
     match program.find_subcommand_mut(command) {
         Some(command) => command.error(kind, words),

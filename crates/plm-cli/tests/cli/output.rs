@@ -168,6 +168,9 @@ fn on_a_terminal(desk: &Desk, environment: &[(&str, &str)], words: &str, typed: 
         .arg(format!("{} {words}", program.display()))
         .arg("/dev/null")
         .env_remove("NO_COLOR")
+        .env_remove("CLICOLOR")
+        .env_remove("CLICOLOR_FORCE")
+        .env_remove("CI")
         .env("TERM", "xterm-256color")
         .envs(environment.iter().copied())
         .write_stdin(typed)
@@ -196,9 +199,15 @@ fn a_dumb_terminal_has_plain_lines_and_another_has_a_bar() {
 #[test]
 fn no_color_and_dumb_terminals_are_heard_by_help_and_errors() {
     let desk = Desk::with(TWO);
-    for environment in [("NO_COLOR", "1"), ("TERM", "dumb"), ("CLICOLOR", "0")] {
+    let environments: [&[_]; 4] = [
+        &[("NO_COLOR", "1")],
+        &[("TERM", "dumb")],
+        &[("TERM", "dumb"), ("CI", "true")],
+        &[("CLICOLOR", "0")],
+    ];
+    for environment in environments {
         for words in ["--help", "embed --nonsense", "verify nowhere"] {
-            let said = on_a_terminal(&desk, &[environment], words, "");
+            let said = on_a_terminal(&desk, environment, words, "");
             assert!(
                 !said.stdout.contains('\x1b'),
                 "{environment:?} {words}: {:?}",
