@@ -30,6 +30,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("plm-testkit", &["plm-core"]),
 ];
 
+/// The rooms of the facade, and which other rooms each may use.
+const ROOMS: &[(&str, &[&str])] = &[
+    ("compute", &[]),
+    ("out_dir", &[]),
+    ("result", &["compute", "out_dir"]),
+    ("run", &["compute", "out_dir", "result"]),
+];
+
+/// What any room of the facade may use of its root.
+const OF_THE_ROOT: &[&str] = &["Error", "VERSION"];
+
 /// The crates that bring a heavy dependency: no one else may.
 const OWNERS: &[(&str, &[&str])] = &[
     ("noodles-fasta", &["plm-index"]),
@@ -79,12 +90,17 @@ fn dependencies(package: &Package) -> BTreeSet<&str> {
 
 /// Every Rust source of a crate, tests and benches left out.
 fn sources(package: &Package) -> Vec<PathBuf> {
-    let mut folders = vec![
+    rust_files(
         package
             .manifest_path
             .with_file_name("src")
             .into_std_path_buf(),
-    ];
+    )
+}
+
+/// Every Rust source below a folder.
+fn rust_files(folder: PathBuf) -> Vec<PathBuf> {
+    let mut folders = vec![folder];
     let mut files = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
@@ -118,6 +134,106 @@ fn crates_depend_only_along_the_arrows() {
             arrows.is_subset(&allowed),
             "{name} depends on {:?}",
             arrows.difference(&allowed)
+        );
+    }
+}
+
+/// The first names that a source uses below its crate's root, as in `crate::first::second` and
+/// `crate::{first, first::second}`. Comments are left out.
+fn names_below_the_root(source: &str) -> BTreeSet<String> {
+    let code: String = source
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let mut names = BTreeSet::new();
+    for (at, path) in code.match_indices("crate::") {
+        if code[..at].ends_with(|letter: char| letter.is_alphanumeric() || letter == '_') {
+            continue;
+        }
+        let rest = &code[at + path.len()..];
+        let Some(list) = rest.strip_prefix('{') else {
+            names.insert(first_name(rest));
+            continue;
+        };
+        let mut depth = 0;
+        let mut starts_a_name = true;
+        for (at, letter) in list.char_indices() {
+            if starts_a_name && depth == 0 && letter.is_alphabetic() {
+                names.insert(first_name(&list[at..]));
+                starts_a_name = false;
+            }
+            match letter {
+                '{' => depth += 1,
+                '}' if depth == 0 => break,
+                '}' => depth -= 1,
+                ',' => starts_a_name = true,
+                _ => {}
+            }
+        }
+    }
+    names
+}
+
+fn first_name(path: &str) -> String {
+    path.chars()
+        .take_while(|&letter| letter.is_alphanumeric() || letter == '_')
+        .collect()
+}
+
+#[test]
+fn names_below_the_root_are_found_however_they_are_written() {
+    let source = "use crate::one::{a, b};\n// crate::no\nuse crate::{Two, three::{c, d},\n four};\n\
+                  pub(crate) fn f() { $crate::g(); crate::five::h(); plm_crate::no() }";
+    let names = names_below_the_root(source);
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    assert_eq!(names, ["Two", "five", "four", "g", "one", "three"]);
+}
+
+#[test]
+fn the_facade_is_rooms_that_use_each_other_along_the_arrows() {
+    let facade = root().join("crates/plm-fleet/src");
+    let mut rooms = BTreeSet::new();
+    let mut files = BTreeSet::new();
+    for entry in fs::read_dir(&facade).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if path.is_dir() {
+            rooms.insert(name);
+        } else {
+            files.insert(name);
+        }
+    }
+    assert_eq!(
+        files.iter().map(String::as_str).collect::<Vec<_>>(),
+        ["error.rs", "lib.rs"],
+        "a file of the facade is in a room"
+    );
+    assert_eq!(
+        rooms.iter().map(String::as_str).collect::<Vec<_>>(),
+        ROOMS.iter().map(|(room, _)| *room).collect::<Vec<_>>(),
+        "a room was added or removed: say here what it may use"
+    );
+    for (room, others) in ROOMS {
+        for file in rust_files(facade.join(room)) {
+            let source = fs::read_to_string(&file).unwrap();
+            for name in names_below_the_root(&source) {
+                let is_allowed = [&[*room], *others, OF_THE_ROOT].concat().contains(&&*name);
+                assert!(is_allowed, "{} uses crate::{name}", file.display());
+            }
+            let way_out = if file == facade.join(room).join("mod.rs") {
+                "super::"
+            } else {
+                "super::super::"
+            };
+            let stays = !source.contains(way_out);
+            assert!(stays, "{} leaves its room by {way_out}", file.display());
+        }
+        let doc = fs::read_to_string(facade.join(room).join("mod.rs")).unwrap();
+        let doc = doc.replace("\n//! ", " ");
+        assert!(
+            doc.starts_with("//! ") && doc.contains("must not know"),
+            "{room}/mod.rs opens with what the room does and must not know"
         );
     }
 }

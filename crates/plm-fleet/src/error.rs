@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use plm_esm2::GpuError;
 
-use crate::kind::{Kind, RunProgress};
-use crate::layout::Layout;
-use crate::{Damage, Devices};
+use crate::compute::Devices;
+use crate::out_dir::{Damage, Layout};
+use crate::result::{Kind, RunProgress};
 
 /// Why a run did not do all that it should. Nothing stands half-written under a final name.
 ///

@@ -34,32 +34,11 @@
 //! the ranks, [`shards`] writes and merges HDF5. They meet at the ports of [`core`]. Each may be
 //! used by itself.
 
-mod aggregate;
-mod claim;
-mod config;
-mod devices;
-mod discard;
+mod compute;
 mod error;
-mod fingerprint;
-mod indexing;
-mod kind;
-mod layout;
-mod ledger;
-mod lock;
-mod logs;
-mod memory;
-mod merge_ahead;
-mod model;
-mod ours;
 mod out_dir;
-mod part;
-mod report;
+mod result;
 mod run;
-mod sealed;
-mod space;
-mod suspects;
-mod threads;
-mod verify;
 
 pub use plm_coordinator as coordinator;
 pub use plm_core as core;
@@ -78,18 +57,14 @@ pub use plm_index::{
 };
 pub use plm_shards::{EmbeddingsFile, SegmentConfig};
 
-pub use aggregate::aggregate_parts;
-pub use config::{Resume, RunConfig};
-pub use devices::{Devices, ParseDevicesError};
+pub use compute::{Devices, Model, ParseDevicesError, start_threads};
 pub use error::Error;
-pub use indexing::build_index;
-pub use kind::{Kind, RunProgress, kind_of};
-pub use model::Model;
-pub use report::{DamagedSegment, PartReport, RecordCounts, RunReport, StageSeconds};
-pub use run::run_multi_gpu_inference;
-pub use sealed::Damage;
-pub use threads::start_threads;
-pub use verify::{Checked, VerifyReport, check_result, verify_run, verify_run_against};
+pub use out_dir::{Damage, DamagedSegment, PartReport, RecordCounts, RunReport, StageSeconds};
+pub use result::{
+    Checked, Kind, RunProgress, VerifyReport, aggregate_parts, check_result, kind_of, verify_run,
+    verify_run_against,
+};
+pub use run::{Resume, RunConfig, build_index, run_multi_gpu_inference};
 
 /// The version of plm-fleet: that of all its crates.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

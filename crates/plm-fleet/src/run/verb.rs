@@ -9,18 +9,17 @@ use plm_coordinator::{BatchPlan, Part};
 use plm_core::{Outcome, RowId, SequenceSource};
 use plm_index::{FastaIndex, Input};
 
-use crate::aggregate::{self, Finish};
-use crate::claim::Claim;
-use crate::discard::Discard;
-use crate::fingerprint::Fingerprint;
-use crate::indexing::PendingIndex;
-use crate::layout::Layout;
-use crate::lock::Lock;
-use crate::merge_ahead::MergeAhead;
-use crate::model::PendingLoader;
-use crate::part::Progress;
-use crate::report::{PartReport, RecordCounts, RunReport, StageSeconds, changed_inputs};
-use crate::{Error, Model, Resume, RunConfig, memory, ours, out_dir, space};
+use super::indexing::PendingIndex;
+use super::part::Progress;
+use super::run_config::{Resume, RunConfig};
+use crate::Error;
+use crate::compute::{Model, PendingLoader, memory, start_threads};
+use crate::out_dir::space::{self, Unwritten};
+use crate::out_dir::{
+    Claim, Discard, Fingerprint, Layout, Lock, PartReport, RecordCounts, RunReport, StageSeconds,
+    changed_inputs, ours, place,
+};
+use crate::result::{Finish, MergeAhead, finished, remove_unpacked_inputs};
 
 /// Embeds every protein of some FASTA files: one vector per record into `embeddings.h5` in
 /// `out_dir`, in the order of the input, and one line per record into `ledger.tsv`.
@@ -60,8 +59,8 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
     config: &RunConfig,
 ) -> Result<RunReport, Error> {
     let started = Instant::now();
-    crate::start_threads()?;
-    out_dir::check(out_dir.as_ref())?;
+    start_threads()?;
+    place::check(out_dir.as_ref())?;
     let mut seconds = StageSeconds::default();
     // Devices that are not there should not cost the time to index.
     let devices = config.devices.resolve()?;
@@ -77,7 +76,7 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
     // Reads headers only.
     let model = model.open()?;
     let tokens = model.tokens();
-    let loading = PendingLoader::start(model, config)?;
+    let loading = PendingLoader::start(model, &config.devices, config.dtype)?;
 
     let pending = PendingIndex::new(&layout, inputs, config.index)?;
     seconds.index = lap(&started, &seconds);
@@ -107,16 +106,17 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
         let discard = Discard::run(&layout, &claim, config.part)?;
         let rest = Progress::none(&layout, &claim.fingerprint, config);
         let rest = rest.rest(&plan, pending.index(), config);
-        space::check(&layout, &claim, pending.index(), &rest, config, &discard)?;
+        let unwritten = unwritten(&rest, config)?;
+        space::check(&layout, &claim, pending.index(), &unwritten, &discard)?;
     } else {
         let result = claim.check(&layout)?;
-        if let Some(report) = aggregate::finished(&layout, result.as_ref())?
+        if let Some(report) = finished(&layout, result.as_ref())?
             && (config.resume == Resume::Continue || report.records.failed == 0)
         {
             claim.stake(&layout)?;
             pending.keep(&layout)?;
             tracing::info!("this run is finished already, and its result is what was written");
-            aggregate::remove_unpacked_inputs(&layout);
+            remove_unpacked_inputs(&layout);
             return Ok(report);
         }
     }
@@ -144,7 +144,8 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
     let rest = progress.rest(&plan, pending.index(), config);
     let ranks = (config.part, config.devices.world_size()?);
     memory::check(&*loader, &rest, ranks, pending.index())?;
-    space::check(&layout, &claim, pending.index(), &rest, config, &discard)?;
+    let unwritten = unwritten(&rest, config)?;
+    space::check(&layout, &claim, pending.index(), &unwritten, &discard)?;
     // Nothing is refused from here on: what is to go may go.
     discard.carry_out(&layout, &claim)?;
     progress.set_aside()?;
@@ -186,6 +187,16 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
         parts: vec![part],
         ledger_digest: None,
         seconds,
+    })
+}
+
+/// What a part is yet to write, of the batches that are still to be computed.
+fn unwritten<'a>(rest: &'a BatchPlan, config: &'a RunConfig) -> Result<Unwritten<'a>, Error> {
+    Ok(Unwritten {
+        rest,
+        part: config.part,
+        world: config.devices.world_size()?,
+        segments: &config.segments,
     })
 }
 

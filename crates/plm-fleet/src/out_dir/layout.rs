@@ -3,19 +3,21 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Part};
+use plm_coordinator::Part;
+
+use crate::Error;
 
 /// What the names of parts' directories start with.
 const PART_PREFIX: &str = "part_";
 
 /// What a part says of itself, in its directory.
-pub(crate) const PART_REPORT: &str = "part.json";
+pub(super) const PART_REPORT: &str = "part.json";
 
 /// What ranks of a part have failed on, there.
-pub(crate) const SUSPECTS: &str = "suspects.json";
+pub(super) const SUSPECTS: &str = "suspects.json";
 
 /// The file in a part's directory whose lock is the right to work there.
-pub(crate) const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 
 /// The output directory of a run.
 #[derive(Clone, Debug)]
@@ -104,7 +106,7 @@ impl Layout {
 
     /// A path as it is written down: below the output directory, which may be moved, and else as it
     /// is, wherever it is asked about from.
-    pub(crate) fn stored_path(&self, path: &Path) -> PathBuf {
+    pub(super) fn stored_path(&self, path: &Path) -> PathBuf {
         match path.strip_prefix(&self.root) {
             Ok(below) => below.to_owned(),
             Err(_) => std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
@@ -112,13 +114,13 @@ impl Layout {
     }
 
     /// Where a path that was written down is now.
-    pub(crate) fn path_now(&self, path: &Path) -> PathBuf {
+    pub(super) fn path_now(&self, path: &Path) -> PathBuf {
         self.root.join(path)
     }
 }
 
 /// Whether a directory's name is a part's: `part_00002_of_00008`.
-pub(crate) fn is_part_name(name: &str) -> bool {
+pub(super) fn is_part_name(name: &str) -> bool {
     let is_number = |text: &str| text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
     name.strip_prefix(PART_PREFIX)
         .and_then(|numbers| numbers.split_once("_of_"))

@@ -10,14 +10,14 @@ use plm_core::{RowId, create_directory, sweep};
 use plm_index::FastaIndex;
 use plm_shards::{Aggregation, Draft, EmbeddingsFile, Expectation};
 
-use crate::claim::Claim;
-use crate::discard::Discard;
-use crate::layout::Layout;
-use crate::ledger::{self, Ledger};
-use crate::lock::Lock;
-use crate::report::{PartReport, RunReport, StageSeconds, changed_inputs};
-use crate::verify::damaged;
-use crate::{Error, ours, out_dir, sealed, space};
+use super::ledger::{self, Ledger};
+use super::verify::damaged;
+use crate::Error;
+use crate::compute::start_threads;
+use crate::out_dir::{
+    Claim, Discard, Layout, Lock, PartReport, RunReport, StageSeconds, changed_inputs, ours, place,
+    space,
+};
 
 /// Merges the parts of a run into `embeddings.h5` and `ledger.tsv` in `out_dir`, once all are
 /// there: the same bytes as one run makes. A run that is merged already is left as it is, also if
@@ -34,8 +34,8 @@ pub fn aggregate_parts(
     part_dirs: &[PathBuf],
 ) -> Result<RunReport, Error> {
     let started = Instant::now();
-    crate::start_threads()?;
-    out_dir::check(out_dir.as_ref())?;
+    start_threads()?;
+    place::check(out_dir.as_ref())?;
     let layout = Layout::new(out_dir.as_ref());
     ours::check(&layout)?;
     let mut claimed: Vec<Layout> = Vec::new();
@@ -87,11 +87,8 @@ pub fn aggregate_parts(
     let _lock = Lock::take(&layout.shards(Part::WHOLE))?;
     let parts = done
         .iter()
-        .map(|(root, part)| {
-            let report: PartReport = sealed::read(&root.part_report(*part))?;
-            // Seen from where they are merged.
-            Ok(report.found(root).stored(&layout).found(&layout))
-        })
+        // Seen from where they are merged.
+        .map(|(root, part)| Ok(PartReport::read(root, *part)?.seen_from(&layout)))
         .collect::<Result<Vec<PartReport>, Error>>()?;
     let mut discard = Discard::default();
     if layout.claim().exists()
@@ -285,7 +282,7 @@ impl Finish<'_> {
 }
 
 /// The rows that no segment should have.
-pub(crate) fn without_vector(
+pub(super) fn without_vector(
     index: &FastaIndex,
     plan: &PlanConfig,
     failed_rows: &[FailedRow],

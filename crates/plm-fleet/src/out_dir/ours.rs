@@ -9,15 +9,19 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use plm_coordinator::Part;
 use plm_core::name_of_temporary;
 
-use crate::claim::Claim;
-use crate::layout::{LOCK, Layout, PART_REPORT, SUSPECTS, is_part_name};
-use crate::report::RunReport;
-use crate::{Damage, Error, ledger};
+use super::claim::Claim;
+use super::layout::{LOCK, Layout, PART_REPORT, SUSPECTS, is_part_name};
+use super::report::RunReport;
+use super::sealed::Damage;
+use crate::Error;
 
 /// What an index starts with.
-const INDEX_MAGIC: &[u8] = b"PLMINDEX";
+pub(crate) const INDEX_MAGIC: &[u8] = b"PLMINDEX";
+/// What a ledger starts with, of whichever version.
+pub(crate) const LEDGER_START: &[u8] = b"row\tid\toutcome\t";
 /// What `fingerprint.json` starts with.
 const CLAIM_START: &[u8] = b"{\n  \"fingerprint\": {";
 /// What `shards/lock` starts with, if it is not empty.
@@ -53,8 +57,8 @@ pub(crate) fn check(layout: &Layout) -> Result<(), Error> {
     }
     let of_run = [
         layout.inputs(),
-        layout.shards(crate::Part::WHOLE),
-        layout.logs(crate::Part::WHOLE),
+        layout.shards(Part::WHOLE),
+        layout.logs(Part::WHOLE),
     ];
     let of_ranks = parts.iter().flat_map(|shards| {
         // One that can't be listed is told of by who lists it next.
@@ -80,7 +84,7 @@ pub(crate) fn check(layout: &Layout) -> Result<(), Error> {
     let is_reported = check_report(layout, is_claimed)?;
     check_embeddings(layout, is_claimed && is_reported)?;
     let ledger = layout.ledger();
-    if ledger.exists() && !is_reported && !starts_with(&ledger, ledger::START.as_bytes())? {
+    if ledger.exists() && !is_reported && !starts_with(&ledger, LEDGER_START)? {
         return Err(foreign(&ledger, "it does not start as a ledger does"));
     }
     if is_claimed {
@@ -93,8 +97,8 @@ pub(crate) fn check(layout: &Layout) -> Result<(), Error> {
     check_names(&layout.inputs(), &|name, _| {
         Ok(is_spool_name(name) || name_of_temporary(name) == Some("text"))
     })?;
-    check_names(&layout.shards(crate::Part::WHOLE), &is_in_shards)?;
-    check_names(&layout.logs(crate::Part::WHOLE), &is_log)
+    check_names(&layout.shards(Part::WHOLE), &is_in_shards)?;
+    check_names(&layout.logs(Part::WHOLE), &is_log)
 }
 
 fn check_claim(layout: &Layout) -> Result<(), Error> {

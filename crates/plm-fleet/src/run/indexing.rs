@@ -13,9 +13,9 @@ use std::path::{Path, PathBuf};
 use plm_core::create_directory;
 use plm_index::{FastaIndex, Freshness, IndexConfig, Input};
 
-use crate::claim::Claim;
-use crate::layout::Layout;
-use crate::{Error, ours, out_dir};
+use crate::Error;
+use crate::compute::start_threads;
+use crate::out_dir::{Claim, Layout, ours, place};
 
 /// Indexes FASTA files into `out_dir`, or takes up the index that is there if it is of the same
 /// content under the same policies.
@@ -30,8 +30,8 @@ pub fn build_index<I: Into<Input>>(
     out_dir: impl AsRef<Path>,
     config: IndexConfig,
 ) -> Result<FastaIndex, Error> {
-    crate::start_threads()?;
-    out_dir::check(out_dir.as_ref())?;
+    start_threads()?;
+    place::check(out_dir.as_ref())?;
     let layout = Layout::new(out_dir.as_ref());
     ours::check(&layout)?;
     let pending = PendingIndex::new(&layout, inputs, config)?;
@@ -40,14 +40,14 @@ pub fn build_index<I: Into<Input>>(
 }
 
 /// The index of a run's input, before it is known whether the directory is that run's.
-pub(crate) struct PendingIndex {
+pub(super) struct PendingIndex {
     index: FastaIndex,
     /// `None` if there was no run in the directory: all is written already.
     unpacked: Option<Unpacked>,
 }
 
 impl PendingIndex {
-    pub(crate) fn new<I: Into<Input>>(
+    pub(super) fn new<I: Into<Input>>(
         layout: &Layout,
         inputs: impl IntoIterator<Item = I>,
         config: IndexConfig,
@@ -77,20 +77,20 @@ impl PendingIndex {
         Ok(Self { index, unpacked })
     }
 
-    pub(crate) fn index(&self) -> &FastaIndex {
+    pub(super) fn index(&self) -> &FastaIndex {
         &self.index
     }
 
     /// Leaves what was unpacked where it is: another process, which is at work on this very run, may be reading it, and will
     /// tidy it away.
-    pub(crate) fn leave(self) {
+    pub(super) fn leave(self) {
         if let Some(unpacked) = self.unpacked {
             unpacked.keep();
         }
     }
 
     /// The index, saved: the directory is this run's.
-    pub(crate) fn keep(self, layout: &Layout) -> Result<FastaIndex, Error> {
+    pub(super) fn keep(self, layout: &Layout) -> Result<FastaIndex, Error> {
         if let Some(unpacked) = self.unpacked {
             unpacked.keep();
             let path = layout.index();

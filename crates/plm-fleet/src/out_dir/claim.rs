@@ -8,9 +8,10 @@ use plm_index::FastaIndex;
 use plm_shards::EmbeddingsFile;
 use serde::{Deserialize, Serialize};
 
-use crate::fingerprint::Fingerprint;
-use crate::layout::Layout;
-use crate::{Error, sealed};
+use super::fingerprint::Fingerprint;
+use super::layout::Layout;
+use super::sealed;
+use crate::Error;
 
 /// Whose an output directory is: written before anything is computed, never changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +22,7 @@ pub(crate) struct Claim {
     pub(crate) parts: Option<SharedPlan>,
     /// What the inputs are called here: for words alone.
     #[serde(skip)]
-    pub(crate) input_names: Vec<String>,
+    pub(super) input_names: Vec<String>,
 }
 
 /// What parts must agree on so that together they make each row once.
@@ -142,12 +143,7 @@ impl Claim {
 
     /// That an index is of the same inputs, under the same policies, as this run's vectors; if not,
     /// `path` is at fault, and `difference` says how.
-    pub(crate) fn check_index(
-        &self,
-        index: &FastaIndex,
-        path: &Path,
-        difference: &str,
-    ) -> Result<(), Error> {
+    fn check_index(&self, index: &FastaIndex, path: &Path, difference: &str) -> Result<(), Error> {
         if self.fingerprint.is_of(index) {
             return Ok(());
         }

@@ -23,21 +23,21 @@ const NAMED_INPUTS: usize = 3;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fingerprint {
     /// The inputs' digests, in order.
-    pub(crate) inputs: Vec<String>,
-    pub(crate) index: IndexConfig,
+    inputs: Vec<String>,
+    index: IndexConfig,
     /// Of the first try: it is what the result says, whatever others call the model.
     pub(crate) model: String,
-    pub(crate) weights: String,
-    pub(crate) layer: usize,
-    pub(crate) pooling: String,
-    pub(crate) special_tokens: String,
+    weights: String,
+    layer: usize,
+    pooling: String,
+    special_tokens: String,
     pub(crate) hidden_size: usize,
-    pub(crate) dtype: String,
+    dtype: String,
     /// Last bits differ between kinds of devices, and from version to version.
-    pub(crate) backend: String,
-    pub(crate) embeddings_dtype: String,
-    pub(crate) max_residues: u32,
-    pub(crate) long_sequences: LongSequences,
+    backend: String,
+    embeddings_dtype: String,
+    max_residues: u32,
+    long_sequences: LongSequences,
 }
 
 impl Fingerprint {
@@ -80,12 +80,12 @@ impl Fingerprint {
     }
 
     /// Whether an index is of these inputs, under these policies.
-    pub(crate) fn is_of(&self, index: &FastaIndex) -> bool {
+    pub(super) fn is_of(&self, index: &FastaIndex) -> bool {
         self.inputs == digests(index) && self.index == index.config()
     }
 
     /// How an index differs from that, as a person would say it; `None` if it doesn't.
-    pub(crate) fn difference_of(&self, index: &FastaIndex) -> Option<String> {
+    pub(super) fn difference_of(&self, index: &FastaIndex) -> Option<String> {
         let names = index.inputs().iter().map(|input| input.name.clone());
         let here = Self {
             inputs: digests(index),
@@ -133,7 +133,7 @@ impl Fingerprint {
     }
 
     /// What differs from `other`, as a person would say it. `names` are those of the inputs here.
-    pub(crate) fn differences(&self, other: &Self, names: &[String]) -> Vec<String> {
+    pub(super) fn differences(&self, other: &Self, names: &[String]) -> Vec<String> {
         let fields = |fingerprint: &Self| {
             let mut fields =
                 serde_json::to_value(fingerprint).expect("a fingerprint holds nothing JSON lacks");

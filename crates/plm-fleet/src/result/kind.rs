@@ -5,14 +5,14 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use plm_coordinator::Part;
 use plm_core::SequenceSource;
 use plm_index::FastaIndex;
 
-use crate::claim::Claim;
-use crate::layout::{LOCK, Layout};
-use crate::lock::Lock;
-use crate::report::PartReport;
-use crate::{Error, Part, sealed};
+use super::aggregate::without_vector;
+use crate::Error;
+use crate::out_dir::ours::{INDEX_MAGIC, LEDGER_START};
+use crate::out_dir::{Claim, Layout, Lock, PartReport};
 
 /// What a path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,9 +167,7 @@ fn of_directory(path: &Path) -> Result<Kind, Error> {
 /// Who is at work below an output directory.
 fn holders(layout: &Layout) -> Result<Vec<String>, Error> {
     let held = layout.all_shards()?.into_iter();
-    Ok(held
-        .filter_map(|shards| Lock::holder(&shards.join(LOCK)))
-        .collect())
+    Ok(held.filter_map(|shards| Lock::holder(&shards)).collect())
 }
 
 fn progress(layout: &Layout, holders: Vec<String>) -> Result<RunProgress, Error> {
@@ -179,17 +177,14 @@ fn progress(layout: &Layout, holders: Vec<String>) -> Result<RunProgress, Error>
     let count = claim.parts.as_ref().map_or(1, |plan| plan.count);
     let mut parts_done = 0;
     for index in 0..count {
-        let report = layout.part_report(Part::new(index, count)?);
-        if let Ok(report) = sealed::read::<PartReport>(&report) {
+        if let Ok(report) = PartReport::read(layout, Part::new(index, count)?) {
             parts_done += 1;
             rows_done += report.ranks.failed_rows.len() as u64;
         }
     }
     let rows_total = FastaIndex::load(&layout.index()).ok().map(|index| {
         let plan = claim.fingerprint.plan_config();
-        let without = plan.map_or(0, |plan| {
-            crate::aggregate::without_vector(&index, &plan, &[]).len() as u64
-        });
+        let without = plan.map_or(0, |plan| without_vector(&index, &plan, &[]).len() as u64);
         SequenceSource::len(&index) - without
     });
     Ok(RunProgress {
@@ -215,14 +210,14 @@ fn of_file(path: &Path) -> Result<Kind, Error> {
 fn of_start(start: &[u8], path: &Path) -> Kind {
     const MAGIC_NUMBERS: [(&[u8], Kind); 9] = [
         (b"\x89HDF\r\n\x1a\n", Kind::Hdf5),
-        (b"PLMINDEX", Kind::Index),
+        (INDEX_MAGIC, Kind::Index),
         (b"PLMSEG", Kind::Segment),
         (b"\x1f\x8b", Kind::Compressed("gzip")),
         (b"\x28\xb5\x2f\xfd", Kind::Compressed("zstd")),
         (b"\xfd7zXZ\0", Kind::Compressed("xz")),
         (b"BZh", Kind::Compressed("bzip2")),
         (b"PK\x03\x04", Kind::Compressed("zip")),
-        (crate::ledger::START.as_bytes(), Kind::Ledger),
+        (LEDGER_START, Kind::Ledger),
     ];
     if start.is_empty() {
         return Kind::EmptyFile;
@@ -252,7 +247,7 @@ fn of_start(start: &[u8], path: &Path) -> Kind {
 
 /// That a path is an output directory or an `embeddings.h5`, and that nobody is at work there; else
 /// says what it is.
-pub(crate) fn check_is_result(path: &Path) -> Result<Kind, Error> {
+pub(super) fn check_is_result(path: &Path) -> Result<Kind, Error> {
     let path = PathBuf::from(path);
     match kind_of(&path)? {
         kind @ (Kind::FinishedRun | Kind::Embeddings) => Ok(kind),

@@ -15,7 +15,7 @@ use crate::Error;
 ///
 /// A log that can't be written is no reason to lose a run: the first error is reported as an
 /// event, and the run goes on.
-pub(crate) struct Logs {
+pub(super) struct Logs {
     started: Instant,
     ranks: Vec<Mutex<BufWriter<File>>>,
     metrics: Mutex<BufWriter<File>>,
@@ -23,7 +23,7 @@ pub(crate) struct Logs {
 }
 
 impl Logs {
-    pub(crate) fn create(
+    pub(super) fn create(
         directory: &Path,
         world: WorldSize,
         next: Arc<dyn Observer>,

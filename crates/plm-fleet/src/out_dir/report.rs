@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use plm_coordinator::{CoordinatorReport, FailedRow, RankFailure, WorkerReport};
+use plm_coordinator::{CoordinatorReport, FailedRow, Part, RankFailure, WorkerReport};
 use plm_core::Outcome;
 use plm_index::{FastaIndex, Findings};
 use serde::{Deserialize, Serialize};
 
-use crate::layout::Layout;
-use crate::{Error, sealed};
+use super::layout::Layout;
+use super::sealed;
+use crate::Error;
 
 /// What a run did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -163,13 +164,43 @@ impl RunReport {
 }
 
 impl PartReport {
+    /// What a part that is done says of itself in an output directory.
+    pub(crate) fn read(layout: &Layout, part: Part) -> Result<Self, Error> {
+        let report: Self = sealed::read(&layout.part_report(part))?;
+        Ok(report.found(layout))
+    }
+
+    /// The same of a part that may not be done. If the report is damaged, the part is not: what it
+    /// says of failed rows is found out again.
+    pub(crate) fn find(layout: &Layout, part: Part) -> Result<Option<Self>, Error> {
+        if !layout.part_report(part).exists() {
+            return Ok(None);
+        }
+        match Self::read(layout, part) {
+            Err(error @ Error::DamagedReport { .. }) => {
+                tracing::warn!(%error, "it is written anew");
+                Ok(None)
+            }
+            report => report.map(Some),
+        }
+    }
+
+    pub(crate) fn write(&self, layout: &Layout, part: Part) -> Result<(), Error> {
+        sealed::write(&layout.part_report(part), &self.clone().stored(layout))
+    }
+
+    /// The same report as one of another output directory tells of it.
+    pub(crate) fn seen_from(self, layout: &Layout) -> Self {
+        self.stored(layout).found(layout)
+    }
+
     /// With paths as they are written down below an output directory.
-    pub(crate) fn stored(self, layout: &Layout) -> Self {
+    fn stored(self, layout: &Layout) -> Self {
         self.with_paths(|path| layout.stored_path(path))
     }
 
     /// With paths of where that directory is now.
-    pub(crate) fn found(self, layout: &Layout) -> Self {
+    fn found(self, layout: &Layout) -> Self {
         self.with_paths(|path| layout.path_now(path))
     }
 

@@ -1,14 +1,26 @@
 //! Whether there is room for what a run will write, told before anything is computed.
 
 use plm_coordinator::{BatchPlan, Part};
-use plm_core::{SequenceSource, sweep};
+use plm_core::{SequenceSource, WorldSize, sweep};
 use plm_index::FastaIndex;
-use plm_shards::{StoredRows, available_bytes};
+use plm_shards::{SegmentConfig, StoredRows, available_bytes};
 
-use crate::claim::Claim;
-use crate::discard::Discard;
-use crate::layout::Layout;
-use crate::{Error, RunConfig};
+use super::claim::Claim;
+use super::discard::Discard;
+use super::layout::Layout;
+use crate::Error;
+
+/// What a part is yet to write.
+pub(crate) struct Unwritten<'a> {
+    /// The batches that are still to be computed, of all parts.
+    pub(crate) rest: &'a BatchPlan,
+    /// The part that does its share of them.
+    pub(crate) part: Part,
+    /// The ranks that do the part.
+    pub(crate) world: WorldSize,
+    /// The bounds of each rank's segments.
+    pub(crate) segments: &'a SegmentConfig,
+}
 
 /// Refuses to begin where the file system has less room than the rest of a part takes, and the
 /// result, if it is yet to be made; with what is to be discarded gone, none of which is touched
@@ -20,27 +32,25 @@ pub(crate) fn check(
     layout: &Layout,
     claim: &Claim,
     index: &FastaIndex,
-    rest: &BatchPlan,
-    config: &RunConfig,
+    unwritten: &Unwritten<'_>,
     discard: &Discard,
 ) -> Result<(), Error> {
     let output = layout.embeddings();
     // A killed run may have left one as large as the result.
     sweep(&output);
     let format = claim.fingerprint.run_format()?;
-    let rows = rest
-        .part_batches(config.part)
-        .flat_map(|batch| rest.rows(batch));
+    let Unwritten { rest, part, .. } = *unwritten;
+    let rows = rest.part_batches(part).flat_map(|batch| rest.rows(batch));
     let ids = rows.map(|&row| SequenceSource::record(index, row).id);
     let segments = stored(&format, ids);
     // Each rank ends with one that is not full.
-    let ranks = u64::from(config.devices.world_size()?.get());
+    let ranks = u64::from(unwritten.world.get());
     let mut needed_bytes =
-        segments.segments_bytes(segments.full_segments(&config.segments) + ranks);
+        segments.segments_bytes(segments.full_segments(unwritten.segments) + ranks);
     if segments.rows == 0 {
         needed_bytes = 0;
     }
-    if config.part == Part::WHOLE && (discard.takes_result() || !output.exists()) {
+    if part == Part::WHOLE && (discard.takes_result() || !output.exists()) {
         needed_bytes += result_bytes(claim, index)?;
     }
     compare(layout, needed_bytes, discard)

@@ -10,10 +10,8 @@ use plm_coordinator::{FailedRow, PlanConfig, PlannedOutcome, SkipReason};
 use plm_core::{DurableFile, Outcome, RowId, SequenceSource};
 use plm_index::{FastaIndex, GapPolicy, IndexedRecord};
 
-use crate::{Error, RecordCounts};
-
-/// What every ledger starts with, of whichever version.
-pub(crate) const START: &str = "row\tid\toutcome\t";
+use crate::Error;
+use crate::out_dir::RecordCounts;
 
 const HEADER: &str =
     "row\tid\toutcome\tresidues\tsubstituted\tdropped\tfile\tline\tbyte_offset\tdetail";
@@ -22,7 +20,7 @@ const HEADER: &str =
 const IN_F32: &str = "computed in f32";
 
 /// What became of every record of a finished run.
-pub(crate) struct Ledger<'a> {
+pub(super) struct Ledger<'a> {
     index: &'a FastaIndex,
     plan: &'a PlanConfig,
     failed: HashMap<RowId, &'a str>,
@@ -31,7 +29,7 @@ pub(crate) struct Ledger<'a> {
 }
 
 impl<'a> Ledger<'a> {
-    pub(crate) fn new(
+    pub(super) fn new(
         index: &'a FastaIndex,
         plan: &'a PlanConfig,
         failed_rows: &'a [FailedRow],
@@ -48,7 +46,7 @@ impl<'a> Ledger<'a> {
     }
 
     /// With the rows that took f32 although the model computes in a smaller format, in increasing order.
-    pub(crate) fn with_rows_in_f32(mut self, in_f32: &'a [RowId]) -> Self {
+    pub(super) fn with_rows_in_f32(mut self, in_f32: &'a [RowId]) -> Self {
         self.in_f32 = in_f32;
         self
     }
@@ -103,13 +101,13 @@ impl<'a> Ledger<'a> {
     }
 
     /// Every row's outcome, in order.
-    pub(crate) fn outcomes(&self) -> impl Iterator<Item = (RowId, Outcome)> {
+    pub(super) fn outcomes(&self) -> impl Iterator<Item = (RowId, Outcome)> {
         self.index
             .records()
             .map(|record| (record.row, self.outcome(&record).0))
     }
 
-    pub(crate) fn counts(&self) -> RecordCounts {
+    pub(super) fn counts(&self) -> RecordCounts {
         let mut counts = RecordCounts::default();
         self.outcomes()
             .for_each(|(_, outcome)| counts.count(outcome));
@@ -117,7 +115,7 @@ impl<'a> Ledger<'a> {
     }
 
     /// Writes it under a temporary name, to be committed as `path`. With its digest.
-    pub(crate) fn draft(&self, path: &Path) -> Result<(DurableFile, String), Error> {
+    pub(super) fn draft(&self, path: &Path) -> Result<(DurableFile, String), Error> {
         let write = || -> io::Result<_> {
             let mut file = DurableFile::create(path)?;
             let mut out = BufWriter::new(Digesting {
@@ -150,7 +148,7 @@ impl<'a> Ledger<'a> {
 }
 
 /// The digest of a ledger that is there.
-pub(crate) fn digest(path: &Path) -> Result<String, Error> {
+pub(super) fn digest(path: &Path) -> Result<String, Error> {
     let mut hasher = blake3::Hasher::new();
     let file = File::open(path).map_err(Error::io(path))?;
     hasher.update_reader(file).map_err(Error::io(path))?;
@@ -190,7 +188,7 @@ fn field(text: &str) -> Cow<'_, str> {
 
 /// Reads a ledger back: the outcome of every row, each of which must be there once, in order and
 /// under the id that the index has for it.
-pub(crate) fn read(path: &Path, index: &FastaIndex) -> Result<Vec<Outcome>, Error> {
+pub(super) fn read(path: &Path, index: &FastaIndex) -> Result<Vec<Outcome>, Error> {
     let file = BufReader::new(File::open(path).map_err(Error::io(path))?);
     let mut outcomes = Vec::new();
     for (number, text) in (1..).zip(file.lines()) {
@@ -237,4 +235,15 @@ pub(crate) fn read(path: &Path, index: &FastaIndex) -> Result<Vec<Outcome>, Erro
         });
     }
     Ok(outcomes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::out_dir::ours::LEDGER_START;
+
+    #[test]
+    fn a_ledger_starts_as_ledgers_are_known_by() {
+        assert!(HEADER.as_bytes().starts_with(LEDGER_START));
+    }
 }

@@ -8,7 +8,7 @@ use plm_core::Dtype;
 use plm_index::IndexConfig;
 use plm_shards::SegmentConfig;
 
-use crate::Devices;
+use crate::compute::Devices;
 
 /// What becomes of what is in the output directory of the same run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

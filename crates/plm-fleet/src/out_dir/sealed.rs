@@ -27,7 +27,7 @@ const BEFORE_DIGEST: &str = ",\n  \"digest\": \"";
 const AFTER_DIGEST: &str = "\"\n}\n";
 
 /// Reads a file, all of whose bytes are checked.
-pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
     let text = fs::read(path).map_err(Error::io(path))?;
     parse(&text).map_err(|source| Error::DamagedReport {
         path: path.to_owned(),
@@ -36,12 +36,12 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
 }
 
 /// Writes a file, whole or not at all, over what was there.
-pub(crate) fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+pub(super) fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {
     DurableFile::write(path, &text(value)).map_err(Error::io(path))
 }
 
 /// The same where there is no file yet. False if there is one.
-pub(crate) fn write_new(path: &Path, value: &impl Serialize) -> Result<bool, Error> {
+pub(super) fn write_new(path: &Path, value: &impl Serialize) -> Result<bool, Error> {
     let write = || {
         let mut file = DurableFile::create(path)?;
         file.write_all(&text(value))?;

@@ -116,7 +116,7 @@ impl Devices {
 
     /// The number format that models compute in there unless another is asked for: f16 on GPUs, whose tensor cores it is
     /// made for (and eight times finer than bf16); f32 on the CPU, where the others are no faster.
-    pub(crate) fn dtype(&self) -> Dtype {
+    pub(super) fn dtype(&self) -> Dtype {
         match self {
             Self::Cuda(_) => Dtype::F16,
             _ => Dtype::F32,

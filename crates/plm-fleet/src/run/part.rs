@@ -9,15 +9,13 @@ use plm_core::{EmbeddingSink, EncoderLoader, RowId, SequenceSource, sweep};
 use plm_index::FastaIndex;
 use plm_shards::{RunFormat, SegmentSink};
 
-use crate::fingerprint::Fingerprint;
-use crate::layout::Layout;
-use crate::logs::Logs;
-use crate::report::{DamagedSegment, PartReport};
-use crate::suspects::Suspects;
-use crate::{Error, RunConfig, sealed};
+use super::logs::Logs;
+use super::run_config::RunConfig;
+use crate::Error;
+use crate::out_dir::{DamagedSegment, Fingerprint, Layout, PartReport, Suspects};
 
 /// What earlier tries have left of a part.
-pub(crate) struct Progress {
+pub(super) struct Progress {
     sink: SegmentSink,
     /// What the part said of itself when it was done. That it was is no proof that it still is:
     /// segments may have been damaged or lost since.
@@ -35,7 +33,7 @@ pub(crate) struct Progress {
 
 impl Progress {
     /// Of a part that is done from its start, whatever is there.
-    pub(crate) fn none(layout: &Layout, fingerprint: &Fingerprint, config: &RunConfig) -> Self {
+    pub(super) fn none(layout: &Layout, fingerprint: &Fingerprint, config: &RunConfig) -> Self {
         Self {
             sink: SegmentSink::new(
                 layout.shards(config.part),
@@ -53,7 +51,7 @@ impl Progress {
 
     /// Reads every segment of the part, and changes nothing. The rows of those that are damaged
     /// are to be computed again; so are those that failed, if `tries_failures_again`.
-    pub(crate) fn find(
+    pub(super) fn find(
         layout: &Layout,
         fingerprint: &Fingerprint,
         config: &RunConfig,
@@ -69,13 +67,10 @@ impl Progress {
                 ..none
             });
         }
-        let (report_path, suspects_path) = (
-            layout.part_report(config.part),
-            layout.suspects(config.part),
-        );
-        sweep(&report_path);
+        let suspects_path = layout.suspects(config.part);
+        sweep(&layout.part_report(config.part));
         sweep(&suspects_path);
-        let report = read_report(&report_path)?.map(|report| report.found(layout));
+        let report = PartReport::find(layout, config.part)?;
         let suspects = Suspects::read(&suspects_path)?;
         let mut failed = match &report {
             Some(report) => report.ranks.failed_rows.clone(),
@@ -98,7 +93,7 @@ impl Progress {
     }
 
     /// Rows that have failed and are not to be tried again.
-    pub(crate) fn failed(&self) -> &[FailedRow] {
+    pub(super) fn failed(&self) -> &[FailedRow] {
         &self.failed
     }
 
@@ -108,7 +103,7 @@ impl Progress {
     }
 
     /// The rows of the part that are still to be computed, in their batches.
-    pub(crate) fn rest(
+    pub(super) fn rest(
         &self,
         plan: &BatchPlan,
         index: &FastaIndex,
@@ -119,7 +114,7 @@ impl Progress {
     }
 
     /// Takes damaged segments out of the run, whose rows are then computed again.
-    pub(crate) fn set_aside(&mut self) -> Result<(), Error> {
+    pub(super) fn set_aside(&mut self) -> Result<(), Error> {
         for damaged in &mut self.damaged {
             damaged.path = plm_shards::set_aside(&damaged.path)?;
         }
@@ -127,7 +122,7 @@ impl Progress {
     }
 
     /// Runs the ranks for what is missing, if anything is, and reports on the part.
-    pub(crate) fn complete(
+    pub(super) fn complete(
         self,
         layout: &Layout,
         index: &Arc<FastaIndex>,
@@ -205,7 +200,7 @@ impl Progress {
             damaged_segments,
             ranks,
         };
-        sealed::write(&layout.part_report(part), &report.clone().stored(layout))?;
+        report.write(layout, part)?;
         // Those that were given up are in the report now.
         Suspects::forget(&path)?;
         Ok(report)
@@ -223,18 +218,4 @@ fn durable_rows(
     plm_shards::sweep_leftovers(shards)?;
     let durable = plm_shards::scan(&[shards.to_owned()], format)?;
     Ok((durable.rows, durable.damaged))
-}
-
-/// What a part says of itself. If that is damaged, the part is not done: what it says of failed rows is found out again.
-pub(crate) fn read_report(path: &Path) -> Result<Option<PartReport>, Error> {
-    if !path.exists() {
-        return Ok(None);
-    }
-    match sealed::read(path) {
-        Err(error @ Error::DamagedReport { .. }) => {
-            tracing::warn!(%error, "it is written anew");
-            Ok(None)
-        }
-        report => report.map(Some),
-    }
 }

@@ -13,7 +13,8 @@ use plm_core::{RowId, SequenceSource};
 use plm_index::FastaIndex;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, sealed};
+use super::sealed;
+use crate::Error;
 
 /// In how many tries a record may be alone in ranks that fail: one may fail for another reason at any time, and then, at the same
 /// record again, hardly.

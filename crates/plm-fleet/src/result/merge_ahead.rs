@@ -14,11 +14,10 @@ use plm_coordinator::{FailedRow, Part};
 use plm_index::FastaIndex;
 use plm_shards::{Aggregation, Draft, Expectation};
 
+use super::aggregate::without_vector;
+use super::ledger::Ledger;
 use crate::Error;
-use crate::aggregate::without_vector;
-use crate::fingerprint::Fingerprint;
-use crate::layout::Layout;
-use crate::ledger::Ledger;
+use crate::out_dir::{Fingerprint, Layout};
 
 /// How often to look for new segments.
 const PAUSE: Duration = Duration::from_millis(200);

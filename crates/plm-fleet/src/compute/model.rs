@@ -11,7 +11,8 @@ use std::thread::{self, JoinHandle};
 use plm_core::{Dtype, EncoderLoader, TokenMap};
 use plm_esm2::{Checkpoint, CpuOptions, Esm2Loader};
 
-use crate::{Devices, Error, RunConfig};
+use super::Devices;
+use crate::Error;
 
 /// The model of a run.
 #[derive(Clone, Default)]
@@ -86,7 +87,7 @@ impl OpenModel {
     }
 
     /// The loader of every rank's encoder, on devices that are resolved. Reads all weights, for their digest.
-    pub(crate) fn loader(
+    fn loader(
         self,
         devices: &Devices,
         dtype: Option<Dtype>,
@@ -115,8 +116,12 @@ pub(crate) struct PendingLoader(JoinHandle<Result<Arc<dyn EncoderLoader>, Error>
 
 impl PendingLoader {
     /// If nobody waits for it, since the input is refused, the thread is left behind.
-    pub(crate) fn start(model: OpenModel, config: &RunConfig) -> Result<Self, Error> {
-        let (devices, dtype) = (config.devices.clone(), config.dtype);
+    pub(crate) fn start(
+        model: OpenModel,
+        devices: &Devices,
+        dtype: Option<Dtype>,
+    ) -> Result<Self, Error> {
+        let devices = devices.clone();
         let thread = thread::Builder::new()
             .name("weights digest".to_owned())
             .spawn(move || model.loader(&devices, dtype))

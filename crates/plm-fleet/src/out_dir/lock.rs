@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use plm_core::create_directory;
 
+use super::layout::LOCK;
 use crate::Error;
-use crate::layout::LOCK;
 
 /// How often, and after which pauses, to try again for a lock that is held.
 const LOOKS: u32 = 3;
@@ -71,10 +71,10 @@ impl Lock {
 }
 
 impl Lock {
-    /// Who holds the lock in this file, as they have written down themselves; `None` if nobody
-    /// does, or there is no such file. Takes it for an instant, and no longer.
-    pub(crate) fn holder(path: &Path) -> Option<String> {
-        let mut file = File::open(path).ok()?;
+    /// Who holds the lock of this directory, as they have written down themselves; `None` if
+    /// nobody does, or it has no lock. Takes it for an instant, and no longer.
+    pub(crate) fn holder(directory: &Path) -> Option<String> {
+        let mut file = File::open(directory.join(LOCK)).ok()?;
         match file.try_lock_shared() {
             Err(TryLockError::WouldBlock) => Some(words(&mut file)),
             _ => None,
@@ -105,10 +105,9 @@ mod tests {
         let this = format!("process {} on ", process::id());
         assert!(refusal.to_string().contains(&this), "{refusal}");
         assert!(refusal.is_refusal());
-        let path = shards.join(LOCK);
-        assert!(Lock::holder(&path).is_some_and(|holder| holder.contains(&this)));
+        assert!(Lock::holder(&shards).is_some_and(|holder| holder.contains(&this)));
         drop(held);
-        assert_eq!(Lock::holder(&path), None);
+        assert_eq!(Lock::holder(&shards), None);
         // What the last holder wrote is no lock.
         Lock::take(&shards).unwrap();
     }

@@ -6,11 +6,11 @@ use plm_core::{Outcome, RowId};
 use plm_index::{FastaIndex, Input};
 use plm_shards::{EmbeddingsFile, Expectation};
 
-use crate::claim::Claim;
-use crate::kind::{Kind, check_is_result};
-use crate::layout::Layout;
-use crate::report::RunReport;
-use crate::{Error, RecordCounts, ledger};
+use super::kind::{Kind, check_is_result};
+use super::ledger;
+use crate::Error;
+use crate::compute::start_threads;
+use crate::out_dir::{Claim, Layout, RecordCounts, RunReport};
 
 /// A finished run, found whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ const CHUNK_ROWS: usize = 1 << 16;
 /// [`Error::DamagedEmbeddings`], [`Error::Shards`], [`Error::Index`], [`Error::Ledger`] or
 /// [`Error::DamagedReport`] say what is damaged, and where.
 pub fn verify_run(out_dir: impl AsRef<Path>) -> Result<VerifyReport, Error> {
-    crate::start_threads()?;
+    start_threads()?;
     let layout = Layout::new(out_dir.as_ref());
     if check_is_result(layout.root())? == Kind::Embeddings {
         return verify_alone(layout.root());
@@ -133,7 +133,7 @@ fn words(counts: &RecordCounts) -> String {
 }
 
 /// With the way out, if the result is damaged.
-pub(crate) fn damaged(layout: &Layout, error: plm_shards::Error) -> Error {
+pub(super) fn damaged(layout: &Layout, error: plm_shards::Error) -> Error {
     match error {
         error @ plm_shards::Error::BadEmbeddings { .. } => Error::damaged_embeddings(layout, error),
         error => error.into(),

@@ -12,13 +12,15 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use plm_coordinator::Part;
 use plm_core::{sweep, sync_directory};
 
-use crate::claim::Claim;
-use crate::layout::{Layout, PART_REPORT, SUSPECTS};
-use crate::lock::Lock;
-use crate::part::read_report;
-use crate::{Damage, Error, Part, sealed};
+use super::claim::Claim;
+use super::layout::{Layout, PART_REPORT, SUSPECTS};
+use super::lock::Lock;
+use super::report::PartReport;
+use super::sealed::{self, Damage};
+use crate::Error;
 
 /// What is to be taken away.
 #[derive(Debug, Default)]
@@ -83,8 +85,8 @@ impl Discard {
     /// that says so.
     pub(crate) fn failures(layout: &Layout, part: Part) -> Result<Self, Error> {
         let (report, suspects) = (layout.part_report(part), layout.suspects(part));
-        let has_failed =
-            read_report(&report)?.is_some_and(|report| !report.ranks.failed_rows.is_empty());
+        let has_failed = PartReport::find(layout, part)?
+            .is_some_and(|report| !report.ranks.failed_rows.is_empty());
         if !has_failed && !suspects.exists() {
             return Ok(Self::default());
         }
@@ -114,7 +116,7 @@ impl Discard {
     }
 
     /// The room that it will make on the file system of the output directory, at least.
-    pub(crate) fn bytes(&self, layout: &Layout) -> Result<u64, Error> {
+    pub(super) fn bytes(&self, layout: &Layout) -> Result<u64, Error> {
         let mut files = [&self.result[..], &self.reports[..]].concat();
         for shards in &self.shards {
             files.extend(plm_shards::discardable_files(shards)?);

@@ -1,0 +1,28 @@
+//! The output directory of a run: what its files are called, whose it is, what it says of itself,
+//! who may work there, and what may be overwritten or removed.
+//!
+//! Nothing here reads or makes a vector. What the directory says of itself is JSON that ends with
+//! a digest of its own text ([`sealed`]). The room must not know how a run is done or what
+//! computes it, nor how its result is merged, verified and told of.
+
+mod claim;
+mod discard;
+mod fingerprint;
+mod layout;
+mod lock;
+pub(crate) mod ours;
+pub(crate) mod place;
+mod report;
+mod sealed;
+pub(crate) mod space;
+mod suspects;
+
+pub(crate) use claim::Claim;
+pub(crate) use discard::Discard;
+pub(crate) use fingerprint::Fingerprint;
+pub(crate) use layout::Layout;
+pub(crate) use lock::Lock;
+pub(crate) use report::changed_inputs;
+pub use report::{DamagedSegment, PartReport, RecordCounts, RunReport, StageSeconds};
+pub use sealed::Damage;
+pub(crate) use suspects::Suspects;
