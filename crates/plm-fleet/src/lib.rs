@@ -68,3 +68,8 @@ pub use run::{Resume, RunConfig, build_index, run_multi_gpu_inference};
 
 /// The version of plm-fleet: that of all its crates.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The examples of README.md are tested.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -111,3 +111,8 @@ pub use policy::{
 pub use problem::{Place, Problem, ProblemKind, Problems};
 pub use reader::ResidueReader;
 pub use spool::remove_spool;
+
+/// The examples of README.md are tested.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
