@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use plm_core::{EncoderLoader, Packer, Rank, RowId};
+use plm_core::{Digest, EncoderLoader, Packer, Rank, RowId};
 use plm_esm2::{Checkpoint, CpuOptions, Esm2Loader};
 use plm_fleet::{
     Devices, Dtype, EmbeddingsFile, Model, PlanConfig, RunConfig, run_multi_gpu_inference,
@@ -27,7 +27,7 @@ pub(crate) struct Reference {
     pub(crate) embeddings: Vec<u8>,
     pub(crate) ledger: Vec<u8>,
     /// What segments of this run say of themselves.
-    pub(crate) run_digest: String,
+    pub(crate) run_digest: Digest,
 }
 
 /// A protein and its vector.
@@ -78,7 +78,7 @@ impl Reference {
         let reference = Self {
             embeddings: read("embeddings.h5"),
             ledger: read("ledger.tsv"),
-            run_digest: file.format().run_digest().to_owned(),
+            run_digest: file.format().run_digest(),
             inputs,
             records,
             _folder: folder,

@@ -165,7 +165,7 @@ impl Scene {
 
     fn format(&self) -> RunFormat {
         let hidden_size = self.reference.records[0].vector.len();
-        SegmentConfig::default().run_format(&self.reference.run_digest, hidden_size)
+        SegmentConfig::default().run_format(self.reference.run_digest, hidden_size)
     }
 
     /// Every file below the run's directory.

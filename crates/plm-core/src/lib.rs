@@ -22,6 +22,7 @@
 //! ```
 
 mod batch;
+mod digest;
 mod dtype;
 mod durable;
 mod ids;
@@ -33,6 +34,7 @@ mod sync;
 mod tokens;
 
 pub use batch::{Note, PackError, PackedBatch, Packer, PooledBatch, Segment, ShapeError};
+pub use digest::{Digest, ParseDigestError};
 pub use dtype::{Dtype, ParseDtypeError};
 pub use durable::{DurableFile, TEMPORARY_SUFFIX, create_directory};
 pub use ids::{BatchIndex, Rank, RowId, Stride, WorldSize, WorldSizeError};

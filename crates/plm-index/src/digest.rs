@@ -1,84 +1,10 @@
-//! Content digests, and streams that are digested as they pass.
+//! The digests of files, and streams that are digested as they pass.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
-use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
-
-/// The BLAKE3 digest of some content, shown as `blake3:<64 hex digits>`.
-///
-/// ```
-/// use plm_index::Digest;
-///
-/// let text = "blake3:af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
-/// let digest: Digest = text.parse()?;
-/// assert_eq!(digest.to_string(), text);
-/// # Ok::<(), plm_index::ParseDigestError>(())
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct Digest(blake3::Hash);
-
-/// A text that is no [`Digest`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no digest: it must be blake3: and 64 hex digits")]
-pub struct ParseDigestError(String);
-
-impl Digest {
-    const PREFIX: &str = "blake3:";
-
-    /// The digest's 64 hex digits, as `b3sum` prints them.
-    pub fn hex(&self) -> String {
-        self.0.to_hex().to_string()
-    }
-
-    pub(crate) fn as_bytes(&self) -> &[u8; 32] {
-        self.0.as_bytes()
-    }
-
-    pub(crate) fn from_hex(hex: &str) -> Option<Self> {
-        blake3::Hash::from_hex(hex).ok().map(Self)
-    }
-}
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", Self::PREFIX, self.0)
-    }
-}
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for Digest {
-    type Err = ParseDigestError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.strip_prefix(Self::PREFIX)
-            .and_then(Self::from_hex)
-            .ok_or_else(|| ParseDigestError(text.to_owned()))
-    }
-}
-
-impl From<Digest> for String {
-    fn from(digest: Digest) -> Self {
-        digest.to_string()
-    }
-}
-
-impl TryFrom<String> for Digest {
-    type Error = ParseDigestError;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
+use plm_core::Digest;
 
 /// A reader or writer that digests every byte that passes.
 pub(crate) struct Hashing<T> {
@@ -101,7 +27,7 @@ impl<T> Hashing<T> {
 
     /// The digest of what has passed.
     pub(crate) fn digest(&self) -> Digest {
-        Digest(self.hasher.finalize())
+        of(&self.hasher)
     }
 
     pub(crate) fn into_inner(self) -> T {
@@ -133,7 +59,12 @@ impl<W: Write> Write for Hashing<W> {
 pub(crate) fn digest_file(path: &Path) -> io::Result<(u64, Digest)> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(File::open(path)?)?;
-    Ok((hasher.count(), Digest(hasher.finalize())))
+    Ok((hasher.count(), of(&hasher)))
+}
+
+/// The digest of what a hasher was fed.
+fn of(hasher: &blake3::Hasher) -> Digest {
+    Digest::from_bytes(hasher.finalize().into())
 }
 
 #[cfg(test)]
@@ -154,12 +85,5 @@ mod tests {
         let mut writer = Hashing::new(Vec::new());
         writer.write_all(&[0, 1, 2]).unwrap();
         assert_eq!(writer.digest().to_string(), OF_0_1_2);
-    }
-
-    #[test]
-    fn text_that_is_no_digest_is_refused() {
-        for text in ["", "blake3:", "blake3:00", &OF_0_1_2[7..], "md5:00"] {
-            assert!(text.parse::<Digest>().is_err(), "{text}");
-        }
     }
 }

@@ -98,7 +98,8 @@ mod text_check;
 mod validate;
 mod zstd;
 
-pub use digest::{Digest, ParseDigestError};
+pub use plm_core::{Digest, ParseDigestError};
+
 pub use error::Error;
 pub use fresh::Freshness;
 pub use index::{FastaIndex, IndexedRecord, SkipReason};

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use plm_core::{
-    BoxError, Dtype, EmbeddedBatch, EmbeddedRow, EmbeddingSink, Outcome, PooledBatch, Rank,
+    BoxError, Digest, Dtype, EmbeddedBatch, EmbeddedRow, EmbeddingSink, Outcome, PooledBatch, Rank,
     RecordInfo, RowId, SequenceReader, SequenceSource,
 };
 use plm_shards::{
     Aggregation, Expectation, Provenance, SegmentConfig, SegmentSink, aggregate, verify,
 };
 
+const RUN_DIGEST: Digest = Digest::from_bytes([7; 32]);
 const ROWS: u64 = 100_000;
 const HIDDEN_SIZE: usize = 1280;
 const BATCH_ROWS: usize = 256;
@@ -72,7 +73,7 @@ fn write_segments(sink: &SegmentSink, batches: impl IntoIterator<Item = Embedded
 }
 
 fn sink(directory: &Path) -> SegmentSink {
-    SegmentSink::new(directory, "run", HIDDEN_SIZE, SegmentConfig::default())
+    SegmentSink::new(directory, RUN_DIGEST, HIDDEN_SIZE, SegmentConfig::default())
 }
 
 fn provenance() -> Provenance {

@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use plm_core::{Dtype, Outcome, Rank};
+use plm_core::{Digest, Dtype, Outcome, Rank};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -116,8 +116,8 @@ pub(crate) struct Description {
     header: Header,
     /// The bytes of all ids.
     id_bytes: u64,
-    pub(crate) embeddings_digest: String,
-    pub(crate) content_digest: String,
+    pub(crate) embeddings_digest: Digest,
+    pub(crate) content_digest: Digest,
 }
 
 /// What a segment says of its run and its shape, in the order that its digest takes it.
@@ -126,7 +126,7 @@ pub(crate) struct Description {
 struct Header {
     format: String,
     format_version: u32,
-    run_digest: String,
+    run_digest: Digest,
     rank: u32,
     rows: u64,
     hidden_size: u64,
@@ -137,14 +137,14 @@ impl Description {
     /// Of a segment with these columns and vectors of this digest.
     pub(crate) fn of(
         columns: &Columns,
-        embeddings_digest: String,
+        embeddings_digest: Digest,
         rank: Rank,
         format: &RunFormat,
     ) -> Self {
         let header = Header {
             format: FORMAT.to_owned(),
             format_version: FORMAT_VERSION,
-            run_digest: format.run_digest.clone(),
+            run_digest: format.run_digest,
             rank: rank.0,
             rows: columns.rows.len() as u64,
             hidden_size: format.hidden_size as u64,
@@ -160,12 +160,12 @@ impl Description {
         let content_digest = digest::of_content(
             &to_json(&header),
             &[
-                (layout::EMBEDDINGS, &embeddings_digest),
-                (layout::SEQUENCE_IDS, &ids.finish()),
-                (layout::LENGTHS, &lengths.finish()),
-                (layout::STATUS, &status.finish()),
-                ("in_f32", &in_f32.finish()),
-                ("rows", &rows.finish()),
+                (layout::EMBEDDINGS, embeddings_digest),
+                (layout::SEQUENCE_IDS, ids.finish()),
+                (layout::LENGTHS, lengths.finish()),
+                (layout::STATUS, status.finish()),
+                ("in_f32", in_f32.finish()),
+                ("rows", rows.finish()),
             ],
         );
         Self {
@@ -195,7 +195,7 @@ impl Description {
         }
         let element = dtype.parse::<Dtype>().ok().and_then(Element::from_dtype);
         Ok(RunFormat {
-            run_digest: run_digest.clone(),
+            run_digest: *run_digest,
             hidden_size: usize::try_from(*hidden_size).map_err(|error| error.to_string())?,
             element: element.ok_or_else(|| format!("{dtype:?} is no format of its vectors"))?,
         })

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use plm_core::Dtype;
+use plm_core::{Digest, Dtype};
 
 use crate::Error;
 use crate::element::Element;
@@ -13,7 +13,7 @@ use crate::element::Element;
 /// bound by one batch less a row.
 ///
 /// ```
-/// use plm_core::Dtype;
+/// use plm_core::{Digest, Dtype};
 /// use plm_shards::SegmentConfig;
 ///
 /// let config = SegmentConfig::builder().max_rows(1024).dtype(Dtype::F16).build()?;
@@ -65,10 +65,10 @@ impl SegmentConfig {
     ///
     /// # Panics
     /// If `hidden_size` is zero.
-    pub fn run_format(&self, run_digest: impl Into<String>, hidden_size: usize) -> RunFormat {
+    pub fn run_format(&self, run_digest: Digest, hidden_size: usize) -> RunFormat {
         assert_ne!(hidden_size, 0, "an embedding has at least one dimension");
         RunFormat {
-            run_digest: run_digest.into(),
+            run_digest,
             hidden_size,
             element: self.element,
         }
@@ -126,15 +126,15 @@ impl SegmentConfigBuilder {
 /// What all files of one run agree on; made by [`SegmentConfig::run_format`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunFormat {
-    pub(crate) run_digest: String,
+    pub(crate) run_digest: Digest,
     pub(crate) hidden_size: usize,
     pub(crate) element: Element,
 }
 
 impl RunFormat {
     /// The digest that names the input, the weights and the configuration.
-    pub fn run_digest(&self) -> &str {
-        &self.run_digest
+    pub fn run_digest(&self) -> Digest {
+        self.run_digest
     }
 
     /// The length of an embedding.
@@ -159,8 +159,8 @@ impl RunFormat {
         };
         differs(
             "run digest",
-            self.run_digest.clone(),
-            found.run_digest.clone(),
+            self.run_digest.to_string(),
+            found.run_digest.to_string(),
         )
         .or_else(|| {
             differs(

@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 
 use blake3::{Hash, Hasher};
+use plm_core::Digest;
 
 /// The digest of one dataset, fed piece by piece.
 #[derive(Clone, Default)]
@@ -39,27 +40,27 @@ impl DatasetHasher {
         }
     }
 
-    pub(crate) fn finish(&self) -> String {
-        to_text(self.0.finalize())
+    pub(crate) fn finish(&self) -> Digest {
+        of_hash(self.0.finalize())
     }
 }
 
 /// The digest of some bytes.
-pub(crate) fn of_bytes(bytes: &[u8]) -> String {
-    to_text(blake3::hash(bytes))
+pub(crate) fn of_bytes(bytes: &[u8]) -> Digest {
+    of_hash(blake3::hash(bytes))
 }
 
 /// The digest of a file with this header and these `(name, digest)` datasets.
-pub(crate) fn of_content(header: &str, datasets: &[(&str, &str)]) -> String {
+pub(crate) fn of_content(header: &str, datasets: &[(&str, Digest)]) -> Digest {
     let mut hasher = DatasetHasher::default();
     hasher.text(header);
     for (name, digest) in datasets {
         hasher.text(name);
-        hasher.text(digest);
+        hasher.text(&digest.to_string());
     }
     hasher.finish()
 }
 
-fn to_text(hash: Hash) -> String {
-    format!("blake3:{}", hash.to_hex())
+fn of_hash(hash: Hash) -> Digest {
+    Digest::from_bytes(hash.into())
 }

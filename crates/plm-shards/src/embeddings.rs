@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use hdf5::Dataset;
 use hdf5::types::VarLenUnicode;
 use ndarray::Array2;
-use plm_core::Outcome;
+use plm_core::{Digest, Outcome};
 use rayon::prelude::*;
 
 use crate::config::RunFormat;
@@ -46,7 +46,7 @@ pub struct EmbeddingsFile {
     provenance: Provenance,
     rows: usize,
     vectors_offset: u64,
-    content_digest: String,
+    content_digest: Digest,
     ids: Dataset,
     lengths: Dataset,
     status: Dataset,
@@ -184,9 +184,9 @@ impl EmbeddingsFile {
         &self.provenance
     }
 
-    /// The digest of its content, as the file has it: `blake3:` and 64 hexadecimal digits.
-    pub fn content_digest(&self) -> &str {
-        &self.content_digest
+    /// The digest of its content, as the file has it.
+    pub fn content_digest(&self) -> Digest {
+        self.content_digest
     }
 
     /// `[rows]` names, in the input's order.
@@ -294,7 +294,7 @@ impl EmbeddingsFile {
     }
 
     /// The digest of a dataset, as the file has it.
-    pub(crate) fn dataset_digest(&self, name: &str) -> Result<String, Error> {
+    pub(crate) fn dataset_digest(&self, name: &str) -> Result<Digest, Error> {
         let location = match name {
             layout::SEQUENCE_IDS => Ok(self.ids.clone()),
             layout::LENGTHS => Ok(self.lengths.clone()),
@@ -344,10 +344,10 @@ impl EmbeddingsFile {
 /// All that HDF5 has to say of the file before its rows are read.
 struct Stored {
     version: u32,
-    run_digest: String,
+    run_digest: Digest,
     provenance: Provenance,
     vectors: Vectors,
-    content_digest: String,
+    content_digest: Digest,
     ids: Dataset,
     lengths: Dataset,
     status: Dataset,
@@ -363,7 +363,7 @@ impl Stored {
         let vectors = Vectors::locate(file, file_bytes)?;
         Ok(Self {
             version,
-            run_digest: layout::get_text(file, layout::RUN_DIGEST)?,
+            run_digest: layout::get_digest(file, layout::RUN_DIGEST)?,
             provenance: Provenance::load(file)?,
             content_digest: layout::get_digest(file, layout::CONTENT_DIGEST)?,
             ids: whole_column::<VarLenUnicode>(file, layout::SEQUENCE_IDS, vectors.rows)?,

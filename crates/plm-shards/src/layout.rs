@@ -3,6 +3,7 @@
 use hdf5::dataset::{AllocTime, FillTime};
 use hdf5::types::{FixedAscii, TypeDescriptor, VarLenUnicode};
 use hdf5::{Dataset, File, H5Type, Location};
+use plm_core::Digest;
 
 use crate::config::RunFormat;
 use crate::element::Element;
@@ -26,7 +27,7 @@ pub(crate) const FORMAT_VERSION: &str = "format_version";
 pub(crate) const RUN_DIGEST: &str = "run_digest";
 
 /// `blake3:` and 64 hexadecimal digits.
-pub(crate) const DIGEST_BYTES: usize = 71;
+pub(crate) const DIGEST_BYTES: usize = Digest::TEXT_BYTES;
 
 /// An empty column of `rows` values, one piece in the file.
 pub(crate) fn create_column<T: H5Type>(
@@ -154,14 +155,15 @@ pub(crate) fn get_value<T: H5Type>(place: &Location, name: &str) -> hdf5::Result
 
 /// The digest of a dataset or of the file: `blake3:` and 64 hexadecimal digits, a text as the other
 /// attributes are. Format version 1 had it in a text of fixed size, which h5py gives as bytes.
-pub(crate) fn get_digest(place: &Location, name: &str) -> hdf5::Result<String> {
-    match place.attr(name)?.dtype()?.to_descriptor()? {
+pub(crate) fn get_digest(place: &Location, name: &str) -> hdf5::Result<Digest> {
+    let text = match place.attr(name)?.dtype()?.to_descriptor()? {
         TypeDescriptor::FixedAscii(DIGEST_BYTES) => {
             let digest: FixedAscii<DIGEST_BYTES> = get_value(place, name)?;
             std::str::from_utf8(digest.as_bytes())
-                .map(str::to_owned)
-                .map_err(|_| format!("attribute {name} is no digest").into())
+                .map_err(|_| format!("attribute {name} is no digest"))?
+                .to_owned()
         }
-        _ => get_text(place, name),
-    }
+        _ => get_text(place, name)?,
+    };
+    Ok((text.parse()).map_err(|error| format!("attribute {name}: {error}"))?)
 }

@@ -1,7 +1,7 @@
 //! What a reader must know of the vectors to trust them.
 
 use hdf5::Location;
-use plm_core::{Dtype, EncoderSpec};
+use plm_core::{Digest, Dtype, EncoderSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::config::RunFormat;
@@ -12,7 +12,8 @@ use crate::layout;
 pub struct Provenance {
     /// The model's name.
     pub model: String,
-    /// The digest of its weights, as `algorithm:hex`.
+    /// What its weights are known by, as `algorithm:hex`: of a checkpoint a [`Digest`], of another
+    /// loader what it says.
     pub weights_digest: String,
     /// The layer that was pooled; the number of layers means after the final layer norm.
     pub layer: usize,
@@ -35,8 +36,8 @@ pub struct Provenance {
 pub struct InputDigest {
     /// Its name.
     pub name: String,
-    /// The digest of its content, as `algorithm:hex`.
-    pub digest: String,
+    /// The digest of its content.
+    pub digest: Digest,
 }
 
 impl Provenance {
@@ -124,7 +125,7 @@ fn inputs_to_json(inputs: &[InputDigest]) -> String {
 struct Header<'a> {
     format: &'a str,
     format_version: u32,
-    run_digest: &'a str,
+    run_digest: Digest,
     rows: usize,
     hidden_size: usize,
     dtype: &'a str,
@@ -150,7 +151,7 @@ pub(crate) fn header(provenance: &Provenance, format: &RunFormat, rows: usize) -
     serde_json::to_string(&Header {
         format: FORMAT,
         format_version: FORMAT_VERSION,
-        run_digest: &format.run_digest,
+        run_digest: format.run_digest,
         rows,
         hidden_size: format.hidden_size,
         dtype: format.dtype().name(),

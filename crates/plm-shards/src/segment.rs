@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use plm_core::Rank;
+use plm_core::{Digest, Rank};
 
 use crate::block::{self, BlockReader, Columns, Description};
 use crate::config::RunFormat;
@@ -83,7 +83,7 @@ impl Segment {
         if (columns.rows.len() as u64).checked_mul(row_bytes) != Some(end - start) {
             return Err(damaged("its vectors are more or fewer than its rows"));
         }
-        let digest = description.embeddings_digest.clone();
+        let digest = description.embeddings_digest;
         if Description::of(&columns, digest, description.rank(), expected) != description {
             return Err(damaged("its content has another digest than it says"));
         }
@@ -103,7 +103,7 @@ impl Segment {
 pub(crate) struct SegmentVectors {
     pub(crate) path: PathBuf,
     place: Range<u64>,
-    pub(crate) digest: String,
+    pub(crate) digest: Digest,
 }
 
 impl SegmentVectors {
@@ -116,7 +116,7 @@ impl SegmentVectors {
                 hasher.reader(file.take(self.bytes()))
             })
             .at("read it", &self.path)?;
-        self.compare(&hasher.finish())
+        self.compare(hasher.finish())
     }
 
     /// Replaces `vectors` by the stored vectors, row by row.
@@ -126,14 +126,14 @@ impl SegmentVectors {
         File::open(&self.path)
             .and_then(|file| file.read_exact_at(vectors, self.place.start))
             .at("read it", &self.path)?;
-        self.compare(&digest::of_bytes(vectors))
+        self.compare(digest::of_bytes(vectors))
     }
 
     fn bytes(&self) -> u64 {
         self.place.end - self.place.start
     }
 
-    fn compare(&self, found: &str) -> Result<(), Error> {
+    fn compare(&self, found: Digest) -> Result<(), Error> {
         if found != self.digest {
             let reason = "its vectors are not the ones that were written";
             return Err(Error::damaged(&self.path, reason));

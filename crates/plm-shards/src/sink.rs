@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use plm_core::{
-    BoxError, DurableFile, EmbeddedBatch, EmbeddingSink, Rank, ShardWriter, Written,
+    BoxError, Digest, DurableFile, EmbeddedBatch, EmbeddingSink, Rank, ShardWriter, Written,
     create_directory,
 };
 
@@ -23,12 +23,14 @@ use crate::{segment, shards};
 ///
 /// ```
 /// use plm_core::{
-///     EmbeddedBatch, EmbeddedRow, EmbeddingSink, Outcome, PooledBatch, Rank, RowId, ShardWriter,
+///     Digest, EmbeddedBatch, EmbeddedRow, EmbeddingSink, Outcome, PooledBatch, Rank, RowId,
+///     ShardWriter,
 /// };
 /// use plm_shards::{SegmentConfig, SegmentSink, scan};
 ///
 /// let directory = tempfile::tempdir()?;
-/// let sink = SegmentSink::new(directory.path(), "run", 2, SegmentConfig::default());
+/// let run_digest = Digest::from_bytes([7; 32]);
+/// let sink = SegmentSink::new(directory.path(), run_digest, 2, SegmentConfig::default());
 /// let mut writer = sink.open_shard(Rank(0)).map_err(|error| error.to_string())?;
 /// let row = EmbeddedRow {
 ///     row: RowId(7),
@@ -60,7 +62,7 @@ impl SegmentSink {
     /// If `hidden_size` is zero.
     pub fn new(
         directory: impl Into<PathBuf>,
-        run_digest: impl Into<String>,
+        run_digest: Digest,
         hidden_size: usize,
         config: SegmentConfig,
     ) -> Self {

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use plm_core::Digest;
 use rustix::fs::statvfs;
 use rustix::io::Errno;
 
@@ -17,10 +18,11 @@ use crate::{Error, Provenance, SegmentConfig, seal};
 /// what is likely, since HDF5 may leave half of what it takes for texts empty.
 ///
 /// ```
+/// use plm_core::Digest;
 /// use plm_shards::{SegmentConfig, StoredRows, available_bytes};
 ///
 /// let config = SegmentConfig::default();
-/// let format = config.run_format("blake3:...", 1280);
+/// let format = config.run_format(Digest::from_bytes([0; 32]), 1280);
 /// let stored = StoredRows { format: &format, rows: 800_000, id_bytes: 12_000_000 };
 /// let ranks = 8;
 /// let bytes = stored.segments_bytes(stored.full_segments(&config) + ranks);
@@ -54,9 +56,7 @@ impl StoredRows<'_> {
     /// rank may write one more when it has no more to do, and one for each time that
     /// [`max_age`](crate::SegmentConfigBuilder::max_age) goes by.
     pub fn segments_bytes(&self, segments: u64) -> u64 {
-        // The run's digest is in the block's JSON, which may escape any byte.
-        let run_digest_bytes = self.format.run_digest.len() as u64;
-        let each = SEGMENT_STRUCTURE_BYTES + 6 * run_digest_bytes;
+        let each = SEGMENT_STRUCTURE_BYTES + Digest::TEXT_BYTES as u64;
         self.vectors_bytes()
             .saturating_add(self.rows.saturating_mul(block::ROW_BYTES))
             .saturating_add(self.id_bytes)
@@ -74,7 +74,7 @@ impl StoredRows<'_> {
     /// The most bytes that these rows take as `embeddings.h5`. While it is made, the segments are
     /// still there.
     pub fn embeddings_bytes(&self, provenance: &Provenance) -> u64 {
-        let attributes = provenance.text_bytes() + self.format.run_digest.len();
+        let attributes = provenance.text_bytes() + Digest::TEXT_BYTES;
         self.hdf5_bytes(attributes as u64)
             .saturating_add(STRUCTURE_BYTES + seal::SEAL_BYTES as u64)
     }

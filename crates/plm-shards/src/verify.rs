@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
-use plm_core::Dtype;
+use plm_core::{Digest, Dtype};
 use rayon::prelude::*;
 
 use crate::digest::{self, DatasetHasher};
@@ -26,7 +26,7 @@ pub struct VerifyReport {
     /// The number format of its vectors.
     pub dtype: Dtype,
     /// The digest of its content.
-    pub content_digest: String,
+    pub content_digest: Digest,
 }
 
 /// Reads every row of an embeddings file in bounded memory (16 bytes a row) and checks it: digests,
@@ -78,25 +78,25 @@ pub fn verify(
 
 /// The digests of what is in the datasets.
 pub(crate) struct Digests {
-    embeddings: String,
-    sequence_ids: String,
-    lengths: String,
-    status: String,
+    embeddings: Digest,
+    sequence_ids: Digest,
+    lengths: Digest,
+    status: Digest,
 }
 
 impl Digests {
     /// `(name, digest)`, in the order that a file's digest takes them.
-    pub(crate) fn datasets(&self) -> [(&'static str, &str); 4] {
+    pub(crate) fn datasets(&self) -> [(&'static str, Digest); 4] {
         [
-            (layout::EMBEDDINGS, &self.embeddings),
-            (layout::SEQUENCE_IDS, &self.sequence_ids),
-            (layout::LENGTHS, &self.lengths),
-            (layout::STATUS, &self.status),
+            (layout::EMBEDDINGS, self.embeddings),
+            (layout::SEQUENCE_IDS, self.sequence_ids),
+            (layout::LENGTHS, self.lengths),
+            (layout::STATUS, self.status),
         ]
     }
 
     /// The digest of the file they were taken from.
-    pub(crate) fn of_file(&self, file: &EmbeddingsFile) -> String {
+    pub(crate) fn of_file(&self, file: &EmbeddingsFile) -> Digest {
         let header = provenance::header(file.provenance(), file.format(), file.rows());
         digest::of_content(&header, &self.datasets())
     }
@@ -132,7 +132,7 @@ pub(crate) fn read_all(
 fn read_columns(
     file: &EmbeddingsFile,
     expected: Option<(&Expectation<'_>, &ExpectedRows)>,
-) -> Result<[String; 3], Error> {
+) -> Result<[Digest; 3], Error> {
     let [mut sequence_ids, mut lengths, mut status] =
         std::array::from_fn(|_| DatasetHasher::default());
     let mut expected_rows = expected.map(|(expected, rows)| (expected, rows.iter()));
@@ -159,7 +159,7 @@ fn read_columns(
 }
 
 /// The digest of all vectors. None of them holds NaN or infinity.
-pub(crate) fn read_vectors(file: &EmbeddingsFile) -> Result<String, Error> {
+pub(crate) fn read_vectors(file: &EmbeddingsFile) -> Result<Digest, Error> {
     let mut hasher = DatasetHasher::default();
     let mut bytes = vec![];
     let block_rows = (BLOCK_BYTES / file.format().row_bytes()).max(1);

@@ -235,12 +235,11 @@ fn a_record_that_is_not_the_inputs_is_named() {
 
 #[test]
 fn segments_of_other_runs_are_refused() {
-    let of =
-        |digest: &str, hidden_size, dtype| common::config(1, dtype).run_format(digest, hidden_size);
+    let of = |digest, hidden_size, dtype| common::config(1, dtype).run_format(digest, hidden_size);
     let mut run = Run::new(3, 3, Dtype::F32);
     run.write_all();
     for (format, differs) in [
-        (of("another", 3, Dtype::F32), "run digest"),
+        (of(common::OTHER_RUN, 3, Dtype::F32), "run digest"),
         (of(common::RUN_DIGEST, 4, Dtype::F32), "hidden size"),
         (of(common::RUN_DIGEST, 3, Dtype::F16), "dtype"),
     ] {

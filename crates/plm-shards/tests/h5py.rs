@@ -238,8 +238,11 @@ print(list(f['status'].attrs['outcomes']))
                  mean over residues|excluded|bf16|{dtype}|plm-fleet|0.0.0",
                 common::RUN_DIGEST
             ),
-            "[{'name': 'protéome.fasta', 'digest': 'blake3:of-the-input'}]",
-            &report.content_digest,
+            &format!(
+                "[{{'name': 'protéome.fasta', 'digest': '{}'}}]",
+                common::INPUT_DIGEST
+            ),
+            &report.content_digest.to_string(),
             "['embedded', 'truncated', 'windowed', 'skipped', 'failed']",
         ];
         assert_eq!(python(&run.output(), script), expected.join("\n"));

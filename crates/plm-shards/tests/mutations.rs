@@ -460,6 +460,7 @@ fn hostile_descriptions_under_right_seals_are_refused() {
         changed("/header/rows", json!(5.0)),
         changed("/header/rows", json!(-5)),
         changed("/header/run_digest", json!("another")),
+        changed("/header/run_digest", json!(common::OTHER_RUN.to_string())),
         changed("/header/run_digest", json!(null)),
     ] {
         let mut forged = segment.clone();

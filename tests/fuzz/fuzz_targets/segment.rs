@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
-use plm_core::{EmbeddedBatch, EmbeddedRow, EmbeddingSink, Outcome, PooledBatch, Rank, RowId};
+use plm_core::{
+    Digest, EmbeddedBatch, EmbeddedRow, EmbeddingSink, Outcome, PooledBatch, Rank, RowId,
+};
 use plm_shards::{RunFormat, SegmentConfig, SegmentSink, rows_in_f32, scan};
 use tempfile::TempDir;
 
@@ -32,7 +34,9 @@ struct Segment {
 
 static SEGMENT: LazyLock<Segment> = LazyLock::new(|| {
     let shards = tempfile::tempdir().expect("a temporary directory");
-    let sink = SegmentSink::new(shards.path(), "run", HIDDEN_SIZE, SegmentConfig::default());
+    let run_digest = Digest::from_bytes([7; 32]);
+    let config = SegmentConfig::default();
+    let sink = SegmentSink::new(shards.path(), run_digest, HIDDEN_SIZE, config);
     let mut writer = sink.open_shard(Rank(0)).expect("the directory is ours");
     let rows = (0..ROWS).map(|row| EmbeddedRow {
         row: RowId(row as u64),

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use plm_coordinator::{LongSequences, PlanConfig};
-use plm_core::{Dtype, EncoderSpec};
+use plm_core::{Digest, Dtype, EncoderSpec};
 use plm_index::{FastaIndex, IndexConfig, InputFile};
 use plm_shards::{InputDigest, Provenance, RunFormat, SegmentConfig};
 use serde::{Deserialize, Serialize};
@@ -23,10 +23,11 @@ const NAMED_INPUTS: usize = 3;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fingerprint {
     /// The inputs' digests, in order.
-    inputs: Vec<String>,
+    inputs: Vec<Digest>,
     index: IndexConfig,
     /// Of the first try: it is what the result says, whatever others call the model.
     pub(crate) model: String,
+    /// What they are known by: of a checkpoint a digest, of another loader what it says.
     weights: String,
     layer: usize,
     pooling: String,
@@ -72,11 +73,11 @@ impl Fingerprint {
         }
     }
 
-    /// One word for all of it but the model's name, as `blake3:hex`.
-    pub(crate) fn digest(&self) -> String {
+    /// One word for all of it but the model's name.
+    pub(crate) fn digest(&self) -> Digest {
         let json = serde_json::to_vec(&self.nameless());
         let json = json.expect("a fingerprint holds nothing JSON lacks");
-        format!("blake3:{}", blake3::hash(&json))
+        Digest::from_bytes(blake3::hash(&json).into())
     }
 
     /// Whether an index is of these inputs, under these policies.
@@ -117,7 +118,7 @@ impl Fingerprint {
     pub(crate) fn provenance(&self, index: &FastaIndex) -> Result<Provenance, Error> {
         let inputs = index.inputs().iter().map(|input| InputDigest {
             name: base_name(input),
-            digest: input.digest.to_string(),
+            digest: input.digest,
         });
         Ok(Provenance {
             model: self.model.clone(),
@@ -175,14 +176,14 @@ fn differing(name: &str, there: &Value, here: &Value, differences: &mut Vec<Stri
 }
 
 /// How the inputs of two runs differ, by their digests; none if they don't.
-fn difference_of_inputs(there: &[String], here: &[String], names: &[String]) -> Option<String> {
+fn difference_of_inputs(there: &[Digest], here: &[Digest], names: &[String]) -> Option<String> {
     if there == here {
         return None;
     }
-    let count = |digests: &[String]| {
-        let mut counts = HashMap::<String, i64>::new();
+    let count = |digests: &[Digest]| {
+        let mut counts = HashMap::<Digest, i64>::new();
         for digest in digests {
-            *counts.entry(digest.clone()).or_default() += 1;
+            *counts.entry(*digest).or_default() += 1;
         }
         counts
     };
@@ -193,7 +194,7 @@ fn difference_of_inputs(there: &[String], here: &[String], names: &[String]) -> 
     // Of the same digest, as many as there are more here.
     let mut more = files_here;
     for (digest, count) in &files_there {
-        *more.entry(digest.clone()).or_default() -= count;
+        *more.entry(*digest).or_default() -= count;
     }
     let gone: i64 = more.values().map(|&count| (-count).max(0)).sum();
     let mut new = Vec::new();
@@ -229,9 +230,8 @@ fn difference_of_inputs(there: &[String], here: &[String], names: &[String]) -> 
     })
 }
 
-fn digests(index: &FastaIndex) -> Vec<String> {
-    let digest = |input: &InputFile| input.digest.to_string();
-    index.inputs().iter().map(digest).collect()
+fn digests(index: &FastaIndex) -> Vec<Digest> {
+    index.inputs().iter().map(|input| input.digest).collect()
 }
 
 /// A file's name without its directory, which differs from node to node.
@@ -253,8 +253,9 @@ mod tests {
     use super::*;
 
     fn words(there: &[u32], here: &[u32]) -> Option<String> {
-        let digests = |numbers: &[u32]| -> Vec<String> {
-            let digest = |number: &u32| format!("blake3:{}", blake3::hash(&number.to_le_bytes()));
+        let digests = |numbers: &[u32]| -> Vec<Digest> {
+            let digest =
+                |number: &u32| Digest::from_bytes(blake3::hash(&number.to_le_bytes()).into());
             numbers.iter().map(digest).collect()
         };
         let names: Vec<String> = here

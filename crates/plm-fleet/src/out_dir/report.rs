@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use plm_coordinator::{CoordinatorReport, FailedRow, Part, RankFailure, WorkerReport};
-use plm_core::Outcome;
+use plm_core::{Digest, Outcome};
 use plm_index::{FastaIndex, Findings};
 use serde::{Deserialize, Serialize};
 
@@ -37,8 +37,8 @@ pub struct RunReport {
     pub failed_rows: Vec<FailedRow>,
     /// Who did what, part by part; a run that is all of its world has one part.
     pub parts: Vec<PartReport>,
-    /// The digest of `ledger.tsv`, as `blake3:hex`; `None` after a part of a larger world.
-    pub ledger_digest: Option<String>,
+    /// The digest of `ledger.tsv`; `None` after a part of a larger world.
+    pub ledger_digest: Option<Digest>,
     /// Where the time went.
     pub seconds: StageSeconds,
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-use plm_core::DurableFile;
+use plm_core::{Digest, DurableFile};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -59,17 +59,21 @@ fn text(value: &impl Serialize) -> Vec<u8> {
     let body = json
         .strip_suffix("\n}")
         .expect("a struct with a field is an object of a line each");
-    let digest = blake3::hash(body.as_bytes());
-    format!("{body}{BEFORE_DIGEST}blake3:{digest}{AFTER_DIGEST}").into_bytes()
+    format!("{body}{BEFORE_DIGEST}{}{AFTER_DIGEST}", digest(body)).into_bytes()
+}
+
+/// The digest of the text before it.
+fn digest(body: &str) -> Digest {
+    Digest::from_bytes(blake3::hash(body.as_bytes()).into())
 }
 
 fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Damage> {
     let text = std::str::from_utf8(text).map_err(|_| Damage::Digest)?;
-    let (body, digest) = text
+    let (body, found) = text
         .strip_suffix(AFTER_DIGEST)
         .and_then(|text| text.rsplit_once(BEFORE_DIGEST))
         .ok_or(Damage::Digest)?;
-    if format!("blake3:{}", blake3::hash(body.as_bytes())) != digest {
+    if found.parse::<Digest>() != Ok(digest(body)) {
         return Err(Damage::Digest);
     }
     Ok(serde_json::from_str(text)?)

@@ -7,7 +7,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 
 use plm_coordinator::{FailedRow, PlanConfig, PlannedOutcome, SkipReason};
-use plm_core::{DurableFile, Outcome, RowId, SequenceSource};
+use plm_core::{Digest, DurableFile, Outcome, RowId, SequenceSource};
 use plm_index::{FastaIndex, GapPolicy, IndexedRecord};
 
 use crate::Error;
@@ -115,7 +115,7 @@ impl<'a> Ledger<'a> {
     }
 
     /// Writes it under a temporary name, to be committed as `path`. With its digest.
-    pub(super) fn draft(&self, path: &Path) -> Result<(DurableFile, String), Error> {
+    pub(super) fn draft(&self, path: &Path) -> Result<(DurableFile, Digest), Error> {
         let write = || -> io::Result<_> {
             let mut file = DurableFile::create(path)?;
             let mut out = BufWriter::new(Digesting {
@@ -140,7 +140,7 @@ impl<'a> Ledger<'a> {
                 )?;
             }
             let out = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-            let digest = name(&out.hasher);
+            let digest = digest_of(&out.hasher);
             Ok((file, digest))
         };
         write().map_err(Error::io(path))
@@ -148,15 +148,15 @@ impl<'a> Ledger<'a> {
 }
 
 /// The digest of a ledger that is there.
-pub(super) fn digest(path: &Path) -> Result<String, Error> {
+pub(super) fn digest(path: &Path) -> Result<Digest, Error> {
     let mut hasher = blake3::Hasher::new();
     let file = File::open(path).map_err(Error::io(path))?;
     hasher.update_reader(file).map_err(Error::io(path))?;
-    Ok(name(&hasher))
+    Ok(digest_of(&hasher))
 }
 
-fn name(hasher: &blake3::Hasher) -> String {
-    format!("blake3:{}", hasher.finalize())
+fn digest_of(hasher: &blake3::Hasher) -> Digest {
+    Digest::from_bytes(hasher.finalize().into())
 }
 
 /// A file that is hashed while it is written.

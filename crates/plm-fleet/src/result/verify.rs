@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use plm_core::{Outcome, RowId};
+use plm_core::{Digest, Outcome, RowId};
 use plm_index::{FastaIndex, Input};
 use plm_shards::{EmbeddingsFile, Expectation};
 
@@ -21,7 +21,7 @@ pub struct VerifyReport {
     /// The length of each.
     pub hidden_size: usize,
     /// The digest of the file's content.
-    pub content_digest: String,
+    pub content_digest: Digest,
     /// What the ledger says of the input's records.
     pub records: RecordCounts,
 }

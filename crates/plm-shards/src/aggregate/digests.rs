@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use hdf5::Location;
+use plm_core::Digest;
 
 use crate::layout::{self, DIGEST_BYTES};
 
@@ -87,10 +88,9 @@ impl Placeholders {
 }
 
 /// Writes digests at their places.
-pub(super) fn fill_in(file: &File, places: &Places, digests: [&str; 5]) -> io::Result<()> {
+pub(super) fn fill_in(file: &File, places: &Places, digests: [Digest; 5]) -> io::Result<()> {
     for (place, digest) in places.iter().zip(digests) {
-        debug_assert_eq!(digest.len(), DIGEST_BYTES, "blake3: and 64 digits");
-        file.write_all_at(digest.as_bytes(), *place)?;
+        file.write_all_at(digest.to_string().as_bytes(), *place)?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 
-use plm_core::{DurableFile, Outcome, RowId, sync_data};
+use plm_core::{Digest, DurableFile, Outcome, RowId, sync_data};
 
 use super::Aggregation;
 use super::inventory::RowsOfSegment;
@@ -28,7 +28,7 @@ pub struct Draft {
     status: Vec<u8>,
     pub(super) laid: Laid,
     /// The digests of the vectors that are in it, by segment.
-    placed: HashMap<PathBuf, String>,
+    placed: HashMap<PathBuf, Digest>,
     /// Segments that were there when it was looked for some.
     listed: VecDeque<PathBuf>,
     is_synced: bool,
@@ -143,8 +143,8 @@ impl Draft {
 
     /// Puts the vectors of a segment at their places, whose rows were found to be expected, unless they are there.
     pub(super) fn place(&mut self, segment: &RowsOfSegment) -> Result<(), Error> {
-        let (path, digest) = (&segment.vectors.path, &segment.vectors.digest);
-        if self.placed.get(path) == Some(digest) {
+        let (path, digest) = (&segment.vectors.path, segment.vectors.digest);
+        if self.placed.get(path) == Some(&digest) {
             return Ok(());
         }
         let temporary_path = self.file.temporary_path().to_owned();
@@ -156,7 +156,7 @@ impl Draft {
             expected_rows: &self.expected_rows,
         };
         placer.place(segment, &mut self.scratch)?;
-        self.placed.insert(path.clone(), digest.clone());
+        self.placed.insert(path.clone(), digest);
         self.is_synced = false;
         Ok(())
     }

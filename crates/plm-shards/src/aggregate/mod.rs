@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Instant;
 
-use plm_core::sync_data;
+use plm_core::{Digest, sync_data};
 
 use crate::error::At;
 use crate::expect::{Expectation, ExpectedRows};
@@ -52,7 +52,7 @@ pub struct AggregateReport {
     /// The segments that it was made of; 0 if it was there already.
     pub segments: usize,
     /// The digest of its content.
-    pub content_digest: String,
+    pub content_digest: Digest,
     /// Whether it was there already, whole, so that nothing was done but verify it.
     pub already_complete: bool,
 }
@@ -153,7 +153,7 @@ fn complete(
     path: &Path,
     laid: &Laid,
     expected: &Expectation<'_>,
-) -> Result<String, Error> {
+) -> Result<Digest, Error> {
     let written = EmbeddingsFile::open(path)?;
     // The disk takes what it does not have yet while all of it is read.
     let (synced, digests) = thread::scope(|scope| {
@@ -170,8 +170,8 @@ fn complete(
     let content_digest = found.of_file(&written);
     let vectors = written.vectors();
     let [embeddings, sequence_ids, lengths, status] = found.datasets().map(|(_, digest)| digest);
-    let texts = [&*content_digest, embeddings, sequence_ids, lengths, status];
-    digests::fill_in(file, &laid.digests, texts).at("write the digests", path)?;
+    let of_file = [content_digest, embeddings, sequence_ids, lengths, status];
+    digests::fill_in(file, &laid.digests, of_file).at("write the digests", path)?;
     seal::seal(file, laid.seal_offset, &vectors)
         .and_then(|seal| file.write_all_at(&seal, laid.seal_offset))
         .at("seal it", path)?;

@@ -87,7 +87,7 @@ impl Skeleton<'_> {
 
         layout::set_text(file, layout::FORMAT, FORMAT)?;
         layout::set_value(file, layout::FORMAT_VERSION, &FORMAT_VERSION)?;
-        layout::set_text(file, layout::RUN_DIGEST, &format.run_digest)?;
+        layout::set_text(file, layout::RUN_DIGEST, &format.run_digest.to_string())?;
         layout::set_text(file, "dtype", format.dtype().name())?;
         self.provenance.store(file)?;
 

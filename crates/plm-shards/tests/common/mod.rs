@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use plm_core::{
-    BoxError, Dtype, EmbeddedBatch, EmbeddedRow, EmbeddingSink, Outcome, PooledBatch, Rank,
+    BoxError, Digest, Dtype, EmbeddedBatch, EmbeddedRow, EmbeddingSink, Outcome, PooledBatch, Rank,
     RecordInfo, RowId, SequenceReader, SequenceSource,
 };
 use plm_shards::{
@@ -19,7 +19,9 @@ use plm_shards::{
     RunFormat, SegmentConfig, SegmentSink, aggregate, verify,
 };
 
-pub const RUN_DIGEST: &str = "blake3:of-the-run";
+pub const RUN_DIGEST: Digest = Digest::from_bytes(*b"The digest of a run of the tests");
+pub const OTHER_RUN: Digest = Digest::from_bytes(*b"The digest of another of the run");
+pub const INPUT_DIGEST: Digest = Digest::from_bytes(*b"The digest of what the inputs is");
 
 /// An input of `(id, residues, skipped)` records. Its residues are never read.
 pub struct Input(pub Vec<(String, u32, bool)>);
@@ -258,7 +260,7 @@ pub fn provenance() -> Provenance {
         program_version: "0.0.0".to_owned(),
         inputs: vec![InputDigest {
             name: "protéome.fasta".to_owned(),
-            digest: "blake3:of-the-input".to_owned(),
+            digest: INPUT_DIGEST,
         }],
     }
 }
