@@ -10,14 +10,16 @@ use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 const ARROWS: &[(&str, &[&str])] = &[
     ("cuda-lazy", &[]),
     ("plm-core", &[]),
+    ("plm-checkpoint", &["plm-core"]),
     ("plm-index", &["plm-core"]),
     ("plm-kernels", &["cuda-lazy"]),
-    ("plm-esm2", &["plm-core", "plm-kernels"]),
+    ("plm-esm2", &["plm-checkpoint", "plm-core", "plm-kernels"]),
     ("plm-coordinator", &["plm-core"]),
     ("plm-shards", &["plm-core"]),
     (
         "plm-fleet",
         &[
+            "plm-checkpoint",
             "plm-core",
             "plm-coordinator",
             "plm-esm2",
@@ -45,6 +47,7 @@ const OF_THE_ROOT: &[&str] = &["Error", "VERSION"];
 const OWNERS: &[(&str, &[&str])] = &[
     ("noodles-fasta", &["plm-index"]),
     ("ruzstd", &["plm-index"]),
+    ("safetensors", &["plm-checkpoint"]),
     ("candle-core", &["plm-kernels", "plm-esm2"]),
     ("candle-nn", &["plm-esm2"]),
     ("candle-transformers", &["plm-esm2"]),

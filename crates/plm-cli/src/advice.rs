@@ -4,6 +4,7 @@
 //! its options and commands are called. Each function here is about the errors of one crate, and
 //! has an arm for each variant that an option or a command helps against.
 
+use plm_fleet::checkpoint::Error as CheckpointError;
 use plm_fleet::coordinator::{Error as RunError, RowFailure};
 use plm_fleet::esm2::Error as ModelError;
 use plm_fleet::index::{Error as InputError, Problems, SkipReason};
@@ -103,15 +104,23 @@ fn policies(problems: &Problems) -> Option<String> {
     (!options.is_empty()).then(|| format!("see {}", options.join(", ")))
 }
 
+/// Of a model's files.
+fn of_checkpoint(error: &CheckpointError) -> Option<&'static str> {
+    Some(match error {
+        CheckpointError::NoModelNamed
+        | CheckpointError::NoSuchModel { .. }
+        | CheckpointError::ModelIsFile { .. }
+        | CheckpointError::NoConfig { .. }
+        | CheckpointError::HubCache { .. }
+        | CheckpointError::NoSnapshot { .. } => "--model takes the directory of a checkpoint",
+        _ => return None,
+    })
+}
+
 /// Of the model and the devices that it is computed on.
 fn of_model(error: &ModelError) -> Option<&'static str> {
     Some(match error {
-        ModelError::NoModelNamed
-        | ModelError::NoSuchModel { .. }
-        | ModelError::ModelIsFile { .. }
-        | ModelError::NoConfig { .. }
-        | ModelError::HubCache { .. }
-        | ModelError::NoSnapshot { .. } => "--model takes the directory of a checkpoint",
+        ModelError::Checkpoint(error) => of_checkpoint(error)?,
         ModelError::NoGpuKernel { .. } => "--devices cpu does that",
         ModelError::NoInt8 { .. } => "see --dtype and --devices",
         ModelError::NoRoom { .. } => "see --devices and --dtype",

@@ -3,8 +3,10 @@
 use std::fmt::Display;
 use std::path::Path;
 
+use plm_checkpoint::ConfigFile;
 use plm_kernels::TokenDropout;
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::alphabet::{EOS, MASK, PAD, VOCABULARY};
 use crate::{Error, ModelShape};
@@ -57,20 +59,19 @@ impl Config {
         })
     }
 
-    /// Reads `json`; errors name `path`.
+    /// What a model's `config.json` says.
     ///
     /// # Errors
-    /// [`Error::OtherModel`] if it is no ESM-2's, [`Error::Json`] if a field is missing or of
-    /// another type, [`Error::Unsupported`] if one has a value that this crate does not implement.
-    pub fn from_json(json: &[u8], path: &Path) -> Result<Self, Error> {
+    /// [`Error::OtherModel`] if it is no ESM-2's, [`plm_checkpoint::Error::Json`] if a field is
+    /// missing or of another type, [`Error::Unsupported`] if one has a value that this crate does
+    /// not implement.
+    pub fn of_file(file: &ConfigFile) -> Result<Self, Error> {
+        let path = file.path();
         // First: another model's file lacks fields that it need not have.
-        if let Ok(kind) = serde_json::from_slice::<Kind>(json) {
+        if let Ok(kind) = file.fields::<Kind>() {
             kind.check(path)?;
         }
-        let file: File = serde_json::from_slice(json).map_err(|problem| Error::Json {
-            path: path.to_owned(),
-            problem,
-        })?;
+        let file: File = file.fields()?;
         file.check(path)?;
         Ok(Self {
             num_layers: file.num_hidden_layers,
@@ -79,6 +80,21 @@ impl Config {
             ffn_size: file.intermediate_size,
             layer_norm_eps: file.layer_norm_eps,
             token_dropout: file.token_dropout,
+        })
+    }
+
+    /// A `config.json` that says this.
+    pub(crate) fn to_json(&self) -> Value {
+        json!({
+            "model_type": "esm",
+            "vocab_size": VOCABULARY.len(),
+            "hidden_size": self.hidden_size,
+            "num_hidden_layers": self.num_layers,
+            "num_attention_heads": self.num_heads,
+            "intermediate_size": self.ffn_size,
+            "layer_norm_eps": self.layer_norm_eps,
+            "position_embedding_type": "rotary",
+            "token_dropout": self.token_dropout,
         })
     }
 }
@@ -91,8 +107,6 @@ struct Kind {
     architectures: Option<Vec<String>>,
     position_embedding_type: Option<String>,
     is_folding_model: Option<bool>,
-    #[serde(default)]
-    peft_type: Option<String>,
 }
 
 impl Kind {
@@ -108,11 +122,6 @@ impl Kind {
                 is,
             })
         };
-        if self.peft_type.is_some() {
-            return Err(Error::Adapter {
-                path: path.to_owned(),
-            });
-        }
         match (&self.model_type, &self.architectures) {
             (Some(esm), _) if esm == "esm" => {}
             (Some(model_type), _) => return other("model_type", format!("{model_type:?}"), ""),

@@ -6,7 +6,8 @@
 //! A sequence's result depends on its residues, the checkpoint and the number format, bit for bit, and
 //! on nothing else: not on its neighbours, the batch size or the number of threads.
 //!
-//! This crate must not know what a FASTA file is, how batches are scheduled, or where vectors go.
+//! Where files are and how they are read is [`plm_checkpoint`]'s to know. This crate must not
+//! know what a FASTA file is, how batches are scheduled, or where vectors go.
 //!
 //! ```
 //! use plm_core::{Dtype, Packer, RowId};
@@ -56,4 +57,4 @@ pub use error::{Error, NoInt8};
 pub use loader::{CpuOptions, Esm2Loader};
 pub use model::Esm2;
 pub use outputs::{ModelOutputs, Outputs, Started};
-pub use shapes::{ModelShape, RELEASED};
+pub use shapes::{ModelShape, RELEASED, hub_name};

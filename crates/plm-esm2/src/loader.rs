@@ -121,7 +121,7 @@ impl Esm2Loader {
         };
         let spec = EncoderSpec {
             model: checkpoint.name().to_owned(),
-            weights_digest: checkpoint.weights_digest()?,
+            weights_digest: checkpoint.weights_digest()?.to_string(),
             hidden_size: checkpoint.config().hidden_size,
             layer: checkpoint.config().num_layers,
             pooling: "mean over residues".to_owned(),

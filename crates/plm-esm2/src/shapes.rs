@@ -25,6 +25,18 @@ pub const RELEASED: [ModelShape; 6] = [
     released("esm2_t48_15B_UR50D", 48, 5120, 40),
 ];
 
+/// The repository on the Hugging Face hub of a released model that is named without its owner.
+///
+/// ```
+/// let name = plm_esm2::hub_name("esm2_t6_8M_UR50D");
+/// assert_eq!(name.as_deref(), Some("facebook/esm2_t6_8M_UR50D"));
+/// assert_eq!(plm_esm2::hub_name("esm3"), None);
+/// ```
+pub fn hub_name(name: &str) -> Option<String> {
+    let is_released = RELEASED.iter().any(|shape| shape.name == name);
+    is_released.then(|| format!("facebook/{name}"))
+}
+
 const fn released(
     name: &'static str,
     num_layers: usize,

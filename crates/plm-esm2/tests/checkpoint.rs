@@ -3,15 +3,13 @@
 mod common;
 
 use std::fs;
-use std::process::Command;
-use std::sync::mpsc::channel;
-use std::thread;
-use std::time::Duration;
+use std::path::Path;
 
 use common::{
-    QUERY, Tensors, assert_is_plm_tiny, checkpoint, embedding, empty_checkpoint, open_error,
-    set_config, shard_name, sharded_checkpoint, tensors, write_index,
+    QUERY, Tensors, assert_is_plm_tiny, checkpoint, embedding, empty_checkpoint, file_error,
+    open_error, set_config, shard_name, sharded_checkpoint, tensors,
 };
+use plm_checkpoint::Error as FileError;
 use plm_core::{Dtype, Packer};
 use plm_esm2::{Checkpoint, Error, Esm2, Outputs, token_map};
 use safetensors::tensor::Dtype as StoredDtype;
@@ -111,9 +109,10 @@ fn one_changed_bit_changes_the_digest() {
         .weights_digest()
         .unwrap();
     assert_ne!(changed, tiny);
+    let text = tiny.to_string();
     assert!(
-        tiny.starts_with("blake3:") && tiny.len() == 7 + 64,
-        "{tiny}"
+        text.starts_with("blake3:") && text.len() == 7 + 64,
+        "{text}"
     );
 }
 
@@ -149,10 +148,10 @@ fn a_missing_tensor_is_named() {
     for missing in [QUERY, "esm.embeddings.word_embeddings.weight"] {
         let mut tensors = tensors();
         tensors.remove(missing);
-        let error = open_error(checkpoint(&tensors).path());
+        let error = file_error(checkpoint(&tensors).path());
         let canonical = missing.trim_start_matches("esm.");
         assert!(
-            matches!(&error, Error::MissingTensor { name, .. } if name == canonical),
+            matches!(&error, FileError::MissingTensor { name, .. } if name == canonical),
             "{error}"
         );
     }
@@ -163,8 +162,8 @@ fn a_tensor_of_the_wrong_shape_is_named_with_its_file() {
     let mut tensors = tensors();
     tensors.get_mut(QUERY).unwrap().1 = vec![64, 256];
     let dir = sharded_checkpoint(&tensors);
-    match open_error(dir.path()) {
-        Error::TensorShape {
+    match file_error(dir.path()) {
+        FileError::TensorShape {
             path,
             name,
             found,
@@ -197,9 +196,9 @@ fn a_tensor_of_another_trunk_is_named() {
             unexpected.to_owned(),
             (StoredDtype::F32, vec![1], vec![0; 4]),
         );
-        let error = open_error(checkpoint(&tensors).path());
+        let error = file_error(checkpoint(&tensors).path());
         assert!(
-            matches!(&error, Error::UnexpectedTensor { name, .. } if name == unexpected),
+            matches!(&error, FileError::UnexpectedTensor { name, .. } if name == unexpected),
             "{error}"
         );
     }
@@ -210,150 +209,22 @@ fn a_tensor_under_two_names_is_refused() {
     let mut tensors = tensors();
     let query = tensors[QUERY].clone();
     tensors.insert(QUERY.trim_start_matches("esm.").to_owned(), query);
-    let error = open_error(checkpoint(&tensors).path());
-    assert!(matches!(error, Error::DuplicateTensor { .. }), "{error}");
+    let error = file_error(checkpoint(&tensors).path());
+    assert!(
+        matches!(error, FileError::DuplicateTensor { .. }),
+        "{error}"
+    );
 }
 
 #[test]
 fn weights_in_other_formats_are_refused() {
     let mut tensors = tensors();
     tensors.get_mut(QUERY).unwrap().0 = StoredDtype::I32;
-    let error = open_error(checkpoint(&tensors).path());
+    let error = file_error(checkpoint(&tensors).path());
     assert!(
-        matches!(&error, Error::TensorDtype { name, .. } if name == QUERY),
+        matches!(&error, FileError::TensorDtype { name, .. } if name == QUERY),
         "{error}"
     );
-}
-
-#[test]
-fn a_file_cut_anywhere_is_refused() {
-    let dir = checkpoint(&tensors());
-    let path = dir.path().join("model.safetensors");
-    let whole = fs::read(&path).unwrap();
-    for len in [0, 7, 8, 100, 15_000, whole.len() / 2, whole.len() - 1] {
-        fs::write(&path, &whole[..len]).unwrap();
-        let error = open_error(dir.path());
-        assert!(
-            matches!(error, Error::Format { .. } | Error::FileLength { .. }),
-            "cut to {len}: {error}"
-        );
-    }
-    let mut longer = whole;
-    longer.push(0);
-    fs::write(&path, longer).unwrap();
-    assert!(matches!(open_error(dir.path()), Error::FileLength { .. }));
-}
-
-#[test]
-fn a_hostile_header_is_refused_and_not_believed() {
-    let dir = checkpoint(&tensors());
-    let path = dir.path().join("model.safetensors");
-    let with_header = |length: u64, header: &str| {
-        let mut file = length.to_le_bytes().to_vec();
-        file.extend_from_slice(header.as_bytes());
-        file.extend_from_slice(&[0; 64]);
-        fs::write(&path, file).unwrap();
-        let error = open_error(dir.path());
-        assert!(
-            matches!(error, Error::Format { .. } | Error::TensorLayout { .. }),
-            "{header:?} as {length}: {error}"
-        );
-    };
-    with_header(u64::MAX, "{}");
-    with_header(1 << 40, "{}");
-    for header in [
-        "not json",
-        r#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,18446744073709551615]}}"#,
-        r#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[16,0]}}"#,
-        r#"{"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,16]}}"#,
-        r#"{"a":{"dtype":"F32","shape":[5],"data_offsets":[0,16]}}"#,
-        r#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},"b":{"dtype":"F32","shape":[4],"data_offsets":[8,24]}}"#,
-    ] {
-        with_header(header.len() as u64, header);
-    }
-}
-
-#[test]
-fn an_index_does_not_lead_out_of_its_folder() {
-    let dir = empty_checkpoint();
-    for shard in [
-        "../model.safetensors",
-        "/etc/passwd",
-        "a/b.safetensors",
-        "..",
-    ] {
-        write_index(dir.path(), &[("a".to_owned(), shard.to_owned())].into());
-        let error = open_error(dir.path());
-        assert!(matches!(error, Error::ShardName { .. }), "{shard}: {error}");
-    }
-}
-
-#[test]
-fn a_missing_shard_is_named() {
-    let dir = sharded_checkpoint(&tensors());
-    fs::remove_file(dir.path().join(shard_name(1))).unwrap();
-    let error = open_error(dir.path());
-    assert!(
-        matches!(&error, Error::MissingShard { shard, .. } if *shard == shard_name(1)),
-        "{error}"
-    );
-}
-
-#[test]
-fn a_shard_that_is_there_twice_is_named() {
-    let dir = sharded_checkpoint(&tensors());
-    let [first, second] = [shard_name(0), shard_name(1)].map(|name| dir.path().join(name));
-    for (from, to) in [(&first, &second), (&second, &first)] {
-        let replaced = fs::read(to).unwrap();
-        fs::copy(from, to).unwrap();
-        let error = open_error(dir.path());
-        assert!(
-            matches!(&error, Error::DuplicateTensor { path, .. } if path == &second),
-            "{error}"
-        );
-        fs::write(to, replaced).unwrap();
-    }
-}
-
-#[test]
-fn a_byte_order_mark_before_a_text_changes_nothing() {
-    let dir = sharded_checkpoint(&tensors());
-    for name in ["config.json", "model.safetensors.index.json"] {
-        let path = dir.path().join(name);
-        let text = fs::read(&path).unwrap();
-        fs::write(&path, [b"\xef\xbb\xbf", &text[..]].concat()).unwrap();
-    }
-    assert_is_plm_tiny(&Checkpoint::open(dir.path()).unwrap());
-}
-
-#[test]
-fn a_pipe_is_refused_and_not_waited_for() {
-    for name in ["config.json", "vocab.txt", "model.safetensors"] {
-        let dir = checkpoint(&tensors());
-        let pipe = dir.path().join(name);
-        if pipe.exists() {
-            fs::remove_file(&pipe).unwrap();
-        }
-        let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
-        assert!(made.success());
-        let (answer, answered) = channel();
-        thread::spawn(move || answer.send(open_error(dir.path())));
-        let error = answered.recv_timeout(Duration::from_secs(60)).unwrap();
-        assert!(
-            matches!(&error, Error::Read { path, .. } if *path == pipe),
-            "{error}"
-        );
-    }
-}
-
-#[test]
-fn pickles_are_to_be_converted() {
-    let dir = empty_checkpoint();
-    assert!(matches!(open_error(dir.path()), Error::NoWeights { .. }));
-    fs::write(dir.path().join("pytorch_model.bin"), "").unwrap();
-    let error = open_error(dir.path());
-    assert!(matches!(error, Error::ConvertToSafetensors { .. }));
-    assert!(error.to_string().contains("safe_serialization"), "{error}");
 }
 
 #[test]
@@ -370,8 +241,8 @@ fn a_missing_config_field_is_named() {
     ] {
         let dir = checkpoint(&tensors());
         set_config(dir.path(), field, None);
-        let error = open_error(dir.path());
-        assert!(matches!(error, Error::Json { .. }));
+        let error = file_error(dir.path());
+        assert!(matches!(error, FileError::Json { .. }));
         assert!(error.to_string().contains(field), "{error}");
     }
 }
@@ -408,4 +279,53 @@ fn another_vocabulary_is_refused() {
         open_error(dir.path()),
         Error::ForeignVocabulary { .. }
     ));
+}
+
+#[test]
+fn another_model_is_named_by_its_type() {
+    // What these models' repositories have, abridged.
+    for (config, word) in [
+        (json!({"model_type": "t5", "d_model": 1024}), "\"t5\""),
+        (
+            json!({"model_type": "esmc", "d_model": 960, "n_layers": 30}),
+            "\"esmc\"",
+        ),
+        (
+            json!({"model_type": "bert", "hidden_size": 1024}),
+            "\"bert\"",
+        ),
+        (
+            json!({"architectures": ["ESMCModel"], "d_model": 960}),
+            "ESMCModel",
+        ),
+    ] {
+        let dir = empty_checkpoint();
+        fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+        let error = open_error(dir.path());
+        assert!(matches!(error, Error::OtherModel { .. }), "{error}");
+        let message = error.to_string();
+        assert!(message.contains(word), "{message}");
+        assert!(message.contains("model_type \"esm\""), "{message}");
+        assert!(!message.contains("missing field"), "{message}");
+    }
+    for (field, value, word) in [
+        ("position_embedding_type", json!("absolute"), "ESM-1b"),
+        ("is_folding_model", json!(true), "ESMFold"),
+    ] {
+        let dir = empty_checkpoint();
+        set_config(dir.path(), field, Some(value));
+        let error = open_error(dir.path());
+        assert!(
+            matches!(&error, Error::OtherModel { field: named, .. } if *named == field),
+            "{error}"
+        );
+        assert!(error.to_string().contains(word), "{error}");
+    }
+}
+
+#[test]
+fn a_released_name_is_told_how_to_be_fetched() {
+    let message = open_error(Path::new("esm2_t33_650M_UR50D")).to_string();
+    let command = "`hf download facebook/esm2_t33_650M_UR50D --local-dir DIR`";
+    assert!(message.contains(command), "{message}");
 }

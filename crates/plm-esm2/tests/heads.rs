@@ -5,9 +5,10 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{
-    QUERY, Tensors, assert_is_plm_tiny, checkpoint, embedding, open_error, sharded_checkpoint,
-    tensors,
+    QUERY, Tensors, assert_is_plm_tiny, checkpoint, embedding, file_error, open_error,
+    sharded_checkpoint, tensors,
 };
+use plm_checkpoint::Error as FileError;
 use plm_esm2::{Checkpoint, Error};
 use safetensors::tensor::Dtype;
 
@@ -159,12 +160,12 @@ fn of_two_trunks_neither_is_chosen() {
 fn a_trunk_under_a_head_is_checked_as_any() {
     let mut missing = with(trunk(|name| format!("esm.{name}")), CLASSIFIERS[0]);
     missing.remove(QUERY);
-    let error = open_error(checkpoint(&missing).path());
-    assert!(matches!(error, Error::MissingTensor { .. }), "{error}");
+    let error = file_error(checkpoint(&missing).path());
+    assert!(matches!(error, FileError::MissingTensor { .. }), "{error}");
     let narrow = with(tensors(), &[(QUERY, &[64, 128])]);
-    let error = open_error(checkpoint(&narrow).path());
+    let error = file_error(checkpoint(&narrow).path());
     assert!(
-        matches!(&error, Error::TensorShape { name, .. } if name == QUERY),
+        matches!(&error, FileError::TensorShape { name, .. } if name == QUERY),
         "{error}"
     );
 }
@@ -181,8 +182,8 @@ fn an_adapter_is_to_be_merged() {
         with(tensors(), &[(lora, &[8, 128])]),
         BTreeMap::from([(lora.to_owned(), zeros(&[8, 128]))]),
     ] {
-        let error = open_error(checkpoint(&tensors).path());
-        assert!(matches!(error, Error::Adapter { .. }), "{error}");
+        let error = file_error(checkpoint(&tensors).path());
+        assert!(matches!(error, FileError::Adapter { .. }), "{error}");
         assert!(error.to_string().contains("merge_and_unload"), "{error}");
     }
 }

@@ -30,9 +30,9 @@
 //! # Crates
 //!
 //! This crate joins the others and knows neither how anything is computed nor how it is stored:
-//! [`index`] finds records in FASTA files, [`esm2`] is the model, [`coordinator`] plans and runs
-//! the ranks, [`shards`] writes and merges HDF5. They meet at the ports of [`core`]. Each may be
-//! used by itself.
+//! [`index`] finds records in FASTA files, [`checkpoint`] reads a model's files, [`esm2`] is the
+//! model, [`coordinator`] plans and runs the ranks, [`shards`] writes and merges HDF5. They meet at
+//! the ports of [`core`]. Each may be used by itself.
 
 mod compute;
 mod error;
@@ -40,6 +40,7 @@ mod out_dir;
 mod result;
 mod run;
 
+pub use plm_checkpoint as checkpoint;
 pub use plm_coordinator as coordinator;
 pub use plm_core as core;
 pub use plm_esm2 as esm2;

@@ -5,10 +5,14 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
+use plm_checkpoint::ConfigFile;
 use plm_esm2::Config;
 
 fuzz_target!(|data: &[u8]| {
-    match Config::from_json(data, Path::new("config.json")) {
+    let read = ConfigFile::from_json(data, Path::new("config.json"))
+        .map_err(plm_esm2::Error::from)
+        .and_then(|file| Config::of_file(&file));
+    match read {
         Ok(config) => {
             assert_eq!(config.head_dim() * config.num_heads, config.hidden_size);
             assert!(config.head_dim().is_multiple_of(4));

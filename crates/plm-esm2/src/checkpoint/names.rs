@@ -1,9 +1,7 @@
 //! Which tensors an ESM-2 has, and the names that files have them under.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use plm_checkpoint::{FoundTensors, Layout, Other, TensorShape};
 
-use super::stored::StoredTensor;
 use crate::alphabet::VOCABULARY;
 use crate::{Config, Error};
 
@@ -33,17 +31,49 @@ fn is_of_trunk(name: &str) -> bool {
     name.starts_with("embeddings.") || name.starts_with("encoder.")
 }
 
-/// Whether a tensor is of an adapter that a trunk would have to be merged with.
-fn is_of_adapter(name: &str) -> bool {
-    const PARTS: [&str; 6] = [
-        "lora_A",
-        "lora_B",
-        "lora_embedding_A",
-        "lora_magnitude_vector",
-        "base_layer",
-        "ia3_l",
-    ];
-    name.split('.').any(|part| PARTS.contains(&part))
+/// The tensors of an ESM-2 of one configuration, below the prefix that they have in some files.
+pub(super) struct Names<'a> {
+    config: &'a Config,
+    prefix: Prefix,
+}
+
+impl<'a> Names<'a> {
+    /// Those by which `found` has a trunk.
+    ///
+    /// # Errors
+    /// [`Error::SeveralTrunks`] if it has more than one.
+    pub(super) fn find(found: &FoundTensors, config: &'a Config) -> Result<Self, Error> {
+        let prefix = Prefix::find(found, config)?;
+        Ok(Self { config, prefix })
+    }
+}
+
+impl Layout for Names<'_> {
+    fn family(&self) -> &str {
+        "ESM-2"
+    }
+
+    fn required(&self) -> Vec<TensorShape> {
+        encoder(self.config)
+    }
+
+    fn head(&self) -> Vec<TensorShape> {
+        lm_head(self.config)
+    }
+
+    fn canonical(&self, name: &str) -> String {
+        self.prefix.canonical(name)
+    }
+
+    fn other(&self, canonical_name: &str) -> Other {
+        if is_ignored(canonical_name) {
+            Other::Ignored
+        } else if is_of_trunk(canonical_name) {
+            Other::Refused
+        } else {
+            Other::PassedOver
+        }
+    }
 }
 
 /// What stands before the names of a trunk's tensors: nothing in `EsmModel`, `esm.` in
@@ -53,7 +83,7 @@ struct Prefix(String);
 
 impl Prefix {
     /// Of the only trunk of the width of `config` among these tensors.
-    fn find(found: &[(String, StoredTensor)], config: &Config, path: &Path) -> Result<Self, Error> {
+    fn find(found: &FoundTensors, config: &Config) -> Result<Self, Error> {
         let mut prefixes: Vec<&str> = found
             .iter()
             .filter(|(_, tensor)| {
@@ -74,7 +104,7 @@ impl Prefix {
                 Ok(Self("esm.".to_owned()))
             }
             _ => Err(Error::SeveralTrunks {
-                path: path.to_owned(),
+                path: found.dir().to_owned(),
                 prefixes: prefixes.into_iter().map(str::to_owned).collect(),
             }),
         }
@@ -101,7 +131,7 @@ impl Prefix {
 }
 
 /// Every tensor of the encoder with its shape, in an order that depends on the configuration alone.
-pub(super) fn encoder(config: &Config) -> Vec<(String, Vec<usize>)> {
+pub(super) fn encoder(config: &Config) -> Vec<TensorShape> {
     let (hidden, ffn) = (config.hidden_size, config.ffn_size);
     let layer: [(&str, Vec<usize>); 16] = [
         ("attention.self.query.weight", vec![hidden, hidden]),
@@ -138,7 +168,7 @@ pub(super) fn encoder(config: &Config) -> Vec<(String, Vec<usize>)> {
 }
 
 /// Every tensor of the language-model head but its decoder, which is the token embedding.
-pub(super) fn lm_head(config: &Config) -> Vec<(String, Vec<usize>)> {
+pub(super) fn lm_head(config: &Config) -> Vec<TensorShape> {
     let hidden = config.hidden_size;
     let tensors: [(&str, Vec<usize>); 5] = [
         (LM_HEAD_PROBE, vec![hidden, hidden]),
@@ -148,88 +178,6 @@ pub(super) fn lm_head(config: &Config) -> Vec<(String, Vec<usize>)> {
         ("lm_head.bias", vec![VOCABULARY.len()]),
     ];
     tensors.map(|(name, shape)| (name.to_owned(), shape)).into()
-}
-
-/// What a checkpoint's files come to.
-pub(super) struct Tensors {
-    /// Those that the model uses, by their canonical names.
-    pub(super) used: BTreeMap<String, StoredTensor>,
-    /// The names, as they are in the files, of those that are of other heads, or of a
-    /// language-model head that is not whole. In order.
-    pub(super) passed_over: Vec<String>,
-}
-
-/// Sorts out what the model uses; `path` is named where no file is to blame.
-pub(super) fn check(
-    found: Vec<(String, StoredTensor)>,
-    config: &Config,
-    path: &Path,
-) -> Result<Tensors, Error> {
-    let prefix = Prefix::find(&found, config, path)?;
-    let trunk: BTreeMap<_, _> = encoder(config).into_iter().collect();
-    let head: BTreeMap<_, _> = lm_head(config).into_iter().collect();
-    let mut used = BTreeMap::new();
-    let mut of_head = BTreeMap::new();
-    let mut passed_over = Vec::new();
-    for (name, tensor) in found {
-        let canonical_name = prefix.canonical(&name);
-        if is_ignored(&canonical_name) {
-            continue;
-        }
-        if let Some(shape) = head.get(&canonical_name) {
-            let fits = tensor.shape() == shape && tensor.is_readable();
-            if let Some((name, ..)) = of_head.insert(canonical_name, (name, tensor, fits)) {
-                passed_over.push(name);
-            }
-            continue;
-        }
-        let path = tensor.source().path().to_owned();
-        let Some(shape) = trunk.get(&canonical_name) else {
-            if is_of_adapter(&canonical_name) {
-                return Err(Error::Adapter { path });
-            }
-            if is_of_trunk(&canonical_name) {
-                return Err(Error::UnexpectedTensor { path, name });
-            }
-            passed_over.push(name);
-            continue;
-        };
-        if tensor.shape() != shape {
-            return Err(Error::TensorShape {
-                path,
-                name,
-                found: tensor.shape().to_vec(),
-                expected: shape.clone(),
-            });
-        }
-        if !tensor.is_readable() {
-            return Err(Error::TensorDtype {
-                path,
-                name,
-                found: tensor.dtype().to_string(),
-            });
-        }
-        if used.insert(canonical_name, tensor).is_some() {
-            return Err(Error::DuplicateTensor { path, name });
-        }
-    }
-    if let Some(name) = trunk.into_keys().find(|name| !used.contains_key(name)) {
-        return Err(Error::MissingTensor {
-            path: path.to_owned(),
-            name,
-        });
-    }
-    // Logits take all of it.
-    let is_whole = of_head.len() == head.len() && of_head.values().all(|(.., fits)| *fits);
-    for (canonical_name, (name, tensor, _)) in of_head {
-        if is_whole {
-            used.insert(canonical_name, tensor);
-        } else {
-            passed_over.push(name);
-        }
-    }
-    passed_over.sort_unstable();
-    Ok(Tensors { used, passed_over })
 }
 
 #[cfg(test)]

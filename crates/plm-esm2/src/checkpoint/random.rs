@@ -1,22 +1,20 @@
 //! Seeded random weights.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-
+use plm_checkpoint::{StoredTensor, Tensors};
 use rayon::prelude::*;
 
 use super::names;
-use super::source::Source;
-use super::stored::StoredTensor;
 use crate::Config;
 use crate::splitmix::SplitMix64;
 
-/// One in so many channels is an outlier: the products that are added to the residual stream are ten times as large there.
+/// One in so many channels is an outlier: the products that are added to the residual stream are ten
+/// times as large there.
 const OUTLIER_CHANNELS: u64 = 300;
 
-/// All tensors of a model with a language-model head. Matrices have a deviation of 1 / √(inputs), which keeps activations
-/// near 1 through any depth. Besides, what trained weights have: biases, uneven gains, and outlier channels.
-pub(super) fn tensors(config: &Config, seed: u64) -> BTreeMap<String, StoredTensor> {
+/// All tensors of a model with a language-model head. Matrices have a deviation of 1 / √(inputs),
+/// which keeps activations near 1 through any depth. Besides, what trained weights have: biases,
+/// uneven gains, and outlier channels.
+pub(super) fn tensors(config: &Config, seed: u64) -> Tensors {
     let mut random = SplitMix64(seed);
     let is_outlier: Vec<bool> = (0..config.hidden_size)
         .map(|_| random.next().is_multiple_of(OUTLIER_CHANNELS))
@@ -26,7 +24,7 @@ pub(super) fn tensors(config: &Config, seed: u64) -> BTreeMap<String, StoredTens
         .chain(names::lm_head(config))
         .zip(0..)
         .collect();
-    shapes
+    let tensors: Vec<(String, StoredTensor)> = shapes
         .into_par_iter()
         .map(|((name, shape), number)| {
             // A stream of each tensor's own, so that they can be made side by side.
@@ -38,18 +36,17 @@ pub(super) fn tensors(config: &Config, seed: u64) -> BTreeMap<String, StoredTens
             };
             let is_onto_stream = name.ends_with("output.dense.weight");
             let row: usize = shape[1..].iter().product();
-            let bytes: Vec<u8> = (0..shape.iter().product())
-                .flat_map(|place: usize| {
-                    let value = centre + deviation * random.unit();
-                    let factor = match is_outlier.get(place / row) {
-                        Some(true) if is_onto_stream => 10.0,
-                        _ => 1.0,
-                    };
-                    (factor * value).to_le_bytes()
-                })
-                .collect();
-            let source = Source::bytes(PathBuf::from("random weights"), bytes);
-            (name, StoredTensor::whole(source, shape))
+            let values = (0..shape.iter().product()).map(|place: usize| {
+                let value = centre + deviation * random.unit();
+                let factor = match is_outlier.get(place / row) {
+                    Some(true) if is_onto_stream => 10.0,
+                    _ => 1.0,
+                };
+                factor * value
+            });
+            let tensor = StoredTensor::of_values(values, shape.clone());
+            (name, tensor)
         })
-        .collect()
+        .collect();
+    tensors.into_iter().collect()
 }

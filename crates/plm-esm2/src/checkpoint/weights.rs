@@ -1,21 +1,17 @@
 //! A checkpoint as what candle's layers load their weights from.
 
-use std::collections::BTreeMap;
 use std::convert::identity;
 
 use candle_core::{DType, Device, Error, Result, Shape, Tensor, WithDType};
 use candle_nn::{Init, var_builder::SimpleBackend};
 use half::vec::HalfBitsVecExt;
 use half::{bf16, f16};
+use plm_checkpoint::{StoredTensor, Tensors};
 use plm_core::Dtype;
 
-use super::stored::StoredTensor;
-
-/// Tensors that were checked when the checkpoint was opened, in the format that the model computes in.
-pub(super) struct Backend<'a>(
-    pub(super) &'a BTreeMap<String, StoredTensor>,
-    pub(super) Dtype,
-);
+/// Tensors that were checked when the checkpoint was opened, in the format that the model computes
+/// in.
+pub(super) struct Backend<'a>(pub(super) &'a Tensors, pub(super) Dtype);
 
 impl SimpleBackend for Backend<'_> {
     fn get(
@@ -41,7 +37,7 @@ impl SimpleBackend for Backend<'_> {
         let stored = self.0.get(name).ok_or_else(|| Error::CannotFindTensor {
             path: name.to_owned(),
         })?;
-        // The CPU computes in f32, with numbers that the format can hold. What is in 8 bits is made of f32.
+        // The CPU computes in f32, with numbers that the format can hold. 8 bits are made of f32.
         match (self.1, device) {
             (Dtype::F32, _) => load(stored, |x| x, identity, device),
             (Dtype::Bf16 | Dtype::Int8, Device::Cpu) => {
@@ -56,12 +52,13 @@ impl SimpleBackend for Backend<'_> {
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
-        self.0.contains_key(name)
+        self.0.contains(name)
     }
 }
 
-// 16-bit numbers are made as their bits. Zeros for millions of integers are pages that the system clears when they are first
-// touched, by all threads; as many `bf16` are written by one thread, which takes longer than all else.
+// 16-bit numbers are made as their bits. Zeros for millions of integers are pages that the system
+// clears when they are first touched, by all threads; as many `bf16` are written by one thread, which
+// takes longer than all else.
 
 fn load_bf16(stored: &StoredTensor, device: &Device) -> Result<Tensor> {
     let to_bits = |x| bf16::from_f32(x).to_bits();
@@ -85,17 +82,14 @@ fn load<B: Clone + Default + Send, T: WithDType>(
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
-    use crate::checkpoint::source::Source;
 
     #[test]
     fn rounding_is_to_nearest_with_ties_to_even() {
         let rounded = |dtype, value: f32| {
-            let source = Source::bytes(PathBuf::new(), value.to_le_bytes().to_vec());
-            let tensors = [("x".to_owned(), StoredTensor::whole(source, vec![1]))];
-            let backend = Backend(&tensors.into(), dtype);
+            let stored = StoredTensor::of_values([value], vec![1]);
+            let tensors = [("x".to_owned(), stored)].into_iter().collect();
+            let backend = Backend(&tensors, dtype);
             let tensor = backend.get_unchecked("x", DType::F32, &Device::Cpu);
             tensor.unwrap().to_vec1::<f32>().unwrap()[0]
         };
@@ -112,9 +106,7 @@ mod tests {
     #[test]
     fn devices_get_the_numbers_that_the_cpu_rounds_to() {
         let numbers = [1.0_f32, -0.0, 1.0e-7, 0.1, 3.0e4, 7.0e4, f32::NEG_INFINITY];
-        let bytes: Vec<u8> = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
-        let source = Source::bytes(PathBuf::new(), bytes);
-        let stored = StoredTensor::whole(source, vec![numbers.len()]);
+        let stored = StoredTensor::of_values(numbers, vec![numbers.len()]);
         let bf16s = load_bf16(&stored, &Device::Cpu).unwrap();
         assert_eq!(
             bf16s.to_vec1::<bf16>().unwrap(),

@@ -73,17 +73,17 @@ pub(crate) fn sharded_checkpoint(tensors: &Tensors) -> TempDir {
     for (i, shard) in shards.iter().enumerate() {
         write(shard, &dir.path().join(shard_name(i)));
     }
-    write_index(dir.path(), &weight_map);
+    let index = serde_json::json!({ "metadata": {}, "weight_map": weight_map });
+    fs::write(
+        dir.path().join("model.safetensors.index.json"),
+        index.to_string(),
+    )
+    .unwrap();
     dir
 }
 
 pub(crate) fn shard_name(shard: usize) -> String {
     format!("model-{:05}-of-00002.safetensors", shard + 1)
-}
-
-pub(crate) fn write_index(dir: &Path, weight_map: &BTreeMap<String, String>) {
-    let index = serde_json::json!({ "metadata": {}, "weight_map": weight_map });
-    fs::write(dir.join("model.safetensors.index.json"), index.to_string()).unwrap();
 }
 
 /// Rewrites one field of a folder's config.json; `None` takes it out.
@@ -101,6 +101,14 @@ pub(crate) fn set_config(dir: &Path, field: &str, value: Option<serde_json::Valu
 /// Why a folder is refused.
 pub(crate) fn open_error(dir: &Path) -> Error {
     Checkpoint::open(dir).expect_err("the checkpoint must be refused")
+}
+
+/// Why a folder is refused, if its files are to blame and not what they say of the model.
+pub(crate) fn file_error(dir: &Path) -> plm_checkpoint::Error {
+    match open_error(dir) {
+        Error::Checkpoint(error) => error,
+        other => panic!("{other}"),
+    }
 }
 
 /// The embedding of one protein, to see that two checkpoints are one model.

@@ -6,14 +6,13 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use common::{assert_is_plm_tiny, empty_checkpoint, open_error, set_config, tensors, write};
-use plm_esm2::{Checkpoint, Error};
-use serde_json::json;
+use common::{assert_is_the_toy, empty_checkpoint, open_error, tensors, write};
+use plm_checkpoint::{Error, ModelFiles};
 use tempfile::TempDir;
 
 const REVISION: &str = "c731040fcd8d73dceaa04b0a8e6329b345b0f5df";
 
-/// A copy of plm-tiny's files.
+/// A copy of the toy's files.
 fn put_model(dir: &Path) {
     fs::create_dir_all(dir).unwrap();
     let empty = empty_checkpoint();
@@ -41,8 +40,9 @@ fn set_main(repository: &Path, revision: &str) {
     fs::write(repository.join("refs/main"), revision).unwrap();
 }
 
-fn open(path: &Path) -> Checkpoint {
-    Checkpoint::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+fn open(path: &Path) -> ModelFiles {
+    let opened = common::open(path).map(|(files, _)| files);
+    opened.unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn a_snapshot_of_the_hub_is_named_after_its_repository() {
     ] {
         assert_eq!(open(&path).name(), "facebook/esm2_t6_8M_UR50D");
     }
-    assert_is_plm_tiny(&open(&snapshot));
+    assert_is_the_toy(&snapshot);
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn the_models_of_a_cache_are_named() {
 fn a_name_of_the_hub_is_told_how_to_be_fetched() {
     for (named, repository) in [
         ("facebook/esm2_t6_8M_UR50D", "facebook/esm2_t6_8M_UR50D"),
-        ("esm2_t33_650M_UR50D", "facebook/esm2_t33_650M_UR50D"),
+        ("toy", "owner/toy"),
     ] {
         let message = open_error(Path::new(named)).to_string();
         let command = format!("`hf download {repository} --local-dir DIR`");
@@ -281,48 +281,6 @@ fn what_was_never_fetched_is_named() {
         matches!(error, Error::ConvertToSafetensors { .. }),
         "{error}"
     );
-}
-
-#[test]
-fn another_model_is_named_by_its_type() {
-    // What these models' repositories have, abridged.
-    for (config, word) in [
-        (json!({"model_type": "t5", "d_model": 1024}), "\"t5\""),
-        (
-            json!({"model_type": "esmc", "d_model": 960, "n_layers": 30}),
-            "\"esmc\"",
-        ),
-        (
-            json!({"model_type": "bert", "hidden_size": 1024}),
-            "\"bert\"",
-        ),
-        (
-            json!({"architectures": ["ESMCModel"], "d_model": 960}),
-            "ESMCModel",
-        ),
-    ] {
-        let dir = empty_checkpoint();
-        fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
-        let error = open_error(dir.path());
-        assert!(matches!(error, Error::OtherModel { .. }), "{error}");
-        let message = error.to_string();
-        assert!(message.contains(word), "{message}");
-        assert!(message.contains("model_type \"esm\""), "{message}");
-        assert!(!message.contains("missing field"), "{message}");
-    }
-    for (field, value, word) in [
-        ("position_embedding_type", json!("absolute"), "ESM-1b"),
-        ("is_folding_model", json!(true), "ESMFold"),
-    ] {
-        let dir = empty_checkpoint();
-        set_config(dir.path(), field, Some(value));
-        let error = open_error(dir.path());
-        assert!(
-            matches!(&error, Error::OtherModel { field: named, .. } if *named == field),
-            "{error}"
-        );
-        assert!(error.to_string().contains(word), "{error}");
-    }
 }
 
 #[test]

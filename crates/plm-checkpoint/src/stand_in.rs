@@ -5,10 +5,10 @@ use std::path::Path;
 use crate::Error;
 
 /// How many bytes [`check`] looks at.
-pub(super) const BYTES: u64 = 64;
+pub(crate) const BYTES: u64 = 64;
 
 /// Refuses a file that begins as what stands for it elsewhere.
-pub(super) fn check(path: &Path, start: &[u8]) -> Result<(), Error> {
+pub(crate) fn check(path: &Path, start: &[u8]) -> Result<(), Error> {
     let path = || path.to_owned();
     if start.starts_with(b"version https://git-lfs.github.com/spec/") {
         return Err(Error::LfsPointer { path: path() });

@@ -5,26 +5,28 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
-use crate::{Error, RELEASED};
+use crate::Error;
 
 /// How long the name of a snapshot may be. Those of the hub have 40 letters.
 const MAX_REVISION_BYTES: u64 = 1 << 10;
 
 /// A folder with a `config.json`, and the name of the model in it.
-pub(super) struct Place {
-    pub(super) dir: PathBuf,
-    pub(super) name: String,
+pub(crate) struct Place {
+    pub(crate) dir: PathBuf,
+    pub(crate) name: String,
 }
 
 /// The folder that `named` stands for: itself, or the snapshot of a repository in a hub cache.
-pub(super) fn find(named: &Path) -> Result<Place, Error> {
+///
+/// `short` gives the repository of the hub that a word alone is short for.
+pub(crate) fn find(named: &Path, short: impl Fn(&str) -> Option<String>) -> Result<Place, Error> {
     if named.as_os_str().is_empty() {
         return Err(Error::NoModelNamed);
     }
     match fs::metadata(named) {
         Ok(metadata) if metadata.is_dir() => {}
         Ok(_) => return Err(a_file(named)),
-        Err(source) => return Err(absent(named, source)),
+        Err(source) => return Err(absent(named, short, source)),
     }
     let dir = snapshot(named)?.unwrap_or_else(|| named.to_owned());
     if !is_there(&dir.join("config.json")) {
@@ -37,12 +39,12 @@ pub(super) fn find(named: &Path) -> Result<Place, Error> {
 }
 
 /// Whether there is something of this name, be it a link that leads nowhere.
-pub(super) fn is_there(path: &Path) -> bool {
+pub(crate) fn is_there(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
 /// Opens a file. A pipe is refused unopened: it would wait for its writer for ever.
-pub(super) fn open(path: &Path) -> io::Result<fs::File> {
+pub(crate) fn open(path: &Path) -> io::Result<fs::File> {
     if fs::metadata(path)?.file_type().is_fifo() {
         return Err(io::Error::other("it is a pipe, and no file"));
     }
@@ -50,7 +52,7 @@ pub(super) fn open(path: &Path) -> io::Result<fs::File> {
 }
 
 /// That `path` can't be read, with the link that is to blame if one is.
-pub(super) fn unreadable(path: &Path, source: io::Error) -> Error {
+pub(crate) fn unreadable(path: &Path, source: io::Error) -> Error {
     match dangling_link(path) {
         Some((link, target)) if source.kind() == io::ErrorKind::NotFound => {
             Error::DanglingLink { link, target }
@@ -72,7 +74,7 @@ fn dangling_link(path: &Path) -> Option<(PathBuf, PathBuf)> {
 }
 
 /// Entries of a folder, by their names.
-pub(super) fn entries(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+pub(crate) fn entries(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let list = || -> io::Result<Vec<PathBuf>> {
         let entries = fs::read_dir(dir)?;
         entries.map(|entry| Ok(entry?.path())).collect()
@@ -83,7 +85,7 @@ pub(super) fn entries(dir: &Path) -> Result<Vec<PathBuf>, Error> {
 }
 
 /// Whether a file of this name is a pickle of PyTorch.
-pub(super) fn is_pickle(path: &Path) -> bool {
+pub(crate) fn is_pickle(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
     matches!(extension, Some("bin" | "pt" | "pth" | "ckpt" | "pkl"))
 }
@@ -104,7 +106,7 @@ fn a_file(path: &Path) -> Error {
     }
 }
 
-fn absent(named: &Path, source: io::Error) -> Error {
+fn absent(named: &Path, short: impl Fn(&str) -> Option<String>, source: io::Error) -> Error {
     match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {}
         _ => return unreadable(named, source),
@@ -114,15 +116,14 @@ fn absent(named: &Path, source: io::Error) -> Error {
     }
     Error::NoSuchModel {
         path: named.to_owned(),
-        hub_name: named.to_str().and_then(hub_name),
+        hub_name: named
+            .to_str()
+            .and_then(|words| short(words).or_else(|| hub_name(words))),
     }
 }
 
 /// The repository of the hub that someone means who writes `words`, if they can be one.
 fn hub_name(words: &str) -> Option<String> {
-    if let Some(shape) = RELEASED.iter().find(|shape| shape.name == words) {
-        return Some(format!("facebook/{}", shape.name));
-    }
     // `hf://` goes before the name itself, other schemes before a site.
     let address = words.strip_prefix("hf://").or_else(|| {
         let (_, rest) = words.split_once("://")?;
@@ -219,7 +220,7 @@ fn no_config(dir: &Path) -> Result<Error, Error> {
 }
 
 /// The refusal of an adapter of peft among the entries of a folder.
-pub(super) fn adapter(entries: &[PathBuf]) -> Option<Error> {
+pub(crate) fn adapter(entries: &[PathBuf]) -> Option<Error> {
     let config = entries
         .iter()
         .find(|path| path.ends_with("adapter_config.json"))?;
@@ -268,7 +269,6 @@ mod tests {
         for words in [
             name,
             "facebook/esm2_t6_8M_UR50D/",
-            "esm2_t6_8M_UR50D",
             "https://hub.example/facebook/esm2_t6_8M_UR50D",
             "https://hub.example/facebook/esm2_t6_8M_UR50D/tree/main",
             "hf://facebook/esm2_t6_8M_UR50D",

@@ -7,26 +7,24 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::stored::StoredTensor;
-use crate::alphabet::VOCABULARY;
-use crate::{Config, Error};
+use crate::{Error, StoredTensor};
 
 /// Writes `config.json` and `model.safetensors`, with the tensors in the order of their names.
-pub(super) fn to(
+pub(crate) fn to(
     dir: &Path,
-    config: &Config,
+    config: &str,
     tensors: &BTreeMap<String, StoredTensor>,
 ) -> Result<(), Error> {
     fs::create_dir_all(dir).map_err(failed(dir))?;
     let path = dir.join("config.json");
-    fs::write(&path, to_json(config).to_string()).map_err(failed(&path))?;
+    fs::write(&path, config).map_err(failed(&path))?;
 
     let path = dir.join("model.safetensors");
     let mut header = Map::new();
     let mut end = 0;
     for (name, tensor) in tensors {
         let (dtype, shape) = (tensor.dtype(), tensor.shape());
-        let offsets = [end, end + tensor.len()];
+        let offsets = [end, end + tensor.num_bytes()];
         header.insert(
             name.clone(),
             json!({"dtype": dtype, "shape": shape, "data_offsets": offsets}),
@@ -48,20 +46,6 @@ pub(super) fn to(
         written?;
     }
     file.flush().map_err(failed(&path))
-}
-
-fn to_json(config: &Config) -> Value {
-    json!({
-        "model_type": "esm",
-        "vocab_size": VOCABULARY.len(),
-        "hidden_size": config.hidden_size,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.num_heads,
-        "intermediate_size": config.ffn_size,
-        "layer_norm_eps": config.layer_norm_eps,
-        "position_embedding_type": "rotary",
-        "token_dropout": config.token_dropout,
-    })
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {

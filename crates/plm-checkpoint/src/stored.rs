@@ -1,17 +1,18 @@
 //! Tensors in safetensors files.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rayon::prelude::*;
 use safetensors::Dtype;
 
-use super::header::{self, Header};
-use super::source::Source;
 use crate::Error;
+use crate::header::{self, Header};
+use crate::source::Source;
 
-/// Where a tensor lies, and as what.
+/// Where a tensor lies, and as what. Its values are read each time that they are asked for.
 #[derive(Clone, Debug)]
-pub(super) struct StoredTensor {
+pub struct StoredTensor {
     source: Arc<Source>,
     dtype: Dtype,
     shape: Vec<usize>,
@@ -21,9 +22,9 @@ pub(super) struct StoredTensor {
 
 /// All tensors of a file, under the names they have there, in the order in which they lie.
 ///
-/// Reads the header only, and trusts nothing in it: tensors must lie one behind the other, and the file
-/// must end where the last one does.
-pub(super) fn list(source: &Arc<Source>) -> Result<Vec<(String, StoredTensor)>, Error> {
+/// Reads the header only, and trusts nothing in it: tensors must lie one after the other, and the
+/// file must end where the last one does.
+pub(crate) fn list(source: &Arc<Source>) -> Result<Vec<(String, StoredTensor)>, Error> {
     let Header {
         data_start,
         tensors,
@@ -59,8 +60,19 @@ pub(super) fn list(source: &Arc<Source>) -> Result<Vec<(String, StoredTensor)>, 
 }
 
 impl StoredTensor {
-    /// The whole of `source` as one f32 tensor.
-    pub(super) fn whole(source: Source, shape: Vec<usize>) -> Self {
+    /// A tensor of f32 in memory, row by row.
+    ///
+    /// # Panics
+    /// If there are more or fewer values than `shape` has room for.
+    pub fn of_values(values: impl IntoIterator<Item = f32>, shape: Vec<usize>) -> Self {
+        let bytes: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
+        let numbers: usize = shape.iter().product();
+        assert_eq!(
+            bytes.len(),
+            numbers * size_of::<f32>(),
+            "the values fill the shape"
+        );
+        let source = Source::bytes(PathBuf::from("a tensor in memory"), bytes);
         Self {
             len: source.len(),
             source: Arc::new(source),
@@ -70,43 +82,55 @@ impl StoredTensor {
         }
     }
 
-    pub(super) fn source(&self) -> &Source {
-        &self.source
+    /// The file that it lies in.
+    pub fn path(&self) -> &Path {
+        self.source.path()
     }
 
-    pub(super) fn dtype(&self) -> Dtype {
+    /// The format of its numbers there.
+    pub fn dtype(&self) -> Dtype {
         self.dtype
     }
 
-    pub(super) fn shape(&self) -> &[usize] {
+    /// Its sizes, the outermost first.
+    pub fn shape(&self) -> &[usize] {
         &self.shape
     }
 
     /// How many bytes it takes.
-    pub(super) fn len(&self) -> u64 {
+    pub(crate) fn num_bytes(&self) -> u64 {
         self.len
     }
 
     /// Calls `f` with the tensor's bytes, in order, in pieces.
-    pub(super) fn for_each_piece(&self, f: impl FnMut(&[u8])) -> Result<(), Error> {
+    pub(crate) fn for_each_piece(&self, f: impl FnMut(&[u8])) -> Result<(), Error> {
         self.source.for_each_piece(self.start, self.len, f)
     }
 
-    /// Whether [`values`](Self::values) can widen it.
-    pub(super) fn is_readable(&self) -> bool {
+    /// Whether its format is one that [`values`](Self::values) widens: F32, F16 or BF16.
+    pub fn is_readable(&self) -> bool {
         matches!(self.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16)
     }
 
-    /// Its values, widened to f32 and put through `convert`. Reads and converts on the threads of the current rayon pool: a
-    /// large model is billions of numbers.
-    pub(super) fn values<T: Clone + Default + Send>(
+    /// Its values, row by row, widened to f32 and put through `convert`.
+    ///
+    /// Reads and converts on the threads of the current rayon pool: a large model is billions of
+    /// numbers.
+    ///
+    /// # Errors
+    /// [`Error::Read`] if the file can't be read.
+    ///
+    /// # Panics
+    /// If the tensor is not [readable](Self::is_readable).
+    pub fn values<T: Clone + Default + Send>(
         &self,
         convert: impl Fn(f32) -> T + Sync,
     ) -> Result<Vec<T>, Error> {
         match self.dtype {
             Dtype::F16 => self.read(|word| convert(half::f16::from_le_bytes(word).to_f32())),
             Dtype::BF16 => self.read(|word| convert(half::bf16::from_le_bytes(word).to_f32())),
-            _ => self.read(|word| convert(f32::from_le_bytes(word))),
+            Dtype::F32 => self.read(|word| convert(f32::from_le_bytes(word))),
+            dtype => panic!("{dtype} is not widened: see is_readable"),
         }
     }
 
@@ -127,9 +151,15 @@ impl StoredTensor {
         Ok(values)
     }
 
-    /// What `convert` makes of each row of a matrix, widened to f32: as many numbers, and one besides. On the same threads, which hold
-    /// some rows at a time in f32.
-    pub(super) fn rows<T: Clone + Default + Send>(
+    /// What `convert` makes of each row of a matrix, widened to f32: as many numbers, and one
+    /// besides. On the same threads, which hold some rows at a time in f32.
+    ///
+    /// # Errors
+    /// [`Error::Read`] if the file can't be read.
+    ///
+    /// # Panics
+    /// If the tensor is no matrix, or not [readable](Self::is_readable).
+    pub fn rows<T: Clone + Default + Send>(
         &self,
         convert: impl Fn(&mut [f32], &mut [T]) -> f32 + Sync,
     ) -> Result<(Vec<T>, Vec<f32>), Error> {
@@ -137,7 +167,7 @@ impl StoredTensor {
         const STRETCH: usize = 1 << 18;
 
         let [height, width] = self.shape[..] else {
-            unreachable!("only matrices are asked for by rows");
+            panic!("{:?} is no matrix", self.shape);
         };
         let rows = (STRETCH / width).max(1);
         let mut numbers = vec![T::default(); height * width];
@@ -167,7 +197,8 @@ impl StoredTensor {
             Dtype::BF16 => {
                 self.read_into(to, first, |word| half::bf16::from_le_bytes(word).to_f32())
             }
-            _ => self.read_into(to, first, f32::from_le_bytes),
+            Dtype::F32 => self.read_into(to, first, f32::from_le_bytes),
+            dtype => panic!("{dtype} is not widened: see is_readable"),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The header of a safetensors file.
 //!
-//! Not `safetensors::Metadata`, which keeps the last of two tensors of one name, and does not say which
-//! tensor it refuses.
+//! Not `safetensors::Metadata`, which keeps the last of two tensors of one name, and does not say
+//! which tensor it refuses.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -10,9 +10,8 @@ use safetensors::SafeTensorError;
 use safetensors::tensor::TensorInfo;
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
-use super::source::Source;
-use super::stand_in;
-use crate::Error;
+use crate::source::Source;
+use crate::{Error, stand_in};
 
 /// A safetensors file begins with the length of its JSON header.
 const LENGTH_BYTES: u64 = 8;
@@ -20,15 +19,15 @@ const LENGTH_BYTES: u64 = 8;
 const MAX_HEADER_BYTES: u64 = 1 << 24;
 
 /// What a file says of its tensors.
-pub(super) struct Header {
+pub(crate) struct Header {
     /// The offset in the file that tensors' own offsets count from.
-    pub(super) data_start: u64,
+    pub(crate) data_start: u64,
     /// By their offsets.
-    pub(super) tensors: Vec<(String, TensorInfo)>,
+    pub(crate) tensors: Vec<(String, TensorInfo)>,
 }
 
 /// Reads a header, whose length is held against the file's first.
-pub(super) fn read(source: &Source) -> Result<Header, Error> {
+pub(crate) fn read(source: &Source) -> Result<Header, Error> {
     let format = |error| Error::Format {
         path: source.path().to_owned(),
         problem: error,
@@ -61,7 +60,7 @@ pub(super) fn read(source: &Source) -> Result<Header, Error> {
 }
 
 /// The size in bytes of a tensor, which must begin at `end`, where the one before it ends.
-pub(super) fn check(info: &TensorInfo, end: u64) -> Result<u64, &'static str> {
+pub(crate) fn check(info: &TensorInfo, end: u64) -> Result<u64, &'static str> {
     let (start, stop) = info.data_offsets;
     if start as u64 != end {
         return Err("does not begin where the one before it ends");

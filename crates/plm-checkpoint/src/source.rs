@@ -6,14 +6,13 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::place;
-use crate::Error;
+use crate::{Error, place};
 
 /// A weights file, on disk or in memory.
 ///
 /// A file is opened once: who replaces it meanwhile can't mix two models' weights.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(crate) struct Source {
     path: PathBuf,
     len: u64,
     content: Content,
@@ -26,7 +25,7 @@ enum Content {
 }
 
 impl Source {
-    pub(super) fn file(path: PathBuf) -> Result<Self, Error> {
+    pub(crate) fn file(path: PathBuf) -> Result<Self, Error> {
         let open = || -> io::Result<(File, u64)> {
             let file = place::open(&path)?;
             let len = file.metadata()?.len();
@@ -43,7 +42,7 @@ impl Source {
     }
 
     /// Bytes in memory that errors call `path`.
-    pub(super) fn bytes(path: PathBuf, bytes: impl Into<Cow<'static, [u8]>>) -> Self {
+    pub(crate) fn bytes(path: PathBuf, bytes: impl Into<Cow<'static, [u8]>>) -> Self {
         let bytes = bytes.into();
         Self {
             path,
@@ -52,23 +51,23 @@ impl Source {
         }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    pub(super) fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.len
     }
 
     /// `len` bytes from `start` on.
-    pub(super) fn read(&self, start: u64, len: u64) -> Result<Vec<u8>, Error> {
+    pub(crate) fn read(&self, start: u64, len: u64) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::new();
         self.for_each_piece(start, len, |piece| bytes.extend_from_slice(piece))?;
         Ok(bytes)
     }
 
     /// Calls `f` with `len` bytes from `start` on, in order, in pieces.
-    pub(super) fn for_each_piece(
+    pub(crate) fn for_each_piece(
         &self,
         start: u64,
         len: u64,

@@ -1,0 +1,82 @@
+//! The tensors of a model by name, and their digest.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use plm_core::Digest;
+use rayon::prelude::*;
+
+use crate::{Error, StoredTensor, save};
+
+/// The tensors that a model uses, in the order of their names.
+#[derive(Clone, Debug)]
+pub struct Tensors(BTreeMap<String, StoredTensor>);
+
+impl Tensors {
+    /// The tensor of this name.
+    pub fn get(&self, name: &str) -> Option<&StoredTensor> {
+        self.0.get(name)
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// Each tensor with its name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &StoredTensor)> {
+        self.0.iter().map(|(name, tensor)| (name.as_str(), tensor))
+    }
+
+    /// How many numbers they are together.
+    pub fn num_parameters(&self) -> u64 {
+        let numbers = |tensor: &StoredTensor| tensor.shape().iter().product::<usize>() as u64;
+        self.0.values().map(numbers).sum()
+    }
+
+    /// A digest of `preface` and of all tensors.
+    ///
+    /// The preface has what the family of the model wants told apart besides: a version of what is
+    /// hashed, and what the tensors do not say. How tensors are spread over files makes no
+    /// difference. Reads all weights, on the threads of the current rayon pool.
+    ///
+    /// # Errors
+    /// [`Error::Read`] if a weights file can't be read.
+    pub fn digest(&self, preface: &str) -> Result<Digest, Error> {
+        // One line per tensor, with the digest of its bytes: they are hashed each for itself, so
+        // that threads can share the work.
+        let lines = self
+            .0
+            .par_iter()
+            .map(|(name, tensor)| {
+                let mut hasher = blake3::Hasher::new();
+                tensor.for_each_piece(|bytes| {
+                    hasher.update(bytes);
+                })?;
+                let (dtype, shape) = (tensor.dtype(), tensor.shape());
+                Ok(format!("{name} {dtype} {shape:?} {}\n", hasher.finalize()))
+            })
+            .collect::<Result<Vec<String>, Error>>()?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(preface.as_bytes());
+        for line in lines {
+            hasher.update(line.as_bytes());
+        }
+        Ok(Digest::from_bytes(*hasher.finalize().as_bytes()))
+    }
+
+    /// Makes the directory `dir` with `config` as its `config.json` and these tensors as its
+    /// `model.safetensors`, in the order of their names.
+    ///
+    /// # Errors
+    /// [`Error::Write`] if a file can't be written, [`Error::Read`] if the weights can't be read.
+    pub fn save(&self, dir: &Path, config: &str) -> Result<(), Error> {
+        save::to(dir, config, &self.0)
+    }
+}
+
+impl FromIterator<(String, StoredTensor)> for Tensors {
+    fn from_iter<T: IntoIterator<Item = (String, StoredTensor)>>(tensors: T) -> Self {
+        Self(tensors.into_iter().collect())
+    }
+}
