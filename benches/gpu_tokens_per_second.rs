@@ -10,7 +10,7 @@
 use std::time::Instant;
 
 use plm_core::{BatchIndex, BoxError, Dtype, Encoder, EncoderLoader, PackedBatch, Packer, Rank};
-use plm_esm2::{Checkpoint, Esm2Loader, Gpu, RELEASED, token_map};
+use plm_esm2::{Checkpoint, Esm2Loader, GPU_BATCH_TOKENS, Gpu, RELEASED, token_map};
 use plm_fleet::PlanConfig;
 use plm_fleet::coordinator::BatchPlan;
 use plm_testkit::{MemorySource, lognormal_residue_counts, uniform_residue_counts};
@@ -28,7 +28,7 @@ fn main() -> Result<(), BoxError> {
             println!("gpu_tokens_per_second: name a shape and a number format, as in 650M bf16");
             return Ok(());
         }
-        [shape, dtype] => (shape, dtype, 33_792, "abc"),
+        [shape, dtype] => (shape, dtype, GPU_BATCH_TOKENS, "abc"),
         [shape, dtype, tokens] => (shape, dtype, tokens.parse()?, "abc"),
         [shape, dtype, tokens, workloads] => (shape, dtype, tokens.parse()?, workloads.as_str()),
         _ => {

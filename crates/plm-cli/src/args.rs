@@ -317,6 +317,19 @@ mod tests {
     }
 
     #[test]
+    fn help_tells_the_batch_size_of_each_kind_of_device() {
+        let mut cli = Cli::command();
+        let embed = cli.find_subcommand_mut("embed").expect("it is a command");
+        let help = embed.render_long_help().to_string();
+        let told = format!(
+            "[default: {} on GPUs, {} on the CPU]",
+            plm_fleet::esm2::GPU_BATCH_TOKENS,
+            plm_fleet::PlanConfig::DEFAULT_MAX_BATCH_TOKENS
+        );
+        assert!(help.contains(&told), "{told}");
+    }
+
+    #[test]
     fn parts_count_from_one() {
         let part = parse_part("2/8").unwrap();
         assert_eq!((part.index(), part.count()), (1, 8));

@@ -99,20 +99,17 @@ fn run_config(args: &EmbedArgs) -> Result<RunConfig, Error> {
             overlap_residues: args.window_overlap(),
         },
     };
-    let devices = args.devices.resolve()?;
-    let max_batch_tokens = match args.max_batch_tokens {
-        Some(tokens) => tokens,
-        None => devices.max_batch_tokens()?,
-    };
+    let mut plan = PlanConfig::builder()
+        .max_residues(args.max_residues)
+        .long_sequences(long_sequences);
+    if let Some(tokens) = args.max_batch_tokens {
+        plan = plan.max_batch_tokens(tokens);
+    }
     Ok(RunConfig {
-        devices,
+        devices: args.devices.resolve()?,
         dtype: args.dtype.0,
         index: args.index.config(),
-        plan: PlanConfig::builder()
-            .max_batch_tokens(max_batch_tokens)
-            .max_residues(args.max_residues)
-            .long_sequences(long_sequences)
-            .build()?,
+        plan: plan.build()?,
         segments: SegmentConfig::builder()
             .dtype(args.embeddings_dtype)
             .build()?,

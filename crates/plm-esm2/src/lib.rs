@@ -54,6 +54,7 @@ pub use alphabet::{VOCABULARY, token_map};
 pub use checkpoint::Checkpoint;
 pub use config::Config;
 pub use error::{Error, NoInt8};
+pub use gpus::GPU_BATCH_TOKENS;
 pub use loader::{CpuOptions, Esm2Loader};
 pub use model::Esm2;
 pub use outputs::{ModelOutputs, Outputs, Started};

@@ -59,13 +59,15 @@ pub struct PlanConfigBuilder {
 }
 
 impl PlanConfig {
-    /// Where none was set.
-    const MAX_BATCH_TOKENS: u32 = 16_384;
+    /// The batch size, in tokens, where none was set and the devices ask for no other: batches on
+    /// a CPU are cut into smaller pieces anyway, and a run that is stopped ends sooner with small
+    /// ones.
+    pub const DEFAULT_MAX_BATCH_TOKENS: u32 = 16_384;
     /// The most residues of a sequence that a packed batch can count, with BOS and EOS: the most
     /// special tokens that a [`TokenMap`](plm_core::TokenMap) has.
     const MOST_RESIDUES: u32 = i32::MAX as u32 - 2;
 
-    /// A builder with the defaults: batches of 16,384 tokens (or of what suits the devices, see
+    /// A builder with the defaults: no batch size of its own (see
     /// [`or_max_batch_tokens`](Self::or_max_batch_tokens)), windows of 1,022 residues, longer
     /// sequences truncated.
     pub fn builder() -> PlanConfigBuilder {
@@ -73,17 +75,20 @@ impl PlanConfig {
     }
 
     /// The most tokens in a packed batch of several sequences, special tokens included. A longer
-    /// sequence is a batch by itself.
+    /// sequence is a batch by itself. If none was set,
+    /// [`DEFAULT_MAX_BATCH_TOKENS`](Self::DEFAULT_MAX_BATCH_TOKENS).
     pub fn max_batch_tokens(&self) -> u32 {
-        self.max_batch_tokens.unwrap_or(Self::MAX_BATCH_TOKENS)
+        self.max_batch_tokens
+            .unwrap_or(Self::DEFAULT_MAX_BATCH_TOKENS)
     }
 
-    /// The same with batches of `tokens`, if no size was set and that is more than the default; of no more than fit a batch.
+    /// The same with batches of `tokens`, if no size was set: what suits the devices, for whoever
+    /// knows them to say. Held to what a batch can be: 1 to `i32::MAX`.
     #[must_use]
     pub fn or_max_batch_tokens(self, tokens: u32) -> Self {
         let max_batch_tokens = self
             .max_batch_tokens
-            .unwrap_or(tokens.clamp(Self::MAX_BATCH_TOKENS, i32::MAX as u32));
+            .unwrap_or(tokens.clamp(1, i32::MAX as u32));
         Self {
             max_batch_tokens: Some(max_batch_tokens),
             ..self
@@ -190,7 +195,7 @@ impl PlanConfigBuilder {
             max_residues,
             long_sequences,
         } = self;
-        let max_batch_tokens = set.unwrap_or(PlanConfig::MAX_BATCH_TOKENS);
+        let max_batch_tokens = set.unwrap_or(PlanConfig::DEFAULT_MAX_BATCH_TOKENS);
         for (setting, value) in [
             ("max_batch_tokens", max_batch_tokens),
             ("max_residues", max_residues),
@@ -302,10 +307,14 @@ mod tests {
             config.or_max_batch_tokens(tokens).max_batch_tokens()
         };
         assert_eq!(
-            [1, 50_000].map(|more| tokens(&unset, more)),
-            [16_384, 50_000]
+            [0, 1, 50_000, u32::MAX].map(|suited| tokens(&unset, suited)),
+            [1, 1, 50_000, i32::MAX as u32]
         );
-        assert_eq!([1, 50_000].map(|more| tokens(&set, more)), [2_000, 2_000]);
+        assert_eq!(
+            [1, 50_000].map(|suited| tokens(&set, suited)),
+            [2_000, 2_000]
+        );
+        assert_eq!(unset.build().unwrap().max_batch_tokens(), 16_384);
     }
 
     #[test]

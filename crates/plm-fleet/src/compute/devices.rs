@@ -4,8 +4,9 @@ use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 
+use plm_coordinator::PlanConfig;
 use plm_core::{Dtype, WorldSize};
-use plm_esm2::{Gpu, GpuError};
+use plm_esm2::{GPU_BATCH_TOKENS, Gpu, GpuError};
 
 use crate::Error;
 
@@ -100,17 +101,16 @@ impl Devices {
         }
     }
 
-    /// The batch size, in tokens, of runs there unless another is set. On GPUs twice the 128 rows of a tile
-    /// for each of the 132 multiprocessors of an H100 or H200: with batches of 16,384, up to 4% of their time is spent on tiles
-    /// that leave some of them idle, and between kernels. On the CPU, where batches are cut into smaller pieces anyway, fewer, so
-    /// that a run that is stopped ends sooner.
+    /// The batch size, in tokens, of runs there unless another is set:
+    /// [`GPU_BATCH_TOKENS`] on GPUs, [`PlanConfig::DEFAULT_MAX_BATCH_TOKENS`] on the CPU. Nothing
+    /// else decides it.
     ///
     /// # Errors
     /// Those of [`resolve`](Self::resolve).
     pub fn max_batch_tokens(&self) -> Result<u32, Error> {
         Ok(match self.resolve()? {
-            Self::Cuda(_) => 2 * 132 * 128,
-            _ => 16_384,
+            Self::Cuda(_) => GPU_BATCH_TOKENS,
+            _ => PlanConfig::DEFAULT_MAX_BATCH_TOKENS,
         })
     }
 
