@@ -12,7 +12,7 @@
 //! tensors are called, is for the family to say. Nor must it know devices, or what computes.
 
 mod choose;
-mod config;
+mod config_file;
 mod error;
 mod files;
 mod header;
@@ -26,7 +26,7 @@ mod tensors;
 pub use safetensors::Dtype;
 
 pub use choose::{Chosen, FoundTensors, Layout, Other, TensorShape};
-pub use config::ConfigFile;
+pub use config_file::ConfigFile;
 pub use error::Error;
 pub use files::ModelFiles;
 pub use stored::StoredTensor;

@@ -16,10 +16,10 @@
 //! It meets sources, encoders and sinks by plm-core's ports alone: it must not know what a FASTA
 //! file, a tensor or an HDF5 dataset is.
 
-mod config;
 mod ending;
 mod error;
 mod lane;
+mod lane_config;
 mod observe;
 mod plan;
 mod queue;
@@ -29,8 +29,8 @@ mod stop;
 mod supervise;
 mod vectors;
 
-pub use config::{BatchTimeout, LaneConfig, LaneConfigBuilder};
 pub use error::{Error, UnreadRecord};
+pub use lane_config::{BatchTimeout, LaneConfig, LaneConfigBuilder};
 pub use observe::{NoObserver, OBSERVED, Observer, RunEvent};
 pub use plan::{
     BatchPlan, LongSequences, Part, PlanConfig, PlanConfigBuilder, PlannedOutcome, SkipReason,

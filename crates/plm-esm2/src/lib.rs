@@ -30,7 +30,6 @@
 
 mod alphabet;
 mod checkpoint;
-mod config;
 mod error;
 mod gpu_encoder;
 mod gpus;
@@ -42,6 +41,7 @@ mod loader;
 mod memory;
 mod micro_batch;
 mod model;
+mod model_config;
 mod outputs;
 mod shapes;
 mod splitmix;
@@ -52,10 +52,10 @@ pub use plm_kernels::{Gpu, GpuDescription, GpuError, GpuKind, KernelFamily};
 
 pub use alphabet::{VOCABULARY, token_map};
 pub use checkpoint::Checkpoint;
-pub use config::Config;
 pub use error::{Error, NoInt8};
 pub use gpus::GPU_BATCH_TOKENS;
 pub use loader::{CpuOptions, Esm2Loader};
 pub use model::Esm2;
+pub use model_config::Config;
 pub use outputs::{ModelOutputs, Outputs, Started};
 pub use shapes::{ModelShape, RELEASED, hub_name};

@@ -11,7 +11,7 @@ use std::time::Instant;
 use plm_core::{BoxError, Encoder, Note, PackedBatch, Packer, PooledBatch, RowId};
 
 use super::{Lane, Role};
-use crate::config::work;
+use crate::lane_config::work;
 use crate::{OBSERVED, RankFailure, RunEvent, Stage};
 
 /// Into how many pieces a batch is cut: to load an encoder takes longer than to encode some of them.

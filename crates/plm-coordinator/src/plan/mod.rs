@@ -5,13 +5,13 @@
 //! can share one plan without talking to each other.
 
 mod batches;
-mod config;
 mod first_fit;
 mod outcome;
 mod part;
+mod plan_config;
 mod windows;
 
 pub use batches::BatchPlan;
-pub use config::{LongSequences, PlanConfig, PlanConfigBuilder};
 pub use outcome::{PlannedOutcome, SkipReason};
 pub use part::Part;
+pub use plan_config::{LongSequences, PlanConfig, PlanConfigBuilder};
