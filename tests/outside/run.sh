@@ -75,7 +75,7 @@ unpack() {
     done
 }
 
-# An empty project that depends on plm-fleet by the lines given, with the README's program in it.
+# An empty project that depends on plm-fleet by the tables given, with the README's program in it.
 project() {
     rm -rf "${work:?}/$1"
     mkdir -p "$work/$1/src/bin"
@@ -84,7 +84,6 @@ project() {
 name = "$1"
 edition = "2024"
 
-[dependencies]
 $2
 
 [workspace]
@@ -141,7 +140,9 @@ cmp "$work/bundled/out/embeddings.h5" "$work/system/out/embeddings.h5" ||
 "$work/system/vectors" "$work/bundled/out/embeddings.h5" | cmp - "$work/bundled/vectors.txt"
 
 # With neither, one sentence says what is missing, and no build script of HDF5's.
-project neither 'plm-fleet = { path = "../plm-fleet/crates/plm-fleet", default-features = false }'
+project neither '[dependencies.plm-fleet]
+path = "../plm-fleet/crates/plm-fleet"
+default-features = false'
 if (cd "$work/neither" && CARGO_TARGET_DIR=$build_dir cargo build) >"$work/neither/log" 2>&1; then
     fail "without an HDF5 there is nothing to build"
 fi
