@@ -47,3 +47,8 @@ pub use ports::{
 pub use sweep::{name_of_temporary, sweep};
 pub use sync::{sync_data, sync_directory, sync_file};
 pub use tokens::TokenMap;
+
+/// The examples of README.md are tested.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

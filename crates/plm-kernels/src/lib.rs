@@ -59,3 +59,8 @@ pub use gpu::{GpuDescription, GpuError, GpuKind, GpuMemory, Int8Rows, KernelFami
 pub use layer_norm::{LayerNorm, ResidualLayerNorm};
 pub use rotary::Rotary;
 pub use segment_mean::segment_mean;
+
+/// The examples of README.md are tested.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
