@@ -160,6 +160,8 @@ fn paley(prime: usize) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
+    use approx::assert_abs_diff_eq;
+
     use super::*;
 
     #[test]
@@ -172,14 +174,16 @@ mod tests {
                 let mut row = vec![0.0; size];
                 row[place] = 1.0;
                 rotation.spread(&mut row, &mut scratch);
-                assert!(row.iter().all(|x| (x.abs() - even).abs() < 1e-6), "{size}");
+                for x in &row {
+                    assert_abs_diff_eq!(x.abs(), even, epsilon = 1e-6);
+                }
             }
             let matrix = rotation.matrix();
             let rows: Vec<&[f32]> = matrix.chunks(size).collect();
             for (i, a) in rows.iter().enumerate() {
                 for b in &rows[..i] {
                     let product: f32 = a.iter().zip(*b).map(|(a, b)| a * b).sum();
-                    assert!(product.abs() < 1e-5, "{size}: {product}");
+                    assert_abs_diff_eq!(product, 0.0, epsilon = 1e-5);
                 }
             }
         }
@@ -199,11 +203,9 @@ mod tests {
             let before = row.clone();
             let mut scratch = row.clone();
             rotation.rotate(&mut row, &mut scratch);
-            assert!(mean(&row).abs() < 1e-6, "{size}: {}", mean(&row));
+            assert_abs_diff_eq!(mean(&row), 0.0, epsilon = 1e-6);
             rotation.rotate_back(&mut row, &mut scratch);
-            for (now, before) in row.iter().zip(&before) {
-                assert!((now - before).abs() < 1e-5, "{size}: {now}, {before}");
-            }
+            assert_abs_diff_eq!(row[..], before[..], epsilon = 1e-5);
         }
     }
 
