@@ -67,7 +67,7 @@ pub(crate) fn build(staged: Vec<Staged>, config: &IndexConfig) -> Result<FastaIn
 /// Takes the records of all inputs, one by one.
 struct Builder<'a> {
     config: &'a IndexConfig,
-    /// Of the inputs so far; the last is the one that is being read.
+    /// The names of the inputs so far. The last one is being read.
     names: Vec<String>,
     records: Records,
     seen: SeenIds,
@@ -75,9 +75,9 @@ struct Builder<'a> {
     repeats: Vec<u32>,
     /// Rows that are to be named.
     unnamed: Vec<u32>,
-    /// Of the last input.
+    /// Whether the last input looks like an alignment so far.
     alignment: Alignment,
-    /// How many notes there are of the inputs before the last.
+    /// The number of notes on the inputs before the last.
     earlier_notes: usize,
     skipped: Problems,
     problems: Problems,

@@ -24,14 +24,13 @@ impl FastaIndex {
     /// Indexes `inputs` in one pass.
     ///
     /// Inputs that can't be seeked (gzip, bgzip, zstd, pipes, standard input) are decompressed once
-    /// into
-    /// a file in `spool_dir`, from which records are read later. It is named by the digests of the
-    /// input and of its text; one that is there and whole is used as it is. Files of plain text
-    /// are read where they are.
+    /// into a file in `spool_dir`, from which records are read later. The digests of the input and
+    /// of its text name that file. If it is there already and whole, it is used. Files of plain
+    /// text are read where they are.
     ///
     /// # Errors
-    /// [`Error::Problems`] if records are wrong that `config` does not let pass, after all inputs
-    /// have been read; others if an input can't be read or is no FASTA.
+    /// [`Error::Problems`], after all inputs have been read, if records are wrong and `config`
+    /// does not let them pass; others if an input can't be read or is no FASTA.
     pub fn build(inputs: &[Input], spool_dir: &Path, config: &IndexConfig) -> Result<Self, Error> {
         let index = build::build(stage(inputs, spool_dir, &mut io::stdin())?, config)?;
         index.warn();
@@ -43,9 +42,8 @@ impl FastaIndex {
         &self.inputs
     }
 
-    /// The inputs that were written to since they were looked at to be indexed: what was added to
-    /// them is not in the index. None if the index was [loaded](Self::load), for which no input is
-    /// looked at.
+    /// The inputs that were written to after they were indexed. The index lacks what was added.
+    /// None if the index was [loaded](Self::load), since loading looks at no input.
     pub fn changed_inputs(&self) -> impl Iterator<Item = &InputFile> {
         let changed = self.looked_at.changed();
         changed.map(|position| &self.inputs[position])
@@ -223,8 +221,8 @@ pub struct IndexedRecord<'a> {
     pub dropped: u32,
     /// How many gaps (`-`, `.`) it has, kept or dropped.
     pub gaps: u32,
-    /// How many of its letters are lower case in an A3M or A2M alignment, which means that they are
-    /// insertions; they were upper-cased. Zero in other inputs, where lower case means nothing.
+    /// How many of its letters are insertions: lower case in an A3M or A2M alignment. They were
+    /// upper-cased. Zero in other inputs, where lower case means nothing.
     pub insertions: u32,
     /// Whether its letters are those of nucleotides: 20 at least, all of them A, C, G, T, U or N,
     /// with an A, a C, a G, and a T or U among them.
@@ -294,12 +292,12 @@ pub(crate) struct Records {
     pub(crate) entries: Vec<Entry>,
     pub(crate) ids: String,
     pub(crate) files: FirstRows,
-    /// Of the records whose letters had something done to them, by row.
+    /// The notes on records whose letters were changed, by row.
     pub(crate) notes: Vec<Note>,
 }
 
-/// Where each input's records start. An input's records follow each other, so that they need not
-/// say themselves which input they are of.
+/// Where each input's records start. The records of an input follow each other, so no record has
+/// to say which input it is of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FirstRows {
     /// `(first row, input)`, in the order of both.
@@ -338,7 +336,7 @@ impl FirstRows {
 pub(crate) struct Entry {
     pub(crate) byte_offset: u64,
     pub(crate) line: u64,
-    /// Of the residues as they are read; of none if there are none.
+    /// The 64-bit XXH3 of the residues as they are read; of an empty text if there are none.
     pub(crate) residues_hash: u64,
     /// Where the id ends in [`Records::ids`]; it starts where the one before it ends.
     pub(crate) id_end: u64,
@@ -374,14 +372,14 @@ impl Flags {
         self.0
     }
 
-    /// `None` if there are others.
+    /// The flags with these bits; `None` if a bit is no flag.
     pub(crate) fn from_bits(bits: u8) -> Option<Self> {
         (bits < 8).then_some(Self(bits))
     }
 }
 
 impl Entry {
-    /// Of the byte after the definition line.
+    /// The offset of the byte after the definition line.
     pub(crate) fn sequence_offset(&self) -> u64 {
         self.byte_offset + u64::from(self.definition_bytes)
     }

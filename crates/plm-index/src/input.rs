@@ -12,7 +12,7 @@ use crate::{Digest, Error, stored_path};
 /// A FASTA input: plain, gzip, bgzip or zstd, as its first bytes say.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// A file, or anything else with a path that can be read once, such as a pipe.
+    /// A file, or anything else with a path that can be read once, for instance a pipe.
     Path(PathBuf),
     /// The standard input of the process; written `-`.
     Stdin,
@@ -78,11 +78,11 @@ pub struct InputFile {
     pub text_digest: Digest,
 }
 
-/// What inputs were like when they were looked at to be indexed. Of no other index does it tell
-/// anything: any two are equal.
+/// The state of the inputs when they were indexed. It is no part of what an index says, so any two
+/// are equal.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LookedAt {
-    /// By position in the index's inputs; `None` for what is no file.
+    /// One for each of the index's inputs; `None` if the input is no file.
     pub(crate) inputs: Vec<Option<FileState>>,
 }
 
@@ -95,7 +95,7 @@ impl PartialEq for LookedAt {
 impl Eq for LookedAt {}
 
 impl LookedAt {
-    /// The positions of those that are not what they were. One that is gone is not among them.
+    /// The positions of the inputs that changed. An input that is gone is not among them.
     pub(crate) fn changed(&self) -> impl Iterator<Item = usize> {
         let states = self.inputs.iter().enumerate();
         states.filter_map(|(position, state)| {
@@ -111,7 +111,7 @@ impl LookedAt {
 pub(crate) struct FileState {
     path: PathBuf,
     bytes: u64,
-    /// `None` where the file system has no such times.
+    /// When the file was last written to; `None` where the file system keeps no such time.
     modified: Option<SystemTime>,
 }
 
@@ -128,7 +128,7 @@ impl FileState {
 /// The name of standard input in messages and in [`InputFile::name`].
 pub(crate) const STDIN_NAME: &str = "standard input";
 
-/// Refuses inputs of which one is there twice: every record of it would be a duplicate.
+/// Refuses an input that is given twice: all its records would be duplicates.
 pub(crate) fn refuse_repeats(inputs: &[Input]) -> Result<(), Error> {
     if inputs.is_empty() {
         return Err(Error::NoInputs);

@@ -1,4 +1,4 @@
-//! What the letters of records were besides plain residues.
+//! What a record's letters were, besides plain residues.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,7 @@ impl Note {
     }
 }
 
-/// How many letters something holds for, and of how many records.
+/// A number of letters, and of the records that they are in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Letters, in all records together.
@@ -101,11 +101,11 @@ impl Alignment {
     }
 }
 
-/// Of how many letters a record must be for its letters to say that they are nucleotides.
+/// The least number of letters that shows a record to be nucleotides.
 ///
-/// By the frequencies of residues in UniProt, 0.26 of them are one of A, C, G, T and N, so that 20
-/// in a row are no accident in any set of proteins (0.26^20 is 2e-12). Shorter peptides, and
-/// repeats of one or two residues, are real.
+/// In UniProt, 0.26 of all residues are one of A, C, G, T and N. So 20 in a row are no accident in
+/// any set of proteins (0.26^20 is 2e-12). Shorter peptides, and repeats of one or two residues,
+/// are real.
 const MIN_NUCLEOTIDES: usize = 20;
 
 /// Whether residues look like nucleotides. Gaps say nothing.

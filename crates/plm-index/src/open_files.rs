@@ -21,7 +21,7 @@ static OPEN: AtomicUsize = AtomicUsize::new(0);
 /// The open files of one reader.
 #[derive(Default)]
 pub(crate) struct OpenFiles {
-    /// By the file's position in the index's inputs.
+    /// The open files, by their position in the index's inputs.
     files: HashMap<u32, File>,
 }
 

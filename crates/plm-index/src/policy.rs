@@ -92,8 +92,8 @@ pub struct IndexConfig {
     pub on_invalid: BadRecordPolicy,
     /// For records without residues.
     pub on_empty: BadRecordPolicy,
-    /// For records whose id an earlier record has. Records that are left out for another reason
-    /// lay no claim to their id.
+    /// For records whose id an earlier record has. A record that is left out for another reason
+    /// does not take its id.
     pub on_duplicate: DuplicatePolicy,
     /// For records with nothing after their `>`; `None` treats them as `on_invalid` says.
     #[serde(default)]
@@ -180,7 +180,7 @@ words!(
 mod tests {
     use super::*;
 
-    /// That the words lead back, and are those of the JSON in an index.
+    /// Each word reads back as its policy, and is the word in an index's JSON.
     fn check_words<P>(all: &[P])
     where
         P: Copy + fmt::Debug + fmt::Display + FromStr<Err = ParsePolicyError> + PartialEq,

@@ -49,7 +49,7 @@ impl Residues {
     /// What lower-case letters and gaps have, and upper-case letters lack.
     const MARKED: u8 = 0x20;
 
-    /// For a text whose every line is looked at for the first time.
+    /// Residues of a text that is read for the first time, line by line.
     pub(crate) fn new(on_gap: GapPolicy) -> Self {
         Self {
             on_gap,
@@ -57,8 +57,8 @@ impl Residues {
         }
     }
 
-    /// For a record that was found valid. Its lines may come in pieces, so a byte order mark that
-    /// was seen at the start of one is passed over byte by byte.
+    /// Residues of a record that was found valid. Its lines may come in pieces, so a byte order
+    /// mark at the start of a line is passed over byte by byte.
     pub(crate) fn of_valid_record(on_gap: GapPolicy) -> Self {
         Self {
             passes_marks: true,

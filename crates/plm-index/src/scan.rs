@@ -14,12 +14,12 @@ use crate::{Digest, Error, IndexConfig};
 
 /// A record as the text has it.
 pub(crate) struct ScannedRecord<'a> {
-    /// Empty if it has none.
+    /// The id; empty if the record has none.
     pub(crate) id: &'a [u8],
     pub(crate) line: u64,
-    /// Of its `>`.
+    /// The offset of its `>`.
     pub(crate) byte_offset: u64,
-    /// Of the byte after its definition line.
+    /// The offset of the byte after its definition line.
     pub(crate) sequence_offset: u64,
     pub(crate) residues: &'a Residues,
     /// The line and byte offset of the first byte that is no residue. There is one if

@@ -25,9 +25,9 @@ pub(crate) struct Staged {
 pub(crate) enum StagedText {
     /// The input is such a file itself. Its content is not known yet.
     InPlace {
-        /// As it was given.
+        /// The input's name, as it was given.
         name: String,
-        /// Absolute.
+        /// The absolute path of the input.
         path: PathBuf,
     },
     /// Its text is in a spool file.

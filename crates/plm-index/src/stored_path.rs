@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 enum Stored {
     Text(PathBuf),
     Bytes {
-        /// Of the path's bytes, two digits each.
+        /// The path's bytes, as two hexadecimal digits each.
         hex: String,
     },
 }

@@ -15,12 +15,12 @@ use crate::{Error, foreign};
 pub(crate) struct TextCheck {
     max_line_bytes: u64,
     start: Start,
-    /// Whether the last byte was a `\r`, of which only the next byte tells what it is.
+    /// Whether the last byte was a `\r`. Only the next byte shows whether it ends a line.
     after_return: bool,
     /// The line that the next byte is in, or starts.
     line: u64,
     line_start: u64,
-    /// Of the next byte.
+    /// The offset of the next byte.
     byte_offset: u64,
 }
 
@@ -31,7 +31,7 @@ struct Start {
     is_over: bool,
     /// How many bytes of a byte order mark have passed that has not yet ended.
     mark_bytes: usize,
-    /// The first byte of the line that is of no mark, and its offset.
+    /// The line's first byte after any mark, and its offset.
     line_first: Option<(u64, u8)>,
 }
 

@@ -91,7 +91,8 @@ fn check_id(id: &str, row: u32, entry: &Entry, rule: IdRule) -> Result<(), &'sta
     Ok(())
 }
 
-/// That as many letters can have been dropped, and be gaps and insertions.
+/// Checks that the record has room for the letters that were dropped, and for its gaps and
+/// insertions.
 fn check_note(
     note: &Note,
     entry: &Entry,
