@@ -43,6 +43,9 @@ const ROOMS: &[(&str, &[&str])] = &[
 /// What any room of the facade may use of its root.
 const OF_THE_ROOT: &[&str] = &["Error", "VERSION"];
 
+/// The crates of model families. Only the facade's table of them, and its public names, know them.
+const FAMILIES: &[&str] = &["plm-esm2"];
+
 /// The crates that bring a heavy dependency: no one else may.
 const OWNERS: &[(&str, &[&str])] = &[
     ("noodles-fasta", &["plm-index"]),
@@ -238,6 +241,29 @@ fn the_facade_is_rooms_that_use_each_other_along_the_arrows() {
             doc.starts_with("//! ") && doc.contains("must not know"),
             "{room}/mod.rs opens with what the room does and must not know"
         );
+    }
+}
+
+#[test]
+fn families_of_models_are_known_in_one_table() {
+    let knows = ["plm-fleet/src/compute/families.rs", "plm-fleet/src/lib.rs"];
+    for name in ["plm-fleet", "plm-cli"] {
+        for file in sources(&crates()[name]) {
+            let source = fs::read_to_string(&file).unwrap();
+            let code: String = source
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"))
+                .collect();
+            for family in FAMILIES {
+                let (family, name) = (family.replace('-', "_"), &family["plm-".len()..]);
+                let names_it = code.contains(&family) || code.contains(&format!("{name}::"));
+                assert!(
+                    !names_it || knows.iter().any(|known| file.ends_with(known)),
+                    "{} names {family}",
+                    file.display()
+                );
+            }
+        }
     }
 }
 

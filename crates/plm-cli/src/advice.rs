@@ -6,10 +6,9 @@
 
 use plm_fleet::checkpoint::Error as CheckpointError;
 use plm_fleet::coordinator::{Error as RunError, RowFailure};
-use plm_fleet::esm2::Error as ModelError;
 use plm_fleet::index::{Error as InputError, Problems, SkipReason};
 use plm_fleet::shards::Error as ShardError;
-use plm_fleet::{Dtype, Error};
+use plm_fleet::{Dtype, Error, ModelError, Remedy};
 
 /// An error and its causes as one sentence, with what to do about it at its end.
 pub(crate) fn with_advice(error: &Error) -> String {
@@ -37,6 +36,7 @@ fn on_one_line(sentence: &str) -> String {
 fn advice(error: &Error) -> Option<String> {
     let words = match error {
         Error::Index(error) => return of_input(error),
+        Error::Checkpoint(error) => of_checkpoint(error)?,
         Error::Model(error) => of_model(error)?,
         Error::Coordinator(error) => of_run(error)?,
         Error::Shards(error) => of_shards(error)?,
@@ -119,11 +119,10 @@ fn of_checkpoint(error: &CheckpointError) -> Option<&'static str> {
 
 /// Of the model and the devices that it is computed on.
 fn of_model(error: &ModelError) -> Option<&'static str> {
-    Some(match error {
-        ModelError::Checkpoint(error) => of_checkpoint(error)?,
-        ModelError::NoGpuKernel { .. } => "--devices cpu does that",
-        ModelError::NoInt8 { .. } => "see --dtype and --devices",
-        ModelError::NoRoom { .. } => "see --devices and --dtype",
+    Some(match error.remedy()? {
+        Remedy::Cpu => "--devices cpu does that",
+        Remedy::OtherDtype => "see --dtype and --devices",
+        Remedy::OtherDevices => "see --devices and --dtype",
         _ => return None,
     })
 }
@@ -272,7 +271,7 @@ mod tests {
             (
                 Error::Devices {
                     devices: plm_fleet::Devices::Auto,
-                    source: Box::new(plm_fleet::esm2::GpuError::NotBuilt),
+                    source: Box::new(plm_fleet::kernels::GpuError::NotBuilt),
                 },
                 &["--devices"],
             ),
@@ -293,25 +292,16 @@ mod tests {
             (no_tokens.unwrap_err().into(), &["--max-batch-tokens"]),
             (no_format.unwrap_err().into(), &["--embeddings-dtype"]),
             (
-                ModelError::NoRoom {
-                    gpu: 0,
-                    model: "m".to_owned(),
-                    dtype: Dtype::F16,
-                    longest_tokens: 0,
-                    needed_gib: 2.0,
-                    free_gib: 1.0,
-                    total_gib: 1.0,
-                }
-                .into(),
+                ModelError::new("no room", Some(Remedy::OtherDevices)).into(),
                 &["--devices", "--dtype"],
             ),
             (
-                ModelError::NoGpuKernel {
-                    model: "m".to_owned(),
-                    head_dim: 7,
-                }
-                .into(),
+                ModelError::new("no kernel", Some(Remedy::Cpu)).into(),
                 &["--devices cpu"],
+            ),
+            (
+                ModelError::new("no int8", Some(Remedy::OtherDtype)).into(),
+                &["--dtype", "--devices"],
             ),
         ] {
             let said = with_advice(&error);

@@ -323,7 +323,7 @@ mod tests {
         let help = embed.render_long_help().to_string();
         let told = format!(
             "[default: {} on GPUs, {} on the CPU]",
-            plm_fleet::esm2::GPU_BATCH_TOKENS,
+            Devices::GPU_BATCH_TOKENS,
             plm_fleet::PlanConfig::DEFAULT_MAX_BATCH_TOKENS
         );
         assert!(help.contains(&told), "{told}");

@@ -3,10 +3,11 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use plm_fleet::esm2::{Checkpoint, Gpu, GpuError};
+use plm_fleet::kernels::{Gpu, GpuError};
 use plm_fleet::shards::Error as ShardError;
 use plm_fleet::{
-    Checked, EmbeddingsFile, Error, FastaIndex, Kind, RunReport, check_result, kind_of,
+    Checked, EmbeddingsFile, Error, FastaIndex, Kind, Model, ModelInfo, RunReport, check_result,
+    kind_of,
 };
 
 use crate::Exit;
@@ -53,7 +54,7 @@ fn thing(path: &Path) -> Result<String, Error> {
             summary::index(&FastaIndex::load(&path)?, &path)
         }
         Kind::Index => summary::index(&FastaIndex::load(&path)?, &path),
-        Kind::ModelDirectory => model(&Checkpoint::open(&path)?)?,
+        Kind::ModelDirectory => model(&Model::Checkpoint(path).info()?),
         Kind::Embeddings => embeddings(&path)?,
         kind => return Err(Error::NothingKnown { path, kind }),
     })
@@ -78,7 +79,7 @@ fn program() -> Result<String, Error> {
         plm_fleet::VERSION,
         count(cores, "core"),
         gpus(),
-        model(&Checkpoint::plm_tiny())?
+        model(&Model::PlmTiny.info()?)
     ))
 }
 
@@ -106,17 +107,23 @@ fn gpus() -> String {
         .collect()
 }
 
-fn model(checkpoint: &Checkpoint) -> Result<String, Error> {
-    let config = checkpoint.config();
-    Ok(format!(
-        "{}: ESM-2, {} layers, hidden size {}, {} heads of {}\n  weights     {}",
-        checkpoint.name(),
-        config.num_layers,
-        number(config.hidden_size as u64),
-        config.num_heads,
-        config.head_dim(),
-        checkpoint.weights_digest()?
-    ))
+fn model(info: &ModelInfo) -> String {
+    let sizes = info.architecture.map(|sizes| {
+        format!(
+            ": {}, {} layers, hidden size {}, {} heads of {}",
+            sizes.family,
+            sizes.num_layers,
+            number(sizes.hidden_size as u64),
+            sizes.num_heads,
+            sizes.head_dim
+        )
+    });
+    format!(
+        "{}{}\n  weights     {}",
+        info.name,
+        sizes.unwrap_or_default(),
+        info.weights_digest
+    )
 }
 
 fn embeddings(path: &Path) -> Result<String, Error> {

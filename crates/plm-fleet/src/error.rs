@@ -3,9 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use plm_esm2::GpuError;
+use plm_kernels::GpuError;
 
-use crate::compute::Devices;
+use crate::compute::{Devices, ModelError};
 use crate::out_dir::{Damage, Layout};
 use crate::result::{Kind, RunProgress};
 
@@ -41,9 +41,22 @@ pub enum Error {
     /// The input was refused.
     #[error(transparent)]
     Index(#[from] plm_index::Error),
-    /// The model was refused.
+    /// The files of the model were refused.
     #[error(transparent)]
-    Model(#[from] plm_esm2::Error),
+    Checkpoint(#[from] plm_checkpoint::Error),
+    /// The model is of no family that is known here.
+    #[error("{path} says model_type {model_type:?}: what is read here is {supported}")]
+    UnknownModelType {
+        /// Its `config.json`.
+        path: PathBuf,
+        /// What that calls it.
+        model_type: String,
+        /// The families that are known, with the types of their models.
+        supported: String,
+    },
+    /// The model was refused by its family, or can't be computed on the devices that were chosen.
+    #[error(transparent)]
+    Model(#[from] ModelError),
     /// A sequence or a setting was refused, or the ranks could not finish.
     #[error(transparent)]
     Coordinator(#[from] plm_coordinator::Error),
@@ -308,6 +321,8 @@ impl Error {
             | Self::NoOutDir { .. }
             | Self::Thread { .. }
             | Self::Index(_)
+            | Self::Checkpoint(_)
+            | Self::UnknownModelType { .. }
             | Self::Model(_)
             | Self::Shards(plm_shards::Error::UnsupportedDtype { .. })
             | Self::NothingToEmbed { .. }

@@ -31,8 +31,9 @@
 //!
 //! This crate joins the others and knows neither how anything is computed nor how it is stored:
 //! [`index`] finds records in FASTA files, [`checkpoint`] reads a model's files, [`esm2`] is the
-//! model, [`coordinator`] plans and runs the ranks, [`shards`] writes and merges HDF5. They meet at
-//! the ports of [`core`]. Each may be used by itself.
+//! model, [`kernels`] are its operations on the CPU and on GPUs, [`coordinator`] plans and runs the
+//! ranks, [`shards`] writes and merges HDF5. They meet at the ports of [`core`]. Each may be used by
+//! itself.
 
 mod compute;
 mod error;
@@ -45,6 +46,7 @@ pub use plm_coordinator as coordinator;
 pub use plm_core as core;
 pub use plm_esm2 as esm2;
 pub use plm_index as index;
+pub use plm_kernels as kernels;
 pub use plm_shards as shards;
 
 pub use plm_coordinator::{
@@ -58,7 +60,9 @@ pub use plm_index::{
 };
 pub use plm_shards::{EmbeddingsFile, SegmentConfig};
 
-pub use compute::{Devices, Model, ParseDevicesError, start_threads};
+pub use compute::{
+    Architecture, Devices, Model, ModelError, ModelInfo, ParseDevicesError, Remedy, start_threads,
+};
 pub use error::Error;
 pub use out_dir::{Damage, DamagedSegment, PartReport, RecordCounts, RunReport, StageSeconds};
 pub use result::{

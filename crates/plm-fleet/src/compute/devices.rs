@@ -6,8 +6,9 @@ use std::str::FromStr;
 
 use plm_coordinator::PlanConfig;
 use plm_core::{Dtype, WorldSize};
-use plm_esm2::{GPU_BATCH_TOKENS, Gpu, GpuError};
+use plm_kernels::{Gpu, GpuError};
 
+use super::families;
 use crate::Error;
 
 /// The devices of a run: one rank each.
@@ -35,6 +36,8 @@ impl Devices {
     pub const CPU: Self = Self::Cpu {
         lanes: WorldSize::ONE,
     };
+    /// The tokens of a batch on GPUs unless another size is set.
+    pub const GPU_BATCH_TOKENS: u32 = families::GPU_BATCH_TOKENS;
 
     /// What these are on this machine, with this build: the CPU, or GPUs that are there.
     ///
@@ -102,14 +105,14 @@ impl Devices {
     }
 
     /// The batch size, in tokens, of runs there unless another is set:
-    /// [`GPU_BATCH_TOKENS`] on GPUs, [`PlanConfig::DEFAULT_MAX_BATCH_TOKENS`] on the CPU. Nothing
+    /// [`GPU_BATCH_TOKENS`](Self::GPU_BATCH_TOKENS) on GPUs, [`PlanConfig::DEFAULT_MAX_BATCH_TOKENS`] on the CPU. Nothing
     /// else decides it.
     ///
     /// # Errors
     /// Those of [`resolve`](Self::resolve).
     pub fn max_batch_tokens(&self) -> Result<u32, Error> {
         Ok(match self.resolve()? {
-            Self::Cuda(_) => GPU_BATCH_TOKENS,
+            Self::Cuda(_) => Self::GPU_BATCH_TOKENS,
             _ => PlanConfig::DEFAULT_MAX_BATCH_TOKENS,
         })
     }

@@ -5,11 +5,14 @@
 //! output directories, results, or the verb: an engine without files would begin here.
 
 mod devices;
+mod families;
 pub(crate) mod memory;
 mod model;
+mod model_info;
 mod threads;
 
 pub use devices::{Devices, ParseDevicesError};
 pub use model::Model;
 pub(crate) use model::PendingLoader;
+pub use model_info::{Architecture, ModelError, ModelInfo, Remedy};
 pub use threads::start_threads;

@@ -1,7 +1,6 @@
 //! Which model a run uses.
 
 use std::fmt;
-use std::num::NonZeroUsize;
 use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -9,9 +8,9 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use plm_core::{Dtype, EncoderLoader, TokenMap};
-use plm_esm2::{Checkpoint, CpuOptions, Esm2Loader};
 
-use super::Devices;
+use super::families::{self, FamilyModel};
+use super::{Devices, ModelInfo};
 use crate::Error;
 
 /// The model of a run.
@@ -21,7 +20,8 @@ pub enum Model {
     /// lets everything run with no network and no GPU, and is no substitute for ESM-2's weights.
     #[default]
     PlmTiny,
-    /// A directory with an ESM-2 checkpoint in Hugging Face's layout.
+    /// A directory with a checkpoint in Hugging Face's layout, of a family of models that this
+    /// library knows.
     Checkpoint(PathBuf),
     /// Anything else that turns packed batches into vectors. It is asked for one encoder per rank
     /// and decides by itself which device that is; the dtype of the run is then the loader's.
@@ -35,19 +35,46 @@ impl Model {
     /// The model, checked as far as that needs no weights.
     pub(crate) fn open(&self) -> Result<OpenModel, Error> {
         Ok(match self {
-            Self::PlmTiny => OpenModel::Checkpoint(Checkpoint::plm_tiny()),
+            Self::PlmTiny => OpenModel::Checkpoint(families::plm_tiny()),
             Self::Checkpoint(directory) => {
-                let checkpoint = Checkpoint::open(directory)?;
-                tell_of_passed_over(&checkpoint);
+                let checkpoint = families::open(directory)?;
+                tell_of_passed_over(&*checkpoint);
                 OpenModel::Checkpoint(checkpoint)
             }
             Self::Loader(loader) => OpenModel::Loader(Arc::clone(loader)),
         })
     }
+
+    /// What the model is. Reads all weights of a checkpoint, for their digest.
+    ///
+    /// ```
+    /// let info = plm_fleet::Model::PlmTiny.info()?;
+    /// assert_eq!(info.name, "plm-tiny");
+    /// assert_eq!(info.architecture.map(|sizes| sizes.hidden_size), Some(128));
+    /// # Ok::<(), plm_fleet::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`], [`Error::UnknownModelType`] or [`Error::Model`] if a checkpoint is
+    /// refused.
+    pub fn info(&self) -> Result<ModelInfo, Error> {
+        match self {
+            Self::PlmTiny => families::plm_tiny().info(),
+            Self::Checkpoint(directory) => families::open(directory)?.info(),
+            Self::Loader(loader) => {
+                let spec = loader.spec();
+                Ok(ModelInfo {
+                    name: spec.model.clone(),
+                    weights_digest: spec.weights_digest.clone(),
+                    architecture: None,
+                })
+            }
+        }
+    }
 }
 
 /// Says once what a checkpoint holds that embeddings do not need.
-fn tell_of_passed_over(checkpoint: &Checkpoint) {
+fn tell_of_passed_over(checkpoint: &dyn FamilyModel) {
     const SHOWN: usize = 3;
 
     let names = checkpoint.passed_over();
@@ -73,7 +100,7 @@ fn tell_of_passed_over(checkpoint: &Checkpoint) {
 
 /// A model whose weights have not been read yet.
 pub(crate) enum OpenModel {
-    Checkpoint(Checkpoint),
+    Checkpoint(Box<dyn FamilyModel>),
     Loader(Arc<dyn EncoderLoader>),
 }
 
@@ -81,37 +108,29 @@ impl OpenModel {
     /// Its alphabet: all that a plan must know of a model.
     pub(crate) fn tokens(&self) -> TokenMap {
         match self {
-            Self::Checkpoint(_) => plm_esm2::token_map(),
+            Self::Checkpoint(checkpoint) => checkpoint.tokens(),
             Self::Loader(loader) => loader.spec().tokens.clone(),
         }
     }
 
-    /// The loader of every rank's encoder, on devices that are resolved. Reads all weights, for their digest.
+    /// The loader of every rank's encoder, on devices that are resolved. Reads all weights, for
+    /// their digest.
     fn loader(
         self,
         devices: &Devices,
         dtype: Option<Dtype>,
     ) -> Result<Arc<dyn EncoderLoader>, Error> {
-        let checkpoint = match self {
-            Self::Loader(loader) => return Ok(loader),
-            Self::Checkpoint(checkpoint) => checkpoint,
-        };
-        let dtype = dtype.unwrap_or(devices.dtype());
-        if let Devices::Cuda(ordinals) = devices {
-            let loader = Esm2Loader::on_gpus(checkpoint, ordinals.clone(), dtype)?;
-            return Ok(Arc::new(loader));
+        match self {
+            Self::Loader(loader) => Ok(loader),
+            Self::Checkpoint(checkpoint) => {
+                checkpoint.loader(devices, dtype.unwrap_or(devices.dtype()))
+            }
         }
-        let lanes = NonZeroUsize::try_from(devices.world_size()?.get() as usize)
-            .expect("a world has at least one rank");
-        Ok(Arc::new(Esm2Loader::new(
-            checkpoint,
-            CpuOptions::all_cores(lanes),
-            dtype,
-        )?))
     }
 }
 
-/// The loader of a run, whose weights are being read for their digest, by a thread of its own: the input is indexed meanwhile.
+/// The loader of a run, whose weights are being read for their digest, by a thread of its own: the
+/// input is indexed meanwhile.
 pub(crate) struct PendingLoader(JoinHandle<Result<Arc<dyn EncoderLoader>, Error>>);
 
 impl PendingLoader {

@@ -1,0 +1,273 @@
+//! The families of models that a checkpoint may be of: the one place that knows them.
+//!
+//! A family is a crate of its own. It reads its models from the files of `plm-checkpoint` and
+//! computes them as an encoder of `plm-core`'s ports. What this library must know of it is a row of
+//! [`FAMILIES`] and a [`FamilyModel`] of its checkpoint; everything else here sees only these.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+
+use plm_checkpoint::ModelFiles;
+use plm_core::{Dtype, EncoderLoader, TokenMap};
+
+use super::{Architecture, Devices, ModelError, ModelInfo, Remedy};
+use crate::Error;
+
+/// A family of models.
+struct Family {
+    /// What people call it.
+    name: &'static str,
+    /// The values of `model_type` in `config.json` that its models have.
+    model_types: &'static [&'static str],
+    /// The repository on the Hugging Face hub of a released model that is named without its owner.
+    hub_name: fn(&str) -> Option<String>,
+    /// The model that these files hold, checked as far as that needs no weights.
+    open: fn(&ModelFiles) -> Result<Box<dyn FamilyModel>, Error>,
+}
+
+/// All of them. Where `config.json` has no `model_type`, the first says what is wrong with it.
+const FAMILIES: &[Family] = &[Family {
+    name: ESM_2,
+    model_types: &["esm"],
+    hub_name: plm_esm2::hub_name,
+    open: |files| {
+        Ok(Box::new(
+            plm_esm2::Checkpoint::of_files(files).map_err(of_esm2)?,
+        ))
+    },
+}];
+
+const ESM_2: &str = "ESM-2";
+
+/// The tokens of a batch that the families' kernels fill a GPU with.
+pub(super) const GPU_BATCH_TOKENS: u32 = plm_esm2::GPU_BATCH_TOKENS;
+
+/// A checkpoint of one of the families, whose weights have not been read yet.
+pub(crate) trait FamilyModel: Send {
+    /// The model's name.
+    fn name(&self) -> &str;
+
+    /// The names of tensors in its files that are not used, but for those that any such model may
+    /// have.
+    fn passed_over(&self) -> &[String];
+
+    /// Its alphabet: all that a plan must know of a model.
+    fn tokens(&self) -> TokenMap;
+
+    /// What it is. Reads all weights, for their digest.
+    fn info(&self) -> Result<ModelInfo, Error>;
+
+    /// The loader of every rank's encoder, on devices that are resolved. Reads all weights, for
+    /// their digest.
+    fn loader(
+        self: Box<Self>,
+        devices: &Devices,
+        dtype: Dtype,
+    ) -> Result<Arc<dyn EncoderLoader>, Error>;
+}
+
+/// The checkpoint in a directory, checked as far as that needs no weights.
+pub(super) fn open(directory: &Path) -> Result<Box<dyn FamilyModel>, Error> {
+    let hub_name = |name: &str| FAMILIES.iter().find_map(|family| (family.hub_name)(name));
+    let files = ModelFiles::open(directory, hub_name)?;
+    let config = files.config();
+    let family = match config.model_type() {
+        None => &FAMILIES[0],
+        Some(model_type) => FAMILIES
+            .iter()
+            .find(|family| family.model_types.contains(&model_type))
+            .ok_or_else(|| Error::UnknownModelType {
+                path: config.path().to_owned(),
+                model_type: model_type.to_owned(),
+                supported: supported(),
+            })?,
+    };
+    (family.open)(&files)
+}
+
+/// The demonstration model inside this library.
+pub(super) fn plm_tiny() -> Box<dyn FamilyModel> {
+    Box::new(plm_esm2::Checkpoint::plm_tiny())
+}
+
+/// The families and their types, as an error lists them.
+fn supported() -> String {
+    let with_types = |family: &Family| {
+        let types = family.model_types.iter();
+        let types: Vec<String> = types.map(|name| format!("{name:?}")).collect();
+        format!("{} (model_type {})", family.name, types.join(" or "))
+    };
+    let families: Vec<String> = FAMILIES.iter().map(with_types).collect();
+    families.join(", ")
+}
+
+impl FamilyModel for plm_esm2::Checkpoint {
+    fn name(&self) -> &str {
+        Self::name(self)
+    }
+
+    fn passed_over(&self) -> &[String] {
+        Self::passed_over(self)
+    }
+
+    fn tokens(&self) -> TokenMap {
+        plm_esm2::token_map()
+    }
+
+    fn info(&self) -> Result<ModelInfo, Error> {
+        let config = self.config();
+        Ok(ModelInfo {
+            name: Self::name(self).to_owned(),
+            weights_digest: self.weights_digest().map_err(of_esm2)?.to_string(),
+            architecture: Some(Architecture {
+                family: ESM_2,
+                num_layers: config.num_layers,
+                hidden_size: config.hidden_size,
+                num_heads: config.num_heads,
+                head_dim: config.head_dim(),
+            }),
+        })
+    }
+
+    fn loader(
+        self: Box<Self>,
+        devices: &Devices,
+        dtype: Dtype,
+    ) -> Result<Arc<dyn EncoderLoader>, Error> {
+        let loader = match devices {
+            Devices::Cuda(ordinals) => {
+                plm_esm2::Esm2Loader::on_gpus(*self, ordinals.clone(), dtype)
+            }
+            cpu => {
+                let lanes = NonZeroUsize::try_from(cpu.world_size()?.get() as usize)
+                    .expect("a world has at least one rank");
+                plm_esm2::Esm2Loader::new(*self, plm_esm2::CpuOptions::all_cores(lanes), dtype)
+            }
+        };
+        Ok(Arc::new(loader.map_err(of_esm2)?))
+    }
+}
+
+fn of_esm2(error: plm_esm2::Error) -> Error {
+    use plm_esm2::Error as Esm2;
+
+    let remedy = match error {
+        Esm2::Checkpoint(error) => return error.into(),
+        Esm2::NoGpuKernel { .. } => Some(Remedy::Cpu),
+        Esm2::NoInt8 { .. } => Some(Remedy::OtherDtype),
+        Esm2::NoRoom { .. } => Some(Remedy::OtherDevices),
+        _ => None,
+    };
+    ModelError::new(error, remedy).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// Why a directory with this `config.json` is refused.
+    fn refusal(config: &str) -> Error {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("config.json"), config).unwrap();
+        match open(directory.path()) {
+            Ok(model) => panic!("{} was opened", model.name()),
+            Err(error) => error,
+        }
+    }
+
+    #[test]
+    fn no_model_type_is_of_two_families() {
+        let types = FAMILIES.iter().flat_map(|family| family.model_types);
+        let mut types: Vec<&str> = types.copied().collect();
+        let count = types.len();
+        types.sort_unstable();
+        types.dedup();
+        assert_eq!(types.len(), count);
+    }
+
+    #[test]
+    fn a_model_of_no_family_is_met_with_those_that_there_are() {
+        let error = refusal(r#"{"model_type": "t5\n", "d_model": 1024}"#);
+        assert!(error.is_refusal());
+        let said = error.to_string();
+        let (_, said) = said.split_once("config.json ").unwrap();
+        assert_eq!(
+            said,
+            r#"says model_type "t5\n": what is read here is ESM-2 (model_type "esm")"#
+        );
+    }
+
+    #[test]
+    fn a_configuration_without_a_type_is_told_what_it_lacks() {
+        for (config, words) in [
+            (r#"{"hidden_size": 8}"#, "missing field `model_type`"),
+            (
+                r#"{"architectures": ["ESMCModel"]}"#,
+                r#"architectures ["ESMCModel"]"#,
+            ),
+            ("not JSON", "is not what transformers writes"),
+        ] {
+            let error = refusal(config);
+            assert!(error.is_refusal());
+            assert!(error.to_string().contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_error_that_a_setting_helps_against_has_its_remedy() {
+        let model = || "m".to_owned();
+        let errors = [
+            (
+                plm_esm2::Error::NoGpuKernel {
+                    model: model(),
+                    head_dim: 7,
+                },
+                Remedy::Cpu,
+            ),
+            (
+                plm_esm2::Error::NoInt8 {
+                    model: model(),
+                    why: plm_esm2::NoInt8::OnCpu,
+                },
+                Remedy::OtherDtype,
+            ),
+            (
+                plm_esm2::Error::NoRoom {
+                    gpu: 0,
+                    model: model(),
+                    dtype: Dtype::F16,
+                    longest_tokens: 0,
+                    needed_gib: 2.0,
+                    free_gib: 1.0,
+                    total_gib: 1.0,
+                },
+                Remedy::OtherDevices,
+            ),
+        ];
+        for (error, remedy) in errors {
+            let said = error.to_string();
+            match of_esm2(error) {
+                Error::Model(error) => {
+                    assert_eq!((error.to_string(), error.remedy()), (said, Some(remedy)));
+                }
+                other => panic!("{other}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_model_says_what_it_is() {
+        let info = plm_tiny().info().unwrap();
+        let architecture = info.architecture.unwrap();
+        assert_eq!((&*info.name, architecture.family), ("plm-tiny", "ESM-2"));
+        assert_eq!(
+            (architecture.num_layers, architecture.hidden_size),
+            (6, 128)
+        );
+        let parts = architecture.num_heads * architecture.head_dim;
+        assert_eq!(parts, architecture.hidden_size);
+    }
+}
