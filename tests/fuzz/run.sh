@@ -21,7 +21,7 @@ toolchain=
 for target in "$@"; do
     case $target in
         config_json | safetensors) features=checkpoints ;;
-        segment) features=segments ;;
+        segment) features=segments,hdf5-bundled ;;
         *) features= ;;
     esac
     corpus=tests/fuzz/corpus/$target
