@@ -8,6 +8,7 @@
 #![expect(clippy::print_stdout, reason = "the time is what it is run for")]
 
 use std::fs;
+use std::sync::Arc;
 use std::time::Instant;
 
 use plm_core::{BoxError, Dtype, EncoderLoader, PackedBatch, Packer, Rank, RowId};
@@ -29,13 +30,13 @@ fn main() -> Result<(), BoxError> {
         },
         Dtype::F32,
     )?;
-    let hidden_size = loader.spec().hidden_size;
+    let hidden_size = loader.spec().outputs[0].width;
     let batches = pack(fasta, &loader)?;
     let mut encoder = loader.load(Rank(0))?;
     encoder.encode(&batches[batches.len() - 1])?;
 
     let started = Instant::now();
-    let pooled = batches
+    let encoded = batches
         .iter()
         .map(|batch| encoder.encode(batch))
         .collect::<Result<Vec<_>, _>>()?;
@@ -43,12 +44,13 @@ fn main() -> Result<(), BoxError> {
 
     let rows = batches
         .iter()
-        .map(PackedBatch::num_sequences)
+        .map(|batch| batch.num_sequences())
         .sum::<usize>();
     let mut bytes = vec![0; rows * hidden_size * size_of::<f32>()];
-    for (batch, pooled) in batches.iter().zip(&pooled) {
-        for (segment, vector) in batch.segments().iter().zip(pooled.vectors()) {
-            let start = segment.row.0 as usize * hidden_size * size_of::<f32>();
+    for (batch, encoded) in batches.iter().zip(&encoded) {
+        for (position, sequence) in batch.sequences().iter().enumerate() {
+            let vector = encoded.columns()[0].sequence(position);
+            let start = sequence.row.0 as usize * hidden_size * size_of::<f32>();
             for (place, value) in bytes[start..]
                 .chunks_exact_mut(size_of::<f32>())
                 .zip(vector)
@@ -63,7 +65,7 @@ fn main() -> Result<(), BoxError> {
 }
 
 /// All sequences, longest first, in as few batches as that order gives.
-fn pack(fasta: &str, loader: &Esm2Loader) -> Result<Vec<PackedBatch>, BoxError> {
+fn pack(fasta: &str, loader: &Esm2Loader) -> Result<Vec<Arc<PackedBatch>>, BoxError> {
     let index = FastaIndex::build(
         &[Input::from(fasta)],
         &std::env::temp_dir(),
@@ -78,10 +80,10 @@ fn pack(fasta: &str, loader: &Esm2Loader) -> Result<Vec<PackedBatch>, BoxError> 
     for row in rows {
         reader.read(row, &mut residues)?;
         if packer.push(row, &residues).is_err() {
-            batches.push(packer.take());
+            batches.push(Arc::new(packer.take()));
             packer.push(row, &residues)?;
         }
     }
-    batches.push(packer.finish());
+    batches.push(Arc::new(packer.finish()));
     Ok(batches)
 }

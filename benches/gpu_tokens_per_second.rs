@@ -7,6 +7,7 @@
 //! of 90 to 166 residues, evenly spread, as translated from short reads; (b) 2,048 lognormal, median 290, mean 360, clipped to 30 to 1,022, as in a proteome; (c) 64 of 1,022.
 #![expect(clippy::print_stdout, reason = "the rate is what it is run for")]
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use plm_core::{BatchIndex, BoxError, Dtype, Encoder, EncoderLoader, PackedBatch, Packer, Rank};
@@ -61,7 +62,7 @@ fn main() -> Result<(), BoxError> {
             continue;
         }
         let batches = pack(&residue_counts, max_batch_tokens)?;
-        let tokens: usize = batches.iter().map(PackedBatch::total_tokens).sum();
+        let tokens: usize = batches.iter().map(|batch| batch.total_tokens()).sum();
         let flop: f64 = batches.iter().map(|batch| flop(batch, shape)).sum();
         run(&mut *encoder, &batches[..batches.len().min(4)])?;
         let mut seconds = Vec::new();
@@ -86,7 +87,7 @@ fn main() -> Result<(), BoxError> {
 }
 
 /// As a run plans them.
-fn pack(residue_counts: &[u32], max_batch_tokens: u32) -> Result<Vec<PackedBatch>, BoxError> {
+fn pack(residue_counts: &[u32], max_batch_tokens: u32) -> Result<Vec<Arc<PackedBatch>>, BoxError> {
     let (source, tokens) = (MemorySource::random(1, residue_counts), token_map());
     let config = PlanConfig::builder()
         .max_batch_tokens(max_batch_tokens)
@@ -97,20 +98,19 @@ fn pack(residue_counts: &[u32], max_batch_tokens: u32) -> Result<Vec<PackedBatch
         for &row in plan.rows(batch) {
             packer.push(row, source.residues(row))?;
         }
-        Ok(packer.take())
+        Ok(Arc::new(packer.take()))
     });
     batches.collect()
 }
 
-/// As a lane of a run does it: with the next batch begun before the last is fetched.
-fn run(encoder: &mut dyn Encoder, batches: &[PackedBatch]) -> Result<(), BoxError> {
-    encoder.begin(&batches[0]);
-    for (position, batch) in batches.iter().enumerate() {
-        if let Some(next) = batches.get(position + 1) {
-            encoder.begin(next);
-        }
-        let pooled = encoder.encode(batch)?;
-        if !pooled.values().iter().all(|value| value.is_finite()) {
+/// As a lane of a run does it: with the next batch submitted before the last is fetched.
+fn run(encoder: &mut dyn Encoder, batches: &[Arc<PackedBatch>]) -> Result<(), BoxError> {
+    let mut rest = batches.iter();
+    let mut submitted = rest.next().map(|batch| encoder.submit(batch));
+    while let Some(ticket) = submitted {
+        submitted = rest.next().map(|next| encoder.submit(next));
+        let encoded = encoder.finish(ticket)?;
+        if !encoded.columns()[0].is_within(f32::MAX) {
             return Err("a vector is not finite".into());
         }
     }

@@ -143,7 +143,7 @@ fn forward_passes(
                 reader.read(row, &mut residues)?;
                 packer.push(row, &residues)?;
             }
-            batches.push(packer.finish());
+            batches.push(Arc::new(packer.finish()));
         }
         strides.push((rank, batches));
     }
@@ -164,11 +164,11 @@ fn forward_passes(
     Ok(slowest)
 }
 
-/// As a lane of a run does it: with the next batch begun before the last is fetched.
+/// As a lane of a run does it: with the next batch submitted before the last is fetched.
 fn encode_all(
     loader: &dyn EncoderLoader,
     rank: Rank,
-    batches: &[PackedBatch],
+    batches: &[Arc<PackedBatch>],
 ) -> Result<f64, BoxError> {
     let mut encoder = loader.load(rank)?;
     let Some(first) = batches.first() else {
@@ -176,12 +176,11 @@ fn encode_all(
     };
     encoder.encode(first)?;
     let started = Instant::now();
-    encoder.begin(first);
-    for (position, batch) in batches.iter().enumerate() {
-        if let Some(next) = batches.get(position + 1) {
-            encoder.begin(next);
-        }
-        encoder.encode(batch)?;
+    let mut rest = batches.iter();
+    let mut submitted = rest.next().map(|batch| encoder.submit(batch));
+    while let Some(ticket) = submitted {
+        submitted = rest.next().map(|next| encoder.submit(next));
+        encoder.finish(ticket)?;
     }
     Ok(started.elapsed().as_secs_f64())
 }

@@ -1,5 +1,6 @@
 //! What benches of whole runs share: their arguments, their input and their model.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,7 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use plm_core::{
-    BoxError, Dtype, Encoder, EncoderLoader, EncoderSpec, PackedBatch, PooledBatch, Rank,
+    BoxError, Column, Dtype, EncodedBatch, Encoder, EncoderLoader, EncoderSpec, OutputKind,
+    OutputSpec, PackedBatch, Rank, Ticket,
 };
 use plm_esm2::{Checkpoint, ModelShape, RELEASED, token_map};
 use plm_fleet::{Devices, Model, PlanConfig};
@@ -104,10 +106,10 @@ impl StandIn {
             spec: EncoderSpec {
                 model: format!("stand-in for {}", shape.name),
                 weights_digest: "none:0".to_owned(),
-                hidden_size: shape.hidden_size,
-                layer: shape.num_layers,
-                pooling: "random numbers".to_owned(),
-                special_tokens: "excluded".to_owned(),
+                outputs: vec![OutputSpec {
+                    pooling: "random numbers".to_owned(),
+                    ..OutputSpec::new(OutputKind::Mean, shape.num_layers, shape.hidden_size)
+                }],
                 dtype,
                 backend: "cpu".to_owned(),
                 tokens: token_map(),
@@ -125,46 +127,40 @@ impl EncoderLoader for StandIn {
     fn load(&self, _rank: Rank) -> Result<Box<dyn Encoder + '_>, BoxError> {
         Ok(Box::new(StandInEncoder {
             loader: self,
-            begun: 0,
+            submitted: 0,
             free: Instant::now(),
-            ends: Vec::new(),
+            ends: VecDeque::new(),
         }))
     }
 }
 
 struct StandInEncoder<'a> {
     loader: &'a StandIn,
-    begun: u64,
-    /// When what was begun is done.
+    submitted: u64,
+    /// When all that was submitted is done.
     free: Instant,
-    /// When each of the batches that were begun, and not asked for yet, is done.
-    ends: Vec<Instant>,
+    /// When each batch that was submitted and not finished yet is done.
+    ends: VecDeque<Instant>,
 }
 
 impl Encoder for StandInEncoder<'_> {
-    fn begin(&mut self, batch: &PackedBatch) {
+    fn submit(&mut self, batch: &Arc<PackedBatch>) -> Ticket {
         let seconds = batch.total_tokens() as f64 / self.loader.tokens_per_second;
         self.free = self.free.max(Instant::now()) + Duration::from_secs_f64(seconds);
-        self.ends.push(self.free);
-        self.begun += 1;
+        self.ends.push_back(self.free);
+        self.submitted += 1;
+        Ticket::new(self.submitted, Arc::clone(batch))
     }
 
-    fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError> {
-        if self.ends.is_empty() {
-            self.begin(batch);
-        }
-        let end = self.ends.remove(0);
-        let hidden_size = self.loader.spec.hidden_size;
-        let mut random = SplitMix64::new(self.begun);
-        let values = (0..batch.num_sequences() * hidden_size)
+    fn finish(&mut self, ticket: Ticket) -> Result<EncodedBatch, BoxError> {
+        let end = self.ends.pop_front().expect("the ticket was given");
+        let width = self.loader.spec.outputs[0].width;
+        let mut random = SplitMix64::new(ticket.number());
+        let values: Vec<f32> = (0..ticket.batch().num_sequences() * width)
             .map(|_| random.next_f64() as f32)
             .collect();
         thread::sleep(end.saturating_duration_since(Instant::now()));
-        Ok(PooledBatch::new(
-            batch.num_sequences(),
-            hidden_size,
-            values,
-        )?)
+        Ok(EncodedBatch::new(vec![Column::new(width, values)?]))
     }
 }
 

@@ -50,11 +50,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let last_layer = checkpoint.config().num_layers;
     let outputs = model.forward(&batch, &Outputs::mean_of(last_layer))?;
-    for (segment, vector) in batch.segments().iter().zip(outputs.means[0].vectors()) {
+    for (position, sequence) in batch.sequences().iter().enumerate() {
+        let vector = outputs.pooled[0].sequence(position);
         println!(
             "{}: {} residues, mean of layer {last_layer} begins {:.4?}",
-            segment.row,
-            segment.residue_count,
+            sequence.row,
+            sequence.residue_count,
             &vector[..4]
         );
     }

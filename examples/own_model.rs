@@ -10,7 +10,8 @@
 use std::sync::Arc;
 
 use plm_core::{
-    BoxError, Dtype, Encoder, EncoderLoader, EncoderSpec, PackedBatch, PooledBatch, Rank, TokenMap,
+    BoxError, Column, Dtype, EncodedBatch, Encoder, EncoderLoader, EncoderSpec, OutputKind,
+    OutputSpec, Rank, Ticket, TokenMap,
 };
 use plm_fleet::{Model, RunConfig, run_multi_gpu_inference};
 
@@ -40,12 +41,14 @@ impl CompositionLoader {
                 model: "amino-acid composition".to_owned(),
                 // There are no weights; the version of the rule stands in for their digest.
                 weights_digest: "composition:1".to_owned(),
-                hidden_size: AMINO_ACIDS.len(),
-                layer: 0,
-                // Both go into embeddings.h5: nobody shall take these vectors for a language
-                // model's.
-                pooling: "fractions of the 20 amino acids".to_owned(),
-                special_tokens: "none".to_owned(),
+                outputs: vec![OutputSpec {
+                    // Both go into embeddings.h5: nobody shall take these vectors for a language
+                    // model's.
+                    pooling: "fractions of the 20 amino acids".to_owned(),
+                    special_tokens: "none".to_owned(),
+                    // A protein that is longer than the window gets the mean of its windows.
+                    ..OutputSpec::new(OutputKind::Mean, 0, AMINO_ACIDS.len())
+                }],
                 dtype: Dtype::F32,
                 backend: "cpu".to_owned(),
                 tokens: TokenMap::new(known.chain(others), None, None),
@@ -65,7 +68,8 @@ impl EncoderLoader for CompositionLoader {
 }
 
 impl Encoder for Composition {
-    fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError> {
+    fn finish(&mut self, ticket: Ticket) -> Result<EncodedBatch, BoxError> {
+        let batch = ticket.batch();
         let mut vectors = Vec::with_capacity(batch.num_sequences() * AMINO_ACIDS.len());
         for ends in batch.cu_seqlens().windows(2) {
             let tokens = &batch.token_ids()[ends[0] as usize..ends[1] as usize];
@@ -76,11 +80,8 @@ impl Encoder for Composition {
             let fraction = |count| count as f32 / tokens.len() as f32;
             vectors.extend(counts.map(fraction));
         }
-        Ok(PooledBatch::new(
-            batch.num_sequences(),
-            AMINO_ACIDS.len(),
-            vectors,
-        )?)
+        let column = Column::new(AMINO_ACIDS.len(), vectors)?;
+        Ok(EncodedBatch::new(vec![column]))
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //!     cargo run --release --example own_sink -- proteins.fasta.gz OUT
 //!
-//! The facade writes HDF5; for anything else a program talks to the coordinator itself, which is
-//! what this example shows: an index, a model and a plan go in, and lines come out.
+//! A run of the facade resumes and ends in one verified result, for which it needs a whole store
+//! (docs/adding-a-store.md). Where columns are only to be taken, a program talks to the coordinator
+//! itself, as this example does: an index, a model and a plan go in, and lines come out.
 #![expect(clippy::print_stdout, reason = "examples talk to people")]
 
 use std::fs::{self, File};
@@ -42,9 +43,11 @@ impl EmbeddingSink for LineSink {
 
 impl ShardWriter for LineWriter {
     fn write(&mut self, batch: EmbeddedBatch) -> Result<Written, BoxError> {
-        for (row, vector) in batch.rows.iter().zip(batch.vectors.vectors()) {
+        // One column for each output; the model was asked for one.
+        let column = &batch.columns[0];
+        for (place, row) in batch.rows.iter().enumerate() {
             write!(self.file, "{}\t{}", row.row.0, row.id)?;
-            for value in vector {
+            for value in column.sequence(place) {
                 write!(self.file, "\t{value}")?;
             }
             writeln!(self.file)?;

@@ -75,9 +75,9 @@ fn own_model_says_what_its_vectors_are() {
     let out = tempfile::tempdir().unwrap();
     run("own_model", &[&uniprot(), out.path()]);
     let file = plm_fleet::EmbeddingsFile::open(out.path().join("embeddings.h5")).unwrap();
-    let provenance = file.provenance();
-    assert_eq!(provenance.pooling, "fractions of the 20 amino acids");
-    assert_eq!(provenance.special_tokens, "none");
+    let output = &file.outputs()[0];
+    assert_eq!(output.pooling, "fractions of the 20 amino acids");
+    assert_eq!(output.special_tokens, "none");
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn config() -> RunConfig {
             .max_batch_tokens(110)
             .build()
             .unwrap(),
-        segments: SegmentConfig::builder().max_rows(1).build().unwrap(),
+        store: SegmentConfig::builder().max_rows(1).build().unwrap().into(),
         ..RunConfig::default()
     }
 }

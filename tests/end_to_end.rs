@@ -8,8 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use plm_core::{
-    BoxError, Encoder, EncoderLoader, EncoderSpec, LargestBatches, NoRoom, Note, PackedBatch,
-    PooledBatch, Rank, RowId,
+    BoxError, Column, EncodedBatch, Encoder, EncoderLoader, EncoderSpec, LargestBatches, NoRoom,
+    Note, Rank, RowId, Ticket,
 };
 use plm_fleet::{
     Devices, Dtype, EmbeddingsFile, Error, LongSequences, Model, Observer, Part, PlanConfig,
@@ -96,7 +96,11 @@ fn neither_ranks_nor_batches_nor_segments_change_a_byte() {
         let (_out, report) = run(&RunConfig {
             devices: cpu(devices),
             plan: plan(max_batch_tokens, 1_022),
-            segments: SegmentConfig::builder().max_rows(max_rows).build().unwrap(),
+            store: SegmentConfig::builder()
+                .max_rows(max_rows)
+                .build()
+                .unwrap()
+                .into(),
             ..RunConfig::default()
         });
         assert!(
@@ -176,7 +180,7 @@ fn an_interrupted_run_goes_on_with_other_ranks_and_ends_with_the_same_bytes() {
     let interrupted = RunConfig {
         devices: cpu("cpu:2"),
         plan: plan(64, 62),
-        segments: SegmentConfig::builder().max_rows(1).build().unwrap(),
+        store: SegmentConfig::builder().max_rows(1).build().unwrap().into(),
         observer: Arc::new(StopAfter {
             batches: 2,
             seen: AtomicU64::new(0),
@@ -359,24 +363,21 @@ struct LoudEncoder<'a> {
 }
 
 impl Encoder for LoudEncoder<'_> {
-    fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError> {
-        let vectors = self.fake.encode(batch)?;
-        let hidden_size = vectors.hidden_size();
-        let mut values = vectors.values().to_vec();
-        for (segment, vector) in batch
-            .segments()
-            .iter()
-            .zip(values.chunks_exact_mut(hidden_size))
-        {
-            if segment.row == self.loader.row {
+    fn finish(&mut self, ticket: Ticket) -> Result<EncodedBatch, BoxError> {
+        let batch = Arc::clone(ticket.batch());
+        let encoded = self.fake.finish(ticket)?;
+        let [vectors] = encoded.columns() else {
+            panic!("the fake gives one output");
+        };
+        let mut changed = Column::empty(vectors.width(), Dtype::F32, batch.num_sequences());
+        for (position, sequence) in batch.sequences().iter().enumerate() {
+            let mut vector = vectors.sequence(position);
+            if sequence.row == self.loader.row {
                 vector[3] = self.loader.value;
             }
+            changed.push(vector.into_iter());
         }
-        Ok(PooledBatch::new(
-            batch.num_sequences(),
-            hidden_size,
-            values,
-        )?)
+        Ok(EncodedBatch::new(vec![changed]))
     }
 }
 
@@ -392,7 +393,11 @@ fn a_vector_too_large_for_f16_costs_its_own_record_only_and_f32_takes_it() {
         let config = RunConfig {
             devices: cpu("cpu:2"),
             plan: plan(1_024, 1_022),
-            segments: SegmentConfig::builder().dtype(dtype).build().unwrap(),
+            store: SegmentConfig::builder()
+                .dtype(dtype)
+                .build()
+                .unwrap()
+                .into(),
             ..RunConfig::default()
         };
         let report =
@@ -429,16 +434,17 @@ impl EncoderLoader for Noting {
 }
 
 impl Encoder for NotingEncoder<'_> {
-    fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError> {
-        let mut vectors = self.0.encode(batch)?;
-        for (sequence, segment) in batch.segments().iter().enumerate() {
-            match segment.row {
-                RowId(3) => vectors.note(sequence, Note::InF32),
-                RowId(4) => vectors.note(sequence, Note::Failed("it does not fit".to_owned())),
+    fn finish(&mut self, ticket: Ticket) -> Result<EncodedBatch, BoxError> {
+        let batch = Arc::clone(ticket.batch());
+        let mut encoded = self.0.finish(ticket)?;
+        for (position, sequence) in batch.sequences().iter().enumerate() {
+            match sequence.row {
+                RowId(3) => encoded.note(position, Note::InF32),
+                RowId(4) => encoded.note(position, Note::Failed("it does not fit".to_owned())),
                 _ => {}
             }
         }
-        Ok(vectors)
+        Ok(encoded)
     }
 }
 

@@ -48,7 +48,7 @@ fn sixteen_bit_models_stay_close_to_the_reference() {
             let outputs = model
                 .forward(&set.all(), &last_layer)
                 .expect("the batch runs");
-            let cosines = set.worst_cosines(&outputs.means[0], dtype);
+            let cosines = set.worst_cosines(&outputs.pooled[0], dtype);
             assert!(cosines.is_close(), "{cosines}");
         }
     }

@@ -6,7 +6,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use plm_fleet::{Devices, Model, PlanConfig, RunConfig, SegmentConfig, run_multi_gpu_inference};
+use plm_fleet::{
+    Devices, Layer, Model, OutputKind, OutputSet, PlanConfig, RunConfig, SegmentConfig,
+    run_multi_gpu_inference,
+};
 
 const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/goldens");
 
@@ -29,6 +32,58 @@ fn python(program: &str, arguments: &[&Path]) -> String {
 
 #[test]
 #[ignore = "needs h5py: tests/run.sh has it"]
+fn h5py_reads_each_output_and_knows_embeddings_as_the_first() {
+    let scratch = tempfile::tempdir().unwrap();
+    let fasta = Path::new(GOLDENS).join("real_banded.fasta");
+    let outputs = OutputSet::new([OutputKind::Bos, OutputKind::Mean], [Layer(-1), Layer(2)]);
+    let config = RunConfig {
+        devices: "cpu:2".parse::<Devices>().unwrap(),
+        outputs: Some(outputs),
+        plan: PlanConfig::builder().max_residues(1_500).build().unwrap(),
+        ..RunConfig::default()
+    };
+    let report =
+        run_multi_gpu_inference([&fasta], &Model::PlmTiny, scratch.path(), &config).unwrap();
+    let printed = python(
+        r#"
+import json, struct, sys
+import h5py, numpy as np
+
+golden_path, h5_path = sys.argv[1:]
+with open(golden_path, "rb") as f:
+    size = struct.unpack("<Q", f.read(8))[0]
+    header = json.loads(f.read(size))
+    body = f.read()
+
+def golden(name):
+    entry = header[name]
+    start, end = entry["data_offsets"]
+    return np.frombuffer(body[start:end], "<f4").reshape(entry["shape"])
+
+def error(ours, reference):
+    return np.linalg.norm(ours - reference) / np.linalg.norm(reference)
+
+with h5py.File(h5_path, "r") as f:
+    assert sorted(f) == ["bos", "embeddings", "lengths", "mean", "sequence_ids", "status"], sorted(f)
+    assert sorted(f["mean"]) == sorted(f["bos"]) == ["layer_2", "layer_6"]
+    assert f["embeddings"] == f["bos/layer_6"], "one dataset under two names"
+    rows = len(f["sequence_ids"])
+    for i in range(rows):
+        assert error(f["bos/layer_6"][i], golden(f"{i}.bos")) < 2e-5
+        assert error(f["mean/layer_6"][i], golden(f"{i}.mean")[6]) < 2e-5
+        assert error(f["mean/layer_2"][i], golden(f"{i}.mean")[2]) < 2e-5
+    print(rows, f["bos/layer_2"].shape[1])
+"#,
+        &[
+            &Path::new(GOLDENS).join("plm-tiny.safetensors"),
+            &report.embeddings_path.unwrap(),
+        ],
+    );
+    assert_eq!(printed.trim(), format!("{} 128", report.records.total()));
+}
+
+#[test]
+#[ignore = "needs h5py: tests/run.sh has it"]
 fn h5py_reads_ids_in_input_order_with_the_vectors_of_the_reference() {
     let scratch = tempfile::tempdir().unwrap();
     let fasta = Path::new(GOLDENS).join("real_banded.fasta");
@@ -39,7 +94,7 @@ fn h5py_reads_ids_in_input_order_with_the_vectors_of_the_reference() {
             .max_batch_tokens(1_600)
             .build()
             .unwrap(),
-        segments: SegmentConfig::builder().max_rows(2).build().unwrap(),
+        store: SegmentConfig::builder().max_rows(2).build().unwrap().into(),
         ..RunConfig::default()
     };
     let report =
@@ -91,10 +146,11 @@ fn h5py_reads_half_precision_embeddings_as_float16() {
     let scratch = tempfile::tempdir().unwrap();
     let fasta = Path::new(GOLDENS).join("real_banded.fasta");
     let config = RunConfig {
-        segments: SegmentConfig::builder()
+        store: SegmentConfig::builder()
             .dtype(plm_fleet::Dtype::F16)
             .build()
-            .unwrap(),
+            .unwrap()
+            .into(),
         ..RunConfig::default()
     };
     let report =

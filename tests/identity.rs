@@ -141,10 +141,12 @@ fn what_decides_vectors_is_not_mixed_and_a_name_decides_none() {
     type Change = fn(&mut EncoderSpec);
     let changes: [(&str, Change); 5] = [
         ("weights", |spec| spec.weights_digest = "none:1".to_owned()),
-        ("layer", |spec| spec.layer = 1),
-        ("pooling", |spec| spec.pooling = "maximum".to_owned()),
+        ("layer", |spec| spec.outputs[0].layer = 1),
+        ("pooling", |spec| {
+            spec.outputs[0].pooling = "maximum".to_owned();
+        }),
         ("special_tokens", |spec| {
-            spec.special_tokens = "excluded".to_owned();
+            spec.outputs[0].special_tokens = "excluded".to_owned();
         }),
         ("backend", |spec| spec.backend = "cuda".to_owned()),
     ];
@@ -162,18 +164,15 @@ fn what_decides_vectors_is_not_mixed_and_a_name_decides_none() {
 fn provenance_says_what_the_loader_says() {
     let desk = Desk::new();
     let composition = Another::model(|spec| {
-        spec.pooling = "fractions of residues".to_owned();
-        spec.special_tokens = "none".to_owned();
+        spec.outputs[0].pooling = "fractions of residues".to_owned();
+        spec.outputs[0].special_tokens = "none".to_owned();
     });
     desk.run(&composition, "custom", &config()).unwrap();
     desk.run(&desk.model("first"), "esm2", &config()).unwrap();
     let words = |out: &str| {
         let file = EmbeddingsFile::open(desk.path(out).join("embeddings.h5")).unwrap();
-        let provenance = file.provenance();
-        (
-            provenance.pooling.clone(),
-            provenance.special_tokens.clone(),
-        )
+        let output = &file.outputs()[0];
+        (output.pooling.clone(), output.special_tokens.clone())
     };
     let both = |pooling: &str, special: &str| (pooling.to_owned(), special.to_owned());
     assert_eq!(words("custom"), both("fractions of residues", "none"));

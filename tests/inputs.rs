@@ -78,7 +78,7 @@ fn config() -> RunConfig {
             .max_batch_tokens(64)
             .build()
             .unwrap(),
-        segments: SegmentConfig::builder().max_rows(1).build().unwrap(),
+        store: SegmentConfig::builder().max_rows(1).build().unwrap().into(),
         lanes: lanes(Duration::from_millis(150)),
         ..RunConfig::default()
     }

@@ -78,7 +78,7 @@ fn config() -> RunConfig {
             .max_batch_tokens(110)
             .build()
             .unwrap(),
-        segments: SegmentConfig::builder().max_rows(1).build().unwrap(),
+        store: SegmentConfig::builder().max_rows(1).build().unwrap().into(),
         ..RunConfig::default()
     }
 }
@@ -262,10 +262,11 @@ fn a_restart_discards_this_run_or_another() {
     let desk = Desk::new();
     desk.run(desk.loader(), &config()).unwrap();
     let other = RunConfig {
-        segments: SegmentConfig::builder()
+        store: SegmentConfig::builder()
             .dtype(plm_fleet::Dtype::F16)
             .build()
-            .unwrap(),
+            .unwrap()
+            .into(),
         ..config()
     };
     let refused = desk.run(desk.loader(), &other).unwrap_err();

@@ -6,12 +6,13 @@ use std::fs;
 use std::io::Write;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use plm_core::{Digest, EncoderLoader, Packer, Rank, RowId};
+use plm_core::{EncoderLoader, Packer, Rank, RowId};
 use plm_esm2::{Checkpoint, CpuOptions, Esm2Loader};
+use plm_fleet::shards::RunFormat;
 use plm_fleet::{
     Devices, Dtype, EmbeddingsFile, Model, PlanConfig, RunConfig, run_multi_gpu_inference,
 };
@@ -27,7 +28,7 @@ pub(crate) struct Reference {
     pub(crate) embeddings: Vec<u8>,
     pub(crate) ledger: Vec<u8>,
     /// What segments of this run say of themselves.
-    pub(crate) run_digest: Digest,
+    pub(crate) format: RunFormat,
 }
 
 /// A protein and its vector.
@@ -78,7 +79,7 @@ impl Reference {
         let reference = Self {
             embeddings: read("embeddings.h5"),
             ledger: read("ledger.tsv"),
-            run_digest: file.format().run_digest(),
+            format: file.format().clone(),
             inputs,
             records,
             _folder: folder,
@@ -163,8 +164,9 @@ fn vectors_one_by_one(proteins: &[(String, String)]) -> Vec<Vec<f32>> {
                 packer
                     .push(RowId(0), residues.as_bytes())
                     .expect("it has room");
-                let encoded = encoder.encode(&packer.finish()).expect("it computes");
-                encoded.values().to_vec()
+                let batch = Arc::new(packer.finish());
+                let encoded = encoder.encode(&batch).expect("it computes");
+                encoded.columns()[0].sequence(0)
             });
             vector.clone()
         })

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use plm_core::TEMPORARY_SUFFIX;
 use plm_fleet::shards::{RunFormat, scan};
-use plm_fleet::{FastaIndex, SegmentConfig, verify_run};
+use plm_fleet::{FastaIndex, verify_run};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -131,7 +131,7 @@ impl Scene {
             }
         }
         let shards = self.shard_directories();
-        let found = scan(&shards, &self.format()).expect("segments can be read");
+        let found = scan(&shards, self.format()).expect("segments can be read");
         let damaged: BTreeSet<PathBuf> = found.damaged.into_iter().map(|it| it.path).collect();
         assert!(
             damaged.is_subset(&self.damaged),
@@ -163,9 +163,8 @@ impl Scene {
         verify_run(&out).expect("it is finished");
     }
 
-    fn format(&self) -> RunFormat {
-        let hidden_size = self.reference.records[0].vector.len();
-        SegmentConfig::default().run_format(self.reference.run_digest, hidden_size)
+    fn format(&self) -> &'static RunFormat {
+        &self.reference.format
     }
 
     /// Every file below the run's directory.
@@ -227,7 +226,7 @@ impl Scene {
 
     /// The rows in whole segments.
     pub(crate) fn durable_rows(&self) -> u64 {
-        let found = scan(&self.shard_directories(), &self.format());
+        let found = scan(&self.shard_directories(), self.format());
         found.expect("segments can be read").rows.len() as u64
     }
 

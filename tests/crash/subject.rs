@@ -58,10 +58,11 @@ impl How {
                 .max_residues(40)
                 .build()
                 .expect("a plan"),
-            segments: SegmentConfig::builder()
+            store: SegmentConfig::builder()
                 .max_rows(self.segment_rows as usize)
                 .build()
-                .expect("segments"),
+                .expect("segments")
+                .into(),
             part: Part::new(self.part.0 as u32, self.part.1 as u32).expect("a part"),
             lanes: LaneConfig::builder()
                 .input_patience(Duration::from_millis(self.patience))

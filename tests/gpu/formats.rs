@@ -1,8 +1,11 @@
 //! The model itself, in each number format.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Tensor};
 use plm_core::{
-    Dtype, EncoderLoader, Note, PackedBatch, Packer, PooledBatch, Rank, RowId, TokenMap,
+    Dtype, EncodedBatch, EncoderLoader, Layer, Note, OutputKind, OutputSet, PackedBatch, Packer,
+    Rank, RowId, Ticket, TokenMap,
 };
 use plm_esm2::{
     Checkpoint, Error, Esm2, Esm2Loader, Gpu, GpuError, ModelOutputs, ModelShape, NoInt8, Outputs,
@@ -70,8 +73,9 @@ fn stays_close(dtype: Dtype) {
             }
             let loader = loader.expect("the weights can be read");
             let mut encoder = loader.load(Rank(0)).expect("the weights load");
-            let vectors = encoder.encode(&set.all()).expect("the batch runs");
-            let report = set.worst_cosines(&vectors, dtype);
+            let batch = Arc::new(set.all());
+            let encoded = encoder.encode(&batch).expect("the batch runs");
+            let report = set.worst_cosines(&encoded.columns()[0], dtype);
             println!("{report}");
             (!report.is_close()).then(|| report.to_string())
         })
@@ -80,7 +84,7 @@ fn stays_close(dtype: Dtype) {
 }
 
 /// Sequences of these residue counts, by row.
-fn pack(sequences: &[(u64, usize)]) -> PackedBatch {
+fn pack(sequences: &[(u64, usize)]) -> Arc<PackedBatch> {
     let tokens = token_map();
     let mut packer = Packer::new(&tokens, 1 << 24);
     for &(row, residues) in sequences {
@@ -88,7 +92,18 @@ fn pack(sequences: &[(u64, usize)]) -> PackedBatch {
             .push(RowId(row), &random_residues(row, residues))
             .expect("random residues are in the alphabet");
     }
-    packer.finish()
+    Arc::new(packer.finish())
+}
+
+/// The numbers of each sequence, of all outputs one after the other.
+fn vectors_of(encoded: &EncodedBatch) -> Vec<Vec<f32>> {
+    let of = |sequence| {
+        let columns = encoded.columns().iter();
+        columns
+            .flat_map(|column| column.sequence(sequence))
+            .collect()
+    };
+    (0..encoded.num_sequences()).map(of).collect()
 }
 
 fn bits(vector: &[f32]) -> Vec<u32> {
@@ -110,21 +125,25 @@ pub(crate) fn a_sequences_bits_are_its_own() {
                 Err(Error::NoInt8 { .. } | Error::Gpu(GpuError::NoInt8 { .. })) => continue,
                 loader => loader.expect("the weights can be read"),
             };
+            let outputs = OutputSet::new([OutputKind::Mean, OutputKind::Bos], [Layer::LAST]);
+            let loader = loader
+                .with_outputs(&outputs)
+                .expect("the last layer is there");
             let mut encoder = loader.load(Rank(0)).expect("the weights load");
             let mut vectors: Vec<Option<Vec<u32>>> = vec![None; sequences.len()];
-            let mut check = |batch: &[(u64, usize)], pooled: &PooledBatch| {
-                for (&(row, residues), vector) in batch.iter().zip(pooled.vectors()) {
+            let mut check = |batch: &[(u64, usize)], encoded: &EncodedBatch| {
+                for (&(row, residues), vector) in batch.iter().zip(vectors_of(encoded)) {
                     assert!(vector.iter().all(|value| value.is_finite()));
-                    let known = vectors[row as usize].get_or_insert_with(|| bits(vector));
+                    let known = vectors[row as usize].get_or_insert_with(|| bits(&vector));
                     assert!(
-                        *known == bits(vector),
+                        *known == bits(&vector),
                         "{} in {dtype}: {residues} residues have other bits among {} sequences",
                         shape.name,
                         batch.len()
                     );
                 }
             };
-            // All in one, each alone, then shuffled into batches of random sizes, some begun before the last is done.
+            // All in one, each alone, then shuffled into batches of random sizes, two submitted at a time.
             let mut batches = vec![sequences.clone()];
             batches.extend(sequences.iter().map(|sequence| vec![*sequence]));
             for _ in 0..3 {
@@ -140,19 +159,12 @@ pub(crate) fn a_sequences_bits_are_its_own() {
                     rest = others;
                 }
             }
-            let packed: Vec<PackedBatch> = batches.iter().map(|batch| pack(batch)).collect();
-            for (i, (batch, packed_batch)) in batches.iter().zip(&packed).enumerate() {
-                if i % 2 == 0 {
-                    encoder.begin(packed_batch);
-                    packed
-                        .get(i + 1)
-                        .into_iter()
-                        .for_each(|next| encoder.begin(next));
+            for two in batches.chunks(2) {
+                let submit = |batch: &Vec<_>| encoder.submit(&pack(batch));
+                let tickets: Vec<Ticket> = two.iter().map(submit).collect();
+                for (batch, ticket) in two.iter().zip(tickets) {
+                    check(batch, &encoder.finish(ticket).expect("the batch runs"));
                 }
-                check(
-                    batch,
-                    &encoder.encode(packed_batch).expect("the batch runs"),
-                );
             }
         }
     }
@@ -179,7 +191,8 @@ pub(crate) fn int8_stays_close_to_f32_in_large_models() {
             (Dtype::F16, 0.9999),
         ] {
             let ours = encode(dtype);
-            let cosines = ours.vectors().zip(exact.vectors()).zip(&sequences);
+            let (ours, exact) = (vectors_of(&ours), vectors_of(&exact));
+            let cosines = ours.iter().zip(&exact).zip(&sequences);
             let (worst, residues) = cosines
                 .map(|((ours, exact), &(_, residues))| {
                     let exact: Vec<f64> = exact.iter().copied().map(f64::from).collect();
@@ -209,8 +222,9 @@ pub(crate) fn all_outputs_stay_close_to_f32() {
         };
         let checkpoint = Checkpoint::random(&shape, 11);
         let all = Outputs {
-            mean_layers: (0..=shape.num_layers).collect(),
-            bos: true,
+            pooled: (0..=shape.num_layers)
+                .flat_map(|layer| [(OutputKind::Mean, layer), (OutputKind::Bos, layer)])
+                .collect(),
             tokens: true,
             logits: true,
         };
@@ -231,20 +245,20 @@ pub(crate) fn all_outputs_stay_close_to_f32() {
                 }
             };
             let hidden = shape.hidden_size;
-            for (layer, (ours, exact)) in ours.means.iter().zip(&exact.means).enumerate() {
-                check(
-                    &format!("layer {layer}"),
-                    ours.values(),
-                    exact.values(),
-                    hidden,
-                );
-                let alone = model
-                    .forward(&batch, &Outputs::mean_of(layer))
-                    .expect("it runs");
-                assert_eq!(bits(alone.means[0].values()), bits(ours.values()));
+            for (position, &output) in all.pooled.iter().enumerate() {
+                let of = |outputs: &ModelOutputs| {
+                    let values = outputs.pooled[position].as_f32();
+                    values.expect("models give f32").to_vec()
+                };
+                check(&format!("{output:?}"), &of(&ours), &of(&exact), hidden);
+                let only = Outputs {
+                    pooled: vec![output],
+                    ..Outputs::default()
+                };
+                let alone = model.forward(&batch, &only).expect("it runs");
+                let alone = alone.pooled[0].as_f32().expect("models give f32");
+                assert_eq!(bits(alone), bits(&of(&ours)));
             }
-            let bos = |outputs: &ModelOutputs| outputs.bos.clone().expect("it was asked for");
-            check("bos", bos(&ours).values(), bos(&exact).values(), hidden);
             let tokens = |outputs: &ModelOutputs| outputs.tokens.clone().expect("as above");
             check("tokens", &tokens(&ours), &tokens(&exact), hidden);
             let logits = |outputs: &ModelOutputs| outputs.logits.clone().expect("as above");
@@ -275,7 +289,10 @@ pub(crate) fn a_masked_token_is_its_sequences_own() {
     let vectors = |dtype, batch: &PackedBatch| -> Vec<Vec<f32>> {
         let model = Esm2::on_gpu(&checkpoint, dtype, &gpu()).expect("it loads");
         let outputs = model.forward(batch, &mean).expect("it runs");
-        outputs.means[0].vectors().map(<[f32]>::to_vec).collect()
+        let means = &outputs.pooled[0];
+        (0..means.num_sequences())
+            .map(|sequence| means.sequence(sequence))
+            .collect()
     };
     let masked = (3, 200);
     let exact = vectors(Dtype::F32, &pack(&[masked])).remove(0);
@@ -306,8 +323,9 @@ pub(crate) fn what_f16_cannot_hold_is_computed_in_f32() {
         encoder.encode(&batch).expect("the batch runs")
     };
     let (f32, f16, bf16) = (encode(Dtype::F32), encode(Dtype::F16), encode(Dtype::Bf16));
-    assert!(f32.values().iter().all(|value| value.is_finite()));
-    assert_eq!(f16.values(), f32.values());
+    let exact = vectors_of(&f32);
+    assert!(exact.iter().flatten().all(|value| value.is_finite()));
+    assert_eq!(vectors_of(&f16), exact);
     assert!(f16.notes().all(|(_, note)| *note == Note::InF32));
     assert_eq!(
         (f16.notes().len(), f32.notes().len(), bf16.notes().len()),
@@ -343,10 +361,10 @@ pub(crate) fn a_batch_without_room_is_halved() {
         reason.contains("cuda:0 has no room for its 1500002 tokens"),
         "{reason}"
     );
-    let hidden_size = first.hidden_size();
-    assert_eq!(long.values()[..hidden_size], first.values()[..hidden_size]);
     assert_eq!(all.notes().len(), 0);
-    assert_eq!(all.values()[..first.values().len()], *first.values());
+    let [first, all, long] = [&first, &all, &long].map(vectors_of);
+    assert_eq!(long[0], first[0]);
+    assert_eq!(all[..first.len()], first);
 }
 
 /// In bf16 those of under 8 residues take f32, in int8 those of under 17, and no others.
@@ -372,7 +390,8 @@ pub(crate) fn short_sequences_take_f32() {
         let ours = encode(dtype);
         let noted: Vec<usize> = ours.notes().map(|(sequence, _)| sequence).collect();
         assert_eq!(noted, short, "{dtype}");
-        for (sequence, (ours, exact)) in ours.vectors().zip(exact.vectors()).enumerate() {
+        let both = vectors_of(&ours).into_iter().zip(vectors_of(&exact));
+        for (sequence, (ours, exact)) in both.enumerate() {
             assert_eq!(
                 ours == exact,
                 dtype == Dtype::F32 || short.contains(&sequence),
@@ -386,7 +405,8 @@ pub(crate) fn short_sequences_take_f32() {
 pub(crate) fn int8_has_no_layer_but_the_last() {
     let checkpoint = random("hd64").checkpoint;
     let loader = Esm2Loader::on_gpus(checkpoint.clone(), vec![0], Dtype::Int8).expect("it loads");
-    let refusal = loader.with_layer(1).map(|_| ()).unwrap_err();
+    let first = OutputSet::new([OutputKind::Mean], [Layer(1)]);
+    let refusal = loader.with_outputs(&first).map(|_| ()).unwrap_err();
     assert_eq!(
         refusal.to_string(),
         "hd64 can't be computed in int8 at layer 1, only at the last: use f16, bf16 or f32"

@@ -71,10 +71,11 @@ fn run_into(out: &Path, to: &str, devices: &str) -> RunReport {
     let loader = Esm2Loader::on_gpus(checkpoint, ordinals, Dtype::Bf16).expect("it can be read");
     let loader: Arc<dyn EncoderLoader> = Arc::new(loader);
     let config = RunConfig {
-        segments: SegmentConfig::builder()
+        store: SegmentConfig::builder()
             .max_rows(64)
             .build()
-            .expect("it is a size"),
+            .expect("it is a size")
+            .into(),
         ..config(devices)
     };
     let fasta = out.join("proteins.fasta");

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use plm_core::{
-    BoxError, Dtype, Encoder, EncoderLoader, EncoderSpec, PackedBatch, PooledBatch, Rank,
+    BoxError, Dtype, EncodedBatch, Encoder, EncoderLoader, EncoderSpec, PackedBatch, Rank, Ticket,
 };
 use plm_esm2::{Checkpoint, Esm2Loader, ModelShape, RELEASED};
 use plm_fleet::{
@@ -298,11 +298,11 @@ impl EncoderLoader for Failing {
 }
 
 impl Encoder for FailingEncoder<'_> {
-    fn begin(&mut self, batch: &PackedBatch) {
-        self.encoder.begin(batch);
+    fn submit(&mut self, batch: &Arc<PackedBatch>) -> Ticket {
+        self.encoder.submit(batch)
     }
 
-    fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError> {
+    fn finish(&mut self, ticket: Ticket) -> Result<EncodedBatch, BoxError> {
         match &mut self.batches_left {
             Some(0) => {
                 self.failing.failed().insert(self.rank);
@@ -311,7 +311,7 @@ impl Encoder for FailingEncoder<'_> {
             Some(left) => *left -= 1,
             None => {}
         }
-        self.encoder.encode(batch)
+        self.encoder.finish(ticket)
     }
 }
 

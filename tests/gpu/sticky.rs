@@ -11,7 +11,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use plm_core::{
-    BoxError, Dtype, Encoder, EncoderLoader, EncoderSpec, PackedBatch, PooledBatch, Rank, RowId,
+    BoxError, Dtype, EncodedBatch, Encoder, EncoderLoader, EncoderSpec, PackedBatch, Rank, RowId,
+    Ticket,
 };
 use plm_esm2::{Checkpoint, Esm2Loader, Gpu, RELEASED};
 use plm_fleet::{Error, Model, run_multi_gpu_inference};
@@ -134,16 +135,20 @@ impl EncoderLoader for Poisoned {
 }
 
 impl Encoder for PoisonedEncoder<'_> {
-    fn begin(&mut self, batch: &PackedBatch) {
-        self.0.begin(batch);
+    fn submit(&mut self, batch: &Arc<PackedBatch>) -> Ticket {
+        self.0.submit(batch)
     }
 
-    fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError> {
-        let mut rows = batch.segments().iter().map(|segment| segment.row);
+    fn finish(&mut self, ticket: Ticket) -> Result<EncodedBatch, BoxError> {
+        let mut rows = ticket
+            .batch()
+            .sequences()
+            .iter()
+            .map(|sequence| sequence.row);
         if rows.any(|row| row == POISON_ROW) {
             break_gpu(0)?;
         }
-        self.0.encode(batch)
+        self.0.finish(ticket)
     }
 }
 

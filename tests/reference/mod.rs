@@ -6,7 +6,7 @@ use std::fmt::{self, Write};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use plm_core::{Dtype, PackedBatch, Packer, PooledBatch, RowId};
+use plm_core::{Column, Dtype, OutputKind, PackedBatch, Packer, RowId};
 use plm_esm2::{Checkpoint, Esm2, ModelOutputs, Outputs, token_map};
 use safetensors::SafeTensors;
 
@@ -93,8 +93,10 @@ impl Set {
     pub(crate) fn assert_equal_in_f32(&self, model: &Esm2) {
         let num_layers = self.checkpoint.config().num_layers;
         let everything = Outputs {
-            mean_layers: (0..=num_layers).collect(),
-            bos: true,
+            pooled: (0..=num_layers)
+                .map(|layer| (OutputKind::Mean, layer))
+                .chain([(OutputKind::Bos, num_layers)])
+                .collect(),
             tokens: true,
             logits: true,
         };
@@ -136,20 +138,15 @@ impl Set {
         let means = self
             .golden(sequence, "mean")
             .expect("every sequence has means");
-        for (layer, (mean, golden)) in outputs.means.iter().zip(means.chunks(hidden)).enumerate() {
-            let vector = &mean.values()[position * hidden..][..hidden];
-            worst.note(&format!("mean of layer {layer}"), sequence, vector, golden);
-        }
-        let bos = outputs.bos.as_ref().expect("it was asked for");
-        let golden = self
+        let bos = self
             .golden(sequence, "bos")
             .expect("every sequence has one");
-        worst.note(
-            "bos",
-            sequence,
-            &bos.values()[position * hidden..][..hidden],
-            golden,
-        );
+        // The means of all layers, and the BOS of the last.
+        let goldens = means.chunks(hidden).chain([bos]);
+        for (number, (pooled, golden)) in outputs.pooled.iter().zip(goldens).enumerate() {
+            let row = pooled.sequence(position);
+            worst.note(&format!("pooled output {number}"), sequence, &row, golden);
+        }
         for (what, values, width) in [
             ("residues", &outputs.tokens, hidden),
             ("logits", &outputs.logits, 33),
@@ -169,18 +166,18 @@ impl Set {
     }
 
     /// How near the vectors that a model in `dtype` gave for [`all`](Self::all) are to the reference.
-    pub(crate) fn worst_cosines(&self, vectors: &PooledBatch, dtype: Dtype) -> Cosines {
+    pub(crate) fn worst_cosines(&self, vectors: &Column, dtype: Dtype) -> Cosines {
         let config = self.checkpoint.config();
         let before_last_layer = config.num_layers * config.hidden_size;
         let mut worst = BANDS.map(|_| (1.0, 0));
-        for (sequence, vector) in vectors.vectors().enumerate() {
+        for sequence in 0..vectors.num_sequences() {
             let golden = &self
                 .golden(sequence, "mean")
                 .expect("every sequence has means")[before_last_layer..];
             let residues = self.sequences[sequence].len();
             let band = BANDS.partition_point(|&first| first <= residues) - 1;
             // A NaN is the worst there is.
-            let cosine = cosine(vector, golden).max(-1.0);
+            let cosine = cosine(&vectors.sequence(sequence), golden).max(-1.0);
             if cosine < worst[band].0 {
                 worst[band] = (cosine, residues);
             }

@@ -58,10 +58,10 @@ fn advice(error: &Error) -> Option<String> {
         }
         Error::MissingParts { count, .. } => {
             return Some(format!(
-                "run `plm-fleet embed ... --shard i/{count}` for each, then aggregate again"
+                "run `plm-fleet embed ... --part i/{count}` for each, then aggregate again"
             ));
         }
-        Error::NoParts { .. } => "`plm-fleet embed ... --shard i/N --out` makes one",
+        Error::NoParts { .. } => "`plm-fleet embed ... --part i/N --out` makes one",
         Error::NotFinished { progress, .. } if !progress.holders.is_empty() => "wait for it",
         Error::NotFinished { .. } => {
             "`plm-fleet embed` with the same arguments, or `plm-fleet aggregate` for parts, \
@@ -135,7 +135,7 @@ fn of_run(error: &RunError) -> Option<&'static str> {
         RunError::WindowTooLarge { .. } => "see --max-residues",
         RunError::OverlapTooLarge { .. } => "see --window-overlap and --max-residues",
         RunError::SequenceTooLong { .. } => "choose another --on-long, or a larger --max-residues",
-        RunError::NoSuchPart { .. } => "see --shard, which counts from 1",
+        RunError::NoSuchPart { .. } => "see --part, which counts from 1",
         RunError::InputUnreadable { .. } => {
             "the same command then goes on; or embed what is there now with --restart"
         }
@@ -244,9 +244,9 @@ mod tests {
                     count: 3,
                     missing: vec![2],
                 },
-                &["plm-fleet embed ... --shard i/3"],
+                &["plm-fleet embed ... --part i/3"],
             ),
-            (Error::NoParts { path: path() }, &["--shard i/N --out"]),
+            (Error::NoParts { path: path() }, &["--part i/N --out"]),
             (
                 Error::NotFinished {
                     path: path(),
@@ -287,7 +287,7 @@ mod tests {
                 },
                 &["ulimit -u"],
             ),
-            (no_part.into(), &["--shard"]),
+            (no_part.into(), &["--part"]),
             (no_residues.into(), &["--max-residues"]),
             (no_tokens.unwrap_err().into(), &["--max-batch-tokens"]),
             (no_format.unwrap_err().into(), &["--embeddings-dtype"]),

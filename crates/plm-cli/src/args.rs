@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use plm_fleet::{
-    BadRecordPolicy, Devices, Dtype, DuplicatePolicy, GapPolicy, IdRule, IndexConfig, Input, Model,
-    NamelessPolicy, Part, SegmentConfig,
+    BadRecordPolicy, Devices, Dtype, DuplicatePolicy, GapPolicy, IdRule, IndexConfig, Input, Layer,
+    Model, NamelessPolicy, OutputKind, OutputSet, Part, SegmentConfig,
 };
 
 /// Embed protein FASTA files with ESM-2: one vector per protein, one HDF5 file, input order.
@@ -56,7 +56,7 @@ pub(crate) enum Command {
     Embed(EmbedArgs),
     /// Only index FASTA files: find every problem in seconds, before any computing
     Index(IndexArgs),
-    /// Merge the parts that `embed --shard i/N` made into OUT/embeddings.h5
+    /// Merge the parts that `embed --part i/N` made into OUT/embeddings.h5
     Aggregate(AggregateArgs),
     /// Read every byte of a finished run and check it
     Verify(VerifyArgs),
@@ -88,6 +88,21 @@ pub(crate) struct EmbedArgs {
     #[arg(long, default_value = "auto", value_name = "auto|f32|bf16|f16|int8", value_parser = parse_dtype)]
     pub(crate) dtype: ModelDtype,
 
+    /// What is taken of each layer, one row per protein: mean (over residues), bos (the row of the
+    /// BOS token). The first is /embeddings, and with several each has a dataset of its own
+    #[arg(long, value_delimiter = ',', value_name = "mean,bos")]
+    pub(crate) outputs: Vec<OutputKind>,
+
+    /// Of which layers: 0 is the embedding, -1 the last, after the final layer norm [default: -1]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "0,-1,20",
+        allow_hyphen_values = true,
+        value_parser = parse_layer
+    )]
+    pub(crate) layers: Vec<Layer>,
+
     /// The number format of the embeddings in the file
     #[arg(long, default_value = "f32", value_name = "f32|f16", value_parser = parse_embeddings_dtype)]
     pub(crate) embeddings_dtype: Dtype,
@@ -112,8 +127,14 @@ pub(crate) struct EmbedArgs {
     pub(crate) window_overlap: Option<u32>,
 
     /// Do part i of N only (i from 1), for job arrays; `plm-fleet aggregate` merges the parts
-    #[arg(long, default_value = "1/1", value_name = "i/N", value_parser = parse_part)]
-    pub(crate) shard: Part,
+    #[arg(
+        long,
+        alias = "shard",
+        default_value = "1/1",
+        value_name = "i/N",
+        value_parser = parse_part
+    )]
+    pub(crate) part: Part,
 
     /// Discard what OUT holds, of this run or another, and begin anew
     #[arg(long, conflicts_with = "retry_failed")]
@@ -222,6 +243,22 @@ impl VerifyArgs {
 }
 
 impl EmbedArgs {
+    /// The outputs that were asked for, if any were.
+    pub(crate) fn outputs(&self) -> Option<OutputSet> {
+        if self.outputs.is_empty() && self.layers.is_empty() {
+            return None;
+        }
+        let or = |kinds: &[OutputKind]| match kinds {
+            [] => vec![OutputKind::Mean],
+            kinds => kinds.to_vec(),
+        };
+        let layers = match &self.layers[..] {
+            [] => vec![Layer::LAST],
+            layers => layers.to_vec(),
+        };
+        Some(OutputSet::new(or(&self.outputs), layers))
+    }
+
     /// The residues that neighbouring windows share, if there are windows.
     pub(crate) fn window_overlap(&self) -> u32 {
         self.window_overlap.unwrap_or(256)
@@ -278,6 +315,11 @@ fn parse_dtype(words: &str) -> Result<ModelDtype, String> {
         .parse()
         .map(|dtype| ModelDtype(Some(dtype)))
         .map_err(|error: plm_fleet::ParseDtypeError| format!("{error}, or auto"))
+}
+
+fn parse_layer(words: &str) -> Result<Layer, String> {
+    let number = words.parse().map_err(|_| "not a layer's number")?;
+    Ok(Layer(number))
 }
 
 /// A number format that files can hold.

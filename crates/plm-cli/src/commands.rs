@@ -108,12 +108,14 @@ fn run_config(args: &EmbedArgs) -> Result<RunConfig, Error> {
     Ok(RunConfig {
         devices: args.devices.resolve()?,
         dtype: args.dtype.0,
+        outputs: args.outputs(),
         index: args.index.config(),
         plan: plan.build()?,
-        segments: SegmentConfig::builder()
+        store: SegmentConfig::builder()
             .dtype(args.embeddings_dtype)
-            .build()?,
-        part: args.shard,
+            .build()?
+            .into(),
+        part: args.part,
         resume: match (args.restart, args.retry_failed) {
             // What discarded it was an earlier try of this command.
             (true, _) if args.again == 0 => Resume::Restart,

@@ -142,7 +142,7 @@ fn embeddings(path: &Path) -> Result<String, Error> {
             path.display()
         ),
     };
-    let provenance = file.provenance();
+    let (provenance, first) = (file.provenance(), &file.outputs()[0]);
     let mut text = format!(
         "{}: {} of {}, {}\n  model       {} ({}), layer {}\n  weights     {}\n  pooling     {}, \
          special tokens {}\n  written by  {} {}\n  content     {}",
@@ -152,16 +152,20 @@ fn embeddings(path: &Path) -> Result<String, Error> {
         file.format().dtype(),
         provenance.model,
         provenance.model_dtype,
-        provenance.layer,
+        first.layer,
         provenance.weights_digest,
-        provenance.pooling,
-        provenance.special_tokens,
+        first.pooling,
+        first.special_tokens,
         provenance.program,
         provenance.program_version,
         file.content_digest(),
     );
+    // Writing to a String does not fail.
+    for output in file.outputs().iter().filter(|_| file.outputs().len() > 1) {
+        let (name, width) = (output.name(), number(output.width as u64));
+        let _ = write!(text, "\n  output      /{name}: {width} of {}", output.dtype);
+    }
     for input in &provenance.inputs {
-        // Writing to a String does not fail.
         let _ = write!(text, "\n  input       {} {}", input.name, input.digest);
     }
     let _ = write!(text, "\n  checked     {read}");

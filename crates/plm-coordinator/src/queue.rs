@@ -7,12 +7,12 @@
 //! All moves are made under one lock:
 //!
 //! - queued -> leased: [`take`](WorkQueue::take), by the rank's producer.
-//! - leased -> in the sink: [`begin_write`](WorkQueue::begin_write), by the rank's writer, *before*
+//! - leased -> in the sink: [`enter_sink`](WorkQueue::enter_sink), by the rank's writer, *before*
 //!   it calls the sink. A fenced rank is refused, so that its late results are dropped.
 //! - in the sink -> durable: [`durable`](WorkQueue::durable), *after* the sink has said so. A fenced
 //!   rank may still say it: what the sink has stored is stored.
 //! - leased -> queued: [`fence`](WorkQueue::fence), when a rank fails or hangs. The sink has never
-//!   seen these batches, and `begin_write` sees to it that it never will from this rank.
+//!   seen these batches, and `enter_sink` sees to it that it never will from this rank.
 //! - in the sink -> queued: [`release`](WorkQueue::release), by the rank's writer thread, *after* its
 //!   shard writer is gone, when nothing can make these batches durable any more.
 //!
@@ -194,7 +194,7 @@ impl WorkQueue {
     /// Moves a leased batch into the sink of a rank. If that is false, the rank is fenced and must
     /// not write it.
     #[must_use]
-    pub(crate) fn begin_write(&self, rank: Rank, batch: BatchIndex) -> bool {
+    pub(crate) fn enter_sink(&self, rank: Rank, batch: BatchIndex) -> bool {
         let mut state = self.lock();
         let work = &mut state.ranks[rank.0 as usize];
         if work.fenced {
@@ -342,7 +342,7 @@ mod tests {
     }
 
     fn write(queue: &WorkQueue, rank: Rank, batch: u64) {
-        assert!(queue.begin_write(rank, BatchIndex(batch)));
+        assert!(queue.enter_sink(rank, BatchIndex(batch)));
     }
 
     fn failure() -> RankFailure {
@@ -396,7 +396,7 @@ mod tests {
         let queue = queue(1, 2);
         take(&queue, ZERO);
         queue.fence(ZERO, &failure(), &[]);
-        assert!(!queue.begin_write(ZERO, BatchIndex(0)));
+        assert!(!queue.enter_sink(ZERO, BatchIndex(0)));
         assert_eq!(take(&queue, ONE), 0);
     }
 

@@ -1,4 +1,4 @@
-//! The verb: from a plan to vectors in a sink.
+//! The verb: from a plan to columns in a sink.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -27,9 +27,6 @@ pub struct RunOptions {
     pub part: Part,
     /// How each rank works.
     pub lanes: LaneConfig,
-    /// The largest magnitude that the sink can store: a record whose vector goes beyond it fails, as
-    /// one whose vector is not finite does.
-    pub largest_value: f32,
     /// Whether earlier tries of the same run have made vectors durable. If there are none, and a
     /// try ends without one, it is the model that is broken ([`Error::NoVectors`]).
     pub has_vectors: bool,
@@ -47,7 +44,6 @@ impl RunOptions {
             world,
             part: Part::WHOLE,
             lanes: LaneConfig::default(),
-            largest_value: f32::MAX,
             has_vectors: false,
             observer: Arc::new(NoObserver),
             stop: StopToken::new(),
@@ -97,7 +93,7 @@ impl fmt::Debug for RunOptions {
 /// let report = run(source, loader, Arc::new(sink.clone()), options)?;
 /// assert!(report.failed_ranks().is_empty());
 /// assert_eq!(sink.durable()[1].row.id, "b");
-/// assert_eq!(sink.durable()[1].vector, fake_vector(b"MK", 8));
+/// assert_eq!(sink.durable()[1].columns[0], fake_vector(b"MK", 8));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn run(
@@ -112,7 +108,6 @@ pub fn run(
         world,
         part,
         lanes: config,
-        largest_value,
         has_vectors,
         observer,
         stop,
@@ -141,7 +136,6 @@ pub fn run(
         sink,
         plan,
         config,
-        largest_value,
         observer,
         stop,
         waits: InputWaits::default(),

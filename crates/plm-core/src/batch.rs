@@ -1,7 +1,5 @@
 //! Packed batches: sequences one after the other, with no padding in between.
 
-use std::collections::BTreeMap;
-
 use crate::{RowId, TokenMap};
 
 /// Several sequences in one flat run of tokens. Only a [`Packer`] makes one.
@@ -9,12 +7,12 @@ use crate::{RowId, TokenMap};
 pub struct PackedBatch {
     token_ids: Vec<u32>,
     cu_seqlens: Vec<u32>,
-    segments: Vec<Segment>,
+    sequences: Vec<PackedSequence>,
 }
 
 /// One sequence of a batch: a whole record, or one window of a long one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segment {
+pub struct PackedSequence {
     /// The record it belongs to.
     pub row: RowId,
     /// Its residues, without special tokens.
@@ -34,13 +32,13 @@ impl PackedBatch {
     }
 
     /// `[num_sequences]` what each sequence is.
-    pub fn segments(&self) -> &[Segment] {
-        &self.segments
+    pub fn sequences(&self) -> &[PackedSequence] {
+        &self.sequences
     }
 
     /// The number of sequences.
     pub fn num_sequences(&self) -> usize {
-        self.segments.len()
+        self.sequences.len()
     }
 
     /// Some of the sequences, in the order given.
@@ -51,14 +49,14 @@ impl PackedBatch {
         let mut selected = Self {
             token_ids: Vec::new(),
             cu_seqlens: vec![0],
-            segments: Vec::new(),
+            sequences: Vec::new(),
         };
         for sequence in sequences {
             let [start, end] = [0, 1].map(|i| self.cu_seqlens[sequence + i] as usize);
             selected.token_ids.extend(&self.token_ids[start..end]);
             // At most as many as here, which fit.
             selected.cu_seqlens.push(selected.token_ids.len() as u32);
-            selected.segments.push(self.segments[sequence]);
+            selected.sequences.push(self.sequences[sequence]);
         }
         selected
     }
@@ -138,7 +136,7 @@ impl<'a> Packer<'a> {
             batch: PackedBatch {
                 token_ids: Vec::new(),
                 cu_seqlens: vec![0],
-                segments: Vec::new(),
+                sequences: Vec::new(),
             },
         }
     }
@@ -178,7 +176,7 @@ impl<'a> Packer<'a> {
         self.batch
             .cu_seqlens
             .push(self.batch.token_ids.len() as u32);
-        self.batch.segments.push(Segment {
+        self.batch.sequences.push(PackedSequence {
             row,
             residue_count: residues.len() as u32,
         });
@@ -192,7 +190,7 @@ impl<'a> Packer<'a> {
 
     /// Whether nothing has been packed yet.
     pub fn is_empty(&self) -> bool {
-        self.batch.segments.is_empty()
+        self.batch.sequences.is_empty()
     }
 
     /// The batch.
@@ -207,97 +205,9 @@ impl<'a> Packer<'a> {
             PackedBatch {
                 token_ids: Vec::new(),
                 cu_seqlens: vec![0],
-                segments: Vec::new(),
+                sequences: Vec::new(),
             },
         )
-    }
-}
-
-/// One mean-pooled vector per sequence of a batch, in the batch's order.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PooledBatch {
-    hidden_size: usize,
-    vectors: Vec<f32>,
-    notes: BTreeMap<usize, Note>,
-}
-
-/// What is to be said of one sequence's vector.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Note {
-    /// It was computed in f32, since the format that the model computes in did not suffice.
-    InF32,
-    /// It could not be computed, for this reason; its vector is to be passed over.
-    Failed(String),
-}
-
-/// Numbers that are no whole count of vectors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{values} values are no {num_sequences} vectors of {hidden_size}")]
-pub struct ShapeError {
-    values: usize,
-    num_sequences: usize,
-    hidden_size: usize,
-}
-
-impl PooledBatch {
-    /// Wraps `[num_sequences, hidden_size]` values, row by row.
-    ///
-    /// # Errors
-    /// [`ShapeError`] if that is not how many there are.
-    pub fn new(
-        num_sequences: usize,
-        hidden_size: usize,
-        vectors: Vec<f32>,
-    ) -> Result<Self, ShapeError> {
-        if vectors.len() != num_sequences * hidden_size {
-            return Err(ShapeError {
-                values: vectors.len(),
-                num_sequences,
-                hidden_size,
-            });
-        }
-        Ok(Self {
-            hidden_size,
-            vectors,
-            notes: BTreeMap::new(),
-        })
-    }
-
-    /// Notes something of a sequence.
-    ///
-    /// # Panics
-    /// If there is no such sequence.
-    pub fn note(&mut self, sequence: usize, note: Note) {
-        assert!(
-            sequence < self.vectors().len(),
-            "there is no sequence {sequence}"
-        );
-        self.notes.insert(sequence, note);
-    }
-
-    /// What was noted of sequences, in their order; of most, nothing is.
-    pub fn notes(&self) -> impl ExactSizeIterator<Item = (usize, &Note)> {
-        self.notes.iter().map(|(&sequence, note)| (sequence, note))
-    }
-
-    /// What was noted of one sequence.
-    pub fn note_of(&self, sequence: usize) -> Option<&Note> {
-        self.notes.get(&sequence)
-    }
-
-    /// The length of each vector.
-    pub fn hidden_size(&self) -> usize {
-        self.hidden_size
-    }
-
-    /// `[num_sequences, hidden_size]` all values, row by row.
-    pub fn values(&self) -> &[f32] {
-        &self.vectors
-    }
-
-    /// `[hidden_size]` each sequence's vector, in the batch's order.
-    pub fn vectors(&self) -> impl ExactSizeIterator<Item = &[f32]> {
-        self.vectors.chunks_exact(self.hidden_size.max(1))
     }
 }
 
@@ -363,13 +273,7 @@ mod tests {
         let selected = batch.select([2, 0]);
         assert_eq!(selected.token_ids(), [0, 5, 6, 2, 0, 5, 2]);
         assert_eq!(selected.cu_seqlens(), [0, 4, 7]);
-        assert_eq!(selected.segments()[0].row, RowId(2));
+        assert_eq!(selected.sequences()[0].row, RowId(2));
         assert_eq!(batch.select(0..3), batch);
-    }
-
-    #[test]
-    fn vectors_must_fill_their_shape() {
-        assert!(PooledBatch::new(2, 3, vec![0.0; 6]).is_ok());
-        assert!(PooledBatch::new(2, 3, vec![0.0; 5]).is_err());
     }
 }

@@ -22,28 +22,40 @@
 //! ```
 
 mod batch;
+mod column;
 mod digest;
 mod dtype;
 mod durable;
+mod encoded;
 mod ids;
 mod letters;
 mod outcome;
+mod output;
+pub mod policies;
 pub mod ports;
+pub mod store;
 mod sweep;
 mod sync;
 mod tokens;
 
-pub use batch::{Note, PackError, PackedBatch, Packer, PooledBatch, Segment, ShapeError};
+pub use batch::{PackError, PackedBatch, PackedSequence, Packer};
+pub use column::{Column, ShapeError, Values};
+pub use half::f16;
+
 pub use digest::{Digest, ParseDigestError};
 pub use dtype::{Dtype, ParseDtypeError};
 pub use durable::{DurableFile, TEMPORARY_SUFFIX, create_directory};
+pub use encoded::{EncodedBatch, Note};
 pub use ids::{BatchIndex, Rank, RowId, Stride, WorldSize, WorldSizeError};
 pub use letters::{Letter, classify_letter};
 pub use outcome::Outcome;
+pub use output::{Layer, NoSuchLayer, OutputKind, OutputSet, OutputSpec, ParseOutputKindError};
 pub use ports::{
     BoxError, EmbeddedBatch, EmbeddedRow, EmbeddingSink, Encoder, EncoderLoader, EncoderSpec,
-    LargestBatches, NoRoom, RecordInfo, SequenceReader, SequenceSource, ShardWriter, Written,
+    LargestBatches, NoRoom, RecordInfo, SequenceReader, SequenceSource, ShardWriter, Ticket,
+    Written,
 };
+pub use store::{InputDigest, Provenance, Store, StoreError};
 pub use sweep::{name_of_temporary, sweep};
 pub use sync::{sync_data, sync_directory, sync_file};
 pub use tokens::TokenMap;

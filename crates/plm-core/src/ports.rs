@@ -1,5 +1,5 @@
-//! Where the crates meet: sequences come in by one port, encoders by another, vectors leave by a
-//! third.
+//! Where the crates meet: sequences come in by one port, encoders by another, and columns of their
+//! outputs leave by a third.
 //!
 //! Each port is a factory and a product. Factories are shared between threads behind an `Arc`
 //! (not borrowed: a rank that hangs must be left behind, and a borrow would make everyone wait for
@@ -7,8 +7,9 @@
 //! wrote on a device has no ordering towards another thread's stream.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use crate::{Dtype, Outcome, PackedBatch, PooledBatch, Rank, RowId, TokenMap};
+use crate::{Column, Dtype, EncodedBatch, Outcome, OutputSpec, PackedBatch, Rank, RowId, TokenMap};
 
 /// Any error that an implementation of a port may raise.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -71,22 +72,16 @@ pub trait SequenceReader {
     fn read(&mut self, row: RowId, residues: &mut Vec<u8>) -> Result<(), BoxError>;
 }
 
-/// What a run must know of a model, and what a reader of its vectors must know to trust them.
+/// What a run must know of a model, and what a reader of its outputs must know to trust them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncoderSpec {
     /// The model's name.
     pub model: String,
     /// A digest of the weights' content, as `algorithm:hex`.
     pub weights_digest: String,
-    /// The length of an embedding.
-    pub hidden_size: usize,
-    /// The layer whose output is pooled; the number of layers means after the final layer norm.
-    pub layer: usize,
-    /// How the vectors of a sequence become one: "mean over residues". The output says it in these
-    /// words.
-    pub pooling: String,
-    /// Whether special tokens go into that: "excluded", "included", or "none" if there are none.
-    pub special_tokens: String,
+    /// What its encoders give of each sequence, at least one output; each is a column of every
+    /// batch, in this order. The loader was asked for them when it was made.
+    pub outputs: Vec<OutputSpec>,
     /// The number format the model computes in.
     pub dtype: Dtype,
     /// What else decides the last bits: the kind of device that computes, and a version of how.
@@ -138,29 +133,68 @@ pub trait EncoderLoader: Send + Sync {
     fn load(&self, rank: Rank) -> Result<Box<dyn Encoder + '_>, BoxError>;
 }
 
+/// A batch that an encoder was given, to be exchanged once for its values.
+#[derive(Debug)]
+pub struct Ticket {
+    number: u64,
+    batch: Arc<PackedBatch>,
+}
+
+impl Ticket {
+    /// A ticket for a batch. `number` is the encoder's own business.
+    pub fn new(number: u64, batch: Arc<PackedBatch>) -> Self {
+        Self { number, batch }
+    }
+
+    /// What the encoder has numbered it by.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The batch.
+    pub fn batch(&self) -> &Arc<PackedBatch> {
+        &self.batch
+    }
+}
+
 /// A model on a device. Stays on the thread that loaded it.
+///
+/// An encoder that computes at once writes [`finish`](Self::finish) alone. One whose device queues
+/// work starts it in [`submit`](Self::submit), so that the device does not stand still while its
+/// last results are fetched.
 pub trait Encoder {
-    /// Tells of a batch that [`encode`](Self::encode) will be called with, after those that this was called with before: a
-    /// device that queues work can begin, and does not stand still while its last results are fetched. What goes wrong is
-    /// for `encode` to say. (An encoder that was loaded in another's place may be asked for batches that only the other was
-    /// told of.)
-    fn begin(&mut self, _batch: &PackedBatch) {}
+    /// Takes a batch, and starts on it where the device can. What goes wrong is for
+    /// [`finish`](Self::finish) to say. A ticket may be dropped, and its batch is then not wanted.
+    fn submit(&mut self, batch: &Arc<PackedBatch>) -> Ticket {
+        Ticket::new(0, Arc::clone(batch))
+    }
 
-    /// One vector per sequence of the batch. A sequence's vector depends on its tokens and on
-    /// nothing else, bit for bit: not on its neighbours in the batch, nor on the rank.
+    /// The values of a batch that this encoder was given: a column for each of the spec's outputs,
+    /// in their order. Tickets come in the order in which they were given. A sequence's values
+    /// depend on its tokens and on nothing else, bit for bit: not on its neighbours in the batch,
+    /// nor on the rank.
     ///
     /// # Errors
-    /// If the device fails. This encoder is then dropped, another is loaded, and the batch is tried in pieces; if none can be
-    /// loaded, the rank is done for. What is known to be wrong with a single sequence goes into its
-    /// [`Note`](crate::Note) instead.
-    fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError>;
+    /// If the device fails. This encoder is then dropped, another is loaded, and the batch is tried
+    /// in pieces; if none can be loaded, the rank is done for. What is known to be wrong with a
+    /// single sequence goes into its [`Note`](crate::Note) instead.
+    fn finish(&mut self, ticket: Ticket) -> Result<EncodedBatch, BoxError>;
 
-    /// The same in f32, by an encoder that computes in a smaller format: a last try for a sequence that
-    /// [`encode`](Self::encode) failed on. None if there is no other way than that of `encode`.
+    /// [`submit`](Self::submit) and [`finish`](Self::finish) at once.
     ///
     /// # Errors
-    /// As [`encode`](Self::encode).
-    fn encode_in_f32(&mut self, _batch: &PackedBatch) -> Result<Option<PooledBatch>, BoxError> {
+    /// As [`finish`](Self::finish).
+    fn encode(&mut self, batch: &Arc<PackedBatch>) -> Result<EncodedBatch, BoxError> {
+        let ticket = self.submit(batch);
+        self.finish(ticket)
+    }
+
+    /// The same in f32, by an encoder that computes in a smaller format: a last try for a sequence
+    /// that [`finish`](Self::finish) failed on. None if there is no other way than that of `finish`.
+    ///
+    /// # Errors
+    /// As [`finish`](Self::finish).
+    fn encode_in_f32(&mut self, _batch: &PackedBatch) -> Result<Option<EncodedBatch>, BoxError> {
         Ok(None)
     }
 }
@@ -176,26 +210,33 @@ pub struct EmbeddedRow {
     pub residue_count: u32,
     /// How it was embedded.
     pub outcome: Outcome,
-    /// Whether it took f32 where the model computes in a smaller format: see [`Note::InF32`](crate::Note::InF32).
+    /// Whether it took f32 where the model computes in a smaller format: see
+    /// [`Note::InF32`](crate::Note::InF32).
     pub in_f32: bool,
 }
 
-/// Vectors and whose they are: they travel together until they are in a file.
+/// Columns and whose they are: they travel together until they are in a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EmbeddedBatch {
-    /// `[n]` whose vectors.
+    /// `[n]` whose values.
     pub rows: Vec<EmbeddedRow>,
-    /// `[n, hidden_size]` vectors.
-    pub vectors: PooledBatch,
+    /// A column of `n` sequences for each output, in the order of [`EncoderSpec::outputs`].
+    pub columns: Vec<Column>,
 }
 
-/// Takes the vectors of a run.
+/// Takes the columns of a run.
 pub trait EmbeddingSink: Send + Sync {
     /// The writer of `rank`, for the calling thread.
     ///
     /// # Errors
     /// If the output can't be opened.
     fn open_shard(&self, rank: Rank) -> Result<Box<dyn ShardWriter + '_>, BoxError>;
+
+    /// The largest magnitude that it can store of the output at `position` among those of the
+    /// encoder. A record with a larger number fails, as one that is not finite does.
+    fn largest_value(&self, _position: usize) -> f32 {
+        f32::MAX
+    }
 }
 
 /// Whether what a writer has taken would survive a crash.
@@ -207,7 +248,7 @@ pub enum Written {
     Durable,
 }
 
-/// Writes the vectors of one rank. Stays on the thread that opened it. Dropped, it leaves what is
+/// Writes the columns of one rank. Stays on the thread that opened it. Dropped, it leaves what is
 /// durable and forgets the rest.
 pub trait ShardWriter {
     /// Takes a batch.

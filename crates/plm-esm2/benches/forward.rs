@@ -2,6 +2,7 @@
 //! threads, on random weights and sequences of 90 to 166 residues.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use plm_core::{Dtype, EncoderLoader, PackedBatch, Packer, Rank, RowId};
@@ -24,7 +25,7 @@ fn batch() -> PackedBatch {
 }
 
 fn forward(criterion: &mut Criterion) {
-    let batch = batch();
+    let batch = Arc::new(batch());
     let all = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let mut group = criterion.benchmark_group("forward");
     group

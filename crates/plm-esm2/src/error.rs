@@ -5,7 +5,7 @@ mod words;
 use std::fmt;
 use std::path::PathBuf;
 
-use plm_core::{Dtype, Rank};
+use plm_core::{Dtype, Layer, Rank};
 use plm_kernels::{GpuDescription, GpuError, is_out_of_memory};
 
 use words::{advice, and_a_sequence, by_kind, quoted, without_backtrace};
@@ -67,7 +67,7 @@ pub enum Error {
         /// The model.
         model: String,
         /// The layer asked for.
-        layer: usize,
+        layer: Layer,
         /// The model's last layer.
         num_layers: usize,
     },

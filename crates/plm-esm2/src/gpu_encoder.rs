@@ -1,14 +1,16 @@
 //! ESM-2 on one GPU, as the encoder of a rank.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use plm_core::{BoxError, Dtype, Encoder, Note, PackedBatch, PooledBatch};
+use plm_core::policies::{self, RedoInF32};
+use plm_core::{BoxError, Dtype, EncodedBatch, Encoder, OutputSpec, PackedBatch, Ticket};
 use plm_kernels::Gpu;
 
 use crate::memory::gpu_bytes;
 use crate::{Checkpoint, Error, Esm2, ModelOutputs, Outputs, Started};
 
-/// The fewest residues of sequences that need no f32: a mean over fewer has too few terms for a format's roundings to cancel in it.
+/// The fewest residues of sequences that need no f32.
 fn min_residues(dtype: Dtype) -> u32 {
     match dtype {
         Dtype::F32 | Dtype::F16 => 0,
@@ -17,20 +19,19 @@ fn min_residues(dtype: Dtype) -> u32 {
     }
 }
 
-/// A model on a GPU, and what is done where its number format or the GPU's memory does not suffice.
-///
-/// - Numbers beyond a 16-bit format's range show as vectors that are not finite. Such sequences are computed again in f32
-///   by a second model, which is loaded when the first of them comes.
-/// - So are, where the model computes in bf16 or int8, those of few residues ([`min_residues`], `docs/numerics.md`).
-/// - A batch that the GPU has no room for is halved until it has, down to single sequences.
+/// A model on a GPU. [`policies`] say what is done where its number format or the GPU's memory does
+/// not suffice: sequences that the format is too coarse for (`docs/numerics.md`) are computed by a
+/// second model in f32, which is loaded when the first of them comes.
 pub(crate) struct GpuEncoder<'a> {
     checkpoint: &'a Checkpoint,
     gpu: Gpu,
     dtype: Dtype,
+    specs: &'a [OutputSpec],
     outputs: Outputs,
     model: Esm2,
     exact: Exact,
-    begun: VecDeque<Begun>,
+    submitted: VecDeque<Submitted>,
+    next_ticket: u64,
     /// The last, so that all the memory it is to give back is free by then.
     _releases_memory: ReleasesMemory,
 }
@@ -50,23 +51,24 @@ enum Exact {
     /// It was not needed so far.
     NotLoaded,
     Loaded(Box<Esm2>),
-    /// There is no room for it, as this says; the weights are not read again for each sequence that would need it.
+    /// There is no room for it, as this says; the weights are not read again for each sequence that
+    /// would need it.
     NoRoom(String),
 }
 
-/// A batch that the GPU was given in advance.
-struct Begun {
-    batch: PackedBatch,
+/// A batch that the GPU is at work on.
+struct Submitted {
+    ticket: u64,
     started: Result<Started, Error>,
 }
 
 impl<'a> GpuEncoder<'a> {
-    /// Opens `cuda:ordinal` and loads the model into it, if there is room for that and for a
-    /// sequence of `longest_tokens`.
+    /// Opens `cuda:ordinal` and loads the model into it to give `specs`, if there is room for that
+    /// and for a sequence of `longest_tokens`.
     pub(crate) fn new(
         checkpoint: &'a Checkpoint,
         ordinal: u32,
-        (dtype, layer): (Dtype, usize),
+        (dtype, specs): (Dtype, &'a [OutputSpec]),
         longest_tokens: usize,
     ) -> Result<Self, Error> {
         let gpu = Gpu::open(ordinal)?;
@@ -81,98 +83,52 @@ impl<'a> GpuEncoder<'a> {
             _releases_memory: ReleasesMemory(gpu.clone()),
             gpu,
             dtype,
-            outputs: Outputs::mean_of(layer),
+            outputs: Outputs::of(specs),
+            specs,
             model,
             exact: Exact::NotLoaded,
-            begun: VecDeque::new(),
+            submitted: VecDeque::new(),
+            next_ticket: 0,
         })
     }
 
-    /// The vectors of a batch in the model's own format.
-    fn vectors(&mut self, batch: &PackedBatch) -> Result<PooledBatch, Error> {
-        // What was begun in another order than is asked for now is of no use.
-        let begun = self.begun.pop_front().filter(|begun| begun.batch == *batch);
-        let started = match begun {
-            Some(begun) => begun.started,
-            None => self.model.start(batch, &self.outputs),
+    /// What the model gives in its own format.
+    fn in_own_format(&mut self, ticket: &Ticket) -> Result<EncodedBatch, Error> {
+        // What was submitted before it, and never asked for, is not wanted.
+        let number = ticket.number();
+        let mut submitted = std::iter::from_fn(|| self.submitted.pop_front());
+        let started = match submitted.find(|submitted| submitted.ticket == number) {
+            Some(submitted) => submitted.started,
+            None => self.model.start(ticket.batch(), &self.outputs),
         };
         match started.and_then(Started::finish) {
-            Ok(outputs) => Ok(mean(outputs)),
+            Ok(outputs) => Ok(encoded(outputs)),
             Err(error) if error.is_out_of_memory() => {
                 if matches!(self.exact, Exact::Loaded(_)) {
                     // It comes back when it is needed again.
                     self.exact = Exact::NotLoaded;
                     self.gpu.release_memory()?;
                 }
-                self.by(&self.model, batch)
+                self.by(&self.model, ticket.batch())
             }
             Err(error) => Err(error),
         }
     }
 
-    /// The same by `model`, in halves, quarters and so on where there is no room for more at once.
-    fn by(&self, model: &Esm2, batch: &PackedBatch) -> Result<PooledBatch, Error> {
-        let error = match model.forward(batch, &self.outputs) {
-            Ok(outputs) => return Ok(mean(outputs)),
-            Err(error) => error,
-        };
-        if !error.is_out_of_memory() {
-            return Err(error);
-        }
-        let (gpu, tokens) = (self.gpu.ordinal(), batch.total_tokens());
-        let num_sequences = batch.num_sequences();
-        if num_sequences == 1 {
-            let reason = format!("cuda:{gpu} has no room for its {tokens} tokens");
-            return Ok(self.without_vectors(batch, &reason));
-        }
-        tracing::warn!(gpu, tokens, "no room for a batch: halving it");
-        let half = num_sequences / 2;
-        let first = self.by(model, &batch.select(0..half))?;
-        let second = self.by(model, &batch.select(half..num_sequences))?;
-        Ok(joined(&first, &second))
+    /// What `model` gives, in halves where there is no room for more at once.
+    fn by(&self, model: &Esm2, batch: &PackedBatch) -> Result<EncodedBatch, Error> {
+        let device = format!("cuda:{}", self.gpu.ordinal());
+        let forward = |batch: &PackedBatch| Ok(encoded(model.forward(batch, &self.outputs)?));
+        policies::halve(
+            batch,
+            self.specs,
+            &device,
+            &Error::is_out_of_memory,
+            &forward,
+        )
     }
 
-    /// Replaces the vectors that the format is not good enough for by such as are computed in f32.
-    fn redo_in_f32(
-        &mut self,
-        batch: &PackedBatch,
-        pooled: PooledBatch,
-    ) -> Result<PooledBatch, Error> {
-        let wanted: Vec<usize> = pooled
-            .vectors()
-            .enumerate()
-            .zip(batch.segments())
-            .filter_map(|((sequence, vector), segment)| {
-                let is_short = segment.residue_count < min_residues(self.dtype);
-                let is_finite = vector.iter().all(|value| value.is_finite());
-                (!is_finite || is_short).then_some(sequence)
-            })
-            .collect();
-        if self.dtype == Dtype::F32 || wanted.is_empty() {
-            return Ok(pooled);
-        }
-        let (gpu, sequences, dtype) = (self.gpu.ordinal(), wanted.len(), self.dtype);
-        tracing::debug!(gpu, sequences, %dtype, "computing again in f32");
-        let again = self.in_f32(&batch.select(wanted.iter().copied()))?;
-
-        let hidden_size = pooled.hidden_size();
-        let mut values = pooled.values().to_vec();
-        for (&sequence, vector) in wanted.iter().zip(again.vectors()) {
-            values[sequence * hidden_size..][..hidden_size].copy_from_slice(vector);
-        }
-        let mut all = PooledBatch::new(batch.num_sequences(), hidden_size, values)
-            .expect("vectors were replaced by vectors of the same length");
-        for (sequence, note) in pooled.notes() {
-            all.note(sequence, note.clone());
-        }
-        for (position, &sequence) in wanted.iter().enumerate() {
-            let note = again.note_of(position).cloned().unwrap_or(Note::InF32);
-            all.note(sequence, note);
-        }
-        Ok(all)
-    }
-
-    fn in_f32(&mut self, batch: &PackedBatch) -> Result<PooledBatch, Error> {
+    fn in_f32(&mut self, batch: &PackedBatch) -> Result<EncodedBatch, Error> {
         if matches!(self.exact, Exact::NotLoaded) {
             let loaded = check_room(self.checkpoint, &self.gpu, Dtype::F32, 0)
                 .and_then(|()| Esm2::on_gpu(self.checkpoint, Dtype::F32, &self.gpu));
@@ -186,49 +142,49 @@ impl<'a> GpuEncoder<'a> {
             Exact::Loaded(exact) => self.by(exact, batch),
             Exact::NoRoom(reason) => {
                 let reason = format!("{} is too coarse for it, and for f32 {reason}", self.dtype);
-                Ok(self.without_vectors(batch, &reason))
+                Ok(EncodedBatch::failed(
+                    self.specs,
+                    batch.num_sequences(),
+                    &reason,
+                ))
             }
             Exact::NotLoaded => unreachable!("it was loaded just now, or there was no room"),
         }
     }
-
-    /// No vector for any of the sequences, for this reason.
-    fn without_vectors(&self, batch: &PackedBatch, reason: &str) -> PooledBatch {
-        let (num_sequences, hidden_size) =
-            (batch.num_sequences(), self.checkpoint.config().hidden_size);
-        let mut none = PooledBatch::new(
-            num_sequences,
-            hidden_size,
-            vec![0.0; num_sequences * hidden_size],
-        )
-        .expect("as many vectors as sequences");
-        for sequence in 0..num_sequences {
-            none.note(sequence, Note::Failed(reason.to_owned()));
-        }
-        none
-    }
 }
 
 impl Encoder for GpuEncoder<'_> {
-    fn begin(&mut self, batch: &PackedBatch) {
+    fn submit(&mut self, batch: &Arc<PackedBatch>) -> Ticket {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
         let started = self.model.start(batch, &self.outputs);
-        self.begun.push_back(Begun {
-            batch: batch.clone(),
-            started,
-        });
+        self.submitted.push_back(Submitted { ticket, started });
+        Ticket::new(ticket, Arc::clone(batch))
     }
 
-    fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError> {
-        let pooled = self.vectors(batch)?;
-        Ok(self.redo_in_f32(batch, pooled)?)
+    fn finish(&mut self, ticket: Ticket) -> Result<EncodedBatch, BoxError> {
+        let mut encoded = self.in_own_format(&ticket)?;
+        if self.dtype != Dtype::F32 {
+            let which = RedoInF32 {
+                min_residues: min_residues(self.dtype),
+            };
+            let batch = ticket.batch();
+            policies::redo_in_f32(which, batch, &mut encoded, |batch| self.in_f32(batch))?;
+        }
+        Ok(encoded)
     }
 
-    fn encode_in_f32(&mut self, batch: &PackedBatch) -> Result<Option<PooledBatch>, BoxError> {
+    fn encode_in_f32(&mut self, batch: &PackedBatch) -> Result<Option<EncodedBatch>, BoxError> {
         Ok(match self.dtype {
             Dtype::F32 => None,
             Dtype::F16 | Dtype::Bf16 | Dtype::Int8 => Some(self.in_f32(batch)?),
         })
     }
+}
+
+/// A batch of the pooled outputs, which is all that an encoder asks for.
+pub(crate) fn encoded(outputs: ModelOutputs) -> EncodedBatch {
+    EncodedBatch::new(outputs.pooled)
 }
 
 /// What the weights and a sequence of so many tokens take on a GPU, about.
@@ -271,22 +227,6 @@ fn weight_bytes(checkpoint: &Checkpoint, dtype: Dtype) -> u64 {
     let (hidden, ffn) = (config.hidden_size as u64, config.ffn_size as u64);
     let in_8_bits = (config.num_layers as u64 - 1) * (4 * hidden * hidden + 2 * hidden * ffn);
     in_8_bits * Dtype::Int8.bytes() + (all - in_8_bits) * Dtype::Bf16.bytes()
-}
-
-fn mean(mut outputs: ModelOutputs) -> PooledBatch {
-    outputs.means.swap_remove(0)
-}
-
-fn joined(first: &PooledBatch, second: &PooledBatch) -> PooledBatch {
-    let (firsts, hidden_size) = (first.vectors().len(), first.hidden_size());
-    let values = [first.values(), second.values()].concat();
-    let mut all = PooledBatch::new(firsts + second.vectors().len(), hidden_size, values)
-        .expect("vectors of one model have one length");
-    let seconds = second.notes().map(|(i, note)| (firsts + i, note));
-    for (sequence, note) in first.notes().chain(seconds) {
-        all.note(sequence, note.clone());
-    }
-    all
 }
 
 /// In GiB, to one digit.

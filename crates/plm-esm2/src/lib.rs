@@ -23,8 +23,8 @@
 //!
 //! let last_layer = checkpoint.config().num_layers;
 //! let outputs = model.forward(&packer.finish(), &Outputs::mean_of(last_layer))?;
-//! let vectors: Vec<&[f32]> = outputs.means[0].vectors().collect();
-//! assert_eq!((vectors.len(), vectors[0].len()), (2, 128));
+//! let means = &outputs.pooled[0];
+//! assert_eq!((means.num_sequences(), means.width()), (2, 128));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -54,7 +54,7 @@ pub use alphabet::{VOCABULARY, token_map};
 pub use checkpoint::Checkpoint;
 pub use error::{Error, NoInt8};
 pub use gpus::GPU_BATCH_TOKENS;
-pub use loader::{CpuOptions, Esm2Loader};
+pub use loader::{CpuOptions, Esm2Loader, output_specs};
 pub use model::Esm2;
 pub use model_config::Config;
 pub use outputs::{ModelOutputs, Outputs, Started};

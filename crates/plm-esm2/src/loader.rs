@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::thread::available_parallelism;
 
 use plm_core::{
-    BoxError, Dtype, Encoder, EncoderLoader, EncoderSpec, LargestBatches, NoRoom, PackedBatch,
-    PooledBatch, Rank,
+    BoxError, Dtype, EncodedBatch, Encoder, EncoderLoader, EncoderSpec, LargestBatches, NoRoom,
+    NoSuchLayer, OutputSet, OutputSpec, Rank, Ticket,
 };
 use plm_kernels::{Gpu, VarlenAttention};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::gpu_encoder::GpuEncoder;
+use crate::gpu_encoder::{GpuEncoder, encoded};
 use crate::model::check_int8;
 use crate::{Checkpoint, Error, Esm2, NoInt8, Outputs, gpu_encoder, gpus, memory, token_map};
 
@@ -45,7 +45,7 @@ impl CpuOptions {
     }
 }
 
-/// Makes mean-pooling ESM-2 encoders: on the CPU, where all of them share one copy of the weights, or on a GPU each.
+/// Makes ESM-2 encoders: on the CPU, where all of them share one copy of the weights, or on a GPU each.
 #[derive(Debug)]
 pub struct Esm2Loader {
     checkpoint: Checkpoint,
@@ -122,10 +122,7 @@ impl Esm2Loader {
         let spec = EncoderSpec {
             model: checkpoint.name().to_owned(),
             weights_digest: checkpoint.weights_digest()?.to_string(),
-            hidden_size: checkpoint.config().hidden_size,
-            layer: checkpoint.config().num_layers,
-            pooling: "mean over residues".to_owned(),
-            special_tokens: "excluded".to_owned(),
+            outputs: output_specs(&checkpoint, dtype, &OutputSet::default())?,
             dtype,
             backend: format!("{device}, numerics {NUMERICS}"),
             tokens: token_map(),
@@ -157,29 +154,44 @@ impl Esm2Loader {
         }
     }
 
-    /// Pools another layer: 0 is the embedding, the number of layers is after the final layer norm.
+    /// Gives these outputs, and not the mean of the last layer.
     ///
     /// # Errors
-    /// [`Error::NoSuchLayer`] if the model does not have it, [`Error::NoInt8`] if it is not the last and the model is of
-    /// 8-bit integers.
-    pub fn with_layer(mut self, layer: usize) -> Result<Self, Error> {
-        let num_layers = self.checkpoint.config().num_layers;
-        if layer > num_layers {
-            return Err(Error::NoSuchLayer {
-                model: self.spec.model,
-                layer,
-                num_layers,
-            });
-        }
-        if layer < num_layers && self.spec.dtype == Dtype::Int8 {
-            return Err(Error::NoInt8 {
-                model: self.spec.model,
-                why: NoInt8::Layer(layer),
-            });
-        }
-        self.spec.layer = layer;
+    /// [`Error::NoSuchLayer`] if the model lacks one of the layers. [`Error::NoInt8`] if one is not the
+    /// last layer's and the model is of 8-bit integers.
+    pub fn with_outputs(mut self, outputs: &OutputSet) -> Result<Self, Error> {
+        self.spec.outputs = output_specs(&self.checkpoint, self.spec.dtype, outputs)?;
         Ok(self)
     }
+}
+
+/// What encoders of a checkpoint in `dtype` give for `outputs`. Reads no weights.
+///
+/// # Errors
+/// [`Error::NoSuchLayer`] if the model lacks one of the layers. [`Error::NoInt8`] if one is not the
+/// last layer's and `dtype` is that of 8-bit integers.
+pub fn output_specs(
+    checkpoint: &Checkpoint,
+    dtype: Dtype,
+    outputs: &OutputSet,
+) -> Result<Vec<OutputSpec>, Error> {
+    let config = checkpoint.config();
+    let resolved = outputs.resolve(config.num_layers);
+    let resolved = resolved.map_err(|NoSuchLayer { layer, num_layers }| Error::NoSuchLayer {
+        model: checkpoint.name().to_owned(),
+        layer,
+        num_layers,
+    })?;
+    let mut layers = resolved.iter().map(|(_, layer)| *layer);
+    let another = layers.find(|&layer| layer < config.num_layers);
+    if let (Dtype::Int8, Some(layer)) = (dtype, another) {
+        return Err(Error::NoInt8 {
+            model: checkpoint.name().to_owned(),
+            why: NoInt8::Layer(layer),
+        });
+    }
+    let spec = |(kind, layer)| OutputSpec::new(kind, layer, config.hidden_size);
+    Ok(resolved.into_iter().map(spec).collect())
 }
 
 impl EncoderLoader for Esm2Loader {
@@ -215,14 +227,14 @@ impl EncoderLoader for Esm2Loader {
     }
 
     fn load(&self, rank: Rank) -> Result<Box<dyn Encoder + '_>, BoxError> {
-        let (dtype, layer) = (self.spec.dtype, self.spec.layer);
+        let (dtype, specs) = (self.spec.dtype, &self.spec.outputs[..]);
         match &self.place {
             Place::Cpu { options, model } => {
                 let num_threads = options.threads_of(rank);
                 let encoder = CpuEncoder {
                     threads: thread_pool(rank, num_threads)?,
                     model: shared(model, || Esm2::new(&self.checkpoint, dtype))?,
-                    outputs: Outputs::mean_of(layer),
+                    outputs: Outputs::of(specs),
                 };
                 tracing::debug!(%rank, num_threads, model = self.spec.model, "encoder loaded");
                 Ok(Box::new(encoder))
@@ -234,7 +246,7 @@ impl EncoderLoader for Esm2Loader {
                 let encoder = GpuEncoder::new(
                     &self.checkpoint,
                     ordinal,
-                    (dtype, layer),
+                    (dtype, specs),
                     self.longest_tokens.load(Ordering::Relaxed),
                 )?;
                 Ok(Box::new(encoder))
@@ -291,11 +303,9 @@ struct CpuEncoder {
 }
 
 impl Encoder for CpuEncoder {
-    fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError> {
-        let mut outputs = self
-            .threads
-            .install(|| self.model.forward(batch, &self.outputs))?;
-        Ok(outputs.means.swap_remove(0))
+    fn finish(&mut self, ticket: Ticket) -> Result<EncodedBatch, BoxError> {
+        let forward = || self.model.forward(ticket.batch(), &self.outputs);
+        Ok(encoded(self.threads.install(forward)?))
     }
 }
 

@@ -1,16 +1,15 @@
 //! The forward pass.
 
-use std::ops::Range;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use candle_core::{Device, Result as TensorResult, Tensor};
+use candle_core::{Device, Result as TensorResult, Tensor, bail};
 use candle_nn::VarBuilder;
-use plm_core::{Dtype, PackedBatch};
+use plm_core::{Dtype, OutputKind, PackedBatch};
 use plm_kernels::{
-    Gpu, LayerNorm, Rotary, StreamLinear, VarlenAttention, embed_tokens, segment_mean,
+    Gpu, LayerNorm, Rotary, StreamLinear, VarlenAttention, embed_tokens, first_token, segment_mean,
 };
 use rayon::prelude::*;
 
@@ -176,11 +175,10 @@ impl Esm2 {
         };
         Ok(Started {
             pieces,
-            num_sequences: batch.num_sequences(),
             hidden_size: self.config.hidden_size,
             outputs: outputs.clone(),
-            mean_norm: match &self.layers {
-                Layers::Int8(_, layers) => Some(Arc::clone(layers.mean_norm())),
+            pooled_norm: match &self.layers {
+                Layers::Int8(_, layers) => Some(Arc::clone(layers.pooled_norm())),
                 Layers::Plain(..) | Layers::Stream(..) => None,
             },
         })
@@ -188,26 +186,20 @@ impl Esm2 {
 
     fn check(&self, outputs: &Outputs) -> Result<(), Error> {
         let num_layers = self.config.num_layers;
-        if let Some(&layer) = outputs
-            .mean_layers
-            .iter()
-            .find(|&&layer| layer > num_layers)
-        {
-            return Err(Error::NoSuchLayer {
-                model: self.name.clone(),
-                layer,
-                num_layers,
-            });
-        }
-        let layers = &outputs.mean_layers;
-        if let (Layers::Int8(..), Some(&layer)) = (
-            &self.layers,
-            layers.iter().find(|&&layer| layer < num_layers),
-        ) {
-            return Err(Error::NoInt8 {
-                model: self.name.clone(),
-                why: NoInt8::Layer(layer),
-            });
+        for &(_, layer) in &outputs.pooled {
+            if layer > num_layers {
+                return Err(Error::NoSuchLayer {
+                    model: self.name.clone(),
+                    layer: plm_core::Layer(i32::try_from(layer).unwrap_or(i32::MAX)),
+                    num_layers,
+                });
+            }
+            if layer < num_layers && matches!(self.layers, Layers::Int8(..)) {
+                return Err(Error::NoInt8 {
+                    model: self.name.clone(),
+                    why: NoInt8::Layer(layer),
+                });
+            }
         }
         if outputs.logits && self.lm_head.is_none() {
             return Err(Error::NoLanguageModelHead {
@@ -242,13 +234,17 @@ impl Esm2 {
             rotary,
             num_heads: self.config.num_heads,
         };
-        let mut means: Vec<_> = outputs.mean_layers.iter().map(|_| None).collect();
-        let mut take_mean = |layer: usize, hidden: &Tensor| -> TensorResult<()> {
-            for (mean, &wanted) in means.iter_mut().zip(&outputs.mean_layers) {
+        let mut pooled: Vec<_> = outputs.pooled.iter().map(|_| None).collect();
+        let mut pool = |layer: usize, hidden: &Tensor| -> TensorResult<()> {
+            for (pooled, &(kind, wanted)) in pooled.iter_mut().zip(&outputs.pooled) {
                 if wanted == layer {
                     let hidden = piece.without_padding(hidden)?;
-                    let pooled = segment_mean(&hidden, &piece.sequences)?;
-                    *mean = Some(Values::of(&pooled, self.gpu.as_ref())?);
+                    let rows = match kind {
+                        OutputKind::Mean => segment_mean(&hidden, &piece.sequences)?,
+                        OutputKind::Bos => first_token(&hidden, &piece.sequences)?,
+                        _ => bail!("ESM-2 has no output {kind}"),
+                    };
+                    *pooled = Some(Values::of(&rows, self.gpu.as_ref())?);
                 }
             }
             Ok(())
@@ -260,43 +256,28 @@ impl Esm2 {
             &piece.padded,
             self.config.dropout(),
         )?;
-        take_mean(0, &x)?;
-        let normalised = self.forward_layers((x, piece), &attention, outputs, take_mean)?;
+        pool(0, &x)?;
+        let normalised = self.forward_layers((x, piece), &attention, outputs, pool)?;
 
-        // One copy for both: on a GPU each makes the host wait.
-        let tokens = if outputs.bos || outputs.tokens {
-            to_values(&piece.without_padding(&normalised)?)?
-        } else {
-            Vec::new()
-        };
-        let bos_row = |sequence: Range<usize>| {
-            &tokens[sequence.start * self.config.hidden_size..][..self.config.hidden_size]
-        };
-        let bos = match outputs.bos {
-            true => piece
-                .sequences
-                .ranges()
-                .flat_map(bos_row)
-                .copied()
-                .collect(),
+        let tokens = match outputs.tokens {
+            true => to_values(&piece.without_padding(&normalised)?)?,
             false => Vec::new(),
         };
         Ok(PieceOutputs {
-            means: means.into_iter().flatten().collect(),
-            bos,
-            tokens: if outputs.tokens { tokens } else { Vec::new() },
+            pooled: pooled.into_iter().flatten().collect(),
+            tokens,
             logits: self.logits(&normalised, piece, outputs)?,
         })
     }
 
-    /// From the embeddings `x` of `piece` to what follows the last layer norm, where that is asked for. `take_mean` gets what follows
-    /// each layer.
+    /// From the embeddings `x` of `piece` to what follows the last layer norm, where that is asked
+    /// for. `pool` gets what follows each layer.
     fn forward_layers(
         &self,
         (mut x, piece): (Tensor, &MicroBatch),
         attention: &VarlenAttention<'_>,
         outputs: &Outputs,
-        mut take_mean: impl FnMut(usize, &Tensor) -> TensorResult<()>,
+        mut pool: impl FnMut(usize, &Tensor) -> TensorResult<()>,
     ) -> TensorResult<Tensor> {
         let (num_layers, depth) = (self.config.num_layers, self.depth(outputs));
         match &self.layers {
@@ -305,7 +286,7 @@ impl Esm2 {
                 for (layer, number) in layers.iter().take(depth).zip(1..) {
                     (x, normalised) = layer.forward(&x, &normalised, attention)?;
                     let is_last = number == num_layers;
-                    take_mean(number, if is_last { &normalised } else { &x })?;
+                    pool(number, if is_last { &normalised } else { &x })?;
                 }
                 Ok(normalised)
             }
@@ -313,24 +294,24 @@ impl Esm2 {
             Layers::Stream(first, others, last_norm) => {
                 let mut x = first.forward(x, piece, attention)?;
                 for (layer, number) in others.iter().take(depth - 1).zip(1..) {
-                    take_mean(number, x.rows())?;
+                    pool(number, x.rows())?;
                     x = layer.forward(&x, attention)?;
                 }
                 if depth < num_layers {
-                    take_mean(depth, x.rows())?;
+                    pool(depth, x.rows())?;
                     return Ok(x.rows().clone());
                 }
                 let normalised = last_norm.forward(x.rows())?;
-                take_mean(num_layers, &normalised)?;
+                pool(num_layers, &normalised)?;
                 Ok(normalised)
             }
             Layers::Int8(first, layers) => {
                 let x = first.forward(x, piece, attention)?;
                 let x = layers.forward(x.rows(), attention)?;
-                if !outputs.mean_layers.is_empty() {
-                    take_mean(num_layers, &layers.rotated_norm(&x)?)?;
+                if !outputs.pooled.is_empty() {
+                    pool(num_layers, &layers.rotated_norm(&x)?)?;
                 }
-                if outputs.needs_last_layer() {
+                if outputs.needs_tokens() {
                     return layers.norm(&x);
                 }
                 Ok(x)
@@ -340,10 +321,11 @@ impl Esm2 {
 
     /// How many layers have to run.
     fn depth(&self, outputs: &Outputs) -> usize {
-        if outputs.needs_last_layer() {
+        if outputs.needs_tokens() {
             return self.config.num_layers;
         }
-        outputs.mean_layers.iter().copied().max().unwrap_or(0)
+        let layers = outputs.pooled.iter().map(|&(_, layer)| layer);
+        layers.max().unwrap_or(0)
     }
 
     fn logits(

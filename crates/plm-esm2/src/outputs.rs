@@ -3,22 +3,20 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result as TensorResult, Tensor};
-use plm_core::PooledBatch;
+use plm_core::{Column, OutputKind, OutputSpec};
 use plm_kernels::{Download, Gpu};
 
 use crate::Error;
-use crate::int8::MeanNorm;
+use crate::int8::PooledNorm;
 
 /// What to compute for a batch. Nothing, by default.
 ///
-/// Layers count as hidden states do: 0 is the embedding, `n` the output of the n-th layer, and the last
-/// one is after the final layer norm.
+/// Layers count as hidden states do: 0 is the embedding, `n` the output of the n-th layer, and the
+/// last one is after the final layer norm.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outputs {
-    /// Layers whose mean over residues is wanted, in any order.
-    pub mean_layers: Vec<usize>,
-    /// Whether the last layer's vector of the `<cls>` token is wanted.
-    pub bos: bool,
+    /// What is wanted with one row per sequence, and of which layer, in any order.
+    pub pooled: Vec<(OutputKind, usize)>,
     /// Whether the last layer's vector of every token is wanted.
     pub tokens: bool,
     /// Whether the masked-language-model logits of every token are wanted.
@@ -29,24 +27,30 @@ impl Outputs {
     /// The mean over residues of one layer.
     pub fn mean_of(layer: usize) -> Self {
         Self {
-            mean_layers: vec![layer],
+            pooled: vec![(OutputKind::Mean, layer)],
             ..Self::default()
         }
     }
 
-    /// Whether anything is wanted of the last layer's tokens.
-    pub(crate) fn needs_last_layer(&self) -> bool {
-        self.bos || self.tokens || self.logits
+    /// Those that an encoder of these specs gives.
+    pub(crate) fn of(specs: &[OutputSpec]) -> Self {
+        Self {
+            pooled: specs.iter().map(|spec| (spec.kind, spec.layer)).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Whether every token of the last layer is wanted.
+    pub(crate) fn needs_tokens(&self) -> bool {
+        self.tokens || self.logits
     }
 }
 
 /// What was asked for, in the batch's order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelOutputs {
-    /// `[mean_layers]` of one vector per sequence, in the order the layers were asked for.
-    pub means: Vec<PooledBatch>,
-    /// One vector per sequence.
-    pub bos: Option<PooledBatch>,
+    /// A column of rows of `hidden_size` f32 for each of [`Outputs::pooled`], in that order.
+    pub pooled: Vec<Column>,
     /// `[total_tokens, hidden_size]`, row by row, special tokens included.
     pub tokens: Option<Vec<f32>>,
     /// `[total_tokens, 33]`, row by row, special tokens included.
@@ -57,19 +61,17 @@ pub struct ModelOutputs {
 #[derive(Debug)]
 pub struct Started {
     pub(crate) pieces: Vec<PieceOutputs>,
-    pub(crate) num_sequences: usize,
     pub(crate) hidden_size: usize,
     pub(crate) outputs: Outputs,
-    /// What is still to be done to means, if anything.
-    pub(crate) mean_norm: Option<Arc<MeanNorm>>,
+    /// What is still to be done to pooled rows, if anything.
+    pub(crate) pooled_norm: Option<Arc<PooledNorm>>,
 }
 
 /// What one piece of a batch gave; empty where nothing was asked for.
 #[derive(Debug)]
 pub(crate) struct PieceOutputs {
-    /// For each layer asked for, `[num_sequences, hidden_size]`.
-    pub(crate) means: Vec<Values>,
-    pub(crate) bos: Vec<f32>,
+    /// `[num_sequences, hidden_size]` for each pooled output.
+    pub(crate) pooled: Vec<Values>,
     pub(crate) tokens: Vec<f32>,
     pub(crate) logits: Vec<f32>,
 }
@@ -82,35 +84,36 @@ impl Started {
     pub fn finish(self) -> Result<ModelOutputs, Error> {
         let Self {
             pieces,
-            num_sequences,
             hidden_size,
             outputs,
-            mean_norm,
+            pooled_norm,
         } = self;
-        let pooled = |values: Vec<f32>| {
-            PooledBatch::new(num_sequences, hidden_size, values)
-                .expect("every sequence is in one piece and gives one vector")
-        };
-        let mut means = vec![Vec::new(); outputs.mean_layers.len()];
-        let (mut bos, mut tokens, mut logits) = (Vec::new(), Vec::new(), Vec::new());
+        let mut pooled = vec![Vec::new(); outputs.pooled.len()];
+        let (mut tokens, mut logits) = (Vec::new(), Vec::new());
         for piece in pieces {
-            for (all, of_piece) in means.iter_mut().zip(piece.means) {
-                all.extend(of_piece.wait()?);
+            for (all, of_piece) in pooled.iter_mut().zip(piece.pooled) {
+                let of_piece = of_piece.wait()?;
+                if all.is_empty() {
+                    *all = of_piece;
+                } else {
+                    all.extend(of_piece);
+                }
             }
-            bos.extend(piece.bos);
             tokens.extend(piece.tokens);
             logits.extend(piece.logits);
         }
-        if let Some(norm) = mean_norm {
+        if let Some(norm) = pooled_norm {
             let mut scratch = vec![0.0; hidden_size];
-            let all = means
+            let all = pooled
                 .iter_mut()
-                .flat_map(|mean| mean.chunks_exact_mut(hidden_size));
-            all.for_each(|mean| norm.apply(mean, &mut scratch));
+                .flat_map(|rows| rows.chunks_exact_mut(hidden_size));
+            all.for_each(|row| norm.apply(row, &mut scratch));
         }
+        let column = |values: Vec<f32>| {
+            Column::new(hidden_size, values).expect("each sequence gives a row of hidden_size")
+        };
         Ok(ModelOutputs {
-            means: means.into_iter().map(pooled).collect(),
-            bos: outputs.bos.then(|| pooled(bos)),
+            pooled: pooled.into_iter().map(column).collect(),
             tokens: outputs.tokens.then_some(tokens),
             logits: outputs.logits.then_some(logits),
         })

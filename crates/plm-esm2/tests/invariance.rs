@@ -1,8 +1,11 @@
 //! A sequence's vector is the same, to the last bit, whatever is beside it and however it is computed.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use plm_core::{Dtype, EncoderLoader, PackedBatch, Packer, Rank, RowId, TokenMap};
+use plm_core::{
+    Dtype, EncoderLoader, Layer, OutputKind, OutputSet, PackedBatch, Packer, Rank, RowId, TokenMap,
+};
 use plm_esm2::{
     Checkpoint, CpuOptions, Esm2, Esm2Loader, ModelOutputs, ModelShape, Outputs, RELEASED,
     token_map,
@@ -48,9 +51,9 @@ fn bits(outputs: &ModelOutputs, batch: &PackedBatch, position: usize) -> Vec<u32
     let ends = &batch.cu_seqlens()[position..];
     let tokens = ends[0] as usize..ends[1] as usize;
     let mut bits = Vec::new();
-    for mean in outputs.means.iter().chain(&outputs.bos) {
-        let hidden = mean.hidden_size();
-        bits.extend(&mean.values()[position * hidden..][..hidden]);
+    for pooled in &outputs.pooled {
+        let hidden = pooled.width();
+        bits.extend(pooled.sequence(position));
         let rows = outputs.tokens.as_ref().unwrap();
         bits.extend(&rows[tokens.start * hidden..tokens.end * hidden]);
     }
@@ -65,8 +68,12 @@ fn assert_invariant(checkpoint: &Checkpoint, residue_counts: &[usize], rounds: u
     let model = Esm2::new(checkpoint, Dtype::F32).unwrap();
     let num_layers = checkpoint.config().num_layers;
     let outputs = Outputs {
-        mean_layers: vec![num_layers, 1],
-        bos: true,
+        pooled: vec![
+            (OutputKind::Mean, num_layers),
+            (OutputKind::Bos, 1),
+            (OutputKind::Mean, 1),
+            (OutputKind::Bos, num_layers),
+        ],
         tokens: true,
         logits: checkpoint.has_lm_head(),
     };
@@ -153,32 +160,47 @@ fn ranks_agree_with_the_model_and_each_other() {
     let model = Esm2::new(&checkpoint, Dtype::F32).unwrap();
     let mut random = Random(3);
     let proteins = [40, 1, 400, 7].map(|residue_count| random.protein(residue_count));
-    let batch = pack(&proteins);
-    for layer in [6, 2] {
+    let batch = Arc::new(pack(&proteins));
+    let load = |outputs: &OutputSet| {
         let loader = Esm2Loader::new(checkpoint.clone(), options, Dtype::F32).unwrap();
-        let loader = loader.with_layer(layer).unwrap();
-        assert_eq!(
-            (loader.spec().layer, loader.spec().hidden_size),
-            (layer, 128)
-        );
-        let expected = model.forward(&batch, &Outputs::mean_of(layer)).unwrap();
+        loader.with_outputs(outputs)
+    };
+    for outputs in [
+        OutputSet::default(),
+        OutputSet::new(
+            [OutputKind::Bos, OutputKind::Mean],
+            [Layer(2), Layer(-1), Layer(0)],
+        ),
+    ] {
+        let loader = load(&outputs).unwrap();
+        let specs = &loader.spec().outputs;
+        assert!(specs.iter().all(|spec| spec.width == 128));
+        let pooled = specs.iter().map(|spec| (spec.kind, spec.layer)).collect();
+        assert_eq!(pooled, outputs.resolve(6).unwrap());
+        let wanted = Outputs {
+            pooled,
+            ..Outputs::default()
+        };
+        let expected = model.forward(&batch, &wanted).unwrap();
         for rank in 0..3 {
-            let pooled = loader.load(Rank(rank)).unwrap().encode(&batch).unwrap();
-            assert_eq!(pooled, expected.means[0]);
+            let encoded = loader.load(Rank(rank)).unwrap().encode(&batch).unwrap();
+            assert_eq!(encoded.columns(), expected.pooled);
         }
     }
-    let loader = Esm2Loader::new(checkpoint, options, Dtype::F32).unwrap();
-    assert!(matches!(
-        loader.with_layer(7),
-        Err(plm_esm2::Error::NoSuchLayer { layer: 7, .. })
-    ));
+    for layer in [7, -8] {
+        let refusal = load(&OutputSet::new([OutputKind::Bos], [Layer(layer)]));
+        let Err(plm_esm2::Error::NoSuchLayer { layer: refused, .. }) = refusal else {
+            panic!("layer {layer} was not refused");
+        };
+        assert_eq!(refused, Layer(layer));
+    }
 }
 
 #[test]
 fn an_empty_batch_gives_nothing() {
     let model = Esm2::new(&Checkpoint::plm_tiny(), Dtype::F32).unwrap();
     let outputs = model.forward(&pack([]), &Outputs::mean_of(6)).unwrap();
-    assert_eq!(outputs.means[0].vectors().len(), 0);
+    assert_eq!(outputs.pooled[0].num_sequences(), 0);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 use std::fs;
 use std::num::NonZeroUsize;
 use std::process::Command;
+use std::sync::Arc;
 
 use plm_core::{Dtype, EncoderLoader, LargestBatches, Packer, Rank, RowId};
 use plm_esm2::{Checkpoint, CpuOptions, Esm2Loader, token_map};
@@ -50,7 +51,7 @@ fn encode(loader: &Esm2Loader, residues: usize) {
         .push(RowId(0), &b"MKTAYIAKQR".repeat(residues / 10))
         .unwrap();
     let mut encoder = loader.load(Rank(0)).unwrap();
-    encoder.encode(&packer.finish()).unwrap();
+    encoder.encode(&Arc::new(packer.finish())).unwrap();
 }
 
 #[test]

@@ -3,11 +3,13 @@
 use std::io;
 use std::path::PathBuf;
 
+use plm_core::{BoxError, StoreError};
 use plm_kernels::GpuError;
 
 use crate::compute::{Devices, ModelError};
 use crate::out_dir::{Damage, Layout};
 use crate::result::{Kind, RunProgress};
+use crate::store::ShardsError;
 
 /// Why a run did not do all that it should. Nothing stands half-written under a final name.
 ///
@@ -62,7 +64,10 @@ pub enum Error {
     Coordinator(#[from] plm_coordinator::Error),
     /// The output could not be written, merged or verified.
     #[error(transparent)]
-    Shards(#[from] plm_shards::Error),
+    Shards(#[from] ShardsError),
+    /// The same of another store than the default one.
+    #[error(transparent)]
+    Store(BoxError),
     /// A protein is longer than the model's window, and the plan is to fail then.
     #[error(
         "{file}, line {line}, byte {byte_offset}: {id:?} has {residue_count} residues, over \
@@ -179,6 +184,15 @@ pub enum Error {
         /// The output directory.
         path: PathBuf,
     },
+    /// Outputs were asked for of a loader, which has its own.
+    #[error("a loader of its own says which outputs it gives: ask for none in the run's settings")]
+    OutputsOfLoader,
+    /// The directory's fingerprint names an output that this version does not know.
+    #[error("fingerprint.json names the output {word:?}, which this version does not know")]
+    UnknownOutput {
+        /// What it says.
+        word: String,
+    },
     /// The directory's fingerprint names a number format that this version does not know.
     #[error("fingerprint.json names the number format {word:?}, which this version does not know")]
     UnknownDtype {
@@ -273,7 +287,7 @@ pub enum Error {
         segments_are_there: bool,
         /// What is wrong with it.
         #[source]
-        source: Box<plm_shards::Error>,
+        source: BoxError,
     },
     /// The ledger does not tell of every record once.
     #[error("{}, line {line}: {problem}; run again to have it written anew", path.display())]
@@ -324,8 +338,9 @@ impl Error {
             | Self::Checkpoint(_)
             | Self::UnknownModelType { .. }
             | Self::Model(_)
-            | Self::Shards(plm_shards::Error::UnsupportedDtype { .. })
+            | Self::Shards(ShardsError::UnsupportedDtype { .. })
             | Self::NothingToEmbed { .. }
+            | Self::OutputsOfLoader
             | Self::SequenceTooLong { .. }
             | Self::OtherRun { .. }
             | Self::Foreign { .. }
@@ -340,9 +355,9 @@ impl Error {
     }
 
     /// That the result is not what was written, in a directory with or without segments.
-    pub(crate) fn damaged_embeddings(layout: &Layout, source: plm_shards::Error) -> Self {
+    pub(crate) fn damaged_embeddings(layout: &Layout, error: StoreError) -> Self {
         let has_segments = |shards: &PathBuf| {
-            let files = plm_shards::discardable_files(shards);
+            let files = layout.store().files(shards);
             files.is_ok_and(|files| !files.is_empty())
         };
         Self::DamagedEmbeddings {
@@ -350,7 +365,7 @@ impl Error {
             segments_are_there: layout
                 .all_shards()
                 .is_ok_and(|all| all.iter().any(has_segments)),
-            source: Box::new(source),
+            source: error.source,
         }
     }
 

@@ -40,6 +40,7 @@ mod error;
 mod out_dir;
 mod result;
 mod run;
+mod store;
 
 pub use plm_checkpoint as checkpoint;
 pub use plm_coordinator as coordinator;
@@ -53,12 +54,14 @@ pub use plm_coordinator::{
     BatchTimeout, FailedRow, LaneConfig, LongSequences, NoObserver, Observer, Part, PlanConfig,
     RankFailure, RunEvent, StopToken, WorkerReport,
 };
-pub use plm_core::{Dtype, Outcome, ParseDtypeError};
+pub use plm_core::{
+    Dtype, Layer, Outcome, OutputKind, OutputSet, OutputSpec, ParseDtypeError, Store,
+};
 pub use plm_index::{
     BadRecordPolicy, DuplicatePolicy, FastaIndex, Findings, GapPolicy, IdRule, IndexConfig, Input,
     NamelessPolicy, Tally,
 };
-pub use plm_shards::{EmbeddingsFile, SegmentConfig};
+pub use plm_shards::{EmbeddingsFile, Hdf5Store, SegmentConfig};
 
 pub use compute::{
     Architecture, Devices, Model, ModelError, ModelInfo, ParseDevicesError, Remedy, start_threads,
@@ -66,8 +69,8 @@ pub use compute::{
 pub use error::Error;
 pub use out_dir::{Damage, DamagedSegment, PartReport, RecordCounts, RunReport, StageSeconds};
 pub use result::{
-    Checked, Kind, RunProgress, VerifyReport, aggregate_parts, check_result, kind_of, verify_run,
-    verify_run_against,
+    Checked, Kind, RunProgress, VerifyReport, aggregate_parts, aggregate_parts_with, check_result,
+    kind_of, verify_run, verify_run_against, verify_run_with,
 };
 pub use run::{Resume, RunConfig, build_index, run_multi_gpu_inference};
 

@@ -56,7 +56,7 @@ fn config() -> RunConfig {
             .max_batch_tokens(42)
             .build()
             .unwrap(),
-        segments: SegmentConfig::builder().max_rows(1).build().unwrap(),
+        store: SegmentConfig::builder().max_rows(1).build().unwrap().into(),
         ..RunConfig::default()
     }
 }

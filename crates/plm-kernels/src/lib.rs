@@ -12,6 +12,7 @@
 //! | [`VarlenAttention`] | bias, query scale, rotary positions, softmax attention |
 //! | [`bias_gelu_inplace`] | bias, exact GELU |
 //! | [`segment_mean`] | mean over each sequence's residues |
+//! | [`first_token`] | the row of each sequence's first token |
 //!
 //! Each op is a candle custom op: on the CPU of f32 tensors, and with the feature `cuda` on GPUs of f32, f16 and bf16 tensors.
 //! All sums are f32 in an order that is fixed per row or per
@@ -42,6 +43,7 @@ mod cuda;
 #[path = "no_cuda.rs"]
 mod cuda;
 mod embed_tokens;
+mod first_token;
 mod gpu;
 mod layer_norm;
 mod math;
@@ -55,6 +57,7 @@ pub use cuda::{
     Download, Gpu, GpuLinear, Int8Linear, Stream, StreamLinear, TokenProjection, is_out_of_memory,
 };
 pub use embed_tokens::{TokenDropout, embed_tokens};
+pub use first_token::first_token;
 pub use gpu::{GpuDescription, GpuError, GpuKind, GpuMemory, Int8Rows, KernelFamily};
 pub use layer_norm::{LayerNorm, ResidualLayerNorm};
 pub use rotary::Rotary;

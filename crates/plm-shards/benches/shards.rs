@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use plm_core::{
-    BoxError, Digest, Dtype, EmbeddedBatch, EmbeddedRow, EmbeddingSink, Outcome, PooledBatch, Rank,
-    RecordInfo, RowId, SequenceReader, SequenceSource,
+    BoxError, Column, Digest, Dtype, EmbeddedBatch, EmbeddedRow, EmbeddingSink, Outcome,
+    OutputKind, OutputSpec, Rank, RecordInfo, RowId, SequenceReader, SequenceSource,
 };
 use plm_shards::{
     Aggregation, Expectation, Provenance, SegmentConfig, SegmentSink, aggregate, verify,
@@ -47,6 +47,7 @@ fn batches(input: &Input) -> impl Iterator<Item = EmbeddedBatch> {
     (0..rows.len()).step_by(BATCH_ROWS).map(move |start| {
         let rows = &rows[start..(start + BATCH_ROWS).min(rows.len())];
         let values = (0..rows.len() * HIDDEN_SIZE).map(|value| (start + value) as f32 * 1e-3);
+        let values: Vec<f32> = values.collect();
         EmbeddedBatch {
             rows: rows
                 .iter()
@@ -58,8 +59,7 @@ fn batches(input: &Input) -> impl Iterator<Item = EmbeddedBatch> {
                     in_f32: false,
                 })
                 .collect(),
-            vectors: PooledBatch::new(rows.len(), HIDDEN_SIZE, values.collect())
-                .expect("as many values as that"),
+            columns: vec![Column::new(HIDDEN_SIZE, values).expect("as many values as that")],
         }
     })
 }
@@ -73,16 +73,14 @@ fn write_segments(sink: &SegmentSink, batches: impl IntoIterator<Item = Embedded
 }
 
 fn sink(directory: &Path) -> SegmentSink {
-    SegmentSink::new(directory, RUN_DIGEST, HIDDEN_SIZE, SegmentConfig::default())
+    let outputs = [OutputSpec::new(OutputKind::Mean, 33, HIDDEN_SIZE)];
+    SegmentSink::new(directory, RUN_DIGEST, &outputs, SegmentConfig::default())
 }
 
 fn provenance() -> Provenance {
     Provenance {
         model: "esm2_t33_650M_UR50D".to_owned(),
         weights_digest: String::new(),
-        layer: 33,
-        pooling: "mean over residues".to_owned(),
-        special_tokens: "excluded".to_owned(),
         model_dtype: Dtype::Bf16,
         program: "bench".to_owned(),
         program_version: String::new(),

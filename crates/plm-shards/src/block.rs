@@ -1,4 +1,4 @@
-//! All that a segment says of its vectors, as plain columns.
+//! All that a segment says of its rows, as plain columns.
 //!
 //! A digest tells a damaged segment from a whole one, but anyone can compute it: bytes that carry
 //! the right one may still have been made to crash a parser. So the block takes some lines to read.
@@ -12,25 +12,24 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use plm_core::{Digest, Dtype, Outcome, Rank};
+use plm_core::{Digest, Outcome, Rank};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::Error;
-use crate::config::RunFormat;
+use crate::config::{OutputShape, RunFormat, RunShape};
 use crate::digest::{self, DatasetHasher};
-use crate::element::Element;
 use crate::error::At;
 use crate::layout;
-use crate::seal::Sealed;
 
 pub(crate) const FORMAT: &str = "plm-shards segment";
-pub(crate) const FORMAT_VERSION: u32 = 4;
+pub(crate) const FORMAT_VERSION: u32 = 5;
 
 const MAGIC: [u8; 8] = *b"PLMBLOCK";
 /// What a row takes besides its id: row, residues, bytes of the id, status, whether in f32.
 pub(crate) const ROW_BYTES: u64 = 8 + 4 + 8 + 1 + 1;
 
-/// The rows of a segment without their vectors, column by column: `[n]` each.
+/// The rows of a segment without their outputs, column by column: `[n]` each.
 #[derive(Debug, Default)]
 pub(crate) struct Columns {
     pub(crate) rows: Vec<u64>,
@@ -116,7 +115,8 @@ pub(crate) struct Description {
     header: Header,
     /// The bytes of all ids.
     id_bytes: u64,
-    pub(crate) embeddings_digest: Digest,
+    /// Of the rows of each output, in the header's order.
+    pub(crate) output_digests: Vec<Digest>,
     pub(crate) content_digest: Digest,
 }
 
@@ -129,26 +129,28 @@ struct Header {
     run_digest: Digest,
     rank: u32,
     rows: u64,
-    hidden_size: u64,
-    dtype: String,
+    outputs: Vec<OutputShape>,
 }
 
 impl Description {
-    /// Of a segment with these columns and vectors of this digest.
+    /// Of a segment with these columns and outputs of these digests.
     pub(crate) fn of(
         columns: &Columns,
-        embeddings_digest: Digest,
+        output_digests: Vec<Digest>,
         rank: Rank,
         format: &RunFormat,
     ) -> Self {
+        let RunShape {
+            run_digest,
+            outputs,
+        } = format.shape();
         let header = Header {
             format: FORMAT.to_owned(),
             format_version: FORMAT_VERSION,
-            run_digest: format.run_digest,
+            run_digest,
             rank: rank.0,
             rows: columns.rows.len() as u64,
-            hidden_size: format.hidden_size as u64,
-            dtype: format.dtype().name().to_owned(),
+            outputs,
         };
         let [mut rows, mut ids, mut lengths, mut status, mut in_f32] =
             std::array::from_fn(|_| DatasetHasher::default());
@@ -157,21 +159,20 @@ impl Description {
         lengths.numbers_u32(&columns.lengths);
         status.bytes(&columns.status);
         in_f32.bytes(&columns.in_f32);
-        let content_digest = digest::of_content(
-            &to_json(&header),
-            &[
-                (layout::EMBEDDINGS, embeddings_digest),
-                (layout::SEQUENCE_IDS, ids.finish()),
-                (layout::LENGTHS, lengths.finish()),
-                (layout::STATUS, status.finish()),
-                ("in_f32", in_f32.finish()),
-                ("rows", rows.finish()),
-            ],
-        );
+        let others = [
+            (layout::SEQUENCE_IDS, ids.finish()),
+            (layout::LENGTHS, lengths.finish()),
+            (layout::STATUS, status.finish()),
+            ("in_f32", in_f32.finish()),
+            ("rows", rows.finish()),
+        ];
+        let names = header.outputs.iter().map(|output| &*output.name);
+        let outputs = names.zip(output_digests.iter().copied());
+        let content_digest = digest::of_content(&to_json(&header), outputs.chain(others));
         Self {
             header,
             id_bytes: columns.ids.iter().map(|id| id.len() as u64).sum(),
-            embeddings_digest,
+            output_digests,
             content_digest,
         }
     }
@@ -181,23 +182,20 @@ impl Description {
     }
 
     /// What it says of its run, if that can be.
-    pub(crate) fn format(&self) -> Result<RunFormat, String> {
+    pub(crate) fn shape(&self) -> Result<RunShape, String> {
         let Header {
             format,
             format_version: version,
             run_digest,
-            hidden_size,
-            dtype,
+            outputs,
             ..
         } = &self.header;
         if (&**format, *version) != (FORMAT, FORMAT_VERSION) {
             return Err(format!("it is a {format:?}, version {version}"));
         }
-        let element = dtype.parse::<Dtype>().ok().and_then(Element::from_dtype);
-        Ok(RunFormat {
+        Ok(RunShape {
             run_digest: *run_digest,
-            hidden_size: usize::try_from(*hidden_size).map_err(|error| error.to_string())?,
-            element: element.ok_or_else(|| format!("{dtype:?} is no format of its vectors"))?,
+            outputs: outputs.clone(),
         })
     }
 
@@ -205,6 +203,13 @@ impl Description {
         let rows = self.header.rows.checked_mul(ROW_BYTES)?;
         rows.checked_add(self.id_bytes)
     }
+}
+
+/// The format version in a description that another version of this crate has written.
+fn other_version(description: &[u8]) -> Option<u64> {
+    let description: Value = serde_json::from_slice(description).ok()?;
+    let version = description["header"]["format_version"].as_u64();
+    version.filter(|&version| version != u64::from(FORMAT_VERSION))
 }
 
 fn to_json(value: &impl Serialize) -> String {
@@ -242,12 +247,8 @@ pub(crate) struct BlockReader<'a> {
 }
 
 impl<'a> BlockReader<'a> {
-    pub(crate) fn new(path: &'a Path, file: &'a File, sealed: &Sealed) -> Self {
-        Self {
-            path,
-            file,
-            unread: sealed.vectors.end..sealed.content_bytes,
-        }
+    pub(crate) fn new(path: &'a Path, file: &'a File, unread: Range<u64>) -> Self {
+        Self { path, file, unread }
     }
 
     pub(crate) fn description(&mut self) -> Result<Description, Error> {
@@ -259,8 +260,12 @@ impl<'a> BlockReader<'a> {
         }
         let bytes = self.take(Some(size_of::<u64>() as u64))?;
         let description = self.take(to_u64s(&bytes).next())?;
-        serde_json::from_slice(&description)
-            .map_err(|error| self.damaged(format!("what it says of itself: {error}")))
+        serde_json::from_slice(&description).map_err(|error| {
+            self.damaged(match other_version(&description) {
+                Some(version) => format!("it is a {FORMAT:?}, version {version}"),
+                None => format!("what it says of itself: {error}"),
+            })
+        })
     }
 
     pub(crate) fn columns(&mut self, description: &Description) -> Result<Columns, Error> {

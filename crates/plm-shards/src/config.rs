@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use plm_core::{Digest, Dtype};
+use plm_core::{Digest, Dtype, OutputKind, OutputSpec};
+use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::element::Element;
@@ -13,7 +14,7 @@ use crate::element::Element;
 /// bound by one batch less a row.
 ///
 /// ```
-/// use plm_core::{Digest, Dtype};
+/// use plm_core::Dtype;
 /// use plm_shards::SegmentConfig;
 ///
 /// let config = SegmentConfig::builder().max_rows(1024).dtype(Dtype::F16).build()?;
@@ -54,24 +55,17 @@ impl SegmentConfig {
         self.element.dtype()
     }
 
-    /// The largest magnitude that a stored vector can hold: a number beyond it would be stored as
-    /// infinity.
-    pub fn largest_value(&self) -> f32 {
-        self.element.largest_value()
-    }
-
-    /// What every file of a run says of itself. `run_digest` names the input, the weights and the
-    /// configuration: files that differ in it are never mixed.
+    /// What every file of a run with these outputs says of itself. `run_digest` names the input,
+    /// the weights and the configuration: files that differ in it are never mixed.
     ///
     /// # Panics
-    /// If `hidden_size` is zero.
-    pub fn run_format(&self, run_digest: Digest, hidden_size: usize) -> RunFormat {
-        assert_ne!(hidden_size, 0, "an embedding has at least one dimension");
-        RunFormat {
-            run_digest,
-            hidden_size,
-            element: self.element,
-        }
+    /// If there is no output, one has no values, or two have one name.
+    pub fn run_format(&self, run_digest: Digest, outputs: &[OutputSpec]) -> RunFormat {
+        let stored = outputs.iter().map(|output| OutputSpec {
+            dtype: self.dtype(),
+            ..output.clone()
+        });
+        RunFormat::new(run_digest, stored.collect())
     }
 }
 
@@ -126,49 +120,144 @@ impl SegmentConfigBuilder {
 /// What all files of one run agree on; made by [`SegmentConfig::run_format`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunFormat {
-    pub(crate) run_digest: Digest,
-    pub(crate) hidden_size: usize,
-    pub(crate) element: Element,
+    run_digest: Digest,
+    /// At least one, each in the number format in which it is stored.
+    outputs: Vec<OutputSpec>,
+    /// The same formats.
+    elements: Vec<Element>,
 }
 
 impl RunFormat {
+    /// As [`SegmentConfig::run_format`], with each output in its own number format.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedDtype`] if files can't hold one.
+    pub(crate) fn try_new(run_digest: Digest, outputs: Vec<OutputSpec>) -> Result<Self, Error> {
+        let element = |output: &OutputSpec| Element::from_dtype(output.dtype);
+        match outputs.iter().find(|output| element(output).is_none()) {
+            Some(&OutputSpec { dtype, .. }) => Err(Error::UnsupportedDtype { dtype }),
+            None => Ok(Self::new(run_digest, outputs)),
+        }
+    }
+
+    pub(crate) fn new(run_digest: Digest, outputs: Vec<OutputSpec>) -> Self {
+        assert!(!outputs.is_empty(), "a run has at least one output");
+        for (place, output) in outputs.iter().enumerate() {
+            assert_ne!(output.width, 0, "a row has at least one value");
+            let is_same = |other: &OutputSpec| other.name() == output.name();
+            assert!(
+                !outputs[..place].iter().any(is_same),
+                "each output has a name of its own"
+            );
+        }
+        let element = |output: &OutputSpec| Element::from_dtype(output.dtype);
+        let elements = outputs.iter().map(element).collect::<Option<_>>();
+        Self {
+            run_digest,
+            outputs,
+            elements: elements.expect("outputs are stored as f32 or f16"),
+        }
+    }
+
     /// The digest that names the input, the weights and the configuration.
     pub fn run_digest(&self) -> Digest {
         self.run_digest
     }
 
-    /// The length of an embedding.
+    /// The run's outputs, at least one. Their `dtype` is the one that files have them in.
+    pub fn outputs(&self) -> &[OutputSpec] {
+        &self.outputs
+    }
+
+    /// The length of an embedding: the width of the first output.
     pub fn hidden_size(&self) -> usize {
-        self.hidden_size
+        self.outputs[0].width
     }
 
-    /// The number format of stored vectors.
+    /// The number format of stored embeddings, as of the first output.
     pub fn dtype(&self) -> Dtype {
-        self.element.dtype()
+        self.outputs[0].dtype
     }
 
-    /// The bytes of one stored vector.
-    pub(crate) fn row_bytes(&self) -> usize {
-        self.hidden_size * self.element.bytes()
+    /// Whether `embeddings.h5` has one dataset of vectors and nothing else that needs a name: the
+    /// only output is a mean.
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(&self.outputs[..], [only] if only.kind == OutputKind::Mean)
+    }
+
+    /// How the numbers of the output at `position` are stored.
+    pub(crate) fn element(&self, position: usize) -> Element {
+        self.elements[position]
+    }
+
+    /// The bytes of one stored row of the output at `position`.
+    pub(crate) fn row_bytes(&self, position: usize) -> usize {
+        self.outputs[position].width * self.elements[position].bytes()
+    }
+
+    /// The bytes of one stored row of all outputs together.
+    pub(crate) fn all_row_bytes(&self) -> usize {
+        let positions = 0..self.outputs.len();
+        positions.map(|position| self.row_bytes(position)).sum()
+    }
+
+    /// What segments say of it.
+    pub(crate) fn shape(&self) -> RunShape {
+        let outputs = self.outputs.iter().map(|output| OutputShape {
+            name: output.name(),
+            width: output.width as u64,
+            dtype: output.dtype.name().to_owned(),
+        });
+        RunShape {
+            run_digest: self.run_digest,
+            outputs: outputs.collect(),
+        }
     }
 
     /// Compares with what a file says of itself: `(what, expected, found)` of the first difference.
     pub(crate) fn difference(&self, found: &Self) -> Option<(&'static str, String, String)> {
-        let differs = |what, expected: String, found: String| {
+        self.shape().difference(&found.shape())
+    }
+}
+
+/// Which run a file is of, and how long and in what format its rows are.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct RunShape {
+    pub(crate) run_digest: Digest,
+    pub(crate) outputs: Vec<OutputShape>,
+}
+
+/// An output, as far as the bytes of its rows depend on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OutputShape {
+    pub(crate) name: String,
+    pub(crate) width: u64,
+    pub(crate) dtype: String,
+}
+
+impl RunShape {
+    /// Compares with another: `(what, expected, found)` of the first difference.
+    pub(crate) fn difference(&self, found: &Self) -> Option<(&'static str, String, String)> {
+        let differs = |what, of: &dyn Fn(&Self) -> String| {
+            let (expected, found) = (of(self), of(found));
             (expected != found).then_some((what, expected, found))
         };
-        differs(
-            "run digest",
-            self.run_digest.to_string(),
-            found.run_digest.to_string(),
-        )
-        .or_else(|| {
-            differs(
-                "hidden size",
-                self.hidden_size.to_string(),
-                found.hidden_size.to_string(),
-            )
-        })
-        .or_else(|| differs("dtype", self.dtype().to_string(), found.dtype().to_string()))
+        let listed = |run: &Self, of: &dyn Fn(&OutputShape) -> String| {
+            let each: Vec<String> = run.outputs.iter().map(of).collect();
+            each.join(", ")
+        };
+        differs("run digest", &|run| run.run_digest.to_string())
+            .or_else(|| {
+                differs("list of outputs", &|run| {
+                    listed(run, &|output| output.name.clone())
+                })
+            })
+            .or_else(|| {
+                differs("hidden size", &|run| {
+                    listed(run, &|output| output.width.to_string())
+                })
+            })
+            .or_else(|| differs("dtype", &|run| listed(run, &|output| output.dtype.clone())))
     }
 }

@@ -50,11 +50,14 @@ pub(crate) fn of_bytes(bytes: &[u8]) -> Digest {
     of_hash(blake3::hash(bytes))
 }
 
-/// The digest of a file with this header and these `(name, digest)` datasets.
-pub(crate) fn of_content(header: &str, datasets: &[(&str, Digest)]) -> Digest {
+/// The digest of a file with this header and these `(name, digest)` columns.
+pub(crate) fn of_content<'a>(
+    header: &str,
+    columns: impl Iterator<Item = (&'a str, Digest)>,
+) -> Digest {
     let mut hasher = DatasetHasher::default();
     hasher.text(header);
-    for (name, digest) in datasets {
+    for (name, digest) in columns {
         hasher.text(name);
         hasher.text(&digest.to_string());
     }

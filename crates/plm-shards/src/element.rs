@@ -3,7 +3,7 @@
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use hdf5::Datatype;
-use plm_core::Dtype;
+use plm_core::{Dtype, Values};
 
 // Vectors are placed and read as raw bytes, past HDF5's conversions.
 const _: () = assert!(
@@ -57,24 +57,29 @@ impl Element {
         }
     }
 
-    /// Appends the bytes of a vector. `f16` rounds to nearest, ties to even.
-    pub(crate) fn encode(self, vector: &[f32], bytes: &mut Vec<u8>) {
+    /// Appends the bytes of numbers. Those that are in this format already keep their bits; f32 is
+    /// rounded to the nearest f16, ties to even.
+    pub(crate) fn encode(self, values: &Values, bytes: &mut Vec<u8>) {
         let start = bytes.len();
-        bytes.resize(start + vector.len() * self.bytes(), 0);
+        bytes.resize(start + values.len() * self.bytes(), 0);
         let stored = &mut bytes[start..];
-        match self {
-            Self::F32 => {
-                for (stored, value) in stored.chunks_exact_mut(4).zip(vector) {
+        match (self, values) {
+            (Self::F32, Values::F32(values)) => {
+                for (stored, value) in stored.chunks_exact_mut(4).zip(values) {
                     stored.copy_from_slice(&value.to_le_bytes());
                 }
             }
-            Self::F16 => {
-                let mut rounded = vec![f16::ZERO; vector.len()];
-                rounded.convert_from_f32_slice(vector);
-                for (stored, value) in stored.chunks_exact_mut(2).zip(&rounded) {
-                    stored.copy_from_slice(&value.to_le_bytes());
+            (Self::F32, Values::F16(values)) => {
+                for (stored, value) in stored.chunks_exact_mut(4).zip(values) {
+                    stored.copy_from_slice(&value.to_f32().to_le_bytes());
                 }
             }
+            (Self::F16, Values::F32(values)) => {
+                let mut rounded = vec![f16::ZERO; values.len()];
+                rounded.convert_from_f32_slice(values);
+                copy_halves(&rounded, stored);
+            }
+            (Self::F16, Values::F16(values)) => copy_halves(values, stored),
         }
     }
 
@@ -129,18 +134,29 @@ impl Element {
     }
 }
 
+fn copy_halves(values: &[f16], stored: &mut [u8]) {
+    for (stored, value) in stored.chunks_exact_mut(2).zip(values) {
+        stored.copy_from_slice(&value.to_le_bytes());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn encoded(element: Element, values: impl Into<Values>) -> Vec<u8> {
+        let mut bytes = vec![];
+        element.encode(&values.into(), &mut bytes);
+        bytes
+    }
+
     #[test]
     fn values_come_back_as_they_were_rounded() {
-        let vector = [0.0, -1.5, 1.0e-7, 65504.0, std::f32::consts::PI];
+        let vector = vec![0.0, -1.5, 1.0e-7, 65504.0, std::f32::consts::PI];
         for element in [Element::F32, Element::F16] {
-            let mut bytes = vec![];
-            element.encode(&vector, &mut bytes);
+            let bytes = encoded(element, vector.clone());
             let expected: Vec<f32> = match element {
-                Element::F32 => vector.to_vec(),
+                Element::F32 => vector.clone(),
                 Element::F16 => vector.iter().map(|&v| f16::from_f32(v).to_f32()).collect(),
             };
             assert_eq!(element.decode(&bytes), expected);
@@ -148,11 +164,22 @@ mod tests {
     }
 
     #[test]
+    fn every_half_keeps_its_bits_or_its_value() {
+        let halves: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).collect();
+        let bits = halves.iter().flat_map(|half| half.to_le_bytes());
+        let bits: Vec<u8> = bits.collect();
+        assert_eq!(encoded(Element::F16, halves.clone()), bits);
+        let widened = Element::F32.decode(&encoded(Element::F32, halves.clone()));
+        for (half, wide) in halves.into_iter().zip(widened) {
+            assert!(half.is_nan() && wide.is_nan() || half.to_f32().to_bits() == wide.to_bits());
+        }
+    }
+
+    #[test]
     fn values_that_are_not_finite_are_found() {
         for element in [Element::F32, Element::F16] {
             for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-                let mut bytes = vec![];
-                element.encode(&[f32::MIN_POSITIVE, -0.0, bad, bad], &mut bytes);
+                let bytes = encoded(element, vec![f32::MIN_POSITIVE, -0.0, bad, bad]);
                 assert_eq!(element.first_not_finite(&bytes), Some(2));
                 assert_eq!(
                     element.first_not_finite(&bytes[..2 * element.bytes()]),
@@ -161,12 +188,11 @@ mod tests {
             }
         }
         for element in [Element::F32, Element::F16] {
-            let (mut bytes, largest) = (vec![], element.largest_value());
-            element.encode(&[largest, -largest, largest.next_up()], &mut bytes);
+            let largest = element.largest_value();
+            let bytes = encoded(element, vec![largest, -largest, largest.next_up()]);
             assert_eq!(element.first_not_finite(&bytes), Some(2));
         }
-        let mut bytes = vec![];
-        Element::F16.encode(&[65504.0, 65520.0], &mut bytes);
+        let bytes = encoded(Element::F16, vec![65504.0, 65520.0]);
         assert_eq!(
             Element::F16.first_not_finite(&bytes),
             Some(1),

@@ -9,14 +9,16 @@ use std::path::{Path, PathBuf};
 use hdf5::Dataset;
 use hdf5::types::VarLenUnicode;
 use ndarray::Array2;
-use plm_core::{Digest, Outcome};
+use plm_core::{Digest, Outcome, OutputKind, OutputSpec};
 use rayon::prelude::*;
 
 use crate::config::RunFormat;
 use crate::error::At;
 use crate::layout::{self, Vectors};
-use crate::provenance::{FORMAT, FORMAT_VERSIONS};
-use crate::{Error, Provenance, image, seal, superblock};
+use crate::provenance::{
+    self, FORMAT, FORMAT_VERSIONS, NAMED_OUTPUTS_VERSION, SEALED_WITHIN_VERSION,
+};
+use crate::{Error, Provenance, image, seal, superblock, verify};
 
 /// What a thread reads of the vectors at a time.
 const PIECE_BYTES: usize = 1 << 20;
@@ -45,7 +47,8 @@ pub struct EmbeddingsFile {
     version: u32,
     provenance: Provenance,
     rows: usize,
-    vectors_offset: u64,
+    /// Where the rows of each output are.
+    vectors: Vec<Vectors>,
     content_digest: Digest,
     ids: Dataset,
     lengths: Dataset,
@@ -66,12 +69,12 @@ impl EmbeddingsFile {
         let read = h5.and_then(|h5| Stored::read(&h5, file_bytes));
         let stored = read.map_err(|error| Error::BadEmbeddings {
             path: path.clone(),
-            dataset: "",
+            dataset: String::new(),
             reason: error.to_string(),
         })?;
         let Stored {
             version,
-            run_digest,
+            format,
             provenance,
             vectors,
             content_digest,
@@ -82,15 +85,11 @@ impl EmbeddingsFile {
         Ok(Self {
             path,
             file,
-            format: RunFormat {
-                run_digest,
-                hidden_size: vectors.hidden_size,
-                element: vectors.element,
-            },
+            format,
             version,
             provenance,
-            rows: vectors.rows,
-            vectors_offset: vectors.offset,
+            rows: vectors[0].rows,
+            vectors,
             content_digest,
             ids,
             lengths,
@@ -106,29 +105,30 @@ impl EmbeddingsFile {
     /// [`Error::OlderVersion`] if the file is of a version whose seal other programs cut off.
     pub fn open_sealed(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
-        let bad = |dataset, reason: &str| Error::BadEmbeddings {
+        let bad = |reason: &str| Error::BadEmbeddings {
             path: path.clone(),
-            dataset,
+            dataset: String::new(),
             reason: reason.to_owned(),
         };
         // Opening a pipe would wait until someone writes to it.
         if !std::fs::metadata(&path).at("read it", &path)?.is_file() {
-            return Err(bad("", "it is not a file"));
+            return Err(bad("it is not a file"));
         }
         let raw = File::open(&path).at("open it", &path)?;
         let Some(sealed) = seal::check(&raw).at("read it", &path)? else {
-            return Err(bad("", unsealed(&raw).at("read it", &path)?));
+            return Err(bad(unsealed(&raw).at("read it", &path)?));
         };
         let file = Self::open(&path)?;
         let file_bytes = raw.metadata().at("read its size", &path)?.len();
         if superblock::end_of_file(&raw).at("read it", &path)? != Some(file_bytes) {
-            return Err(Error::OlderVersion {
-                path,
-                version: file.version,
+            return Err(match file.version {
+                version @ ..SEALED_WITHIN_VERSION => Error::OlderVersion { path, version },
+                _ => bad("its seal is not where HDF5 has the file's end"),
             });
         }
         if file.vectors() != sealed.vectors {
-            return Err(bad(layout::EMBEDDINGS, "it is not where the seal has it"));
+            let reason = "it is not where the seal has it";
+            return Err(file.bad(layout::EMBEDDINGS, reason));
         }
         Ok(file)
     }
@@ -140,10 +140,10 @@ impl EmbeddingsFile {
     /// # Errors
     /// [`Error::BadEmbeddings`] if they are others, [`Error::Io`] if they can't be read.
     pub fn check_vectors(&self) -> Result<(), Error> {
-        let found = crate::verify::read_vectors(self)?;
-        if found != self.dataset_digest(layout::EMBEDDINGS)? {
-            let reason = "its content has another digest than it says";
-            return Err(self.bad(layout::EMBEDDINGS, reason.to_owned()));
+        for (name, digest) in verify::read_outputs(self)? {
+            if self.dataset_digest(&name)? != digest {
+                return Err(self.bad(&name, verify::OTHER_DIGEST));
+            }
         }
         Ok(())
     }
@@ -153,10 +153,10 @@ impl EmbeddingsFile {
         self.version
     }
 
-    /// How many bytes the vectors take.
+    /// How many bytes the rows of all outputs take.
     pub fn vectors_bytes(&self) -> u64 {
-        let Range { start, end } = self.vectors();
-        end - start
+        let places = self.vectors.iter().map(Vectors::place);
+        places.map(|place| place.end - place.start).sum()
     }
 
     /// The file's path, as it was opened.
@@ -169,12 +169,27 @@ impl EmbeddingsFile {
         self.rows
     }
 
-    /// The length of an embedding.
+    /// The length of an embedding: the width of the first output.
     pub fn hidden_size(&self) -> usize {
-        self.format.hidden_size
+        self.format.hidden_size()
     }
 
-    /// The run it is of, and how its vectors are stored.
+    /// What it holds of each sequence, at least one output. `/embeddings` is the first; `dtype` is
+    /// the number format in which an output is stored.
+    ///
+    /// ```no_run
+    /// # let file = plm_shards::EmbeddingsFile::open("out/embeddings.h5")?;
+    /// for output in file.outputs() {
+    ///     let rows = file.read_rows_of(&output.name(), 0..10)?;
+    ///     println!("{}: {} x {}", output.name(), rows.nrows(), output.width);
+    /// }
+    /// # Ok::<(), plm_shards::Error>(())
+    /// ```
+    pub fn outputs(&self) -> &[OutputSpec] {
+        self.format.outputs()
+    }
+
+    /// The run it is of, and how its outputs are stored.
     pub fn format(&self) -> &RunFormat {
         &self.format
     }
@@ -263,7 +278,7 @@ impl EmbeddingsFile {
         checked.collect()
     }
 
-    /// `[n, hidden_size]` the vectors of some rows.
+    /// `[n, hidden_size]` the values of some rows in the first output.
     ///
     /// # Errors
     /// [`Error::Io`] if they can't be read.
@@ -271,26 +286,63 @@ impl EmbeddingsFile {
     /// # Panics
     /// If the range goes past the last row.
     pub fn read_rows(&self, rows: Range<usize>) -> Result<Array2<f32>, Error> {
-        let shape = (rows.len(), self.hidden_size());
+        self.read_values(0, rows)
+    }
+
+    /// `[n, width]` the values of some rows in the output of this name, as in `bos/layer_33`.
+    ///
+    /// # Errors
+    /// [`Error::NoOutput`] if the file has no such output, [`Error::Io`] if it can't be read.
+    ///
+    /// # Panics
+    /// If the range goes past the last row.
+    pub fn read_rows_of(&self, output: &str, rows: Range<usize>) -> Result<Array2<f32>, Error> {
+        let names = || self.outputs().iter().map(OutputSpec::name);
+        match names().position(|name| name == output) {
+            Some(position) => self.read_values(position, rows),
+            None => Err(Error::NoOutput {
+                path: self.path.clone(),
+                name: output.to_owned(),
+                outputs: names().collect(),
+            }),
+        }
+    }
+
+    fn read_values(&self, position: usize, rows: Range<usize>) -> Result<Array2<f32>, Error> {
+        let shape = (rows.len(), self.outputs()[position].width);
         let mut bytes = vec![];
-        self.read_stored(rows, &mut bytes)?;
-        let values = self.format.element.decode(&bytes);
+        self.read_stored(position, rows, &mut bytes)?;
+        let values = self.format.element(position).decode(&bytes);
         Ok(Array2::from_shape_vec(shape, values).expect("read_stored reads whole rows"))
     }
 
-    /// Replaces `bytes` by the stored bytes of some rows.
-    pub(crate) fn read_stored(&self, rows: Range<usize>, bytes: &mut Vec<u8>) -> Result<(), Error> {
+    /// Replaces `bytes` by the stored bytes of some rows in the output at `position`.
+    pub(crate) fn read_stored(
+        &self,
+        position: usize,
+        rows: Range<usize>,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), Error> {
         self.assert_has(&rows);
-        let row_bytes = self.format.row_bytes();
+        let row_bytes = self.format.row_bytes(position);
         bytes.resize(rows.len() * row_bytes, 0);
-        let offset = self.vectors_offset + (rows.start * row_bytes) as u64;
+        let offset = self.vectors[position].offset + (rows.start * row_bytes) as u64;
+        let action = match position {
+            0 => "read /embeddings",
+            _ => "read an output",
+        };
         let file = &self.file;
         let pieces = bytes.par_chunks_mut(PIECE_BYTES).enumerate();
         pieces
             .try_for_each(|(number, piece)| {
                 file.read_exact_at(piece, offset + (number * PIECE_BYTES) as u64)
             })
-            .at("read /embeddings", &self.path)
+            .at(action, &self.path)
+    }
+
+    /// The name of the dataset of the output at `position`.
+    pub(crate) fn dataset_name(&self, position: usize) -> String {
+        layout::dataset_name(&self.format, position)
     }
 
     /// The digest of a dataset, as the file has it.
@@ -306,17 +358,16 @@ impl EmbeddingsFile {
             .at("read a dataset's digest", &self.path)
     }
 
-    /// The bytes of the file that are vectors.
-    pub(crate) fn vectors(&self) -> Range<u64> {
-        let bytes = (self.rows * self.format.row_bytes()) as u64;
-        self.vectors_offset..self.vectors_offset + bytes
+    /// The bytes of the file that are rows of outputs: pieces one after the other.
+    pub(crate) fn vectors(&self) -> Vec<Range<u64>> {
+        layout::in_order(self.vectors.iter().map(Vectors::place))
     }
 
-    pub(crate) fn bad(&self, dataset: &'static str, reason: String) -> Error {
+    pub(crate) fn bad(&self, dataset: &str, reason: impl Into<String>) -> Error {
         Error::BadEmbeddings {
             path: self.path.clone(),
-            dataset,
-            reason,
+            dataset: dataset.to_owned(),
+            reason: reason.into(),
         }
     }
 
@@ -344,9 +395,9 @@ impl EmbeddingsFile {
 /// All that HDF5 has to say of the file before its rows are read.
 struct Stored {
     version: u32,
-    run_digest: Digest,
+    format: RunFormat,
     provenance: Provenance,
-    vectors: Vectors,
+    vectors: Vec<Vectors>,
     content_digest: Digest,
     ids: Dataset,
     lengths: Dataset,
@@ -360,18 +411,62 @@ impl Stored {
         if format != FORMAT || !FORMAT_VERSIONS.contains(&version) {
             return Err(format!("it is a {format:?}, version {version}").into());
         }
-        let vectors = Vectors::locate(file, file_bytes)?;
+        let first = Vectors::locate(file, layout::EMBEDDINGS, file_bytes)?;
+        let rows = first.rows;
+        let (outputs, vectors) = if version == NAMED_OUTPUTS_VERSION {
+            named_outputs(file, &first, file_bytes)?
+        } else {
+            (vec![only_output(file, &first)?], vec![first])
+        };
         Ok(Self {
             version,
-            run_digest: layout::get_digest(file, layout::RUN_DIGEST)?,
-            provenance: Provenance::load(file)?,
+            format: RunFormat::new(layout::get_digest(file, layout::RUN_DIGEST)?, outputs),
+            provenance: provenance::load(file)?,
             content_digest: layout::get_digest(file, layout::CONTENT_DIGEST)?,
-            ids: whole_column::<VarLenUnicode>(file, layout::SEQUENCE_IDS, vectors.rows)?,
-            lengths: whole_column::<u32>(file, layout::LENGTHS, vectors.rows)?,
-            status: whole_column::<u8>(file, layout::STATUS, vectors.rows)?,
+            ids: whole_column::<VarLenUnicode>(file, layout::SEQUENCE_IDS, rows)?,
+            lengths: whole_column::<u32>(file, layout::LENGTHS, rows)?,
+            status: whole_column::<u8>(file, layout::STATUS, rows)?,
             vectors,
         })
     }
+}
+
+/// The output of a file that has one, which is a mean.
+fn only_output(file: &hdf5::File, vectors: &Vectors) -> hdf5::Result<OutputSpec> {
+    Ok(OutputSpec {
+        dtype: vectors.element.dtype(),
+        pooling: layout::get_text(file, "pooling")?,
+        special_tokens: layout::get_text(file, "special_tokens")?,
+        ..OutputSpec::new(OutputKind::Mean, layout::get_layer(file)?, vectors.width)
+    })
+}
+
+/// The outputs of a file that names them, the first of which is `/embeddings`.
+fn named_outputs(
+    file: &hdf5::File,
+    embeddings: &Vectors,
+    file_bytes: u64,
+) -> hdf5::Result<(Vec<OutputSpec>, Vec<Vectors>)> {
+    let names: Vec<String> = serde_json::from_str(&layout::get_text(file, layout::OUTPUTS)?)
+        .map_err(|error| format!("attribute outputs: {error}"))?;
+    let (mut outputs, mut all): (Vec<OutputSpec>, Vec<Vectors>) = (vec![], vec![]);
+    for name in &names {
+        let vectors = Vectors::locate(file, name, file_bytes)?;
+        let output = layout::described(&*file.dataset(name)?, &vectors)?;
+        if output.name() != *name || outputs.iter().any(|other| other.name() == *name) {
+            return Err(format!("/{name} is another output than its name says").into());
+        }
+        if vectors.rows != embeddings.rows {
+            let (found, rows) = (vectors.rows, embeddings.rows);
+            return Err(format!("/{name} has {found} rows, and /embeddings {rows}").into());
+        }
+        outputs.push(output);
+        all.push(vectors);
+    }
+    if all.first() != Some(embeddings) {
+        return Err("/embeddings is not its first output".into());
+    }
+    Ok((outputs, all))
 }
 
 /// Whether a file starts as HDF5 files do and ends in a seal, as every `embeddings.h5` does,

@@ -54,6 +54,14 @@ pub enum Error {
         /// Its vectors.
         vectors: usize,
     },
+    /// A batch with another number of columns than the run has outputs.
+    #[error("a batch holds {found} columns, but the run has {expected} outputs")]
+    WrongColumnCount {
+        /// The run's outputs.
+        expected: usize,
+        /// The batch's columns.
+        found: usize,
+    },
     /// A record that can't be stored, in a batch or in the input.
     #[error("{row} ({id:?}) can't be stored: {reason}")]
     BadRecord {
@@ -182,13 +190,23 @@ pub enum Error {
         /// The version of its format.
         version: u32,
     },
+    /// An output that an embeddings file does not have.
+    #[error("{} has no output {name:?}: it has {}", path.display(), outputs.join(", "))]
+    NoOutput {
+        /// The file.
+        path: PathBuf,
+        /// What was asked for.
+        name: String,
+        /// The names of those that it has.
+        outputs: Vec<String>,
+    },
     /// An embeddings file is not what was written, or was never one.
     #[error("{}{} is not to be trusted: {reason}", path.display(), of_dataset(dataset))]
     BadEmbeddings {
         /// The file.
         path: PathBuf,
-        /// The dataset at fault; empty for the file as a whole.
-        dataset: &'static str,
+        /// The dataset at fault, as in `mean/layer_33`; empty for the file as a whole.
+        dataset: String,
         /// What gave it away; names row and id where there is one.
         reason: String,
     },

@@ -1,14 +1,19 @@
 //! The datasets and attributes of `embeddings.h5`.
 
+use std::ops::Range;
+
 use hdf5::dataset::{AllocTime, FillTime};
 use hdf5::types::{FixedAscii, TypeDescriptor, VarLenUnicode};
 use hdf5::{Dataset, File, H5Type, Location};
 use plm_core::Digest;
 
+use plm_core::{OutputKind, OutputSpec};
+
 use crate::config::RunFormat;
 use crate::element::Element;
 
-/// `[n, hidden_size]` vectors, row by row.
+/// `[n, width]` the rows of the first output; in a file of several outputs, another name of that
+/// output's dataset.
 pub(crate) const EMBEDDINGS: &str = "embeddings";
 /// `[n]` UTF-8 names.
 pub(crate) const SEQUENCE_IDS: &str = "sequence_ids";
@@ -25,6 +30,8 @@ pub(crate) const CONTENT_DIGEST: &str = "content_digest";
 pub(crate) const FORMAT: &str = "format";
 pub(crate) const FORMAT_VERSION: &str = "format_version";
 pub(crate) const RUN_DIGEST: &str = "run_digest";
+/// The attribute of a file of several outputs with their names, as a JSON list in their order.
+pub(crate) const OUTPUTS: &str = "outputs";
 
 /// `blake3:` and 64 hexadecimal digits.
 pub(crate) const DIGEST_BYTES: usize = Digest::TEXT_BYTES;
@@ -38,20 +45,66 @@ pub(crate) fn create_column<T: H5Type>(
     file.new_dataset::<T>().no_chunk().shape(rows).create(name)
 }
 
-/// Room for the vectors, one piece in the file, which the library does not touch. Where it is says
-/// [`Dataset::offset`]; no rows take no place.
+/// The name of the dataset of the output at `position`.
+pub(crate) fn dataset_name(format: &RunFormat, position: usize) -> String {
+    if format.is_plain() {
+        EMBEDDINGS.to_owned()
+    } else {
+        format.outputs()[position].name()
+    }
+}
+
+/// Room for the rows of an output, one piece in the file, which the library does not touch. Where
+/// it is says [`Dataset::offset`]; no rows take no place.
 pub(crate) fn create_vectors(
     file: &File,
     rows: usize,
     format: &RunFormat,
+    position: usize,
 ) -> hdf5::Result<Dataset> {
     file.new_dataset_builder()
-        .empty_as(format.element.datatype()?)
+        .empty_as(format.element(position).datatype()?)
         .no_chunk()
         .alloc_time(Some(AllocTime::Early))
         .fill_time(FillTime::Never)
-        .shape((rows, format.hidden_size))
-        .create(EMBEDDINGS)
+        .shape((rows, format.outputs()[position].width))
+        .create(&*dataset_name(format, position))
+}
+
+/// Says on an output's dataset what it is.
+pub(crate) fn describe(dataset: &Location, output: &OutputSpec) -> hdf5::Result<()> {
+    set_text(dataset, "kind", output.kind.name())?;
+    set_value(dataset, "layer", &(output.layer as u64))?;
+    set_text(dataset, "pooling", &output.pooling)?;
+    set_text(dataset, "special_tokens", &output.special_tokens)?;
+    set_value(dataset, "width", &(output.width as u64))?;
+    set_text(dataset, "dtype", output.dtype.name())
+}
+
+/// What a dataset says of the output that it is, where its rows are `vectors`.
+pub(crate) fn described(dataset: &Location, vectors: &Vectors) -> hdf5::Result<OutputSpec> {
+    let kind: OutputKind = get_text(dataset, "kind")?
+        .parse()
+        .map_err(|error| format!("attribute kind: {error}"))?;
+    let output = OutputSpec {
+        dtype: vectors.element.dtype(),
+        pooling: get_text(dataset, "pooling")?,
+        special_tokens: get_text(dataset, "special_tokens")?,
+        ..OutputSpec::new(kind, get_layer(dataset)?, vectors.width)
+    };
+    let (width, dtype) = (
+        get_value::<u64>(dataset, "width")?,
+        get_text(dataset, "dtype")?,
+    );
+    if (width, &*dtype) != (output.width as u64, output.dtype.name()) {
+        return Err("a dataset's width or dtype is another than its attributes say".into());
+    }
+    Ok(output)
+}
+
+pub(crate) fn get_layer(place: &Location) -> hdf5::Result<usize> {
+    usize::try_from(get_value::<u64>(place, "layer")?)
+        .map_err(|_| "attribute layer is no layer".into())
 }
 
 /// Opens a column and says how long it is, if it holds numbers of exactly this type.
@@ -71,54 +124,66 @@ pub(crate) fn open_column<T: H5Type>(file: &File, name: &str) -> hdf5::Result<(D
     }
 }
 
-/// Where the vectors of a file are.
+/// Where the rows of an output are.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Vectors {
     pub(crate) rows: usize,
-    pub(crate) hidden_size: usize,
+    pub(crate) width: usize,
     pub(crate) element: Element,
     /// The first byte, counted from the start of the file; 0 if there are no rows.
     pub(crate) offset: u64,
 }
 
 impl Vectors {
-    /// Finds the vectors, if all of them lie in a file of `file_bytes`.
-    pub(crate) fn locate(file: &File, file_bytes: u64) -> hdf5::Result<Self> {
-        let dataset = file.dataset(EMBEDDINGS)?;
-        let [rows, hidden_size] = dataset.shape()[..] else {
-            return Err(format!("/{EMBEDDINGS} has shape {:?}", dataset.shape()).into());
+    /// Finds the rows of a dataset, if all of them lie in a file of `file_bytes`.
+    pub(crate) fn locate(file: &File, name: &str, file_bytes: u64) -> hdf5::Result<Self> {
+        let dataset = file.dataset(name)?;
+        let [rows, width] = dataset.shape()[..] else {
+            return Err(format!("/{name} has shape {:?}", dataset.shape()).into());
         };
         let datatype = dataset.dtype()?;
         let element = [Element::F32, Element::F16]
             .into_iter()
             .find(|element| element.datatype().is_ok_and(|known| known == datatype))
-            .ok_or_else(|| format!("/{EMBEDDINGS} holds neither f32 nor f16"))?;
-        if hidden_size == 0 {
-            return Err(format!("/{EMBEDDINGS} has no dimensions").into());
+            .ok_or_else(|| format!("/{name} holds neither f32 nor f16"))?;
+        if width == 0 {
+            return Err(format!("/{name} has no dimensions").into());
         }
-        let bytes = rows.checked_mul(hidden_size).and_then(|values| {
+        let bytes = rows.checked_mul(width).and_then(|values| {
             u64::try_from(values)
                 .ok()?
                 .checked_mul(element.bytes() as u64)
         });
         let offset = match dataset.offset() {
             None if rows == 0 => 0,
-            None => return Err(format!("/{EMBEDDINGS} is not one piece").into()),
+            None => return Err(format!("/{name} is not one piece").into()),
             Some(offset) => offset,
         };
         let end = bytes.and_then(|bytes| bytes.checked_add(offset));
         if end.is_none_or(|end| end > file_bytes) {
-            let shape = [rows, hidden_size];
-            return Err(
-                format!("/{EMBEDDINGS} of shape {shape:?} goes past the file's end").into(),
-            );
+            let shape = [rows, width];
+            return Err(format!("/{name} of shape {shape:?} goes past the file's end").into());
         }
         Ok(Self {
             rows,
-            hidden_size,
+            width,
             element,
             offset,
         })
     }
+
+    /// The bytes of the file that are rows.
+    pub(crate) fn place(&self) -> Range<u64> {
+        let bytes = (self.rows * self.width * self.element.bytes()) as u64;
+        self.offset..self.offset + bytes
+    }
+}
+
+/// Places in the order in which they stand in the file.
+pub(crate) fn in_order(places: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
+    let mut places: Vec<_> = places.collect();
+    places.sort_unstable_by_key(|place| (place.start, place.end));
+    places
 }
 
 /// A text that HDF5 can hold: it ends its strings by NUL.

@@ -1,14 +1,20 @@
 //! The files of a run: segments while it works, one `embeddings.h5` at its end.
 //!
-//! Each rank's vectors go into immutable segments ([`SegmentSink`]), which survive whatever happens
+//! Each rank's rows go into immutable segments ([`SegmentSink`]), which survive whatever happens
 //! later. When all ranks are done, [`aggregate`] merges them into one file in the order of the
-//! input (into a [`Draft`] of it, some may go before), and [`verify`] tells whether such a file is what it says. [`scan`] tells a run that goes
-//! on what it need not compute again. [`EmbeddingsFile`] reads the result.
+//! input (into a [`Draft`] of it, some may go before), and [`verify`] tells whether such a file is
+//! what it says. [`scan`] tells a run that goes on what it need not compute again.
+//! [`EmbeddingsFile`] reads the result.
+//!
+//! [`Hdf5Store`] is all of that behind the port that a run uses.
+//!
+//! A run has one output or several, each with one row per sequence: the mean of the last layer
+//! (the vectors that most runs are for), the BOS token's row of any layer, and so on.
 //!
 //! HDF5 is what readers want and is no good as a log: a file that was open when its process died is
 //! lost. So segments are plain bytes, made durable by `std::fs`, and the library only lays out
-//! `embeddings.h5`, in a file whose space is reserved; vectors, nearly all of the bytes, go past
-//! it.
+//! `embeddings.h5`, in a file whose space is reserved; rows of outputs, nearly all of the bytes, go
+//! past it.
 //!
 //! [`StoredRows`] and [`available_bytes`] tell whether a run's files will have room.
 //!
@@ -17,11 +23,33 @@
 //!
 //! This crate must not know what a model is, how batches are planned, or how FASTA looks.
 //!
+//! # Result
+//!
+//! `embeddings.h5` has one of two layouts. The rows of an output are a dataset `[n, width]`, in one
+//! piece.
+//!
+//! A run whose only output is a mean has format version 2: its rows are `/embeddings`, and the
+//! file's attributes `layer`, `pooling`, `special_tokens` and `dtype` say what they are.
+//!
+//! Any other run has format version 3: each output is a dataset of its name, `/mean/layer_33` or
+//! `/bos/layer_0`, whose attributes `kind`, `layer`, `pooling`, `special_tokens`, `width` and
+//! `dtype` say what it is. The file's attribute `outputs` is a JSON list of their names, in order.
+//! `/embeddings` is a hard link to the first of them, of which the file's attributes `layer`,
+//! `pooling`, `special_tokens` and `dtype` speak.
+//!
+//! Both have `/sequence_ids`, `/lengths` and `/status` (`[n]` each) and attributes that say where
+//! the rows come from ([`Provenance`]).
+//!
 //! # Seals
 //!
-//! Both kinds of file end in a seal of 56 bytes: start and end of the vectors in the file (`u64`,
-//! little-endian), the BLAKE3 digest of all bytes before the seal but those, and of these 16, and
-//! the letters `PLMSEAL1`. Damage is found by them before anything else is looked at.
+//! Both kinds of file end in a seal. Where the vectors (the rows of all outputs) are one piece of
+//! the file, it takes 56 bytes: start and end of the piece in the file (`u64`, little-endian), the
+//! BLAKE3 digest of all bytes before the seal but those of the piece, and of these 16, and the
+//! letters `PLMSEAL1`. Where they are `m >= 2` pieces, it takes `16 m + 48`: start and end of each,
+//! in the order of the file; the BLAKE3 digest of all bytes before the seal but those of the
+//! pieces, and of these `16 m`; `m` (`u64`), and the letters `PLMSEAL2`. Segments have the first,
+//! and so has an `embeddings.h5` of one output; one of several has a piece for each. Damage is found
+//! by seals before anything else is looked at.
 //!
 //! The seal of `embeddings.h5` is a part of the HDF5 file by that file's own account: the
 //! superblock says that the file ends after it, and nothing in the file refers to it. So programs
@@ -33,9 +61,9 @@
 //!
 //! # Segments
 //!
-//! A segment, format version 4, is the letters `PLMSEG4` and a line feed, the vectors (`n *
-//! hidden_size` numbers), a block and the seal. The block is for `n` rows, all numbers
-//! little-endian and nothing between the parts:
+//! A segment, format version 5, is the letters `PLMSEG5` and a line feed, the rows of each output
+//! after the other (`n * width` numbers each, little-endian), a block and the seal. The block is
+//! for `n` rows, all numbers little-endian and nothing between the parts:
 //!
 //! | bytes | |
 //! |---|---|
@@ -49,11 +77,12 @@
 //! | 8 | `d`, `u64` |
 //! | 8 | the letters `PLMBLOCK` |
 //!
-//! The description has the members `header`, `id_bytes`, `embeddings_digest` and `content_digest`,
-//! and no others; `header` is what the content digest covers, with the members `format`
-//! (`plm-shards segment`), `format_version`, `run_digest`, `rank`, `rows` (`n`), `hidden_size` and
-//! `dtype`, in this order. A file that breaks any of this is damaged: so are segments of older
-//! versions, which were HDF5 files (`segment_NNNNNN.h5`). They are set aside like others, and their
+//! The description has the members `header`, `id_bytes`, `output_digests` (of each output, in
+//! order) and `content_digest`, and no others; `header` is what the content digest covers, with the
+//! members `format` (`plm-shards segment`), `format_version`, `run_digest`, `rank`, `rows` (`n`) and
+//! `outputs`, in this order; `outputs` is a list of objects with the members `name`
+//! (`mean/layer_33`), `width` and `dtype` (`f32` or `f16`), in this order. A file that breaks any of
+//! this is damaged: so are segments of older versions. They are set aside like others, and their
 //! rows are computed again.
 //!
 //! # Digests
@@ -64,8 +93,9 @@
 //! - A column's (a dataset's, in its attribute `digest`) is over its values in order: numbers as
 //!   little-endian bytes, a text as its byte length (`u64`) and its UTF-8 bytes.
 //! - A file's (`content_digest`) is over a header, the JSON text of what the file says of itself,
-//!   and then over the name and the digest of each column, all taken as texts in that sense:
-//!   `embeddings`, `sequence_ids`, `lengths`, `status` and, in segments, `in_f32` and `rows`.
+//!   and then over the name and the digest of each column, all taken as texts in that sense: first
+//!   the outputs in their order (`embeddings` in a result of version 2, else by their names), then
+//!   `sequence_ids`, `lengths`, `status` and, in segments, `in_f32` and `rows`.
 
 mod aggregate;
 mod block;
@@ -83,6 +113,7 @@ mod segment;
 mod shards;
 mod sink;
 mod space;
+mod store;
 mod superblock;
 mod verify;
 
@@ -93,11 +124,12 @@ pub use config::{RunFormat, SegmentConfig, SegmentConfigBuilder};
 pub use embeddings::{EmbeddingsFile, ends_in_a_seal};
 pub use error::{Error, NamedRows};
 pub use expect::Expectation;
-pub use provenance::{InputDigest, Provenance};
+pub use plm_core::{InputDigest, Provenance};
 pub use shards::{
     DamagedSegment, DurableRows, count_rows, discard, discardable_files, is_rank_name, rows_in_f32,
     scan, set_aside, sweep_leftovers,
 };
 pub use sink::SegmentSink;
 pub use space::{StoredRows, available_bytes};
+pub use store::Hdf5Store;
 pub use verify::{VerifyReport, verify};

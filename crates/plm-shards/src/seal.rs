@@ -3,35 +3,55 @@
 //! HDF5 does not check what it reads: one flipped bit in a file's structure can keep the library
 //! busy for ever, or crash it. So our files end in a seal that HDF5 does not look at: a digest of
 //! every byte but the vectors', checked by plain reads before anything looks at them. The
-//! vectors, nearly all of a file, have a digest among the sealed bytes, checked when they are read.
+//! vectors, nearly all of a file, have digests among the sealed bytes, checked when they are read.
+//!
+//! Vectors in one piece have a seal of 56 bytes; those in several have one that lists the pieces.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
+/// What a seal ends with that has one piece of vectors, and what one that lists them ends with.
 const MAGIC: [u8; 8] = *b"PLMSEAL1";
+const MAGIC_OF_LIST: [u8; 8] = *b"PLMSEAL2";
 
-/// How many bytes a seal takes: start and end of the vectors, the digest, the magic.
-pub(crate) const SEAL_BYTES: usize = 8 + 8 + 32 + 8;
+const DIGEST_BYTES: usize = 32;
+const PIECE_BYTES: usize = 8 + 8;
+const COUNT_BYTES: usize = 8;
+/// More pieces than a file has, so that a damaged number takes no memory.
+const MOST_PIECES: u64 = 1 << 16;
 
-/// The seal of the first `content_bytes` of a file, whose vectors are at `vectors`.
+/// How many bytes a seal takes: start and end of each piece of vectors, the digest, the number of
+/// pieces unless it is one, the magic.
+pub(crate) const fn seal_bytes(pieces: usize) -> usize {
+    let count = if pieces == 1 { 0 } else { COUNT_BYTES };
+    pieces * PIECE_BYTES + DIGEST_BYTES + count + MAGIC.len()
+}
+
+/// The seal of the first `content_bytes` of a file, whose vectors are at `vectors`: pieces one after
+/// the other.
 pub(crate) fn seal(
     mut file: impl Read + Seek,
     content_bytes: u64,
-    vectors: &Range<u64>,
-) -> io::Result<[u8; SEAL_BYTES]> {
-    let place = [vectors.start.to_le_bytes(), vectors.end.to_le_bytes()].concat();
+    vectors: &[Range<u64>],
+) -> io::Result<Vec<u8>> {
+    let ends = vectors.iter().flat_map(|piece| [piece.start, piece.end]);
+    let mut seal: Vec<u8> = ends.flat_map(u64::to_le_bytes).collect();
     let mut hasher = blake3::Hasher::new();
-    for piece in [0..vectors.start, vectors.end..content_bytes] {
-        file.seek(SeekFrom::Start(piece.start))?;
-        hasher.update_reader(file.by_ref().take(piece.end - piece.start))?;
+    let mut start = 0;
+    for next in vectors.iter().chain([&(content_bytes..content_bytes)]) {
+        file.seek(SeekFrom::Start(start))?;
+        hasher.update_reader(file.by_ref().take(next.start - start))?;
+        start = next.end;
     }
-    let digest = hasher.update(&place).finalize();
-    let mut seal = [0; SEAL_BYTES];
-    seal[..16].copy_from_slice(&place);
-    seal[16..48].copy_from_slice(digest.as_bytes());
-    seal[48..].copy_from_slice(&MAGIC);
+    seal.extend(hasher.update(&seal).finalize().as_bytes());
+    if vectors.len() == 1 {
+        seal.extend(MAGIC);
+    } else {
+        seal.extend((vectors.len() as u64).to_le_bytes());
+        seal.extend(MAGIC_OF_LIST);
+    }
     Ok(seal)
 }
 
@@ -42,14 +62,14 @@ pub(crate) fn has_magic(file: &File) -> io::Result<bool> {
         return Ok(false);
     };
     file.read_exact_at(&mut end, offset)?;
-    Ok(end == MAGIC)
+    Ok([MAGIC, MAGIC_OF_LIST].contains(&end))
 }
 
 /// What a seal says of the bytes before it.
 #[derive(Debug)]
 pub(crate) struct Sealed {
-    /// Where the vectors are: within the content.
-    pub(crate) vectors: Range<u64>,
+    /// Where the vectors are: pieces within the content, one after the other.
+    pub(crate) vectors: Vec<Range<u64>>,
     /// How many bytes there are before the seal.
     pub(crate) content_bytes: u64,
 }
@@ -57,19 +77,42 @@ pub(crate) struct Sealed {
 /// Checks a sealed file, in bounded memory; `None` if it is not what was sealed.
 pub(crate) fn check(file: &File) -> io::Result<Option<Sealed>> {
     let file_bytes = file.metadata()?.len();
-    let Some(content_bytes) = file_bytes.checked_sub(SEAL_BYTES as u64) else {
+    let Some(pieces) = count_pieces(file, file_bytes)? else {
         return Ok(None);
     };
-    let mut found = [0; SEAL_BYTES];
+    let Some(content_bytes) = file_bytes.checked_sub(seal_bytes(pieces) as u64) else {
+        return Ok(None);
+    };
+    let mut found = vec![0; seal_bytes(pieces)];
     file.read_exact_at(&mut found, content_bytes)?;
-    let (ends, _) = found[..16].as_chunks::<8>();
-    let vectors = u64::from_le_bytes(ends[0])..u64::from_le_bytes(ends[1]);
-    if vectors.start > vectors.end || vectors.end > content_bytes {
+    let (ends, _) = found[..pieces * PIECE_BYTES].as_chunks::<8>();
+    let ends: Vec<u64> = ends.iter().map(|&end| u64::from_le_bytes(end)).collect();
+    if !ends.is_sorted() || ends.last().is_some_and(|&end| end > content_bytes) {
         return Ok(None);
     }
+    let vectors: Vec<Range<u64>> = (ends.as_chunks().0.iter())
+        .map(|&[start, end]| start..end)
+        .collect();
     let is_sealed = seal(file, content_bytes, &vectors)? == found;
     Ok(is_sealed.then_some(Sealed {
         vectors,
         content_bytes,
     }))
+}
+
+/// How many pieces of vectors a file's seal is of.
+fn count_pieces(file: &File, file_bytes: u64) -> io::Result<Option<usize>> {
+    let mut end = [0; COUNT_BYTES + MAGIC.len()];
+    let Some(offset) = file_bytes.checked_sub(end.len() as u64) else {
+        return Ok(None);
+    };
+    file.read_exact_at(&mut end, offset)?;
+    let (count, magic) = end.split_at(COUNT_BYTES);
+    if magic == MAGIC {
+        return Ok(Some(1));
+    }
+    let count = count.iter().rev();
+    let count = count.fold(0, |number, &byte| number << 8 | u64::from(byte));
+    let is_list = magic == MAGIC_OF_LIST && (2..=MOST_PIECES).contains(&count);
+    Ok(is_list.then_some(count as usize))
 }

@@ -1,13 +1,14 @@
-//! One segment: a small, whole file with the vectors of some rows.
+//! One segment: a small, whole file with some rows of every output.
 //!
-//! First a magic number, then the vectors, then all else that is known of the rows
-//! ([`block`]), then the [`seal`].
+//! First a magic number, then the rows of one output after the other, then all else that is known
+//! of the rows ([`block`]), then the [`seal`].
 
 use std::fs::{self, File};
 use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::slice;
 
 use plm_core::{Digest, Rank};
 
@@ -18,36 +19,42 @@ use crate::error::At;
 use crate::{Error, seal};
 
 /// What a segment starts with, so that even a piece of one is known for what it is.
-pub(crate) const MAGIC: [u8; 8] = *b"PLMSEG4\n";
+pub(crate) const MAGIC: [u8; 8] = *b"PLMSEG5\n";
 
-/// The bytes of the segment of these columns and their vectors, `[n, hidden_size]` as they are to
-/// be stored.
+/// The bytes of the segment of these columns and their outputs: of each, `[n, width]` as they are
+/// to be stored.
 pub(crate) fn compose(
     columns: &Columns,
-    vectors: &[u8],
+    outputs: &[Vec<u8>],
     rank: Rank,
     format: &RunFormat,
 ) -> Vec<u8> {
-    let description = Description::of(columns, digest::of_bytes(vectors), rank, format);
+    let digests = outputs.iter().map(|values| digest::of_bytes(values));
+    let description = Description::of(columns, digests.collect(), rank, format);
     let block = block::compose(columns, &description);
+    let values_bytes: usize = outputs.iter().map(Vec::len).sum();
     let mut segment =
-        Vec::with_capacity(MAGIC.len() + vectors.len() + block.len() + seal::SEAL_BYTES);
+        Vec::with_capacity(MAGIC.len() + values_bytes + block.len() + seal::seal_bytes(1));
     segment.extend(MAGIC);
-    segment.extend(vectors);
+    outputs.iter().for_each(|values| segment.extend(values));
     let place = MAGIC.len() as u64..segment.len() as u64;
     segment.extend(block);
-    let seal = seal::seal(Cursor::new(&segment), segment.len() as u64, &place)
-        .expect("memory can be read");
+    let seal = seal::seal(
+        Cursor::new(&segment),
+        segment.len() as u64,
+        slice::from_ref(&place),
+    )
+    .expect("memory can be read");
     segment.extend(seal);
     segment
 }
 
-/// A segment whose bytes are those that were written, its vectors' excepted: those are checked
+/// A segment whose bytes are those that were written, its outputs' excepted: those are checked
 /// when they are read.
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) columns: Columns,
-    pub(crate) vectors: SegmentVectors,
+    pub(crate) values: SegmentValues,
 }
 
 impl Segment {
@@ -61,10 +68,13 @@ impl Segment {
         let sealed = seal::check(&file)
             .at("read it", path)?
             .ok_or_else(|| damaged("its bytes are not the ones that were sealed"))?;
-        let mut block = BlockReader::new(path, &file, &sealed);
+        let [Range { start, end }] = sealed.vectors[..] else {
+            return Err(damaged("its vectors are in several pieces"));
+        };
+        let mut block = BlockReader::new(path, &file, end..sealed.content_bytes);
         let description = block.description()?;
-        let found = description.format().map_err(|reason| damaged(&reason))?;
-        if let Some((what, expected, found)) = expected.difference(&found) {
+        let found = description.shape().map_err(|reason| damaged(&reason))?;
+        if let Some((what, expected, found)) = expected.shape().difference(&found) {
             return Err(Error::OtherRun {
                 path: path.to_owned(),
                 what,
@@ -73,71 +83,98 @@ impl Segment {
             });
         }
         let columns = block.columns(&description)?;
-        let Range { start, end } = sealed.vectors;
         let mut magic = [0; MAGIC.len()];
         file.read_exact_at(&mut magic, 0).at("read it", path)?;
         if magic != MAGIC || start != MAGIC.len() as u64 {
             return Err(damaged("its vectors are not at its start"));
         }
-        let row_bytes = expected.row_bytes() as u64;
-        if (columns.rows.len() as u64).checked_mul(row_bytes) != Some(end - start) {
+        let rows = columns.rows.len() as u64;
+        if rows.checked_mul(expected.all_row_bytes() as u64) != Some(end - start) {
             return Err(damaged("its vectors are more or fewer than its rows"));
         }
-        let digest = description.embeddings_digest;
-        if Description::of(&columns, digest, description.rank(), expected) != description {
+        let digests = description.output_digests.clone();
+        if digests.len() != expected.outputs().len() {
+            return Err(damaged("its digests are more or fewer than its outputs"));
+        }
+        if Description::of(&columns, digests, description.rank(), expected) != description {
             return Err(damaged("its content has another digest than it says"));
         }
+        let mut next = start;
+        let outputs = description.output_digests.into_iter().enumerate();
+        let outputs = outputs.map(|(position, digest)| {
+            let start = next;
+            next += rows * expected.row_bytes(position) as u64;
+            OutputValues {
+                place: start..next,
+                digest,
+            }
+        });
         Ok(Self {
-            vectors: SegmentVectors {
+            values: SegmentValues {
                 path: path.to_owned(),
-                place: start..end,
-                digest: description.embeddings_digest,
+                outputs: outputs.collect(),
+                content_digest: description.content_digest,
             },
             columns,
         })
     }
 }
 
-/// The vectors of a segment, still in the file.
+/// The outputs of a segment, still in the file.
 #[derive(Debug)]
-pub(crate) struct SegmentVectors {
+pub(crate) struct SegmentValues {
     pub(crate) path: PathBuf,
-    place: Range<u64>,
-    pub(crate) digest: Digest,
+    /// In the order of the run's.
+    outputs: Vec<OutputValues>,
+    /// The digest of all that the segment holds.
+    pub(crate) content_digest: Digest,
 }
 
-impl SegmentVectors {
-    /// Reads the vectors piece by piece and keeps none of them.
+/// Where the rows of an output are, and what they should be.
+#[derive(Debug)]
+struct OutputValues {
+    place: Range<u64>,
+    digest: Digest,
+}
+
+impl SegmentValues {
+    /// Reads the rows of all outputs piece by piece and keeps none of them.
     pub(crate) fn check(&self) -> Result<(), Error> {
-        let mut hasher = DatasetHasher::default();
+        for output in &self.outputs {
+            let mut hasher = DatasetHasher::default();
+            File::open(&self.path)
+                .and_then(|mut file| {
+                    file.seek(SeekFrom::Start(output.place.start))?;
+                    hasher.reader(file.take(output.bytes()))
+                })
+                .at("read it", &self.path)?;
+            self.compare(output, hasher.finish())?;
+        }
+        Ok(())
+    }
+
+    /// Replaces `values` by the stored rows of the output at `position`.
+    pub(crate) fn read(&self, position: usize, values: &mut Vec<u8>) -> Result<(), Error> {
+        let output = &self.outputs[position];
+        let bytes = usize::try_from(output.bytes()).expect("a segment was composed in memory");
+        values.resize(bytes, 0);
         File::open(&self.path)
-            .and_then(|mut file| {
-                file.seek(SeekFrom::Start(self.place.start))?;
-                hasher.reader(file.take(self.bytes()))
-            })
+            .and_then(|file| file.read_exact_at(values, output.place.start))
             .at("read it", &self.path)?;
-        self.compare(hasher.finish())
+        self.compare(output, digest::of_bytes(values))
     }
 
-    /// Replaces `vectors` by the stored vectors, row by row.
-    pub(crate) fn read(&self, vectors: &mut Vec<u8>) -> Result<(), Error> {
-        let bytes = usize::try_from(self.bytes()).expect("a segment was composed in memory");
-        vectors.resize(bytes, 0);
-        File::open(&self.path)
-            .and_then(|file| file.read_exact_at(vectors, self.place.start))
-            .at("read it", &self.path)?;
-        self.compare(digest::of_bytes(vectors))
-    }
-
-    fn bytes(&self) -> u64 {
-        self.place.end - self.place.start
-    }
-
-    fn compare(&self, found: Digest) -> Result<(), Error> {
-        if found != self.digest {
+    fn compare(&self, output: &OutputValues, found: Digest) -> Result<(), Error> {
+        if found != output.digest {
             let reason = "its vectors are not the ones that were written";
             return Err(Error::damaged(&self.path, reason));
         }
         Ok(())
+    }
+}
+
+impl OutputValues {
+    fn bytes(&self) -> u64 {
+        self.place.end - self.place.start
     }
 }

@@ -206,7 +206,7 @@ pub fn scan(shard_directories: &[PathBuf], format: &RunFormat) -> Result<Durable
     let mut damaged = vec![];
     for path in list_segments(shard_directories)? {
         let checked = Segment::open(&path, format).and_then(|segment| {
-            segment.vectors.check()?;
+            segment.values.check()?;
             Ok(segment.columns.rows)
         });
         match checked {

@@ -1,4 +1,4 @@
-//! Where the vectors of a run go first: one directory per rank, one segment after the other.
+//! Where the outputs of a run go first: one directory per rank, one segment after the other.
 
 use std::fs;
 use std::io::Write;
@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use plm_core::{
-    BoxError, Digest, DurableFile, EmbeddedBatch, EmbeddingSink, Rank, ShardWriter, Written,
-    create_directory,
+    BoxError, Column, Digest, DurableFile, EmbeddedBatch, EmbeddingSink, OutputSpec, Rank,
+    ShardWriter, Written, create_directory,
 };
 
 use crate::Error;
@@ -16,21 +16,22 @@ use crate::config::{RunFormat, SegmentConfig};
 use crate::error::At;
 use crate::{segment, shards};
 
-/// Stores the vectors of each rank as immutable segments below `rank_00000`, `rank_00001`, ...
+/// Stores the outputs of each rank as immutable segments below `rank_00000`, `rank_00001`, ...
 ///
 /// A segment appears under its name complete and durable, and never changes. Each rank's directory
 /// has one writer at a time.
 ///
 /// ```
 /// use plm_core::{
-///     Digest, EmbeddedBatch, EmbeddedRow, EmbeddingSink, Outcome, PooledBatch, Rank, RowId,
-///     ShardWriter,
+///     Column, Digest, EmbeddedBatch, EmbeddedRow, EmbeddingSink, Outcome, OutputKind, OutputSpec,
+///     Rank, RowId, ShardWriter,
 /// };
 /// use plm_shards::{SegmentConfig, SegmentSink, scan};
 ///
 /// let directory = tempfile::tempdir()?;
+/// let outputs = [OutputSpec::new(OutputKind::Mean, 33, 2)];
 /// let run_digest = Digest::from_bytes([7; 32]);
-/// let sink = SegmentSink::new(directory.path(), run_digest, 2, SegmentConfig::default());
+/// let sink = SegmentSink::new(directory.path(), run_digest, &outputs, SegmentConfig::default());
 /// let mut writer = sink.open_shard(Rank(0)).map_err(|error| error.to_string())?;
 /// let row = EmbeddedRow {
 ///     row: RowId(7),
@@ -39,8 +40,9 @@ use crate::{segment, shards};
 ///     outcome: Outcome::Embedded,
 ///     in_f32: false,
 /// };
-/// let vectors = PooledBatch::new(1, 2, vec![0.5, -1.0])?;
-/// writer.write(EmbeddedBatch { rows: vec![row], vectors }).map_err(|error| error.to_string())?;
+/// let mean = Column::new(2, vec![0.5_f32, -1.0])?;
+/// let batch = EmbeddedBatch { rows: vec![row], columns: vec![mean] };
+/// writer.write(batch).map_err(|error| error.to_string())?;
 /// writer.flush().map_err(|error| error.to_string())?;
 ///
 /// let durable = scan(&[directory.path().to_owned()], sink.format())?;
@@ -56,19 +58,30 @@ pub struct SegmentSink {
 
 impl SegmentSink {
     /// A sink below `directory`, which need not be there yet. `run_digest` names the input, the
-    /// weights and the configuration: segments that differ in it are never mixed.
+    /// weights and the configuration: segments that differ in it are never mixed. `outputs` are the
+    /// encoder's: each is stored in the number format of `config`.
     ///
     /// # Panics
-    /// If `hidden_size` is zero.
+    /// As [`SegmentConfig::run_format`].
     pub fn new(
         directory: impl Into<PathBuf>,
         run_digest: Digest,
-        hidden_size: usize,
+        outputs: &[OutputSpec],
+        config: SegmentConfig,
+    ) -> Self {
+        let format = config.run_format(run_digest, outputs);
+        Self::of_format(directory, format, config)
+    }
+
+    /// A sink of a run that is known already.
+    pub(crate) fn of_format(
+        directory: impl Into<PathBuf>,
+        format: RunFormat,
         config: SegmentConfig,
     ) -> Self {
         Self {
             directory: directory.into(),
-            format: config.run_format(run_digest, hidden_size),
+            format,
             config,
         }
     }
@@ -90,7 +103,7 @@ impl SegmentSink {
             next_number: shards::next_segment_number(&directory)?,
             directory,
             columns: Columns::default(),
-            vectors: vec![],
+            outputs: vec![vec![]; self.format.outputs().len()],
             id_bytes: 0,
             oldest: None,
         })
@@ -101,9 +114,13 @@ impl EmbeddingSink for SegmentSink {
     fn open_shard(&self, rank: Rank) -> Result<Box<dyn ShardWriter + '_>, BoxError> {
         Ok(Box::new(self.open_writer(rank)?))
     }
+
+    fn largest_value(&self, position: usize) -> f32 {
+        self.format.element(position).largest_value()
+    }
 }
 
-/// Buffers the vectors of one rank and writes a segment when there are enough.
+/// Buffers the outputs of one rank and writes a segment when there are enough.
 #[derive(Debug)]
 struct SegmentWriter<'a> {
     sink: &'a SegmentSink,
@@ -111,8 +128,8 @@ struct SegmentWriter<'a> {
     directory: PathBuf,
     next_number: u64,
     columns: Columns,
-    /// `[n, hidden_size]` as they will be stored.
-    vectors: Vec<u8>,
+    /// Of each output, `[n, width]` as they will be stored.
+    outputs: Vec<Vec<u8>>,
     id_bytes: usize,
     /// When the first of the buffered rows came.
     oldest: Option<Instant>,
@@ -147,41 +164,43 @@ impl ShardWriter for SegmentWriter<'_> {
 
 impl SegmentWriter<'_> {
     fn take(&mut self, batch: EmbeddedBatch) -> Result<(), Error> {
-        let format = &self.sink.format;
-        let EmbeddedBatch { rows, vectors } = batch;
-        if vectors.hidden_size() != format.hidden_size {
-            return Err(Error::WrongHiddenSize {
-                expected: format.hidden_size,
-                found: vectors.hidden_size(),
+        let EmbeddedBatch { rows, columns } = batch;
+        let expected = self.outputs.len();
+        if columns.len() != expected {
+            return Err(Error::WrongColumnCount {
+                expected,
+                found: columns.len(),
             });
         }
-        if vectors.vectors().len() != rows.len() {
-            return Err(Error::WrongVectorCount {
-                rows: rows.len(),
-                vectors: vectors.vectors().len(),
-            });
-        }
-        for (row, vector) in rows.into_iter().zip(vectors.vectors()) {
-            let bad = |id, reason| Error::BadRecord {
+        for row in &rows {
+            let bad = |reason| Error::BadRecord {
                 row: row.row,
-                id,
+                id: row.id.clone(),
                 reason,
             };
             if !row.outcome.has_vector() {
-                return Err(bad(row.id, "its outcome is one without a vector"));
+                return Err(bad("its outcome is one without a vector"));
             }
             if row.id.contains('\0') {
-                return Err(bad(row.id, "its name holds a NUL"));
+                return Err(bad("its name holds a NUL"));
             }
-            let start = self.vectors.len();
-            format.element.encode(vector, &mut self.vectors);
-            if let Some(dimension) = format.element.first_not_finite(&self.vectors[start..]) {
+        }
+        for (position, column) in columns.iter().enumerate() {
+            self.check_shape(position, column, rows.len())?;
+            let (element, width) = (self.sink.format.element(position), column.width());
+            let stored = &mut self.outputs[position];
+            let start = stored.len();
+            element.encode(column.values(), stored);
+            if let Some(value) = element.first_not_finite(&stored[start..]) {
+                let row = &rows[value / width];
                 return Err(Error::NotFinite {
                     row: row.row,
-                    id: row.id,
-                    dimension,
+                    id: row.id.clone(),
+                    dimension: value % width,
                 });
             }
+        }
+        for row in rows {
             self.oldest.get_or_insert_with(Instant::now);
             self.id_bytes += row.id.len();
             self.columns.rows.push(row.row.0);
@@ -193,13 +212,32 @@ impl SegmentWriter<'_> {
         Ok(())
     }
 
+    /// That a column has one row of its output for each of `rows` records.
+    fn check_shape(&self, position: usize, column: &Column, rows: usize) -> Result<(), Error> {
+        let expected = self.sink.format.outputs()[position].width;
+        if column.width() != expected {
+            return Err(Error::WrongHiddenSize {
+                expected,
+                found: column.width(),
+            });
+        }
+        let offsets = column.offsets().iter().copied();
+        if !offsets.eq(0..=rows as u64) {
+            return Err(Error::WrongVectorCount {
+                rows,
+                vectors: column.values().len() / expected,
+            });
+        }
+        Ok(())
+    }
+
     fn is_full(&self) -> bool {
         let config = &self.sink.config;
         let Some(oldest) = self.oldest else {
             return false;
         };
         self.columns.rows.len() >= config.max_rows
-            || self.vectors.len() + self.id_bytes >= config.max_bytes
+            || self.outputs.iter().map(Vec::len).sum::<usize>() + self.id_bytes >= config.max_bytes
             || oldest.elapsed() >= config.max_age
     }
 
@@ -211,7 +249,7 @@ impl SegmentWriter<'_> {
         }
         let started = Instant::now();
         let path = self.directory.join(shards::segment_name(self.next_number));
-        let segment = segment::compose(&self.columns, &self.vectors, self.rank, &self.sink.format);
+        let segment = segment::compose(&self.columns, &self.outputs, self.rank, &self.sink.format);
         write_whole(&path, &segment)?;
         tracing::debug!(
             path = %path.display(),
@@ -227,7 +265,7 @@ impl SegmentWriter<'_> {
 
     fn forget(&mut self) {
         self.columns.clear();
-        self.vectors.clear();
+        self.outputs.iter_mut().for_each(Vec::clear);
         self.id_bytes = 0;
         self.oldest = None;
     }

@@ -3,14 +3,14 @@
 use std::io;
 use std::path::Path;
 
-use plm_core::Digest;
+use plm_core::{Digest, OutputSpec};
 use rustix::fs::statvfs;
 use rustix::io::Errno;
 
 use crate::block;
 use crate::config::RunFormat;
 use crate::error::At;
-use crate::{Error, Provenance, SegmentConfig, seal};
+use crate::{Error, Provenance, SegmentConfig, provenance};
 
 /// What is to be stored, as far as the size of files depends on it.
 ///
@@ -18,11 +18,12 @@ use crate::{Error, Provenance, SegmentConfig, seal};
 /// what is likely, since HDF5 may leave half of what it takes for texts empty.
 ///
 /// ```
-/// use plm_core::Digest;
+/// use plm_core::{Digest, OutputKind, OutputSpec};
 /// use plm_shards::{SegmentConfig, StoredRows, available_bytes};
 ///
 /// let config = SegmentConfig::default();
-/// let format = config.run_format(Digest::from_bytes([0; 32]), 1280);
+/// let outputs = [OutputSpec::new(OutputKind::Mean, 33, 1280)];
+/// let format = config.run_format(Digest::from_bytes([0; 32]), &outputs);
 /// let stored = StoredRows { format: &format, rows: 800_000, id_bytes: 12_000_000 };
 /// let ranks = 8;
 /// let bytes = stored.segments_bytes(stored.full_segments(&config) + ranks);
@@ -32,7 +33,7 @@ use crate::{Error, Provenance, SegmentConfig, seal};
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct StoredRows<'a> {
-    /// How long vectors are, and how a number is stored.
+    /// The outputs: how long their rows are, and how a number is stored.
     pub format: &'a RunFormat,
     /// How many rows there are.
     pub rows: u64,
@@ -42,6 +43,9 @@ pub struct StoredRows<'a> {
 
 /// Headers, tables and the texts of this crate, in `embeddings.h5`: a few KiB.
 const STRUCTURE_BYTES: u64 = 64 << 10;
+/// What `embeddings.h5` takes to have an output under a name: dataset, group, attributes, a piece in
+/// the seal.
+const OUTPUT_STRUCTURE_BYTES: u64 = 8 << 10;
 /// What a segment says of itself, of which there may be many, and a rest of a disk's block.
 const SEGMENT_STRUCTURE_BYTES: u64 = 8 << 10;
 /// What an id takes in HDF5 besides its bytes: its length, its place in the heap and in the column.
@@ -56,7 +60,9 @@ impl StoredRows<'_> {
     /// rank may write one more when it has no more to do, and one for each time that
     /// [`max_age`](crate::SegmentConfigBuilder::max_age) goes by.
     pub fn segments_bytes(&self, segments: u64) -> u64 {
-        let each = SEGMENT_STRUCTURE_BYTES + Digest::TEXT_BYTES as u64;
+        // Each output after the first has its name, its shape and its digest there.
+        let outputs_bytes = 256 * (self.format.outputs().len() as u64 - 1);
+        let each = SEGMENT_STRUCTURE_BYTES + Digest::TEXT_BYTES as u64 + outputs_bytes;
         self.vectors_bytes()
             .saturating_add(self.rows.saturating_mul(block::ROW_BYTES))
             .saturating_add(self.id_bytes)
@@ -74,9 +80,14 @@ impl StoredRows<'_> {
     /// The most bytes that these rows take as `embeddings.h5`. While it is made, the segments are
     /// still there.
     pub fn embeddings_bytes(&self, provenance: &Provenance) -> u64 {
-        let attributes = provenance.text_bytes() + Digest::TEXT_BYTES;
+        let outputs = self.format.outputs();
+        let words = |output: &OutputSpec| output.pooling.len() + output.special_tokens.len();
+        // Those of the first stand on the file, too.
+        let described: usize = words(&outputs[0]) + outputs.iter().map(words).sum::<usize>();
+        let attributes = provenance::text_bytes(provenance) + Digest::TEXT_BYTES + described;
+        let named = outputs.len() as u64 * OUTPUT_STRUCTURE_BYTES;
         self.hdf5_bytes(attributes as u64)
-            .saturating_add(STRUCTURE_BYTES + seal::SEAL_BYTES as u64)
+            .saturating_add(STRUCTURE_BYTES + named)
     }
 
     /// What is in HDF5, without its structure.
@@ -94,7 +105,7 @@ impl StoredRows<'_> {
     }
 
     fn vectors_bytes(&self) -> u64 {
-        self.rows.saturating_mul(self.format.row_bytes() as u64)
+        self.rows.saturating_mul(self.format.all_row_bytes() as u64)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
-use plm_core::{Digest, Dtype};
+use plm_core::{Digest, OutputSpec};
 use rayon::prelude::*;
 
 use crate::digest::{self, DatasetHasher};
@@ -21,10 +21,8 @@ const BLOCK_BYTES: usize = 64 << 20;
 pub struct VerifyReport {
     /// Its rows.
     pub rows: usize,
-    /// The length of an embedding.
-    pub hidden_size: usize,
-    /// The number format of its vectors.
-    pub dtype: Dtype,
+    /// Its outputs, of which there is at least one; `dtype` is the format in which they are stored.
+    pub outputs: Vec<OutputSpec>,
     /// The digest of its content.
     pub content_digest: Digest,
 }
@@ -42,11 +40,6 @@ pub fn verify(
     expected: Option<Expectation<'_>>,
 ) -> Result<VerifyReport, Error> {
     let path = path.as_ref();
-    let bad = |dataset, reason: &str| Error::BadEmbeddings {
-        path: path.to_owned(),
-        dataset,
-        reason: reason.to_owned(),
-    };
     let file = EmbeddingsFile::open_sealed(path)?;
     if let Some(expected) = &expected
         && let Some((what, expected, found)) = expected.format.difference(file.format())
@@ -60,45 +53,38 @@ pub fn verify(
     }
     let digests = read_all(&file, expected.as_ref())?;
     for (name, digest) in digests.datasets() {
-        if file.dataset_digest(name)? != digest {
-            return Err(bad(name, "its content has another digest than it says"));
+        if file.dataset_digest(name)? != *digest {
+            return Err(file.bad(name, OTHER_DIGEST));
         }
     }
     let content_digest = digests.of_file(&file);
     if content_digest != file.content_digest() {
-        return Err(bad("", "its content has another digest than it says"));
+        return Err(file.bad("", OTHER_DIGEST));
     }
     Ok(VerifyReport {
         rows: file.rows(),
-        hidden_size: file.hidden_size(),
-        dtype: file.format().dtype(),
+        outputs: file.outputs().to_vec(),
         content_digest,
     })
 }
 
-/// The digests of what is in the datasets.
-pub(crate) struct Digests {
-    embeddings: Digest,
-    sequence_ids: Digest,
-    lengths: Digest,
-    status: Digest,
-}
+/// What is wrong with a dataset or a file whose digest is another.
+pub(crate) const OTHER_DIGEST: &str = "its content has another digest than it says";
+
+/// The digests of what is in the datasets, in the order that a file's digest takes them.
+pub(crate) struct Digests(Vec<(String, Digest)>);
 
 impl Digests {
-    /// `(name, digest)`, in the order that a file's digest takes them.
-    pub(crate) fn datasets(&self) -> [(&'static str, Digest); 4] {
-        [
-            (layout::EMBEDDINGS, self.embeddings),
-            (layout::SEQUENCE_IDS, self.sequence_ids),
-            (layout::LENGTHS, self.lengths),
-            (layout::STATUS, self.status),
-        ]
+    /// `(name, digest)` of each dataset.
+    pub(crate) fn datasets(&self) -> &[(String, Digest)] {
+        &self.0
     }
 
     /// The digest of the file they were taken from.
     pub(crate) fn of_file(&self, file: &EmbeddingsFile) -> Digest {
         let header = provenance::header(file.provenance(), file.format(), file.rows());
-        digest::of_content(&header, &self.datasets())
+        let columns = self.0.iter().map(|(name, digest)| (&**name, *digest));
+        digest::of_content(&header, columns)
     }
 }
 
@@ -118,14 +104,12 @@ pub(crate) fn read_all(
     }
     let expected = expected.zip(expected_rows.as_ref());
     // HDF5 reads ids one by one, on one core at a time; the vectors are read past it.
-    let (columns, embeddings) = rayon::join(|| read_columns(file, expected), || read_vectors(file));
-    let [sequence_ids, lengths, status] = columns?;
-    Ok(Digests {
-        embeddings: embeddings?,
-        sequence_ids,
-        lengths,
-        status,
-    })
+    let (columns, outputs) = rayon::join(|| read_columns(file, expected), || read_outputs(file));
+    let names = [layout::SEQUENCE_IDS, layout::LENGTHS, layout::STATUS];
+    let columns = names.map(str::to_owned).into_iter().zip(columns?);
+    let mut datasets = outputs?;
+    datasets.extend(columns);
+    Ok(Digests(datasets))
 }
 
 /// The digests of ids, lengths and status.
@@ -158,21 +142,28 @@ fn read_columns(
     Ok([sequence_ids, lengths, status].map(|hasher| hasher.finish()))
 }
 
-/// The digest of all vectors. None of them holds NaN or infinity.
-pub(crate) fn read_vectors(file: &EmbeddingsFile) -> Result<Digest, Error> {
+/// The name and the digest of each output. None of their numbers is NaN or infinite.
+pub(crate) fn read_outputs(file: &EmbeddingsFile) -> Result<Vec<(String, Digest)>, Error> {
+    let positions = 0..file.outputs().len();
+    let read = |position| Ok((file.dataset_name(position), read_output(file, position)?));
+    positions.map(read).collect()
+}
+
+fn read_output(file: &EmbeddingsFile, position: usize) -> Result<Digest, Error> {
+    let format = file.format();
+    let width = format.outputs()[position].width;
     let mut hasher = DatasetHasher::default();
     let mut bytes = vec![];
-    let block_rows = (BLOCK_BYTES / file.format().row_bytes()).max(1);
+    let block_rows = (BLOCK_BYTES / format.row_bytes(position)).max(1);
     for rows in pieces(file.rows(), block_rows) {
         let first = rows.start;
-        file.read_stored(rows, &mut bytes)?;
+        file.read_stored(position, rows, &mut bytes)?;
         hasher.block(&bytes);
-        if let Some(value) = first_not_finite(file.format().element, &bytes) {
-            let row = first + value / file.hidden_size();
-            let dimension = value % file.hidden_size();
+        if let Some(value) = first_not_finite(format.element(position), &bytes) {
+            let (row, dimension) = (first + value / width, value % width);
             let id = &file.read_ids(row..row + 1)?[0];
             let reason = format!("row {row} ({id:?}) holds NaN or infinity, dimension {dimension}");
-            return Err(file.bad(layout::EMBEDDINGS, reason));
+            return Err(file.bad(&file.dataset_name(position), reason));
         }
     }
     Ok(hasher.finish())

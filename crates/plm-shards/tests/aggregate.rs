@@ -5,14 +5,19 @@ mod common;
 use std::fs;
 
 use common::Run;
-use plm_core::{Dtype, Outcome, Rank, RowId};
+use plm_core::{Dtype, Outcome, OutputKind, OutputSpec, Rank, RowId};
 use plm_shards::{EmbeddingsFile, Error, verify};
 use proptest::prelude::*;
 
 #[test]
 fn rows_come_out_in_input_order_with_all_that_belongs_to_them() {
-    for dtype in [Dtype::F32, Dtype::F16] {
-        let run = Run::new(30, 5, dtype);
+    for (widths, dtype) in [
+        (&[5][..], Dtype::F32),
+        (&[5], Dtype::F16),
+        (&[5, 5], Dtype::F32),
+        (&[5, 1, 130], Dtype::F16),
+    ] {
+        let run = Run::of_outputs(30, widths, dtype);
         run.write(
             4,
             &[
@@ -52,9 +57,10 @@ proptest! {
         rows in Just((0..60_u64).map(RowId).collect::<Vec<_>>()).prop_shuffle(),
         cuts in prop::collection::vec((1_usize..20, 0_u32..5), 1..20),
         f16: bool,
+        outputs in 1_usize..4,
     ) {
         let dtype = if f16 { Dtype::F16 } else { Dtype::F32 };
-        let mut run = Run::new(60, 7, dtype);
+        let mut run = Run::of_outputs(60, &[7, 3, 50][..outputs], dtype);
         run.without_vector = vec![RowId(59), RowId(3), RowId(17)];
         run.input.0[20].2 = true;
         run.write_all();
@@ -95,16 +101,78 @@ fn many_long_ids_fit_the_reserved_space() {
 
 #[test]
 fn an_empty_result_is_a_result() {
-    let mut run = Run::new(2, 4, Dtype::F32);
-    run.input.0[0].2 = true;
-    run.without_vector = vec![RowId(1)];
-    fs::create_dir_all(run.shards()).unwrap();
-    let report = run.aggregate().unwrap();
-    assert_eq!((report.rows, report.segments), (0, 0));
+    for widths in [&[4][..], &[4, 9]] {
+        let mut run = Run::of_outputs(2, widths, Dtype::F32);
+        run.input.0[0].2 = true;
+        run.without_vector = vec![RowId(1)];
+        fs::create_dir_all(run.shards()).unwrap();
+        let report = run.aggregate().unwrap();
+        assert_eq!((report.rows, report.segments), (0, 0));
+        let file = EmbeddingsFile::open(run.output()).unwrap();
+        assert_eq!(file.read_rows(0..0).unwrap().dim(), (0, 4));
+        assert!(file.ids().unwrap().is_empty());
+        verify(run.output(), Some(run.expectation())).unwrap();
+    }
+}
+
+#[test]
+fn outputs_are_read_by_their_names() {
+    let run = Run::of_outputs(4, &[5, 2, 3], Dtype::F32);
+    run.write_all();
+    run.aggregate().unwrap();
     let file = EmbeddingsFile::open(run.output()).unwrap();
-    assert_eq!(file.read_rows(0..0).unwrap().dim(), (0, 4));
-    assert!(file.ids().unwrap().is_empty());
-    verify(run.output(), Some(run.expectation())).unwrap();
+    let names: Vec<String> = file.outputs().iter().map(|output| output.name()).collect();
+    assert_eq!(names, ["mean/layer_6", "bos/layer_6", "mean/layer_5"]);
+    let found = file.read_rows_of("mean/layer_5", 1..3).unwrap();
+    assert_eq!(found.row(1).to_vec(), common::vector_of(RowId(2), 2, 3));
+    let error = file.read_rows_of("max/layer_6", 0..1).unwrap_err();
+    assert!(
+        error.to_string().ends_with(
+            "has no output \"max/layer_6\": it has mean/layer_6, bos/layer_6, mean/layer_5"
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_only_output_has_its_name_unless_it_is_a_mean() {
+    let mut run = Run::new(3, 4, Dtype::F32);
+    run.write_all();
+    run.aggregate().unwrap();
+    let file = EmbeddingsFile::open(run.output()).unwrap();
+    assert_eq!((file.version(), file.outputs()), (2, run.format.outputs()));
+    assert!(file.read_rows_of("mean/layer_6", 0..3).is_ok());
+    fs::remove_file(run.output()).unwrap();
+    fs::remove_dir_all(run.shards()).unwrap();
+
+    let bos = [OutputSpec::new(OutputKind::Bos, 6, 4)];
+    run.format = common::config(1, Dtype::F32).run_format(common::RUN_DIGEST, &bos);
+    run.write_all();
+    run.aggregate().unwrap();
+    let file = EmbeddingsFile::open(run.output()).unwrap();
+    assert_eq!((file.version(), file.outputs()), (3, run.format.outputs()));
+    run.assert_right();
+}
+
+/// What a run of one mean has always been stored as: its bytes are a promise to who keeps digests.
+#[test]
+fn a_plain_result_has_the_bytes_it_always_had() {
+    for (dtype, expected) in [
+        (
+            Dtype::F32,
+            "77fe8c7cdc54d1e6bc034a30e31fa0c22c1c677326b991530a3a34b3bb7aa9ee",
+        ),
+        (
+            Dtype::F16,
+            "13ffb2a28e1a1e3550167892ca2d7f6d4984001d076fdfd0de4efcd8999b1b73",
+        ),
+    ] {
+        let run = Run::new(30, 5, dtype);
+        run.write_all();
+        run.aggregate().unwrap();
+        let bytes = fs::read(run.output()).unwrap();
+        assert_eq!(blake3::hash(&bytes).to_hex().as_str(), expected, "{dtype}");
+    }
 }
 
 #[test]
@@ -235,13 +303,19 @@ fn a_record_that_is_not_the_inputs_is_named() {
 
 #[test]
 fn segments_of_other_runs_are_refused() {
-    let of = |digest, hidden_size, dtype| common::config(1, dtype).run_format(digest, hidden_size);
+    let of = |digest, widths: &[usize], dtype| {
+        common::config(1, dtype).run_format(digest, &common::outputs(widths))
+    };
     let mut run = Run::new(3, 3, Dtype::F32);
     run.write_all();
     for (format, differs) in [
-        (of(common::OTHER_RUN, 3, Dtype::F32), "run digest"),
-        (of(common::RUN_DIGEST, 4, Dtype::F32), "hidden size"),
-        (of(common::RUN_DIGEST, 3, Dtype::F16), "dtype"),
+        (of(common::OTHER_RUN, &[3], Dtype::F32), "run digest"),
+        (of(common::RUN_DIGEST, &[4], Dtype::F32), "hidden size"),
+        (of(common::RUN_DIGEST, &[3], Dtype::F16), "dtype"),
+        (
+            of(common::RUN_DIGEST, &[3, 3], Dtype::F32),
+            "list of outputs",
+        ),
     ] {
         run.format = format;
         match refused(&run) {
@@ -306,7 +380,7 @@ fn many_segments_are_merged_with_few_open_files() {
         assert!(status.unwrap().success());
         return;
     }
-    let run = Run::in_memory(120, 4, Dtype::F32);
+    let run = Run::in_memory(120, &[4, 4], Dtype::F32);
     let batches = (0..120).map(|row| (Rank(0), vec![RowId(row)]));
     run.write(1, &batches.collect::<Vec<_>>());
     assert_eq!(run.segments().len(), 120);

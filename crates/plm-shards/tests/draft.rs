@@ -52,8 +52,12 @@ fn merged_at_once(run: &Run) -> Vec<u8> {
 
 #[test]
 fn segments_that_were_merged_as_they_came_make_the_same_bytes() {
-    for dtype in [Dtype::F32, Dtype::F16] {
-        let run = Run::new(30, 5, dtype);
+    for (widths, dtype) in [
+        (&[5][..], Dtype::F32),
+        (&[5], Dtype::F16),
+        (&[5, 2, 70], Dtype::F16),
+    ] {
+        let run = Run::of_outputs(30, widths, dtype);
         fs::create_dir(run.shards()).unwrap();
         let mut draft = draft(&run);
         assert_eq!(place_all(&run, &mut draft), 0);
@@ -73,7 +77,7 @@ fn segments_that_were_merged_as_they_came_make_the_same_bytes() {
 
 #[test]
 fn a_draft_of_what_did_not_come_is_of_no_use() {
-    let mut run = Run::new(30, 5, Dtype::F32);
+    let mut run = Run::of_outputs(30, &[5, 3], Dtype::F32);
     run.write(7, &[(Rank(0), rows(0..20)), (Rank(1), rows(21..30))]);
     let mut draft = draft(&run);
     assert_eq!(place_all(&run, &mut draft), 2);

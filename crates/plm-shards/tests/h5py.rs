@@ -7,7 +7,7 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Run, outcome, vector};
+use common::{Run, outcome, vector, vector_of};
 use plm_core::{Dtype, Rank, RowId, SequenceSource};
 use plm_shards::{Error, verify};
 
@@ -82,7 +82,7 @@ fn expected(run: &Run, rows: &[RowId]) -> String {
 #[test]
 #[ignore = "needs h5py"]
 fn a_segment_is_as_documented() {
-    let run = Run::new(9, 4, Dtype::F16);
+    let run = Run::of_outputs(9, &[4, 2], Dtype::F16);
     let rows = [5, 0, 8].map(RowId);
     run.write(1, &[(Rank(2), rows.to_vec())]);
     let script = r"
@@ -90,12 +90,13 @@ import numpy, struct
 file = open(sys.argv[1], 'rb').read()
 start, end = struct.unpack('<QQ', file[-56:-40])
 assert file[-8:] == b'PLMSEAL1' and file[-64:-56] == b'PLMBLOCK'
-assert file[:start] == b'PLMSEG4\n'
+assert file[:start] == b'PLMSEG5\n'
 (d,) = struct.unpack('<Q', file[-72:-64])
 says = json.loads(file[-72 - d:-72])
 header, n, id_bytes = says['header'], says['header']['rows'], says['id_bytes']
 columns = file[-72 - d - 22 * n - id_bytes:-72 - d]
-assert start + n * header['hidden_size'] * 2 == end == len(file) - 72 - d - len(columns)
+row_bytes = sum(output['width'] * 2 for output in header['outputs'])
+assert start + n * row_bytes == end == len(file) - 72 - d - len(columns)
 at = lambda type, start, end: numpy.frombuffer(columns[start * n:end * n], type).tolist()
 print(numpy.frombuffer(file[start:end], '<f2').tobytes().hex())
 print(at('<u8', 0, 8), at('<u4', 8, 12), at('u1', 20, 21), at('u1', 21, 22))
@@ -108,17 +109,18 @@ print(json.dumps(ids, ensure_ascii=False))
 print(*header.items())
 print(sorted(says))
 ";
-    let stored: String = (rows.iter())
-        .flat_map(|&row| vector(row, 4))
+    let of = |position, width| rows.map(|row| vector_of(row, position, width)).concat();
+    let stored: String = (of(0, 4).into_iter().chain(of(1, 2)))
         .flat_map(|value| half::f16::from_f32(value).to_le_bytes())
         .map(|byte| format!("{byte:02x}"))
         .collect();
     let ids = rows.map(|row| run.input.record(row).id.to_owned());
     let expected = format!(
         "{stored}\n[5, 0, 8] [15, 10, 18] [2, 0, 2] [0, 0, 0]\n[\"{}\"]\n\
-         ('format', 'plm-shards segment') ('format_version', 4) ('run_digest', '{}') ('rank', 2) \
-         ('rows', 3) ('hidden_size', 4) ('dtype', 'f16')\n\
-         ['content_digest', 'embeddings_digest', 'header', 'id_bytes']",
+         ('format', 'plm-shards segment') ('format_version', 5) ('run_digest', '{}') ('rank', 2) \
+         ('rows', 3) ('outputs', [{{'name': 'mean/layer_6', 'width': 4, 'dtype': 'f16'}}, \
+         {{'name': 'bos/layer_6', 'width': 2, 'dtype': 'f16'}}])\n\
+         ['content_digest', 'header', 'id_bytes', 'output_digests']",
         ids.join("\", \""),
         common::RUN_DIGEST
     );
@@ -146,17 +148,19 @@ with h5py.File(p, 'r+') as f, h5py.File(p + '.copy', 'w') as g:
 #[test]
 #[ignore = "needs h5py"]
 fn a_file_that_was_opened_for_writing_is_still_the_one_that_was_sealed() {
-    let run = Run::new(9, 4, Dtype::F32);
-    run.write_all();
-    run.aggregate().unwrap();
-    let before = std::fs::read(run.output()).unwrap();
-    for script in OPENED {
-        run_python(
-            &run.output(),
-            &format!("import h5py, sys\np = sys.argv[1]\n{script}\nprint()"),
-        );
-        run.assert_right();
-        assert!(std::fs::read(run.output()).unwrap() == before, "{script}");
+    for widths in [&[4][..], &[4, 2, 3]] {
+        let run = Run::of_outputs(9, widths, Dtype::F32);
+        run.write_all();
+        run.aggregate().unwrap();
+        let before = std::fs::read(run.output()).unwrap();
+        for script in OPENED {
+            run_python(
+                &run.output(),
+                &format!("import h5py, sys\np = sys.argv[1]\n{script}\nprint()"),
+            );
+            run.assert_right();
+            assert!(std::fs::read(run.output()).unwrap() == before, "{script}");
+        }
     }
 }
 
@@ -171,8 +175,12 @@ fn what_another_program_changes_is_damage() {
         "f.attrs['note'] = 'mine'",
         "f['mine'] = [1, 2, 3]",
         "del f['status']",
+        "f['bos/layer_6'][1, 1] += 1",
+        "f['bos/layer_6'].attrs['kind'] = 'mean'",
+        "f['mean/mine'] = f['bos/layer_6']",
+        "del f['embeddings']",
     ] {
-        let run = Run::new(9, 4, Dtype::F32);
+        let run = Run::of_outputs(9, &[4, 2], Dtype::F32);
         run.write_all();
         run.aggregate().unwrap();
         let change = format!(
@@ -247,6 +255,45 @@ print(list(f['status'].attrs['outcomes']))
         ];
         assert_eq!(python(&run.output(), script), expected.join("\n"));
     }
+}
+
+#[test]
+#[ignore = "needs h5py"]
+fn each_output_is_a_dataset_that_says_what_it_is() {
+    let run = Run::of_outputs(9, &[4, 2, 3], Dtype::F32);
+    run.write_all();
+    let report = run.aggregate().unwrap();
+    let script = r"
+names = json.loads(f.attrs['outputs'])
+print(names, f.attrs['format_version'])
+for name in names:
+    at = f[name]
+    print(name, at.dtype, at.shape, at.chunks, bytes(at[:].tobytes()).hex())
+    print({key: at.attrs[key] for key in sorted(at.attrs) if key != 'digest'})
+print(f['embeddings'] == f[names[0]], sorted(f), f.attrs['content_digest'])
+print(*(f.attrs[name] for name in ['layer', 'pooling', 'special_tokens', 'dtype']), sep='|')
+";
+    let mut expected = vec!["['mean/layer_6', 'bos/layer_6', 'mean/layer_5'] 3".to_owned()];
+    for (position, output) in run.format.outputs().iter().enumerate() {
+        let values = (0..9).flat_map(|row| vector_of(RowId(row), position, output.width));
+        let bytes = values.flat_map(f32::to_le_bytes);
+        let hex: String = bytes.map(|byte| format!("{byte:02x}")).collect();
+        let (name, width) = (output.name(), output.width);
+        expected.push(format!("{name} float32 (9, {width}) None {hex}"));
+        expected.push(format!(
+            "{{'dtype': 'f32', 'kind': '{}', 'layer': {}, 'pooling': '{}', 'special_tokens': '{}', \
+             'width': {width}}}",
+            output.kind, output.layer, output.pooling, output.special_tokens
+        ));
+    }
+    expected.push(format!(
+        "True ['bos', 'embeddings', 'lengths', 'mean', 'sequence_ids', 'status'] {}",
+        report.content_digest
+    ));
+    expected.push("6|mean over residues|excluded|f32".to_owned());
+    // numpy 2 prints its numbers with their types.
+    let script = format!("import numpy\nnumpy.set_printoptions(legacy='1.25')\n{script}");
+    assert_eq!(python(&run.output(), &script), expected.join("\n"));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::Run;
-use common::forge::{Forged, seal, unseal};
+use common::forge::{Forged, seal, seal_pieces, unseal, unseal_pieces};
 use plm_core::{Dtype, Rank, RowId, SequenceSource};
 use plm_shards::{DurableRows, Error, scan, set_aside, verify};
 use proptest::prelude::*;
@@ -111,7 +111,7 @@ struct Recipe {
     /// In the order in which they are written.
     rows: Vec<RowId>,
     segments: usize,
-    hidden_size: usize,
+    widths: Vec<usize>,
     dtype: Dtype,
 }
 
@@ -123,20 +123,21 @@ impl Recipe {
             (Just(names), Just(rows).prop_shuffle())
         });
         let dtype = prop_oneof![Just(Dtype::F32), Just(Dtype::F16)];
-        (rows, 2_usize..5, 1_usize..100, dtype).prop_map(
-            |((names, rows), segments, hidden_size, dtype)| Self {
+        let widths = prop::collection::vec(1_usize..100, 1..4);
+        (rows, 2_usize..5, widths, dtype).prop_map(|((names, rows), segments, widths, dtype)| {
+            Self {
                 names,
                 rows,
                 segments,
-                hidden_size,
+                widths,
                 dtype,
-            },
-        )
+            }
+        })
     }
 
     fn run(&self) -> Run {
         let rows = self.names.len() as u64;
-        let mut run = Run::in_memory(rows, self.hidden_size, self.dtype);
+        let mut run = Run::in_memory(rows, &self.widths, self.dtype);
         for (row, name) in self.names.iter().enumerate() {
             run.input.0[row].0 = format!("{row} {name}");
         }
@@ -247,9 +248,13 @@ proptest! {
     }
 }
 
-/// A run of one segment.
+/// A run of one segment, with two outputs.
 fn small_run() -> Run {
-    let run = Run::new(5, 3, Dtype::F32);
+    run_of(&[3, 2])
+}
+
+fn run_of(widths: &[usize]) -> Run {
+    let run = Run::of_outputs(5, widths, Dtype::F32);
     run.write_all();
     run
 }
@@ -318,7 +323,7 @@ fn what_keeps_to_the_documented_format_is_taken() {
 fn hostile_numbers_under_right_digests_are_refused() {
     type Get = fn(&Forged) -> u64;
     type Set = fn(&mut Forged, u64);
-    let fields: [(&str, Get, Set); 9] = [
+    let fields: [(&str, Get, Set); 10] = [
         (
             "rows",
             |forged| forged.rows.len() as u64,
@@ -327,11 +332,16 @@ fn hostile_numbers_under_right_digests_are_refused() {
         (
             "hidden size",
             |_| 3,
-            |forged, number| forged.description["header"]["hidden_size"] = json!(number),
+            |forged, number| forged.description["header"]["outputs"][0]["width"] = json!(number),
+        ),
+        (
+            "width of the last output",
+            |_| 2,
+            |forged, number| forged.description["header"]["outputs"][1]["width"] = json!(number),
         ),
         (
             "version",
-            |_| 4,
+            |_| 5,
             |forged, number| forged.description["header"]["format_version"] = json!(number),
         ),
         (
@@ -452,9 +462,13 @@ fn hostile_descriptions_under_right_seals_are_refused() {
         json!("text"),
         changed("/header", json!([])),
         changed("/header/format", json!("plm-fleet embeddings")),
-        changed("/header/dtype", json!("bf16")),
-        changed("/header/dtype", json!("f16")),
-        changed("/header/dtype", json!("f64")),
+        changed("/header/outputs", json!([])),
+        changed("/header/outputs", json!("mean/layer_6")),
+        changed("/header/outputs/0", json!({})),
+        changed("/header/outputs/1/name", json!("mean/layer_6")),
+        changed("/header/outputs/1/dtype", json!("bf16")),
+        changed("/header/outputs/0/dtype", json!("f16")),
+        changed("/header/outputs/0/dtype", json!("f64")),
         changed("/header/rank", json!(-1)),
         changed("/header/rank", json!(1_u64 << 32)),
         changed("/header/rows", json!(5.0)),
@@ -468,6 +482,16 @@ fn hostile_descriptions_under_right_seals_are_refused() {
         let what = forged.description.to_string();
         let reason = refusal(&run, &forged.bytes(), &what);
         assert!(!reason.contains("another digest"), "{what}: {reason}");
+    }
+    // Digests that are right, and not of each output.
+    for digests in [json!([]), json!([common::RUN_DIGEST.to_string()])] {
+        let mut forged = segment.clone();
+        forged.description["output_digests"] = digests;
+        let reason = refusal(&run, &forged.bytes_as_they_are(), "digests");
+        assert!(
+            reason.contains("more or fewer than its outputs"),
+            "{reason}"
+        );
     }
     // What no parser should follow to its end, instead of a description.
     for text in [
@@ -511,7 +535,7 @@ fn a_segment_without_a_block_is_of_an_older_version_and_its_rows_are_computed_ag
 }
 
 #[test]
-fn a_segment_of_the_version_before_is_set_aside_under_its_own_name() {
+fn a_segment_of_an_older_version_is_set_aside_under_its_own_name() {
     let run = small_run();
     let mut forged = Forged::of(&fs::read(&run.segments()[0]).unwrap());
     forged.description["header"]["format_version"] = json!(3);
@@ -525,6 +549,27 @@ fn a_segment_of_the_version_before_is_set_aside_under_its_own_name() {
     go_on(&run);
     assert!(old.with_extension("h5.damaged").exists());
     assert!(run.segments()[0].ends_with("segment_000001.plmseg"));
+}
+
+#[test]
+fn a_segment_of_the_version_before_is_told_as_such_and_its_rows_are_computed_again() {
+    // One output, whose shape and digest stood under other names.
+    let run = run_of(&[3]);
+    let mut forged = Forged::of(&fs::read(&run.segments()[0]).unwrap());
+    forged.image[..8].copy_from_slice(b"PLMSEG4\n");
+    forged.description = json!({
+        "header": {
+            "format": "plm-shards segment", "format_version": 4,
+            "run_digest": common::RUN_DIGEST.to_string(),
+            "rank": 0, "rows": 5, "hidden_size": 3, "dtype": "f32",
+        },
+        "id_bytes": forged.ids.len(),
+        "embeddings_digest": "blake3:",
+        "content_digest": "blake3:",
+    });
+    let reason = refusal(&run, &forged.bytes(), "version 4");
+    assert!(reason.contains("version 4"), "{reason}");
+    go_on(&run);
 }
 
 #[test]
@@ -567,7 +612,7 @@ fn what_is_no_file_is_no_segment_and_is_not_waited_for() {
 
 #[test]
 fn a_result_whose_seal_has_the_vectors_elsewhere_is_refused() {
-    let run = small_run();
+    let run = run_of(&[3]);
     run.aggregate().unwrap();
     let (content, vectors) = unseal(&fs::read(run.output()).unwrap());
     let starts = hostile_numbers(vectors.start).map(|start| start..vectors.end);
@@ -580,6 +625,48 @@ fn a_result_whose_seal_has_the_vectors_elsewhere_is_refused() {
         }
     }
     fs::write(run.output(), seal(content, &vectors)).unwrap();
+    run.assert_right();
+}
+
+#[test]
+fn a_result_whose_seal_has_outputs_elsewhere_is_refused() {
+    let run = small_run();
+    run.aggregate().unwrap();
+    let (content, pieces) = unseal_pieces(&fs::read(run.output()).unwrap());
+    assert_eq!(pieces.len(), 2);
+    let refuse = |pieces: &[std::ops::Range<u64>]| {
+        fs::write(run.output(), seal_pieces(content.clone(), pieces)).unwrap();
+        match verify(run.output(), None).unwrap_err() {
+            Error::BadEmbeddings { path, .. } => assert_eq!(path, run.output()),
+            other => panic!("{pieces:?}: {other}"),
+        }
+    };
+    for piece in 0..2 {
+        for start in hostile_numbers(pieces[piece].start) {
+            let mut pieces = pieces.clone();
+            pieces[piece].start = start;
+            refuse(&pieces);
+        }
+        for end in hostile_numbers(pieces[piece].end) {
+            let mut pieces = pieces.clone();
+            pieces[piece].end = end;
+            refuse(&pieces);
+        }
+        refuse(&pieces[piece..=piece]);
+    }
+    refuse(&[]);
+    refuse(&[pieces[1].clone(), pieces[0].clone()]);
+    let end = pieces[1].end;
+    refuse(&[pieces[0].clone(), pieces[1].clone(), end..end]);
+    // A list of one, and more pieces than any file has.
+    for count in [1_u64, 1 << 17, u64::MAX] {
+        let mut bytes = seal_pieces(content.clone(), &pieces);
+        let at = bytes.len() - 16;
+        bytes[at..at + 8].copy_from_slice(&count.to_le_bytes());
+        fs::write(run.output(), bytes).unwrap();
+        assert!(verify(run.output(), None).is_err(), "{count}");
+    }
+    fs::write(run.output(), seal_pieces(content, &pieces)).unwrap();
     run.assert_right();
 }
 

@@ -5,21 +5,23 @@ mod common;
 use std::fs;
 use std::time::Duration;
 
-use common::{Input, Run, batch, config};
-use plm_core::{Dtype, EmbeddingSink, Outcome, PooledBatch, Rank, RowId, ShardWriter, Written};
+use common::{Input, Run, batch, config, outputs};
+use half::f16;
+use plm_core::{Column, Dtype, EmbeddingSink, Outcome, Rank, RowId, ShardWriter, Values, Written};
 use plm_shards::{
     DurableRows, Error, SegmentConfig, SegmentSink, discard, discardable_files, scan, set_aside,
 };
 use proptest::prelude::*;
 
-const HIDDEN_SIZE: usize = 3;
+/// Of the outputs' rows.
+const WIDTHS: [usize; 2] = [3, 2];
 
 fn sink(run: &Run, config: SegmentConfig) -> SegmentSink {
-    SegmentSink::new(run.shards(), common::RUN_DIGEST, HIDDEN_SIZE, config)
+    SegmentSink::new(run.shards(), common::RUN_DIGEST, &outputs(&WIDTHS), config)
 }
 
 fn run() -> Run {
-    Run::new(30, HIDDEN_SIZE, Dtype::F32)
+    Run::of_outputs(30, &WIDTHS, Dtype::F32)
 }
 
 fn scanned(run: &Run) -> DurableRows {
@@ -32,7 +34,7 @@ fn rows(range: std::ops::Range<u64>) -> Vec<RowId> {
 
 fn write(writer: &mut dyn ShardWriter, input: &Input, range: std::ops::Range<u64>) -> Written {
     writer
-        .write(batch(input, &rows(range), HIDDEN_SIZE))
+        .write(batch(input, &rows(range), &outputs(&WIDTHS)))
         .unwrap()
 }
 
@@ -59,7 +61,7 @@ fn rows_bytes_and_age_each_end_a_segment() {
     let builder = SegmentConfig::builder;
     for full in [
         builder().max_rows(2),
-        builder().max_bytes(2 * HIDDEN_SIZE * 4),
+        builder().max_bytes(2 * WIDTHS.iter().sum::<usize>() * 4),
         builder().max_age(Duration::ZERO),
     ] {
         let run = run();
@@ -207,7 +209,7 @@ proptest! {
 
     #[test]
     fn every_flipped_byte_of_a_segment_is_found(at: prop::sample::Index, flip in 1_u8..) {
-        let run = Run::in_memory(30, HIDDEN_SIZE, Dtype::F32);
+        let run = Run::in_memory(30, &WIDTHS, Dtype::F32);
         run.write(1, &[(Rank(0), rows(0..30))]);
         let segment = &run.segments()[0];
         let mut bytes = fs::read(segment).unwrap();
@@ -226,18 +228,16 @@ fn batches_that_make_no_sense_are_refused_and_forgotten() {
     let run = run();
     let sink = sink(&run, config(usize::MAX, Dtype::F16));
     let mut writer = sink.open_shard(Rank(0)).unwrap();
-    let good = batch(&run.input, &rows(0..2), HIDDEN_SIZE);
+    let good = batch(&run.input, &rows(0..2), &outputs(&WIDTHS));
     let mut refuse = |change: &dyn Fn(&mut plm_core::EmbeddedBatch)| {
         write(&mut *writer, &run.input, 10..11);
         let mut bad = good.clone();
         change(&mut bad);
         error_of(writer.write(bad))
     };
-    let vectors = |hidden_size: usize, values| {
-        PooledBatch::new(6 / hidden_size, hidden_size, values).unwrap()
-    };
+    let column = |width, values: Vec<f32>| Column::new(width, values).unwrap();
 
-    let error = refuse(&|bad| bad.vectors = vectors(2, vec![0.0; 6]));
+    let error = refuse(&|bad| bad.columns[0] = column(2, vec![0.0; 4]));
     assert!(matches!(
         error,
         Error::WrongHiddenSize {
@@ -245,6 +245,19 @@ fn batches_that_make_no_sense_are_refused_and_forgotten() {
             found: 2
         }
     ));
+    let error = refuse(&|bad| drop(bad.columns.pop()));
+    assert!(matches!(
+        error,
+        Error::WrongColumnCount {
+            expected: 2,
+            found: 1
+        }
+    ));
+    let error = refuse(&|bad| {
+        let two_of_the_first = Column::with_offsets(2, vec![0, 2, 2], vec![0.0_f32; 4]);
+        bad.columns[1] = two_of_the_first.unwrap();
+    });
+    assert!(matches!(error, Error::WrongVectorCount { rows: 2, .. }));
     let error = refuse(&|bad| drop(bad.rows.pop()));
     assert!(matches!(
         error,
@@ -257,8 +270,13 @@ fn batches_that_make_no_sense_are_refused_and_forgotten() {
     assert!(matches!(error, Error::BadRecord { row: RowId(1), .. }));
     let error = refuse(&|bad| bad.rows[1].id.push('\0'));
     assert!(matches!(error, Error::BadRecord { row: RowId(1), .. }));
-    for value in [f32::NAN, f32::NEG_INFINITY, 70_000.0] {
-        let error = refuse(&|bad| bad.vectors = vectors(3, vec![0.0, 0.0, 0.0, 0.0, value, 0.0]));
+    for (value, position) in [(f32::NAN, 0), (f32::NEG_INFINITY, 1), (70_000.0, 1)] {
+        let error = refuse(&|bad| {
+            let width = WIDTHS[position];
+            let mut values = vec![0.0; 2 * width];
+            values[width + 1] = value;
+            bad.columns[position] = column(width, values);
+        });
         match error {
             Error::NotFinite { row, dimension, .. } => {
                 assert_eq!((row, dimension), (RowId(1), 1));
@@ -271,6 +289,30 @@ fn batches_that_make_no_sense_are_refused_and_forgotten() {
         run.segments().is_empty(),
         "rows before a failed write are given again"
     );
+}
+
+#[test]
+fn each_output_is_stored_in_the_runs_format_and_says_how_much_it_takes() {
+    let mut run = run();
+    for dtype in [Dtype::F32, Dtype::F16] {
+        let largest = sink(&run, config(1, dtype)).largest_value(1);
+        assert_eq!(largest > 1e30, dtype == Dtype::F32, "{largest}");
+    }
+    run.format = config(1, Dtype::F16).run_format(common::RUN_DIGEST, &outputs(&WIDTHS));
+    run.without_vector = rows(1..30);
+    // Halves that no rounding of another number gives come back bit for bit.
+    let halves: Vec<f16> = [0x0001, 0x83ff].map(f16::from_bits).to_vec();
+    let mut batch = batch(&run.input, &rows(0..1), &outputs(&WIDTHS));
+    batch.columns[1] = Column::new(2, halves.clone()).unwrap();
+    let sink = sink(&run, config(1, Dtype::F16));
+    let mut writer = sink.open_shard(Rank(0)).unwrap();
+    assert_eq!(writer.write(batch).unwrap(), Written::Durable);
+    run.aggregate().unwrap();
+    let file = plm_shards::EmbeddingsFile::open(run.output()).unwrap();
+    let found = file.read_rows_of("bos/layer_6", 0..1).unwrap();
+    let expected = Values::from(halves);
+    let expected = Column::new(2, expected).unwrap().sequence(0);
+    assert_eq!(found.row(0).to_vec(), expected);
 }
 
 #[test]
@@ -296,7 +338,7 @@ fn a_failed_write_is_an_error_and_forgets_its_rows() {
     // Even root can't write to a directory that is gone.
     let rank = run.shards().join("rank_00000");
     fs::remove_dir(&rank).unwrap();
-    let error = error_of(writer.write(batch(&run.input, &rows(3..6), HIDDEN_SIZE)));
+    let error = error_of(writer.write(batch(&run.input, &rows(3..6), &outputs(&WIDTHS))));
     assert!(
         matches!(&error, Error::Io { path, .. } if path.starts_with(&rank)),
         "{error}"
@@ -310,7 +352,7 @@ fn a_failed_write_is_an_error_and_forgets_its_rows() {
 
 #[test]
 fn ranks_write_at_the_same_time() {
-    let run = Run::new(400, HIDDEN_SIZE, Dtype::F32);
+    let run = Run::of_outputs(400, &WIDTHS, Dtype::F32);
     let sink = sink(&run, config(7, Dtype::F32));
     std::thread::scope(|scope| {
         for rank in 0..4_u32 {

@@ -24,8 +24,8 @@ fn bytes(path: &Path) -> u64 {
 }
 
 /// A run whose ids have from 0 to `longest` letters besides a number.
-fn run(rows: u64, hidden_size: usize, dtype: Dtype, longest: usize) -> Run {
-    let mut run = Run::new(rows, hidden_size, dtype);
+fn run(rows: u64, widths: &[usize], dtype: Dtype, longest: usize) -> Run {
+    let mut run = Run::of_outputs(rows, widths, dtype);
     for (row, record) in run.input.0.iter_mut().enumerate() {
         record.0 = format!("{row}{}", "é".repeat(row * 31 % (longest / 2 + 1)));
     }
@@ -38,9 +38,15 @@ fn files_take_at_most_what_was_said_and_not_much_less() {
         assert!(took <= said, "{took} of {said}");
         assert!(said <= took + took / 5 + structure, "{took} of {said}");
     };
-    for (hidden_size, dtype) in [(320, Dtype::F16), (320, Dtype::F32), (1280, Dtype::F16)] {
+    for (widths, dtype) in [
+        (&[320][..], Dtype::F16),
+        (&[320], Dtype::F32),
+        (&[1280], Dtype::F16),
+        (&[320, 320, 1], Dtype::F16),
+        (&[64; 40], Dtype::F32),
+    ] {
         for (rows, segments) in [(1_u64, 1), (700, 1), (700, 7), (5000, 3)] {
-            let run = run(rows, hidden_size, dtype, 40);
+            let run = run(rows, widths, dtype, 40);
             let batches = (0..segments).map(|segment| {
                 let rows = (segment..rows).step_by(segments as usize);
                 (Rank(0), rows.map(RowId).collect())
@@ -48,11 +54,13 @@ fn files_take_at_most_what_was_said_and_not_much_less() {
             run.write(1, &batches.collect::<Vec<_>>());
             assert_eq!(run.segments().len() as u64, segments);
             let took = run.segments().iter().map(|path| bytes(path)).sum();
-            most_of_a_fifth(stored(&run).segments_bytes(segments), took, segments << 13);
+            let structure = segments * ((8 << 10) + 256 * widths.len() as u64);
+            most_of_a_fifth(stored(&run).segments_bytes(segments), took, structure);
 
             run.aggregate().unwrap();
             let said = stored(&run).embeddings_bytes(&provenance());
-            most_of_a_fifth(said, bytes(&run.output()), 80 << 10);
+            let structure = (80 << 10) + ((widths.len() as u64 * 8) << 10);
+            most_of_a_fifth(said, bytes(&run.output()), structure);
         }
     }
 }
@@ -61,8 +69,8 @@ fn files_take_at_most_what_was_said_and_not_much_less() {
 fn ids_of_any_length_fit_what_was_said() {
     // At half of a block of HDF5's heap, 4,096 bytes, it leaves the most empty.
     for longest in [0, 1, 7, 60, 2020, 2040, 2060, 4090, 100_000] {
-        let varied = run(300, 1, Dtype::F16, longest);
-        let mut alike = run(300, 1, Dtype::F16, 0);
+        let varied = run(300, &[1], Dtype::F16, longest);
+        let mut alike = run(300, &[1], Dtype::F16, 0);
         for record in &mut alike.input.0 {
             record.0 += &"n".repeat(longest);
         }
@@ -83,7 +91,7 @@ fn ids_of_any_length_fit_what_was_said() {
 
 #[test]
 fn full_segments_are_as_many_as_a_writer_makes() {
-    let run = run(100, 4, Dtype::F32, 10);
+    let run = run(100, &[4, 4], Dtype::F32, 10);
     let batches = |size: u64| {
         (0..100)
             .step_by(size as usize)

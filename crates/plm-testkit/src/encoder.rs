@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use plm_core::{
-    BoxError, Dtype, Encoder, EncoderLoader, EncoderSpec, PackedBatch, PooledBatch, Rank, TokenMap,
+    BoxError, Column, Dtype, EncodedBatch, Encoder, EncoderLoader, EncoderSpec, OutputKind,
+    OutputSpec, PackedBatch, Rank, Ticket, TokenMap,
 };
 
 use crate::{EncoderFault, Gate, Injected, Poison, SplitMix64};
@@ -19,12 +20,12 @@ pub fn fake_tokens() -> TokenMap {
     )
 }
 
-/// `[hidden_size]` the vector of a [`FakeEncoder`] for a sequence: numbers in `[-1, 1)` that differ
-/// everywhere as soon as one residue does.
+/// `[width]` the row of a [`FakeEncoder`]'s output for a sequence: numbers in `[-1, 1)` that differ
+/// everywhere as soon as one residue does. A wider row begins with the numbers of a narrower one.
 ///
 /// # Panics
 /// If a residue is not in [`fake_tokens`].
-pub fn fake_vector(residues: &[u8], hidden_size: usize) -> Vec<f32> {
+pub fn fake_vector(residues: &[u8], width: usize) -> Vec<f32> {
     let tokens = fake_tokens();
     let residue_ids = residues.iter().map(|&residue| {
         tokens
@@ -37,15 +38,15 @@ pub fn fake_vector(residues: &[u8], hidden_size: usize) -> Vec<f32> {
         .chain(residue_ids)
         .chain(tokens.eos())
         .collect();
-    vector_of_tokens(&token_ids, hidden_size)
+    vector_of_tokens(&token_ids, width)
 }
 
-fn vector_of_tokens(token_ids: &[u32], hidden_size: usize) -> Vec<f32> {
+fn vector_of_tokens(token_ids: &[u32], width: usize) -> Vec<f32> {
     let digest = token_ids.iter().fold(0, |digest, &token_id| {
         SplitMix64::new(digest ^ u64::from(token_id)).next_u64()
     });
     let mut random = SplitMix64::new(digest);
-    (0..hidden_size)
+    (0..width)
         .map(|_| (random.next_f64() * 2.0 - 1.0) as f32)
         .collect()
 }
@@ -64,16 +65,18 @@ pub struct FakeLoader {
 }
 
 impl FakeLoader {
-    /// A loader of encoders that do what they should.
-    pub fn new(hidden_size: usize) -> Self {
+    /// A loader of encoders that do what they should, with one output of rows of `width` numbers.
+    pub fn new(width: usize) -> Self {
+        let output = OutputSpec {
+            pooling: "hash of all tokens".to_owned(),
+            special_tokens: "included".to_owned(),
+            ..OutputSpec::new(OutputKind::Mean, 0, width)
+        };
         Self {
             spec: EncoderSpec {
                 model: "fake".to_owned(),
                 weights_digest: "none:0".to_owned(),
-                hidden_size,
-                layer: 0,
-                pooling: "hash of all tokens".to_owned(),
-                special_tokens: "included".to_owned(),
+                outputs: vec![output],
                 dtype: Dtype::F32,
                 backend: "cpu".to_owned(),
                 tokens: fake_tokens(),
@@ -85,6 +88,15 @@ impl FakeLoader {
             failures: Arc::default(),
             gate: Gate::default(),
         }
+    }
+
+    /// Adds an output to those of its encoders: the same numbers, in f16 if `dtype` says so.
+    pub fn output(mut self, kind: OutputKind, width: usize, dtype: Dtype) -> Self {
+        self.spec.outputs.push(OutputSpec {
+            dtype,
+            ..OutputSpec::new(kind, 0, width)
+        });
+        self
     }
 
     /// Gives a rank a fault.
@@ -160,8 +172,8 @@ impl EncoderLoader for FakeLoader {
             Some(
                 EncoderFault::FailEncode { .. }
                 | EncoderFault::PanicEncode { .. }
-                | EncoderFault::TooFewVectors { .. }
-                | EncoderFault::WrongHiddenSize { .. },
+                | EncoderFault::TooFewRows { .. }
+                | EncoderFault::WrongWidth { .. },
             ) if self.failures(rank) > 0 => return Err(Injected::error("the device is gone")),
             _ => {}
         }
@@ -184,11 +196,12 @@ pub struct FakeEncoder<'a> {
 }
 
 impl Encoder for FakeEncoder<'_> {
-    fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError> {
+    fn finish(&mut self, ticket: Ticket) -> Result<EncodedBatch, BoxError> {
+        let batch = &**ticket.batch();
         let call = self.calls;
         self.calls += 1;
         let mut num_sequences = batch.num_sequences();
-        let mut hidden_size = self.loader.spec.hidden_size;
+        let mut wider = 0;
         match self.fault {
             Some(EncoderFault::FailEncode { at } | EncoderFault::FailThenHangLoad { at })
                 if at == call =>
@@ -210,13 +223,13 @@ impl Encoder for FakeEncoder<'_> {
                 panic!("the encoder panicked on cue")
             }
             Some(EncoderFault::HangEncode { at }) if at == call => self.loader.gate.wait(),
-            Some(EncoderFault::TooFewVectors { at }) if at == call => {
+            Some(EncoderFault::TooFewRows { at }) if at == call => {
                 self.loader.has_failed(self.rank);
                 num_sequences -= 1;
             }
-            Some(EncoderFault::WrongHiddenSize { at }) if at == call => {
+            Some(EncoderFault::WrongWidth { at }) if at == call => {
                 self.loader.has_failed(self.rank);
-                hidden_size += 1;
+                wider = 1;
             }
             Some(EncoderFault::Slow { each }) => thread::sleep(each),
             _ => {}
@@ -230,16 +243,14 @@ impl Encoder for FakeEncoder<'_> {
                 }
             }
         }
-        self.vectors(batch, num_sequences, hidden_size)
+        self.columns(batch, num_sequences, wider)
     }
 
-    fn encode_in_f32(&mut self, batch: &PackedBatch) -> Result<Option<PooledBatch>, BoxError> {
+    fn encode_in_f32(&mut self, batch: &PackedBatch) -> Result<Option<EncodedBatch>, BoxError> {
         if !self.loader.survives_in_f32 {
             return Ok(None);
         }
-        let hidden_size = self.loader.spec.hidden_size;
-        self.vectors(batch, batch.num_sequences(), hidden_size)
-            .map(Some)
+        self.columns(batch, batch.num_sequences(), 0).map(Some)
     }
 }
 
@@ -250,25 +261,25 @@ fn sequences(batch: &PackedBatch) -> impl Iterator<Item = &[u32]> {
 }
 
 impl FakeEncoder<'_> {
-    fn vectors(
+    fn columns(
         &self,
         batch: &PackedBatch,
         num_sequences: usize,
-        hidden_size: usize,
-    ) -> Result<PooledBatch, BoxError> {
-        let mut vectors = Vec::with_capacity(num_sequences * hidden_size);
-        for token_ids in sequences(batch).take(num_sequences) {
-            let mut vector = vector_of_tokens(token_ids, hidden_size);
-            if self
-                .loader
-                .nan_for
-                .iter()
-                .any(|nan_for| nan_for == token_ids)
-            {
-                vector[0] = f32::NAN;
+        wider: usize,
+    ) -> Result<EncodedBatch, BoxError> {
+        let outputs = self.loader.spec.outputs.iter();
+        let columns = outputs.map(|output| {
+            let width = output.width + wider;
+            let mut column = Column::empty(width, output.dtype, num_sequences);
+            for token_ids in sequences(batch).take(num_sequences) {
+                let mut vector = vector_of_tokens(token_ids, width);
+                if (self.loader.nan_for.iter()).any(|nan_for| nan_for == token_ids) {
+                    vector[0] = f32::NAN;
+                }
+                column.push(vector.into_iter());
             }
-            vectors.extend(vector);
-        }
-        Ok(PooledBatch::new(num_sequences, hidden_size, vectors)?)
+            column
+        });
+        Ok(EncodedBatch::new(columns.collect()))
     }
 }

@@ -51,12 +51,12 @@ pub enum EncoderFault {
         at: usize,
     },
     /// The call answers with one vector too few.
-    TooFewVectors {
+    TooFewRows {
         /// The call.
         at: usize,
     },
     /// The call answers with vectors that are one number too long.
-    WrongHiddenSize {
+    WrongWidth {
         /// The call.
         at: usize,
     },

@@ -7,15 +7,15 @@ use plm_core::{BoxError, EmbeddedBatch, EmbeddedRow, EmbeddingSink, Rank, ShardW
 
 use crate::{Gate, Injected, SinkFault};
 
-/// One durable vector and whose it is.
+/// What is durable of one record.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredRow {
     /// The rank that wrote it.
     pub rank: Rank,
-    /// Whose vector.
+    /// Whose it is.
     pub row: EmbeddedRow,
-    /// `[hidden_size]` the vector.
-    pub vector: Vec<f32>,
+    /// `[outputs][width]` its numbers in each column, in f32.
+    pub columns: Vec<Vec<f32>>,
 }
 
 /// An [`EmbeddingSink`] whose writers buffer a segment of batches before it is durable.
@@ -26,6 +26,7 @@ pub struct MemorySink {
     segment_batches: usize,
     faults: HashMap<Rank, SinkFault>,
     gate: Gate,
+    largest_value: f32,
     durable: Arc<Mutex<Vec<StoredRow>>>,
 }
 
@@ -36,6 +37,7 @@ impl MemorySink {
             segment_batches,
             faults: HashMap::new(),
             gate: Gate::default(),
+            largest_value: f32::MAX,
             durable: Arc::default(),
         }
     }
@@ -43,6 +45,12 @@ impl MemorySink {
     /// Gives the writer of a rank a fault.
     pub fn fault(mut self, rank: Rank, fault: SinkFault) -> Self {
         self.faults.insert(rank, fault);
+        self
+    }
+
+    /// Makes it a sink that stores no larger magnitude than this.
+    pub fn largest_value(mut self, largest_value: f32) -> Self {
+        self.largest_value = largest_value;
         self
     }
 
@@ -64,6 +72,10 @@ impl MemorySink {
 }
 
 impl EmbeddingSink for MemorySink {
+    fn largest_value(&self, _position: usize) -> f32 {
+        self.largest_value
+    }
+
     fn open_shard(&self, rank: Rank) -> Result<Box<dyn ShardWriter + '_>, BoxError> {
         let fault = self.faults.get(&rank).copied();
         if fault == Some(SinkFault::FailOpen) {
@@ -94,11 +106,12 @@ impl MemoryWriter<'_> {
         let rank = self.rank;
         let mut durable = self.sink.lock();
         for batch in self.buffered.drain(..) {
-            for (row, vector) in batch.rows.into_iter().zip(batch.vectors.vectors()) {
+            for (position, row) in batch.rows.into_iter().enumerate() {
+                let columns = batch.columns.iter();
                 durable.push(StoredRow {
                     rank,
                     row,
-                    vector: vector.to_vec(),
+                    columns: columns.map(|column| column.sequence(position)).collect(),
                 });
             }
         }
@@ -112,11 +125,10 @@ impl MemoryWriter<'_> {
 
 impl ShardWriter for MemoryWriter<'_> {
     fn write(&mut self, batch: EmbeddedBatch) -> Result<Written, BoxError> {
-        assert_eq!(
-            batch.rows.len(),
-            batch.vectors.vectors().len(),
-            "a vector for every row"
-        );
+        for column in &batch.columns {
+            let sequences = column.num_sequences();
+            assert_eq!(batch.rows.len(), sequences, "a sequence for every row");
+        }
         let call = self.writes;
         self.writes += 1;
         match self.fault {

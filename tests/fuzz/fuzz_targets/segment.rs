@@ -11,16 +11,17 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use plm_core::{
-    Digest, EmbeddedBatch, EmbeddedRow, EmbeddingSink, Outcome, PooledBatch, Rank, RowId,
+    Column, Digest, EmbeddedBatch, EmbeddedRow, EmbeddingSink, Outcome, OutputKind, OutputSpec, Rank, RowId,
 };
 use plm_shards::{RunFormat, SegmentConfig, SegmentSink, rows_in_f32, scan};
 use tempfile::TempDir;
 
-const HIDDEN_SIZE: usize = 2;
+/// The widths of its two outputs.
+const WIDTHS: [usize; 2] = [2, 1];
 const ROWS: usize = 3;
 /// The start and the end of the vectors, a digest, and the letters.
 const SEAL_BYTES: usize = 8 + 8 + 32 + 8;
-/// What a row takes in a segment besides its id and its vector.
+/// What a row takes in a segment besides its id and its outputs.
 const ROW_BYTES: usize = 22;
 
 struct Segment {
@@ -34,9 +35,13 @@ struct Segment {
 
 static SEGMENT: LazyLock<Segment> = LazyLock::new(|| {
     let shards = tempfile::tempdir().expect("a temporary directory");
+    let outputs = [
+        OutputSpec::new(OutputKind::Mean, 6, WIDTHS[0]),
+        OutputSpec::new(OutputKind::Bos, 6, WIDTHS[1]),
+    ];
     let run_digest = Digest::from_bytes([7; 32]);
     let config = SegmentConfig::default();
-    let sink = SegmentSink::new(shards.path(), run_digest, HIDDEN_SIZE, config);
+    let sink = SegmentSink::new(shards.path(), run_digest, &outputs, config);
     let mut writer = sink.open_shard(Rank(0)).expect("the directory is ours");
     let rows = (0..ROWS).map(|row| EmbeddedRow {
         row: RowId(row as u64),
@@ -45,10 +50,13 @@ static SEGMENT: LazyLock<Segment> = LazyLock::new(|| {
         outcome: Outcome::Embedded,
         in_f32: row == 1,
     });
-    let vectors = PooledBatch::new(ROWS, HIDDEN_SIZE, vec![0.5; ROWS * HIDDEN_SIZE]);
+    let columns = WIDTHS.map(|width| {
+        let column = Column::new(width, vec![0.5_f32; ROWS * width]);
+        column.expect("as many values as that")
+    });
     let batch = EmbeddedBatch {
         rows: rows.collect(),
-        vectors: vectors.expect("as many values as that"),
+        columns: columns.into(),
     };
     writer.write(batch).expect("the batch is whole");
     writer.flush().expect("the disk has room");
@@ -95,7 +103,7 @@ fn check(bytes: &[u8]) {
         return;
     }
     assert!(found.rows.is_sorted_by(|row, next| row < next));
-    let vector_bytes = HIDDEN_SIZE * size_of::<f32>();
+    let vector_bytes = WIDTHS.iter().sum::<usize>() * size_of::<f32>();
     assert!(found.rows.len() * (ROW_BYTES + vector_bytes) <= bytes.len());
     let in_f32 = rows_in_f32(&shards, &segment.format).expect("it was whole a moment ago");
     assert!(in_f32.iter().all(|row| found.rows.contains(row)));

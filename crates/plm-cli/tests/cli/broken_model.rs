@@ -16,7 +16,7 @@ fn a_model_with_a_nan_in_its_weights_publishes_nothing() {
     with_a_nan(&desk);
     for words in [
         "embed in.fasta --out out --model model",
-        "embed in.fasta --out parts --model model --shard 1/1",
+        "embed in.fasta --out parts --model model --part 1/1",
     ] {
         let out = desk.path(words.split_whitespace().nth(3).unwrap());
         for _ in 0..2 {

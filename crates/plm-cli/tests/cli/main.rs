@@ -186,7 +186,7 @@ fn parts_make_the_bytes_that_one_run_makes() {
     desk.run(&format!("embed in.fasta --out whole {settings}"));
     for part in ["3/3", "1/3"] {
         let said = desk.run(&format!(
-            "embed in.fasta --out out --shard {part} {settings}"
+            "embed in.fasta --out out --part {part} {settings}"
         ));
         assert_eq!(said.code, Some(0), "{}", said.stderr);
     }
@@ -194,7 +194,7 @@ fn parts_make_the_bytes_that_one_run_makes() {
     early.refuses(1, &["1 of 3 parts", ": 2;"], &desk.path("out"));
     // The last part in a directory of its own, as on a node without a shared disk.
     desk.run(&format!(
-        "embed in.fasta --out elsewhere --shard 2/3 {settings}"
+        "embed in.fasta --out elsewhere --part 2/3 {settings}"
     ));
     let said = desk.run("aggregate out elsewhere");
     assert_eq!(said.code, Some(0), "{}", said.stderr);
@@ -410,7 +410,7 @@ fn words_that_make_no_sense_end_with_the_usage_code() {
         "embed in.fasta --out out --dtype f64",
         "embed in.fasta --out out --embeddings-dtype bf16",
         "embed in.fasta --out out --embeddings-dtype int8",
-        "embed in.fasta --out out --shard 0/2",
+        "embed in.fasta --out out --part 0/2",
         "frobnicate",
     ] {
         assert_eq!(desk.run(words).code, Some(2), "{words:?}");
@@ -473,7 +473,7 @@ fn info_on_a_directory_without_a_finished_run_says_so() {
         "{}",
         said.stdout
     );
-    desk.run("embed in.fasta --out part --shard 1/2");
+    desk.run("embed in.fasta --out part --part 1/2");
     let said = desk.run("info part");
     assert_eq!(said.code, Some(0), "{}", said.stderr);
     assert!(
@@ -493,7 +493,7 @@ fn info_on_a_directory_without_a_finished_run_says_so() {
 #[test]
 fn a_part_points_to_no_ledger_that_is_not_there() {
     let desk = Desk::with(TWO);
-    let said = desk.run("embed in.fasta --out out --shard 1/2");
+    let said = desk.run("embed in.fasta --out out --part 1/2");
     assert_eq!(said.code, Some(0), "{}", said.stderr);
     assert!(!said.stdout.contains("ledger"), "{}", said.stdout);
     assert!(
@@ -567,7 +567,7 @@ fn a_record_that_fails_alone_ends_with_its_own_code_and_is_named() {
         assert_eq!(desk.run(again).code, Some(4), "{again}");
     }
     // A part has no ledger yet, and names them itself.
-    let said = desk.run("embed in.fasta --out parts --model model --shard 1/2");
+    let said = desk.run("embed in.fasta --out parts --model model --part 1/2");
     assert_eq!(said.code, Some(4), "{}{}", said.stdout, said.stderr);
     assert!(
         said.stdout.contains("\"two\": the model gave NaN"),

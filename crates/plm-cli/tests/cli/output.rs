@@ -84,7 +84,7 @@ fn failures_are_a_line_each_the_first_ten_and_a_count_and_logs_keep_all() {
     for (words, names_all) in [
         (embed.to_owned(), "out/ledger.tsv"),
         (
-            format!("{embed} --shard 1/2").replace("--out out", "--out part"),
+            format!("{embed} --part 1/2").replace("--out out", "--out part"),
             "part/logs/part_00001_of_00002/rank_00000.log",
         ),
     ] {
@@ -124,7 +124,7 @@ fn skipped_records_are_a_line_each_the_first_ten_and_a_count() {
 #[test]
 fn missing_parts_are_named_the_first_ten_and_a_count() {
     let desk = Desk::with(TWO);
-    desk.run("embed in.fasta --out out --shard 1/500");
+    desk.run("embed in.fasta --out out --part 1/500");
     let said = desk.run("aggregate out");
     said.refuses(
         1,
@@ -132,7 +132,7 @@ fn missing_parts_are_named_the_first_ten_and_a_count() {
             "499 of 500 parts",
             "2, 3, 4",
             "11 and 489 more",
-            "--shard i/500",
+            "--part i/500",
         ],
         &desk.path("out"),
     );

@@ -28,18 +28,18 @@ fn numbers_out_of_range_are_wrong_usage_in_the_words_that_were_typed() {
             &["--window-overlap 256 (its default)", "--max-residues 100"],
         ),
         (
-            "--shard 5/4",
+            "--part 5/4",
             &["there is no part 5 of 4: parts count from 1"],
         ),
         (
-            "--shard 0/4",
+            "--part 0/4",
             &["there is no part 0 of 4: parts count from 1"],
         ),
         (
-            "--shard 1/0",
+            "--part 1/0",
             &["there is no part 1 of 0: parts count from 1"],
         ),
-        ("--shard 3", &["\"3\" is no part"]),
+        ("--part 3", &["\"3\" is no part"]),
         (
             "--dtype f32 --dtype f16",
             &["--dtype", "cannot be used multiple times"],
@@ -259,17 +259,18 @@ fn what_options_help_against_an_error_is_said_with_it() {
             &["--dtype", "--devices"],
         ),
         (embed.replace("cpu", "cuda:63"), 3, &["--devices"]),
+        // As --part was called before.
         (format!("{embed} --shard 1/2"), 0, &[]),
         (embed.to_owned(), 3, &["--out", "--restart"]),
         (
             "aggregate out".to_owned(),
             1,
-            &["plm-fleet embed ... --shard i/2"],
+            &["plm-fleet embed ... --part i/2"],
         ),
         (
             "aggregate nowhere".to_owned(),
             1,
-            &["plm-fleet embed ... --shard i/N --out"],
+            &["plm-fleet embed ... --part i/N --out"],
         ),
     ] {
         let said = desk.run(&words);

@@ -1,151 +1,209 @@
-//! From the encoder's vectors to one vector per record.
+//! From the columns of packed batches to one row per record in each column.
 
 use std::iter::Peekable;
+use std::sync::Arc;
 
-use plm_core::{EmbeddedBatch, EmbeddedRow, Note, PackedBatch, PooledBatch, RowId, Segment};
+use plm_core::{
+    Column, EmbeddedBatch, EmbeddedRow, EncodedBatch, Note, OutputSpec, PackedBatch,
+    PackedSequence, RowId,
+};
 
 use crate::{FailedRow, RowFailure};
 
-/// Gives each row its vector: the encoder's own, or the mean of its windows'. A row whose vector
-/// is not finite, or holds a number of a magnitude above `largest_value`, is left out, and comes
-/// back as failed.
+/// A packed batch and what the encoder made of it.
+pub(super) type Encoded = (Arc<PackedBatch>, EncodedBatch);
+
+/// One output of the encoder.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Output<'a> {
+    pub(super) spec: &'a OutputSpec,
+    /// The largest magnitude that the store takes of it.
+    pub(super) largest_value: f32,
+}
+
+/// Gives each record its row in every column: the encoder's own, or the mean of its windows'. A
+/// record with a number in any column that is not finite, or is larger than the store takes, is left
+/// out of all columns and comes back as failed.
 ///
-/// `parts` are the packed batches of one planned batch, in order; the segments of a row follow each
-/// other, in the order of `rows`.
+/// `encoded` are the packed batches of one planned batch, in order. The sequences of a record follow
+/// each other, in the order of `rows`.
 pub(super) fn assemble(
-    mut parts: Vec<(PackedBatch, PooledBatch)>,
+    mut encoded: Vec<Encoded>,
     rows: Vec<EmbeddedRow>,
-    hidden_size: usize,
-    largest_value: f32,
+    outputs: &[Output<'_>],
 ) -> (EmbeddedBatch, Vec<FailedRow>) {
-    // Also false for NaN.
-    let is_storable = |value: &f32| value.abs() <= largest_value;
-    // Nearly every batch is whole as it came: its vectors are moved, not copied.
-    if let [(packed, pooled)] = &*parts
+    // Nearly every batch is whole as it came: its columns are moved, not copied.
+    if let [(packed, batch)] = &*encoded
         && packed.num_sequences() == rows.len()
-        && pooled.notes().len() == 0
-        && pooled.values().iter().all(is_storable)
-        && let Some((_, vectors)) = parts.pop()
+        && batch.notes().len() == 0
+        && (batch.columns().iter().zip(outputs))
+            .all(|(column, output)| column.is_within(output.largest_value))
+        && let Some((_, batch)) = encoded.pop()
     {
-        return (EmbeddedBatch { rows, vectors }, Vec::new());
+        let columns = batch.into_columns();
+        return (EmbeddedBatch { rows, columns }, Vec::new());
     }
 
-    let mut pieces = parts
+    let mut sequences = encoded
         .iter()
-        .flat_map(|(packed, pooled)| {
-            let segments = packed.segments().iter().zip(pooled.vectors()).enumerate();
-            segments.map(|(sequence, (segment, vector))| Piece {
-                segment,
-                vector,
-                note: pooled.note_of(sequence),
+        .flat_map(|(packed, batch)| {
+            let sequences = packed.sequences().iter().enumerate();
+            sequences.map(move |(position, sequence)| Sequence {
+                sequence,
+                batch,
+                position,
             })
         })
         .peekable();
-    let mut values = Vec::with_capacity(rows.len() * hidden_size);
     let mut failed = Vec::new();
     let mut embedded = Vec::with_capacity(rows.len());
+    let mut columns: Vec<Column> = outputs
+        .iter()
+        .map(|Output { spec, .. }| Column::empty(spec.width, spec.dtype, rows.len()))
+        .collect();
     for mut row in rows {
-        let (vector, in_f32) = match combine(row.row, &mut pieces) {
-            Ok(combined) => combined,
-            Err(reason) => {
+        let added = add(row.row, &mut sequences, &mut columns).and_then(|in_f32| {
+            check_last(&columns, outputs)?;
+            Ok(in_f32)
+        });
+        match added {
+            Ok(in_f32) => {
+                row.in_f32 = in_f32;
+                embedded.push(row);
+            }
+            Err((reason, kind)) => {
+                let kept = embedded.len();
+                columns.iter_mut().for_each(|column| column.truncate(kept));
                 failed.push(FailedRow {
                     row: row.row,
                     reason,
                     id: row.id,
-                    kind: RowFailure::GivenUp,
+                    kind,
                 });
-                continue;
             }
-        };
-        match vector.iter().position(|value| !is_storable(value)) {
-            None => {
-                values.extend(vector);
-                row.in_f32 = in_f32;
-                embedded.push(row);
-            }
-            Some(dimension) => failed.push(FailedRow {
-                row: row.row,
-                reason: reason(vector[dimension], dimension, largest_value),
-                id: row.id,
-                // Of a vector with both, that it is not finite is worse.
-                kind: if vector.iter().all(|value| value.is_finite()) {
-                    RowFailure::TooLarge
-                } else {
-                    RowFailure::NotFinite
-                },
-            }),
         }
     }
-    let vectors = PooledBatch::new(embedded.len(), hidden_size, values)
-        .expect("every vector kept has hidden_size values: the encoder's shape was checked");
     let rows = embedded;
-    (EmbeddedBatch { rows, vectors }, failed)
+    (EmbeddedBatch { rows, columns }, failed)
 }
 
-fn reason(value: f32, dimension: usize, largest_value: f32) -> String {
-    let gave = format!("the model gave {value} in dimension {dimension} of its vector");
-    if value.is_finite() {
-        format!("{gave}, beyond the {largest_value} that the stored number format holds: use f32")
-    } else {
-        gave
+/// Why a record has no row.
+type Refusal = (String, RowFailure);
+
+/// Holds the last row of each column against what can be stored.
+fn check_last(columns: &[Column], outputs: &[Output<'_>]) -> Result<(), Refusal> {
+    for (column, output) in columns.iter().zip(outputs) {
+        let last = column.num_sequences() - 1;
+        let Some(dimension) = column.first_beyond(last, output.largest_value) else {
+            continue;
+        };
+        let vector = match columns {
+            [_] => "vector".to_owned(),
+            _ => output.spec.name(),
+        };
+        let value = column.sequence(last)[dimension];
+        let gave = format!("the model gave {value} in dimension {dimension} of its {vector}");
+        let largest = output.largest_value;
+        let reason = if value.is_finite() {
+            format!("{gave}, beyond the {largest} that the stored number format holds: use f32")
+        } else {
+            gave
+        };
+        // Of a row with both, that it is not finite is worse.
+        let kind = match column.first_beyond(last, f32::MAX) {
+            None => RowFailure::TooLarge,
+            Some(_) => RowFailure::NotFinite,
+        };
+        return Err((reason, kind));
     }
+    Ok(())
 }
 
-/// One sequence of a batch, with its vector.
-struct Piece<'a> {
-    segment: &'a Segment,
-    vector: &'a [f32],
-    note: Option<&'a Note>,
+/// One sequence of a packed batch, with its place in what the encoder made of it.
+struct Sequence<'a> {
+    sequence: &'a PackedSequence,
+    batch: &'a EncodedBatch,
+    position: usize,
 }
 
-/// The vector of a row from its pieces, and whether any took f32: a single piece's as it is, bit for bit; of several the mean,
-/// weighted by residue counts, added in order in f64 and rounded once. Without a vector if a piece has none, with the reason.
-fn combine<'a>(
+/// Adds a record's row to each column, and tells whether any of it took f32. A single sequence's is
+/// as it came, bit for bit. Of several it is their mean, weighted by residue counts, added in order
+/// in f64 and rounded once. An error says why there is none.
+fn add<'a>(
     row: RowId,
-    pieces: &mut Peekable<impl Iterator<Item = Piece<'a>>>,
-) -> Result<(Vec<f32>, bool), String> {
-    let own: Vec<Piece<'_>> =
-        std::iter::from_fn(|| pieces.next_if(|piece| piece.segment.row == row)).collect();
-    let failure = own.iter().find_map(|piece| match piece.note {
-        Some(Note::Failed(reason)) => Some(reason.clone()),
-        _ => None,
-    });
-    if let Some(reason) = failure {
-        return Err(reason);
+    sequences: &mut Peekable<impl Iterator<Item = Sequence<'a>>>,
+    columns: &mut [Column],
+) -> Result<bool, Refusal> {
+    let own: Vec<Sequence<'_>> =
+        std::iter::from_fn(|| sequences.next_if(|next| next.sequence.row == row)).collect();
+    let notes = || {
+        let notes = own.iter().map(|one| one.batch.note_of(one.position));
+        notes.flatten()
+    };
+    for note in notes() {
+        if let Note::Failed(reason) = note {
+            return Err((reason.clone(), RowFailure::GivenUp));
+        }
     }
-    let in_f32 = own.iter().any(|piece| piece.note == Some(&Note::InF32));
-    if let [piece] = &*own {
-        return Ok((piece.vector.to_vec(), in_f32));
+    for (output, column) in columns.iter_mut().enumerate() {
+        let of = |one: &Sequence<'a>| &one.batch.columns()[output];
+        match &*own {
+            [one] => column.append(of(one), one.position..one.position + 1),
+            windows => column.push(mean(windows, of).into_iter()),
+        }
     }
-    let first = own.first().expect("every row of a batch was packed");
-    let mut sum = vec![0.0_f64; first.vector.len()];
+    Ok(notes().any(|note| *note == Note::InF32))
+}
+
+/// The mean of several windows' numbers, weighted by their residue counts.
+fn mean<'a>(windows: &[Sequence<'a>], of: impl Fn(&Sequence<'a>) -> &'a Column) -> Vec<f32> {
+    let mut sum: Vec<f64> = Vec::new();
     let mut total_residues = 0.0;
-    for piece in &own {
-        let residues = f64::from(piece.segment.residue_count);
+    for window in windows {
+        let numbers = of(window).sequence(window.position);
+        let residues = f64::from(window.sequence.residue_count);
         total_residues += residues;
-        for (sum, &value) in sum.iter_mut().zip(piece.vector) {
+        sum.resize(numbers.len(), 0.0);
+        for (sum, value) in sum.iter_mut().zip(numbers) {
             *sum += residues * f64::from(value);
         }
     }
     let mean = sum.into_iter().map(|sum| (sum / total_residues) as f32);
-    Ok((mean.collect(), in_f32))
+    mean.collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use plm_core::{Outcome, Packer};
+    use plm_core::{Dtype, Outcome, OutputKind, Packer, Values, f16};
     use plm_testkit::fake_tokens;
 
     use super::*;
 
-    fn part(sequences: &[(u64, usize)], values: &[f32]) -> (PackedBatch, PooledBatch) {
+    fn encoded(sequences: &[(u64, usize)], values: &[f32]) -> Encoded {
         let tokens = fake_tokens();
         let mut packer = Packer::new(&tokens, 1_000);
         for &(row, residues) in sequences {
             packer.push(RowId(row), &vec![b'A'; residues]).unwrap();
         }
-        let vectors = PooledBatch::new(sequences.len(), 2, values.to_vec()).unwrap();
-        (packer.finish(), vectors)
+        let column = Column::new(2, values.to_vec()).unwrap();
+        (Arc::new(packer.finish()), EncodedBatch::new(vec![column]))
+    }
+
+    fn assemble_one(
+        encoded: Vec<Encoded>,
+        rows: Vec<EmbeddedRow>,
+        largest_value: f32,
+    ) -> (EmbeddedBatch, Vec<FailedRow>) {
+        let spec = &OutputSpec::new(OutputKind::Mean, 0, 2);
+        let output = Output {
+            spec,
+            largest_value,
+        };
+        assemble(encoded, rows, &[output])
+    }
+
+    fn numbers(batch: &EmbeddedBatch) -> &[f32] {
+        batch.columns[0].as_f32().unwrap()
     }
 
     fn row(row: u64) -> EmbeddedRow {
@@ -160,38 +218,38 @@ mod tests {
 
     #[test]
     fn windows_are_weighted_by_their_residues_across_packed_batches() {
-        let parts = vec![
-            part(&[(4, 3), (4, 3)], &[1.0, 2.0, 5.0, 0.5]),
-            part(&[(4, 2)], &[-2.0, 8.0]),
+        let packed = vec![
+            encoded(&[(4, 3), (4, 3)], &[1.0, 2.0, 5.0, 0.5]),
+            encoded(&[(4, 2)], &[-2.0, 8.0]),
         ];
-        let (batch, failed) = assemble(parts, vec![row(4)], 2, f32::MAX);
+        let (batch, failed) = assemble_one(packed, vec![row(4)], f32::MAX);
         // (3 * 1 + 3 * 5 - 2 * 2) / 8 and (3 * 2 + 3 * 0.5 + 2 * 8) / 8.
-        assert_eq!(batch.vectors.values(), [1.75, 2.9375]);
+        assert_eq!(numbers(&batch), [1.75, 2.9375]);
         assert!(failed.is_empty());
     }
 
     #[test]
     fn a_record_in_one_piece_keeps_its_bits_beside_a_windowed_one() {
         let odd = [-0.0, f32::MIN_POSITIVE / 2.0];
-        let parts = vec![part(
+        let packed = vec![encoded(
             &[(1, 3), (1, 3), (2, 7)],
             &[1.0, 1.0, 2.0, 2.0, odd[0], odd[1]],
         )];
-        let (batch, _) = assemble(parts, vec![row(1), row(2)], 2, f32::MAX);
+        let (batch, _) = assemble_one(packed, vec![row(1), row(2)], f32::MAX);
         let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
-        assert_eq!(bits(&batch.vectors.values()[2..]), bits(&odd));
+        assert_eq!(bits(&numbers(&batch)[2..]), bits(&odd));
     }
 
     #[test]
     fn a_row_that_is_not_finite_is_left_out_alone() {
         for bad in [f32::NAN, f32::INFINITY] {
-            let parts = vec![part(
+            let packed = vec![encoded(
                 &[(1, 1), (2, 1), (3, 1)],
                 &[1.0, 1.5, 2.0, bad, 3.0, 3.5],
             )];
-            let (batch, failed) = assemble(parts, vec![row(1), row(2), row(3)], 2, f32::MAX);
+            let (batch, failed) = assemble_one(packed, vec![row(1), row(2), row(3)], f32::MAX);
             assert_eq!(batch.rows, [row(1), row(3)]);
-            assert_eq!(batch.vectors.values(), [1.0, 1.5, 3.0, 3.5]);
+            assert_eq!(numbers(&batch), [1.0, 1.5, 3.0, 3.5]);
             assert_eq!((failed[0].row, &*failed[0].id), (RowId(2), "seq2"));
             assert!(
                 failed[0].reason.contains("dimension 1"),
@@ -203,21 +261,21 @@ mod tests {
 
     #[test]
     fn what_an_encoder_notes_of_a_sequence_is_its_rows_alone() {
-        let (packed, mut pooled) = part(
+        let (packed, mut pooled) = encoded(
             &[(1, 1), (2, 1), (3, 1), (3, 1)],
             &[1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 5.0, 5.5],
         );
         pooled.note(1, Note::Failed("no room".to_owned()));
         pooled.note(3, Note::InF32);
         let rows = vec![row(1), row(2), row(3)];
-        let (batch, failed) = assemble(vec![(packed, pooled)], rows, 2, f32::MAX);
+        let (batch, failed) = assemble_one(vec![(packed, pooled)], rows, f32::MAX);
         let in_f32: Vec<_> = batch
             .rows
             .iter()
             .map(|row| (row.row.0, row.in_f32))
             .collect();
         assert_eq!(in_f32, [(1, false), (3, true)]);
-        assert_eq!(batch.vectors.values(), [1.0, 1.5, 4.0, 4.5]);
+        assert_eq!(numbers(&batch), [1.0, 1.5, 4.0, 4.5]);
         assert_eq!(
             (failed.len(), failed[0].row, &*failed[0].reason),
             (1, RowId(2), "no room")
@@ -227,8 +285,8 @@ mod tests {
     #[test]
     fn a_row_that_cannot_be_stored_is_left_out_alone_and_told_why() {
         for (value, is_kept) in [(8.0, true), (-8.0, true), (8.5, false), (-8.5, false)] {
-            let parts = vec![part(&[(1, 1), (2, 1)], &[1.0, 1.5, value, 2.0])];
-            let (batch, failed) = assemble(parts, vec![row(1), row(2)], 2, 8.0);
+            let packed = vec![encoded(&[(1, 1), (2, 1)], &[1.0, 1.5, value, 2.0])];
+            let (batch, failed) = assemble_one(packed, vec![row(1), row(2)], 8.0);
             assert_eq!(batch.rows.len(), if is_kept { 2 } else { 1 });
             let reason = failed.first().map(|failed| &*failed.reason);
             assert_eq!(reason.is_none(), is_kept);
@@ -238,5 +296,39 @@ mod tests {
                 "{reason:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_record_that_fails_in_one_column_is_left_out_of_all() {
+        let specs = [
+            OutputSpec::new(OutputKind::Mean, 3, 1),
+            OutputSpec {
+                dtype: Dtype::F16,
+                ..OutputSpec::new(OutputKind::Bos, 3, 1)
+            },
+        ];
+        let outputs = specs.each_ref().map(|spec| Output {
+            spec,
+            largest_value: 100.0,
+        });
+        let (packed, _) = encoded(&[(1, 1), (2, 1), (3, 1), (3, 3)], &[0.0; 8]);
+        let halves = [1.0, 101.0, 2.0, 4.0].map(f16::from_f32).to_vec();
+        let batch = EncodedBatch::new(vec![
+            Column::new(1, vec![1.0_f32, 2.0, 3.0, 5.0]).unwrap(),
+            Column::new(1, halves).unwrap(),
+        ]);
+        let rows = vec![row(1), row(2), row(3)];
+        let (batch, failed) = assemble(vec![(packed, batch)], rows, &outputs);
+        assert_eq!(batch.rows, [row(1), row(3)]);
+        // Windows of one and three residues: (1 * 3 + 3 * 5) / 4 and (1 * 2 + 3 * 4) / 4.
+        assert_eq!(numbers(&batch), [1.0, 4.5]);
+        let expected = [1.0, 3.5].map(f16::from_f32).to_vec();
+        assert_eq!(batch.columns[1].values(), &Values::F16(expected));
+        assert_eq!((failed.len(), failed[0].row), (1, RowId(2)));
+        assert!(
+            failed[0]
+                .reason
+                .contains("101 in dimension 0 of its bos/layer_3")
+        );
     }
 }

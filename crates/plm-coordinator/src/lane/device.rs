@@ -1,14 +1,19 @@
-//! The encoder of a rank, which is loaded anew when it fails: a sequence that no encoder survives costs itself, and no rank.
+//! The encoder of a rank, which is loaded anew when it fails: a sequence that no encoder survives
+//! costs itself, and no rank.
 //!
-//! A batch that an encoder failed on is given to the next one in pieces, and what fails in pieces of its own, until single
-//! sequences are left. What fails alone is tried once more, then in f32, and at last given up, if the encoder encodes a
-//! plain sequence: if it does not, it is the device that is at fault, and the rank is out.
+//! A batch that an encoder failed on is given to the next one in pieces. What fails is cut again,
+//! until single sequences are left. A sequence that fails alone is tried once more, then in f32, and
+//! then given up if the encoder still encodes a plain sequence. If it does not, the device is at
+//! fault and the rank is out.
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
-use plm_core::{BoxError, Encoder, Note, PackedBatch, Packer, PooledBatch, RowId};
+use plm_core::{
+    BoxError, EncodedBatch, Encoder, Note, OutputSpec, PackedBatch, Packer, RowId, Ticket,
+};
 
 use super::{Lane, Role};
 use crate::lane_config::work;
@@ -20,16 +25,12 @@ const PIECES: usize = 8;
 /// A sequence that there is nothing wrong with.
 const PLAIN: &[u8] = b"MAGSTLLKAV";
 
-/// An encoder's answer is not what its spec promises.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the encoder gave {vectors} vectors of {hidden_size} for {num_sequences} sequences and a hidden_size of {spec_hidden_size}"
-)]
-struct WrongShape {
-    vectors: usize,
-    hidden_size: usize,
-    num_sequences: usize,
-    spec_hidden_size: usize,
+/// A batch that an encoder was given.
+pub(super) enum Submitted {
+    /// To be exchanged with the encoder that was loaded after so many others.
+    Ticket(Ticket, u32),
+    /// The encoder failed on it, or there is nothing in it to compute.
+    Batch(Arc<PackedBatch>),
 }
 
 /// Stays on the thread that loaded it.
@@ -65,7 +66,7 @@ impl<'a> Device<'a> {
     /// Drops the encoder.
     pub(super) fn unload(&mut self) -> Result<(), RankFailure> {
         let limit = Some(self.lane.job.config.load_timeout());
-        let _dropping = self.lane.watch(Role::Encode).begin(Stage::Encode, limit);
+        let _dropping = self.lane.watch(Role::Encode).enter(Stage::Encode, limit);
         let encoder = self.encoder.take();
         self.lane.attempt(Stage::Encode, || {
             drop(encoder);
@@ -78,69 +79,67 @@ impl<'a> Device<'a> {
         let Some(plain) = self.plain_sequence() else {
             return Ok(());
         };
-        if let Err(failure) = self.vectors(&plain) {
+        if let Err(failure) = self.encoded(&plain, None) {
             self.replace(failure)?;
-            self.vectors(&plain)?;
+            self.encoded(&plain, None)?;
         }
         Ok(())
     }
 
-    /// Tells the encoder of a batch that comes.
-    pub(super) fn begin(&mut self, packed: &PackedBatch) -> Result<(), RankFailure> {
+    /// Gives the encoder a batch, which it may start on.
+    pub(super) fn submit(&mut self, packed: &Arc<PackedBatch>) -> Result<Submitted, RankFailure> {
         if packed.num_sequences() == 0 {
-            return Ok(());
+            return Ok(Submitted::Batch(Arc::clone(packed)));
         }
-        match self.call(packed, |encoder, packed| {
-            encoder.begin(packed);
-            Ok(())
-        }) {
-            Ok(()) => Ok(()),
-            // The next encoder has not been told of the batches before this one, and need not be.
-            Err(failure) => self.replace(failure),
-        }
-    }
-
-    /// The vectors of a batch; none if the run was stopped while they were looked for.
-    pub(super) fn encode(
-        &mut self,
-        packed: &PackedBatch,
-    ) -> Result<Option<PooledBatch>, RankFailure> {
-        let hidden_size = self.lane.job.loader.spec().hidden_size;
-        if packed.num_sequences() == 0 {
-            let none = PooledBatch::new(0, hidden_size, Vec::new());
-            return Ok(Some(none.expect("no values are no vectors")));
-        }
-        match self.vectors(packed) {
-            Ok(pooled) => Ok(Some(pooled)),
+        match self.call(packed, |encoder| Ok(encoder.submit(packed))) {
+            Ok(ticket) => Ok(Submitted::Ticket(ticket, self.reloads)),
             Err(failure) => {
                 self.replace(failure)?;
-                self.in_pieces(packed)
+                Ok(Submitted::Batch(Arc::clone(packed)))
             }
         }
     }
 
-    /// The vectors of a batch that an encoder has failed on.
-    fn in_pieces(&mut self, packed: &PackedBatch) -> Result<Option<PooledBatch>, RankFailure> {
-        let hidden_size = self.lane.job.loader.spec().hidden_size;
+    /// What the encoder makes of a batch; none if the run was stopped while that was looked for.
+    pub(super) fn finish(
+        &mut self,
+        submitted: Submitted,
+    ) -> Result<Option<EncodedBatch>, RankFailure> {
+        let (packed, ticket) = match submitted {
+            // The encoder that gave it is gone otherwise.
+            Submitted::Ticket(ticket, reloads) if reloads == self.reloads => {
+                (Arc::clone(ticket.batch()), Some(ticket))
+            }
+            Submitted::Ticket(ticket, _) => (Arc::clone(ticket.batch()), None),
+            Submitted::Batch(packed) => (packed, None),
+        };
+        if packed.num_sequences() == 0 {
+            return Ok(Some(EncodedBatch::empty(self.outputs())));
+        }
+        match self.encoded(&packed, ticket) {
+            Ok(encoded) => Ok(Some(encoded)),
+            Err(failure) => {
+                self.replace(failure)?;
+                self.in_pieces(&packed)
+            }
+        }
+    }
+
+    /// What encoders make of a batch that one has failed on.
+    fn in_pieces(&mut self, packed: &PackedBatch) -> Result<Option<EncodedBatch>, RankFailure> {
         let num_sequences = packed.num_sequences();
-        let mut values = vec![0.0; num_sequences * hidden_size];
-        let mut notes = Vec::new();
-        let mut suspects = Vec::new();
+        let mut done: Vec<(Range<usize>, EncodedBatch)> = Vec::new();
+        let mut failed_alone = Vec::new();
         let mut pieces = VecDeque::from(cut(0..num_sequences));
         while let Some(piece) = pieces.pop_front() {
             if self.lane.job.stop.is_stopped() {
                 return Ok(None);
             }
-            match self.vectors(&packed.select(piece.clone())) {
-                Ok(pooled) => {
-                    values[piece.start * hidden_size..piece.end * hidden_size]
-                        .copy_from_slice(pooled.values());
-                    let pooled_notes = pooled.notes();
-                    notes.extend(pooled_notes.map(|(at, note)| (piece.start + at, note.clone())));
-                }
+            match self.encoded(&Arc::new(packed.select(piece.clone())), None) {
+                Ok(encoded) => done.push((piece, encoded)),
                 Err(failure) => {
                     if piece.len() == 1 {
-                        suspects.push((piece.start, failure.clone()));
+                        failed_alone.push((piece, failure.clone()));
                     } else {
                         pieces.extend(cut(piece));
                     }
@@ -148,47 +147,44 @@ impl<'a> Device<'a> {
                 }
             }
         }
-        for (sequence, failure) in suspects {
-            let (vector, note) = self.alone(&packed.select([sequence]), failure)?;
-            if let Some(vector) = vector {
-                values[sequence * hidden_size..][..hidden_size].copy_from_slice(vector.values());
-            }
-            notes.extend(note.map(|note| (sequence, note)));
+        for (piece, failure) in failed_alone {
+            let alone = Arc::new(packed.select(piece.clone()));
+            done.push((piece, self.alone(&alone, failure)?));
         }
-        let mut pooled = PooledBatch::new(num_sequences, hidden_size, values)
-            .expect("there is room for every vector");
-        for (sequence, note) in notes {
-            pooled.note(sequence, note);
+        done.sort_unstable_by_key(|(piece, _)| piece.start);
+        let mut all = EncodedBatch::empty(self.outputs());
+        for (piece, encoded) in done {
+            all.append(&encoded, 0..piece.len());
         }
-        Ok(Some(pooled))
+        Ok(Some(all))
     }
 
-    /// The vector of a sequence that an encoder has failed on alone, and what is to be noted of it.
+    /// What becomes of a sequence that an encoder has failed on alone.
     fn alone(
         &mut self,
-        alone: &PackedBatch,
+        alone: &Arc<PackedBatch>,
         failure: RankFailure,
-    ) -> Result<(Option<PooledBatch>, Option<Note>), RankFailure> {
-        match self.vectors(alone) {
-            Ok(vector) => {
-                let note = vector.note_of(0).cloned();
-                return Ok((Some(vector), note));
-            }
+    ) -> Result<EncodedBatch, RankFailure> {
+        match self.encoded(alone, None) {
+            Ok(encoded) => return Ok(encoded),
             Err(failure) => self.replace(failure)?,
         }
-        if let Some(vector) = self.in_f32(alone)? {
-            let note = vector.note_of(0).cloned().unwrap_or(Note::InF32);
-            return Ok((Some(vector), Some(note)));
+        if let Some(mut encoded) = self.in_f32(alone)? {
+            if encoded.note_of(0).is_none() {
+                encoded.note(0, Note::InF32);
+            }
+            return Ok(encoded);
         }
-        self.give_up(failure).map(|note| (None, Some(note)))
+        let reason = self.give_up(failure)?;
+        Ok(EncodedBatch::failed(self.outputs(), 1, &reason))
     }
 
-    /// The vector of a sequence in f32, if the encoder can do that and survives it.
-    fn in_f32(&mut self, alone: &PackedBatch) -> Result<Option<PooledBatch>, RankFailure> {
+    /// What the encoder makes of a sequence in f32, if it can do that and survives it.
+    fn in_f32(&mut self, alone: &PackedBatch) -> Result<Option<EncodedBatch>, RankFailure> {
         let answer = self
-            .call(alone, Encoder::encode_in_f32)
+            .call(alone, |encoder| encoder.encode_in_f32(alone))
             .and_then(|answer| match answer {
-                Some(pooled) => self.checked(alone, pooled).map(Some),
+                Some(encoded) => self.checked(alone, encoded).map(Some),
                 None => Ok(None),
             });
         match answer {
@@ -197,74 +193,77 @@ impl<'a> Device<'a> {
         }
     }
 
-    /// What is to be noted of a sequence that encoders fail on; the failure is the rank's if the encoder fails on others too.
-    fn give_up(&mut self, failure: RankFailure) -> Result<Note, RankFailure> {
+    /// Why a sequence that encoders fail on has no values. The failure is the rank's if the encoder
+    /// fails on a plain sequence too.
+    fn give_up(&mut self, failure: RankFailure) -> Result<String, RankFailure> {
         let Some(plain) = self.plain_sequence() else {
             return Err(failure);
         };
-        self.vectors(&plain)?;
-        Ok(Note::Failed(format!(
+        self.encoded(&plain, None)?;
+        Ok(format!(
             "encoders fail on it, also alone: {}",
             failure.words()
-        )))
+        ))
     }
 
     /// A sequence that any encoder that works can encode.
-    fn plain_sequence(&self) -> Option<PackedBatch> {
+    fn plain_sequence(&self) -> Option<Arc<PackedBatch>> {
         let tokens = &self.lane.job.loader.spec().tokens;
         let mut packer = Packer::new(tokens, PLAIN.len() + tokens.special_tokens() as usize);
         packer.push(RowId(0), PLAIN).ok()?;
-        Some(packer.finish())
+        Some(Arc::new(packer.finish()))
     }
 
-    fn vectors(&mut self, packed: &PackedBatch) -> Result<PooledBatch, RankFailure> {
+    fn outputs(&self) -> &'a [OutputSpec] {
+        &self.lane.job.loader.spec().outputs
+    }
+
+    /// What the encoder makes of a batch, by the ticket that it gave for it or from the start.
+    fn encoded(
+        &mut self,
+        packed: &Arc<PackedBatch>,
+        ticket: Option<Ticket>,
+    ) -> Result<EncodedBatch, RankFailure> {
         let started = Instant::now();
-        let pooled = self.call(packed, Encoder::encode)?;
+        let encoded = self.call(packed, |encoder| match ticket {
+            Some(ticket) => encoder.finish(ticket),
+            None => encoder.encode(packed),
+        })?;
         let pace = started.elapsed().as_secs_f64() / work_of(packed);
         self.seconds_per_work = Some(
             self.seconds_per_work
                 .map_or(pace, |slowest| slowest.max(pace)),
         );
-        self.checked(packed, pooled)
+        self.checked(packed, encoded)
     }
 
-    /// The answer for a batch, if there is a vector of the right length for each of its sequences.
+    /// The answer for a batch, if it is what the encoder's spec says.
     fn checked(
         &self,
         packed: &PackedBatch,
-        pooled: PooledBatch,
-    ) -> Result<PooledBatch, RankFailure> {
-        let spec_hidden_size = self.lane.job.loader.spec().hidden_size;
-        let num_sequences = packed.num_sequences();
-        let (vectors, hidden_size) = (pooled.vectors().len(), pooled.hidden_size());
-        if (vectors, hidden_size) == (num_sequences, spec_hidden_size) {
-            return Ok(pooled);
+        encoded: EncodedBatch,
+    ) -> Result<EncodedBatch, RankFailure> {
+        match encoded.check(self.outputs(), packed.num_sequences()) {
+            Ok(()) => Ok(encoded),
+            Err(wrong) => {
+                let rank = self.lane.rank;
+                Err(RankFailure::error(rank, Stage::Encode, &wrong.into()))
+            }
         }
-        let wrong = WrongShape {
-            vectors,
-            hidden_size,
-            num_sequences,
-            spec_hidden_size,
-        };
-        Err(RankFailure::error(
-            self.lane.rank,
-            Stage::Encode,
-            &wrong.into(),
-        ))
     }
 
     /// One call of the encoder, within the time that there is for so much work.
     fn call<T>(
         &mut self,
         packed: &PackedBatch,
-        call: impl FnOnce(&mut (dyn Encoder + 'a), &PackedBatch) -> Result<T, BoxError>,
+        call: impl FnOnce(&mut (dyn Encoder + 'a)) -> Result<T, BoxError>,
     ) -> Result<T, RankFailure> {
         let config = &self.lane.job.config;
         let limit = config.encode_limit(work_of(packed), self.seconds_per_work);
-        let _encoding = self.lane.watch(Role::Encode).begin(Stage::Encode, limit);
+        let _encoding = self.lane.watch(Role::Encode).enter(Stage::Encode, limit);
         let mut encoder = self.encoder.take().expect("one that fails is replaced");
         let (encoder, answer) = self.lane.attempt(Stage::Encode, || {
-            let answer = call(&mut *encoder, packed)?;
+            let answer = call(&mut *encoder)?;
             Ok((encoder, answer))
         })?;
         self.encoder = Some(encoder);
@@ -295,7 +294,7 @@ impl<'a> Device<'a> {
     fn load_encoder(&mut self) -> Result<(), RankFailure> {
         let lane = self.lane;
         let limit = Some(lane.job.config.load_timeout());
-        let _loading = lane.watch(Role::Encode).begin(Stage::Load, limit);
+        let _loading = lane.watch(Role::Encode).enter(Stage::Load, limit);
         // The device may have no room for two, nor the one that failed for its end.
         let failed = self.encoder.take();
         let encoder = lane.attempt(Stage::Load, || {

@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
-use plm_core::PooledBatch;
+use plm_core::BatchIndex;
 
-use super::device::Device;
+use super::device::{Device, Submitted};
 use super::{Lane, Packed, ToEncode, ToWrite};
 use crate::RankFailure;
 
@@ -31,6 +31,12 @@ pub(super) fn run(
     }
 }
 
+/// What the device thread has taken from its inbox.
+enum Taken {
+    Packed(Packed, Submitted),
+    Flush,
+}
+
 fn encode_all(
     lane: &Lane,
     device: &mut Device<'_>,
@@ -39,38 +45,37 @@ fn encode_all(
 ) -> Result<(), RankFailure> {
     let mut ahead = None;
     loop {
-        let message = match ahead.take() {
-            Some(message) => message,
+        let taken = match ahead.take() {
+            Some(taken) => taken,
             None => {
                 let waiting = Instant::now();
                 let Some(message) = lane.fence.receive(inbox) else {
                     return Ok(());
                 };
                 lane.tally().wait += waiting.elapsed();
-                begin(lane, device, &message)?;
-                message
+                submit(lane, device, message)?
             }
         };
         if lane.job.stop.is_stopped() {
             return Ok(());
         }
-        let message = match message {
-            ToEncode::Flush => ToWrite::Flush,
-            ToEncode::Packed(packed) => {
+        let message = match taken {
+            Taken::Flush => ToWrite::Flush,
+            Taken::Packed(packed, submitted) => {
                 let encoding = Instant::now();
                 // The device is to have its next batch before it is done with this one.
-                ahead = inbox.try_recv().ok();
-                if let Some(next) = &ahead {
-                    begin(lane, device, next)?;
+                if let Ok(next) = inbox.try_recv() {
+                    ahead = Some(submit(lane, device, next)?);
                 }
-                let Some(vectors) = encode(lane, device, &packed)? else {
+                let Some(encoded) = device.finish(submitted)? else {
                     return Ok(());
                 };
+                is_answered(lane, packed.batch);
                 let encode = encoding.elapsed();
                 lane.tally().encode += encode;
                 ToWrite::Encoded {
                     packed,
-                    vectors,
+                    encoded,
                     encode,
                 }
             }
@@ -83,28 +88,23 @@ fn encode_all(
     }
 }
 
-fn begin(lane: &Lane, device: &mut Device<'_>, message: &ToEncode) -> Result<(), RankFailure> {
-    if let ToEncode::Packed(Packed { batch, packed, .. }) = message {
-        if lane.job.plan.is_apart(*batch) {
-            // Before it is held against it that a device fails.
-            device.prove()?;
-        }
-        lane.in_encoder().push(*batch);
-        device.begin(packed)?;
+fn submit(lane: &Lane, device: &mut Device<'_>, message: ToEncode) -> Result<Taken, RankFailure> {
+    let ToEncode::Packed(packed) = message else {
+        return Ok(Taken::Flush);
+    };
+    if lane.job.plan.is_apart(packed.batch) {
+        // Before it is held against the batch that a device fails.
+        device.prove()?;
     }
-    Ok(())
+    lane.in_encoder().push(packed.batch);
+    let submitted = device.submit(&packed.packed)?;
+    Ok(Taken::Packed(packed, submitted))
 }
 
-/// The vectors of a packed batch; none if the run was stopped meanwhile.
-fn encode(
-    lane: &Lane,
-    device: &mut Device<'_>,
-    Packed { batch, packed, .. }: &Packed,
-) -> Result<Option<PooledBatch>, RankFailure> {
-    let vectors = device.encode(packed)?;
+/// The encoder holds one packed batch less of this planned one.
+fn is_answered(lane: &Lane, batch: BatchIndex) {
     let mut in_encoder = lane.in_encoder();
-    if let Some(position) = in_encoder.iter().position(|held| held == batch) {
+    if let Some(position) = in_encoder.iter().position(|held| *held == batch) {
         in_encoder.remove(position);
     }
-    Ok(vectors)
 }

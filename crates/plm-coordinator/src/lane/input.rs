@@ -82,7 +82,7 @@ impl<'a> Input<'a> {
         mut error: BoxError,
     ) -> bool {
         let since = Instant::now();
-        let waiting = Waiting::begin(self.lane, row, record, &error);
+        let waiting = Waiting::start(self.lane, row, record, &error);
         let mut pause = FIRST_PAUSE;
         loop {
             let left = patience.saturating_sub(since.elapsed());
@@ -112,11 +112,11 @@ impl<'a> Input<'a> {
         let mut reader = match self.reader.take() {
             Some(reader) => reader,
             None => {
-                let _opening = watch.begin(Stage::Read, Some(job.config.load_timeout()));
+                let _opening = watch.enter(Stage::Read, Some(job.config.load_timeout()));
                 job.source.open()?
             }
         };
-        let _reading = watch.begin(Stage::Read, job.config.call_limit());
+        let _reading = watch.enter(Stage::Read, job.config.call_limit());
         match self.read_with(&mut *reader, row, record) {
             Ok(()) => {
                 self.reader = Some(reader);
@@ -203,7 +203,7 @@ struct Waiting<'a> {
 }
 
 impl<'a> Waiting<'a> {
-    fn begin(lane: &'a Lane, row: RowId, record: &RecordInfo<'_>, error: &BoxError) -> Self {
+    fn start(lane: &'a Lane, row: RowId, record: &RecordInfo<'_>, error: &BoxError) -> Self {
         {
             let mut waits = lane.job.waits.lock();
             waits.ranks += 1;

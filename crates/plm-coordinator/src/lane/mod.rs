@@ -1,7 +1,7 @@
 //! One rank's three threads: produce, encode, write.
 //!
 //! The producer reads and packs, the device thread loads the encoder and runs it, the writer puts
-//! vectors into the rank's shard. Bounded channels join them, so that the device never waits for
+//! columns into the rank's shard. Bounded channels join them, so that the device never waits for
 //! disk as long as there is room in between, and memory stays bounded when it has to.
 //!
 //! Each port's product lives and dies on the thread that made it. The threads own what they use
@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Sender, bounded};
 use plm_core::{
-    BatchIndex, BoxError, EmbeddedRow, EmbeddingSink, EncoderLoader, PackedBatch, PooledBatch,
+    BatchIndex, BoxError, EmbeddedRow, EmbeddingSink, EncodedBatch, EncoderLoader, PackedBatch,
     Rank, SequenceSource,
 };
 
@@ -51,7 +51,6 @@ pub(crate) struct Job {
     pub(crate) plan: Arc<BatchPlan>,
     pub(crate) queue: WorkQueue,
     pub(crate) config: LaneConfig,
-    pub(crate) largest_value: f32,
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) stop: StopToken,
     pub(crate) waits: InputWaits,
@@ -104,7 +103,7 @@ enum ToEncode {
 struct Packed {
     batch: BatchIndex,
     /// Empty if the model has tokens for no record of the batch.
-    packed: PackedBatch,
+    packed: Arc<PackedBatch>,
     /// With the last packed batch of the planned one.
     end: Option<BatchEnd>,
 }
@@ -119,7 +118,7 @@ struct BatchEnd {
 enum ToWrite {
     Encoded {
         packed: Packed,
-        vectors: PooledBatch,
+        encoded: EncodedBatch,
         encode: Duration,
     },
     Flush,

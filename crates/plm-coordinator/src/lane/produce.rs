@@ -1,5 +1,7 @@
 //! The producer thread: from planned batches to packed ones.
 
+use std::sync::Arc;
+
 use crossbeam_channel::{Receiver, Sender};
 use plm_core::{BatchIndex, BoxError, EmbeddedRow, PackError, Packer, RowId};
 
@@ -97,7 +99,7 @@ impl Producer<'_> {
                     // Only windows of one record that don't fit together come here.
                     let packed = Packed {
                         batch,
-                        packed: packer.take(),
+                        packed: Arc::new(packer.take()),
                         end: None,
                     };
                     if !self
@@ -122,7 +124,7 @@ impl Producer<'_> {
         }
         let packed = Packed {
             batch,
-            packed: packer.finish(),
+            packed: Arc::new(packer.finish()),
             end: Some(end),
         };
         self.lane

@@ -20,8 +20,8 @@ struct Call {
 pub(super) struct Watched<'a>(&'a Watch);
 
 impl Watch {
-    /// Begins a call of at most `limit`; without one nothing is watched.
-    pub(super) fn begin(&self, stage: Stage, limit: Option<Duration>) -> Watched<'_> {
+    /// Enters a call of at most `limit`. Without a limit nothing is watched.
+    pub(super) fn enter(&self, stage: Stage, limit: Option<Duration>) -> Watched<'_> {
         *self.lock() = limit.map(|limit| Call {
             stage,
             since: Instant::now(),

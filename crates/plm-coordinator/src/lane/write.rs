@@ -3,11 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
-use plm_core::{
-    BatchIndex, BoxError, EmbeddedBatch, PackedBatch, PooledBatch, ShardWriter, Written,
-};
+use plm_core::{BatchIndex, BoxError, EmbeddedBatch, ShardWriter, Written};
 
-use super::assemble::assemble;
+use super::assemble::{Encoded, Output, assemble};
 use super::{BatchEnd, Lane, Packed, Role, ToWrite};
 use crate::{FailedRow, OBSERVED, RunEvent, Stage};
 
@@ -17,7 +15,7 @@ pub(super) fn run(lane: &Lane, inbox: &Receiver<ToWrite>) {
         lane.guard(Stage::Write, || writer.write_all(inbox));
         lane.guard(Stage::Write, || {
             let limit = Some(lane.job.config.load_timeout());
-            let _dropping = lane.watch(Role::Write).begin(Stage::Write, limit);
+            let _dropping = lane.watch(Role::Write).enter(Stage::Write, limit);
             drop(writer);
             Ok(())
         });
@@ -31,6 +29,7 @@ pub(super) fn run(lane: &Lane, inbox: &Receiver<ToWrite>) {
 struct Writer<'a> {
     lane: &'a Lane,
     shard: Box<dyn ShardWriter + 'a>,
+    outputs: Vec<Output<'a>>,
     current: Current,
     /// What the shard has taken and not yet made durable.
     in_sink: Vec<Unsettled>,
@@ -39,7 +38,7 @@ struct Writer<'a> {
 /// The planned batch that is coming in.
 #[derive(Default)]
 struct Current {
-    parts: Vec<(PackedBatch, PooledBatch)>,
+    encoded: Vec<Encoded>,
     encode: Duration,
 }
 
@@ -54,10 +53,16 @@ struct Unsettled {
 impl<'a> Writer<'a> {
     fn open(lane: &'a Lane) -> Result<Self, BoxError> {
         let limit = Some(lane.job.config.load_timeout());
-        let _opening = lane.watch(Role::Write).begin(Stage::Write, limit);
+        let _opening = lane.watch(Role::Write).enter(Stage::Write, limit);
+        let outputs = lane.job.loader.spec().outputs.iter().enumerate();
+        let outputs = outputs.map(|(position, spec)| Output {
+            spec,
+            largest_value: lane.job.sink.largest_value(position),
+        });
         Ok(Self {
             lane,
             shard: lane.job.sink.open_shard(lane.rank)?,
+            outputs: outputs.collect(),
             current: Current::default(),
             in_sink: Vec::new(),
         })
@@ -69,11 +74,11 @@ impl<'a> Writer<'a> {
                 ToWrite::Flush => self.flush()?,
                 ToWrite::Encoded {
                     packed: Packed { batch, packed, end },
-                    vectors,
+                    encoded,
                     encode,
                 } => {
                     self.current.encode += encode;
-                    self.current.parts.push((packed, vectors));
+                    self.current.encoded.push((packed, encoded));
                     if let Some(end) = end
                         && !self.write(batch, end)?
                     {
@@ -89,18 +94,13 @@ impl<'a> Writer<'a> {
     /// Writes the batch that has come in. False if the rank is fenced and must write no more.
     fn write(&mut self, batch: BatchIndex, end: BatchEnd) -> Result<bool, BoxError> {
         let Lane { rank, job, .. } = self.lane;
-        let Current { parts, encode } = std::mem::take(&mut self.current);
-        let tokens = parts
+        let Current { encoded, encode } = std::mem::take(&mut self.current);
+        let tokens = encoded
             .iter()
             .map(|(packed, _)| packed.total_tokens() as u64)
             .sum();
-        let (embedded, not_storable) = assemble(
-            parts,
-            end.rows,
-            job.loader.spec().hidden_size,
-            job.largest_value,
-        );
-        if !job.queue.begin_write(*rank, batch) {
+        let (embedded, not_storable) = assemble(encoded, end.rows, &self.outputs);
+        if !job.queue.enter_sink(*rank, batch) {
             return Ok(false);
         }
         let sequences = embedded.rows.len() as u64;
@@ -146,7 +146,7 @@ impl<'a> Writer<'a> {
             return Ok(Written::Buffered);
         }
         let limit = self.lane.job.config.call_limit();
-        let _writing = self.lane.watch(Role::Write).begin(Stage::Write, limit);
+        let _writing = self.lane.watch(Role::Write).enter(Stage::Write, limit);
         self.shard.write(embedded)
     }
 
@@ -156,7 +156,7 @@ impl<'a> Writer<'a> {
         }
         let started = Instant::now();
         let limit = self.lane.job.config.call_limit();
-        let flushing = self.lane.watch(Role::Write).begin(Stage::Write, limit);
+        let flushing = self.lane.watch(Role::Write).enter(Stage::Write, limit);
         self.shard.flush()?;
         drop(flushing);
         self.lane.tally().write += started.elapsed();

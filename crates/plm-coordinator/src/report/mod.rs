@@ -95,7 +95,7 @@ pub enum RowFailure {
     /// Its vector holds NaN or an infinity.
     NotFinite,
     /// Its vector holds a number beyond
-    /// [`RunOptions::largest_value`](crate::RunOptions::largest_value).
+    /// [`EmbeddingSink::largest_value`](plm_core::EmbeddingSink::largest_value).
     TooLarge,
     /// Encoders fail on it, also alone. (Or it failed under a version that did not say why.)
     #[default]

@@ -76,7 +76,7 @@ fn a_model_that_gives_nothing_is_not_asked_to_the_end() {
 #[test]
 fn vectors_that_are_all_too_large_are_none() {
     let mut case = Case::of(30);
-    case.largest_value = 1e-6;
+    case.sink = case.sink.largest_value(1e-6);
     let finished = case.run();
     assert!(finished.check().is_empty());
     let words = finished.result.unwrap_err().to_string();

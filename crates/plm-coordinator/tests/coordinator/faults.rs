@@ -75,10 +75,16 @@ fn a_panic_is_reported_with_its_message() {
 }
 
 #[test]
-fn vectors_of_the_wrong_shape_fail_their_rank() {
+fn columns_of_the_wrong_shape_fail_their_rank() {
     for (fault, part) in [
-        (EncoderFault::TooFewVectors { at: 1 }, "vectors of 5 for"),
-        (EncoderFault::WrongHiddenSize { at: 1 }, "vectors of 6 for"),
+        (
+            EncoderFault::TooFewRows { at: 1 },
+            "rows of 5 in f32 for mean/layer_0",
+        ),
+        (
+            EncoderFault::WrongWidth { at: 1 },
+            "rows of 6 in f32 for mean/layer_0",
+        ),
     ] {
         let finished = encoder_fault(fault);
         let failure = finished.failure();

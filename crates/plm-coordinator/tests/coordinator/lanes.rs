@@ -11,7 +11,8 @@ use plm_coordinator::{
     WorkerOutcome, run,
 };
 use plm_core::{
-    BoxError, Encoder, EncoderLoader, EncoderSpec, PackedBatch, PooledBatch, Rank, RowId, WorldSize,
+    BoxError, EncodedBatch, Encoder, EncoderLoader, EncoderSpec, PackedBatch, Rank, RowId, Ticket,
+    WorldSize,
 };
 use plm_testkit::{EncoderFault, FakeLoader, MemorySink, MemorySource, within};
 
@@ -274,13 +275,14 @@ fn an_observer_that_panics_costs_nothing() {
     assert_eq!(durable.len(), 20);
 }
 
-/// Encoders that hold every batch against those that were begun.
+/// Encoders that hold every ticket against those that they gave.
 struct Strict(FakeLoader, Arc<AtomicUsize>);
 
 struct StrictEncoder<'a> {
     fake: Box<dyn Encoder + 'a>,
-    begun: VecDeque<PackedBatch>,
-    most_begun: Arc<AtomicUsize>,
+    submitted: VecDeque<u64>,
+    next: u64,
+    most_submitted: Arc<AtomicUsize>,
 }
 
 impl EncoderLoader for Strict {
@@ -291,33 +293,36 @@ impl EncoderLoader for Strict {
     fn load(&self, rank: Rank) -> Result<Box<dyn Encoder + '_>, BoxError> {
         Ok(Box::new(StrictEncoder {
             fake: self.0.load(rank)?,
-            begun: VecDeque::new(),
-            most_begun: Arc::clone(&self.1),
+            submitted: VecDeque::new(),
+            next: 0,
+            most_submitted: Arc::clone(&self.1),
         }))
     }
 }
 
 impl Encoder for StrictEncoder<'_> {
-    fn begin(&mut self, batch: &PackedBatch) {
-        self.begun.push_back(batch.clone());
-        self.most_begun
-            .fetch_max(self.begun.len(), Ordering::Relaxed);
+    fn submit(&mut self, batch: &Arc<PackedBatch>) -> Ticket {
+        self.next += 1;
+        self.submitted.push_back(self.next);
+        self.most_submitted
+            .fetch_max(self.submitted.len(), Ordering::Relaxed);
+        Ticket::new(self.next, Arc::clone(batch))
     }
 
-    fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError> {
-        assert_eq!(self.begun.pop_front().as_ref(), Some(batch));
+    fn finish(&mut self, ticket: Ticket) -> Result<EncodedBatch, BoxError> {
+        assert_eq!(self.submitted.pop_front(), Some(ticket.number()));
         // Time for the producer to have the next.
         thread::sleep(Duration::from_millis(2));
-        self.fake.encode(batch)
+        self.fake.finish(ticket)
     }
 }
 
 #[test]
-fn an_encoder_is_told_of_its_next_batch_before_it_is_asked_for_the_last() {
-    let most_begun = Arc::new(AtomicUsize::new(0));
+fn an_encoder_is_given_its_next_batch_before_it_is_asked_for_the_last() {
+    let most_submitted = Arc::new(AtomicUsize::new(0));
     let names: Vec<String> = (0..40).map(|row| format!("seq{row}")).collect();
     let source = Arc::new(MemorySource::new(names.iter().map(|name| (&**name, "MKV"))));
-    let loader = Arc::new(Strict(FakeLoader::new(8), Arc::clone(&most_begun)));
+    let loader = Arc::new(Strict(FakeLoader::new(8), Arc::clone(&most_submitted)));
     let config = PlanConfig::builder()
         .max_batch_tokens(10)
         .max_residues(3)
@@ -329,5 +334,5 @@ fn an_encoder_is_told_of_its_next_batch_before_it_is_asked_for_the_last() {
     let report = run(source, loader, Arc::new(sink.clone()), options).unwrap();
     assert!(report.failed_ranks().is_empty(), "{report:?}");
     assert_eq!(sink.durable().len(), 40);
-    assert_eq!(most_begun.load(Ordering::Relaxed), 2);
+    assert_eq!(most_submitted.load(Ordering::Relaxed), 2);
 }

@@ -20,8 +20,8 @@ fn encoder_fault() -> BoxedStrategy<EncoderFault> {
         at.clone().prop_map(|at| EncoderFault::PanicEncode { at }),
         at.clone().prop_map(|at| EncoderFault::FailTwice { at }),
         (0..6_usize).prop_map(|over| EncoderFault::OutOfMemory { over }),
-        at.clone().prop_map(|at| EncoderFault::TooFewVectors { at }),
-        at.prop_map(|at| EncoderFault::WrongHiddenSize { at }),
+        at.clone().prop_map(|at| EncoderFault::TooFewRows { at }),
+        at.prop_map(|at| EncoderFault::WrongWidth { at }),
         Just(EncoderFault::Slow {
             each: Duration::from_millis(1)
         }),

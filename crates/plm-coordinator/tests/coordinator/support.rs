@@ -44,7 +44,6 @@ pub(crate) struct Case {
     pub(crate) stops_at_wait: bool,
     /// Whether an earlier run is said to have made vectors.
     pub(crate) has_vectors: bool,
-    pub(crate) largest_value: f32,
 }
 
 /// What came of it.
@@ -153,7 +152,6 @@ impl Case {
             stops_after: None,
             stops_at_wait: false,
             has_vectors: false,
-            largest_value: f32::MAX,
         }
     }
 
@@ -202,7 +200,6 @@ impl Case {
             part: self.part,
             lanes: self.lanes,
             has_vectors: self.has_vectors,
-            largest_value: self.largest_value,
             observer: recorder.clone(),
             stop: self.stop,
             ..RunOptions::new(Arc::new(plan.clone()), world)
@@ -295,7 +292,7 @@ impl Finished {
         let bits = |vector: &[f32]| vector.iter().map(|value| value.to_bits()).collect();
         durable
             .iter()
-            .map(|stored| (stored.row.id.clone(), bits(&stored.vector)))
+            .map(|stored| (stored.row.id.clone(), bits(&stored.columns[0])))
             .collect()
     }
 
@@ -307,7 +304,11 @@ impl Finished {
         let record = self.source.record(row);
         assert_eq!(stored.row.outcome, self.plan.outcome(&record).outcome());
         if residues.len() <= self.plan.config().max_residues() as usize {
-            assert_eq!(stored.vector, fake_vector(residues, HIDDEN_SIZE), "{row}");
+            assert_eq!(
+                stored.columns[0],
+                fake_vector(residues, HIDDEN_SIZE),
+                "{row}"
+            );
         }
     }
 }

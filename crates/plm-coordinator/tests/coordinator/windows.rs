@@ -50,12 +50,12 @@ fn windows_are_combined_by_their_residue_weighted_mean() {
         let stored = finished.sink.durable();
         let residues = |row| finished.source.residues(RowId(row));
         assert_eq!(
-            stored[1].vector,
+            stored[1].columns[0],
             mean(residues(1), &[0..10, 7..17, 14..24, 21..26])
         );
-        assert_eq!(stored[3].vector, mean(residues(3), &[0..10, 7..11]));
+        assert_eq!(stored[3].columns[0], mean(residues(3), &[0..10, 7..11]));
         assert_eq!(
-            stored[5].vector,
+            stored[5].columns[0],
             mean(residues(5), &[0..10, 7..17, 14..24, 21..25])
         );
         assert_eq!(stored[1].row.outcome, Outcome::Windowed);
@@ -69,7 +69,7 @@ fn truncation_keeps_the_n_terminus() {
     finished.check();
     let stored = &finished.sink.durable()[1];
     let residues = finished.source.residues(RowId(1));
-    assert_eq!(stored.vector, fake_vector(&residues[..10], HIDDEN_SIZE));
+    assert_eq!(stored.columns[0], fake_vector(&residues[..10], HIDDEN_SIZE));
     assert_eq!(stored.row.outcome, Outcome::Truncated);
     assert_eq!(stored.row.residue_count, 26);
 }
@@ -143,7 +143,7 @@ fn windows_longer_than_a_batch_are_batches() {
     let stored = finished.sink.durable();
     let residues = finished.source.residues(RowId(5));
     assert_eq!(
-        stored[5].vector,
+        stored[5].columns[0],
         mean(residues, &[0..10, 7..17, 14..24, 21..25])
     );
 }

@@ -31,7 +31,7 @@ pub(crate) struct Int8Layers {
     rotated_norm: LayerNorm,
     rotate_back: GpuLinear,
     norm: LayerNorm,
-    mean_norm: Arc<MeanNorm>,
+    pooled_norm: Arc<PooledNorm>,
 }
 
 /// What is before them, in 16 bits.
@@ -41,9 +41,10 @@ pub(crate) struct Before {
     pub(crate) first: FirstLayer,
 }
 
-/// Makes means of rotated rows, each over its deviation, means of what follows the last layer norm.
+/// Makes of pooled rows of the rotated stream, each over its deviation, those of what follows the
+/// last layer norm.
 #[derive(Debug)]
-pub(crate) struct MeanNorm {
+pub(crate) struct PooledNorm {
     rotation: Rotation,
     gain: Vec<f32>,
     shift: Vec<f32>,
@@ -98,7 +99,7 @@ impl Int8Layers {
             }
         }
         let hidden = config.hidden_size;
-        let mean_norm = MeanNorm {
+        let pooled_norm = PooledNorm {
             gain: checkpoint.values("encoder.emb_layer_norm_after.weight")?,
             shift: checkpoint.values("encoder.emb_layer_norm_after.bias")?,
             rotation,
@@ -108,16 +109,16 @@ impl Int8Layers {
             layers,
             rotated_norm: norm_of_nothing_else(config, gpu.device())?,
             rotate_back: gpu.linear(in_bf16(
-                &mean_norm.rotation.matrix(),
+                &pooled_norm.rotation.matrix(),
                 (hidden, hidden),
                 gpu.device(),
             )?),
             norm: LayerNorm::new(
-                &here(&mean_norm.gain)?,
-                &here(&mean_norm.shift)?,
+                &here(&pooled_norm.gain)?,
+                &here(&pooled_norm.shift)?,
                 config.layer_norm_eps,
             )?,
-            mean_norm: Arc::new(mean_norm),
+            pooled_norm: Arc::new(pooled_norm),
         };
         Ok((before, layers))
     }
@@ -135,7 +136,7 @@ impl Int8Layers {
         Ok(x)
     }
 
-    /// The rows of the stream behind the layers, over their deviations: what [`MeanNorm`] takes means of.
+    /// The rows of the stream behind the layers, over their deviations: whose pooled rows [`PooledNorm`] takes.
     pub(crate) fn rotated_norm(&self, x: &Tensor) -> TensorResult<Tensor> {
         self.rotated_norm.forward(x)
     }
@@ -145,8 +146,8 @@ impl Int8Layers {
         self.norm.forward(&self.rotate_back.forward(x)?)
     }
 
-    pub(crate) fn mean_norm(&self) -> &Arc<MeanNorm> {
-        &self.mean_norm
+    pub(crate) fn pooled_norm(&self) -> &Arc<PooledNorm> {
+        &self.pooled_norm
     }
 }
 
@@ -166,11 +167,11 @@ impl Before {
     }
 }
 
-impl MeanNorm {
-    /// `mean` `[hidden_size]`, in its place.
-    pub(crate) fn apply(&self, mean: &mut [f32], scratch: &mut [f32]) {
-        self.rotation.rotate_back(mean, scratch);
-        for ((value, gain), shift) in mean.iter_mut().zip(&self.gain).zip(&self.shift) {
+impl PooledNorm {
+    /// `row` `[hidden_size]`, in its place.
+    pub(crate) fn apply(&self, row: &mut [f32], scratch: &mut [f32]) {
+        self.rotation.rotate_back(row, scratch);
+        for ((value, gain), shift) in row.iter_mut().zip(&self.gain).zip(&self.shift) {
             *value = *value * gain + shift;
         }
     }

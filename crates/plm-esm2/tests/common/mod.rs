@@ -120,7 +120,7 @@ pub(crate) fn embedding(checkpoint: &Checkpoint) -> Vec<f32> {
     let outputs = model
         .forward(&packer.finish(), &Outputs::mean_of(6))
         .unwrap();
-    outputs.means[0].values().to_vec()
+    outputs.pooled[0].as_f32().unwrap().to_vec()
 }
 
 pub(crate) fn assert_is_plm_tiny(checkpoint: &Checkpoint) {

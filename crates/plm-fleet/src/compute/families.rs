@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use plm_checkpoint::ModelFiles;
-use plm_core::{Dtype, EncoderLoader, TokenMap};
+use plm_core::{Dtype, EncoderLoader, OutputSet, TokenMap};
 
 use super::{Architecture, Devices, ModelError, ModelInfo, Remedy};
 use crate::Error;
@@ -58,12 +58,16 @@ pub(crate) trait FamilyModel: Send {
     /// What it is. Reads all weights, for their digest.
     fn info(&self) -> Result<ModelInfo, Error>;
 
-    /// The loader of every rank's encoder, on devices that are resolved. Reads all weights, for
-    /// their digest.
+    /// Refuses outputs that it can't give in `dtype`. Reads no weights.
+    fn check_outputs(&self, dtype: Dtype, outputs: &OutputSet) -> Result<(), Error>;
+
+    /// The loader of every rank's encoder, which gives `outputs`, on devices that are resolved.
+    /// Reads all weights, for their digest.
     fn loader(
         self: Box<Self>,
         devices: &Devices,
         dtype: Dtype,
+        outputs: &OutputSet,
     ) -> Result<Arc<dyn EncoderLoader>, Error>;
 }
 
@@ -130,10 +134,16 @@ impl FamilyModel for plm_esm2::Checkpoint {
         })
     }
 
+    fn check_outputs(&self, dtype: Dtype, outputs: &OutputSet) -> Result<(), Error> {
+        let specs = plm_esm2::output_specs(self, dtype, outputs);
+        specs.map(drop).map_err(of_esm2)
+    }
+
     fn loader(
         self: Box<Self>,
         devices: &Devices,
         dtype: Dtype,
+        outputs: &OutputSet,
     ) -> Result<Arc<dyn EncoderLoader>, Error> {
         let loader = match devices {
             Devices::Cuda(ordinals) => {
@@ -145,6 +155,7 @@ impl FamilyModel for plm_esm2::Checkpoint {
                 plm_esm2::Esm2Loader::new(*self, plm_esm2::CpuOptions::all_cores(lanes), dtype)
             }
         };
+        let loader = loader.and_then(|loader| loader.with_outputs(outputs));
         Ok(Arc::new(loader.map_err(of_esm2)?))
     }
 }

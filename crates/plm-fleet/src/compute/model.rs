@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use plm_core::{Dtype, EncoderLoader, TokenMap};
+use plm_core::{Dtype, EncoderLoader, OutputSet, TokenMap};
 
 use super::families::{self, FamilyModel};
 use super::{Devices, ModelInfo};
@@ -24,7 +24,8 @@ pub enum Model {
     /// library knows.
     Checkpoint(PathBuf),
     /// Anything else that turns packed batches into vectors. It is asked for one encoder per rank
-    /// and decides by itself which device that is; the dtype of the run is then the loader's.
+    /// and decides by itself which device that is; the dtype and the outputs of the run are then the
+    /// loader's.
     Loader(Arc<dyn EncoderLoader>),
 }
 
@@ -113,18 +114,28 @@ impl OpenModel {
         }
     }
 
+    /// Refuses outputs that it can't give, before weights are read.
+    fn check(&self, dtype: Dtype, outputs: Option<&OutputSet>) -> Result<(), Error> {
+        match (self, outputs) {
+            (_, None) => Ok(()),
+            (Self::Loader(_), Some(_)) => Err(Error::OutputsOfLoader),
+            (Self::Checkpoint(checkpoint), Some(outputs)) => {
+                checkpoint.check_outputs(dtype, outputs)
+            }
+        }
+    }
+
     /// The loader of every rank's encoder, on devices that are resolved. Reads all weights, for
     /// their digest.
     fn loader(
         self,
         devices: &Devices,
-        dtype: Option<Dtype>,
+        dtype: Dtype,
+        outputs: &OutputSet,
     ) -> Result<Arc<dyn EncoderLoader>, Error> {
         match self {
             Self::Loader(loader) => Ok(loader),
-            Self::Checkpoint(checkpoint) => {
-                checkpoint.loader(devices, dtype.unwrap_or(devices.dtype()))
-            }
+            Self::Checkpoint(checkpoint) => checkpoint.loader(devices, dtype, outputs),
         }
     }
 }
@@ -134,16 +145,21 @@ impl OpenModel {
 pub(crate) struct PendingLoader(JoinHandle<Result<Arc<dyn EncoderLoader>, Error>>);
 
 impl PendingLoader {
-    /// If nobody waits for it, since the input is refused, the thread is left behind.
+    /// Of a model that gives `outputs`. If nobody waits for it, since the input is refused, the
+    /// thread is left behind.
     pub(crate) fn start(
         model: OpenModel,
         devices: &Devices,
         dtype: Option<Dtype>,
+        outputs: Option<&OutputSet>,
     ) -> Result<Self, Error> {
+        let dtype = dtype.unwrap_or(devices.dtype());
+        model.check(dtype, outputs)?;
         let devices = devices.clone();
+        let outputs = outputs.cloned().unwrap_or_default();
         let thread = thread::Builder::new()
             .name("weights digest".to_owned())
-            .spawn(move || model.loader(&devices, dtype))
+            .spawn(move || model.loader(&devices, dtype, &outputs))
             .map_err(|source| Error::Thread { source })?;
         Ok(Self(thread))
     }

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use plm_coordinator::Part;
+use plm_core::store::{StoreFault, StoredResult};
 use plm_core::sweep;
 use plm_index::FastaIndex;
-use plm_shards::EmbeddingsFile;
 use serde::{Deserialize, Serialize};
 
 use super::fingerprint::Fingerprint;
@@ -52,7 +52,7 @@ impl Claim {
 
     /// That nothing in the directory is of another run, and that the result, if it is there, has
     /// all its bytes but the vectors', which are not read. Changes nothing.
-    pub(crate) fn check(&self, layout: &Layout) -> Result<Option<EmbeddingsFile>, Error> {
+    pub(crate) fn check(&self, layout: &Layout) -> Result<Option<Box<dyn StoredResult>>, Error> {
         let path = layout.claim();
         if path.exists() {
             self.check_against(&Self::read(layout)?, &path)?;
@@ -77,19 +77,20 @@ impl Claim {
 
     /// That `embeddings.h5`, if it is there, is of this run: fingerprint.json may have been removed,
     /// or written anew, since it was made.
-    fn check_embeddings(&self, layout: &Layout) -> Result<Option<EmbeddingsFile>, Error> {
+    fn check_embeddings(&self, layout: &Layout) -> Result<Option<Box<dyn StoredResult>>, Error> {
         let path = layout.embeddings();
         if !path.exists() {
             return Ok(None);
         }
-        let file = EmbeddingsFile::open_sealed(&path).map_err(|source| match source {
+        let opened = layout.store().open_result(&path);
+        let result = opened.map_err(|error| match error.fault {
             // Whoever may not read it, or for now can't, knows nothing of it.
-            plm_shards::Error::Io { .. } => source.into(),
-            source => Error::damaged_embeddings(layout, source),
+            StoreFault::Io => error.into(),
+            _ => Error::damaged_embeddings(layout, error),
         })?;
-        let (there, here) = (file.format().run_digest(), self.fingerprint.digest());
+        let (there, here) = (result.run_digest(), self.fingerprint.digest());
         if there == here {
-            return Ok(Some(file));
+            return Ok(Some(result));
         }
         Err(Error::OtherRun {
             path,

@@ -119,7 +119,7 @@ impl Discard {
     pub(super) fn bytes(&self, layout: &Layout) -> Result<u64, Error> {
         let mut files = [&self.result[..], &self.reports[..]].concat();
         for shards in &self.shards {
-            files.extend(plm_shards::discardable_files(shards)?);
+            files.extend(layout.store().files(shards)?);
         }
         let device = fs::metadata(layout.root()).map_or(0, |root| root.dev());
         let frees = |path: &PathBuf| match fs::symlink_metadata(path) {
@@ -143,7 +143,7 @@ impl Discard {
         }
         sync(layout.root())?;
         for shards in self.shards.iter().filter(|shards| shards.exists()) {
-            plm_shards::discard(shards)?;
+            layout.store().discard(shards)?;
         }
         for path in &self.reports {
             sweep(path);

@@ -4,13 +4,16 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 use plm_coordinator::{LongSequences, PlanConfig};
-use plm_core::{Digest, Dtype, EncoderSpec};
+use plm_core::store::StoredRun;
+use plm_core::{
+    Digest, Dtype, EncoderSpec, InputDigest, OutputKind, OutputSpec, Provenance, Store,
+};
 use plm_index::{FastaIndex, IndexConfig, InputFile};
-use plm_shards::{InputDigest, Provenance, RunFormat, SegmentConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::Error;
+use crate::store::is_default;
 
 /// How many inputs are named that differ.
 const NAMED_INPUTS: usize = 3;
@@ -29,16 +32,64 @@ pub(crate) struct Fingerprint {
     pub(crate) model: String,
     /// What they are known by: of a checkpoint a digest, of another loader what it says.
     weights: String,
+    /// Of the first output, as are the three below.
     layer: usize,
     pooling: String,
     special_tokens: String,
-    pub(crate) hidden_size: usize,
+    hidden_size: usize,
     dtype: String,
     /// Last bits differ between kinds of devices, and from version to version.
     backend: String,
     embeddings_dtype: String,
     max_residues: u32,
     long_sequences: LongSequences,
+    /// All outputs; none if the only one is a mean, of which the fields above say all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    outputs: Vec<Output>,
+    /// The store's name; none of the default one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    store: Option<String>,
+}
+
+/// One output of the model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Output {
+    kind: String,
+    layer: usize,
+    width: usize,
+    /// The number format in which the encoder gives it.
+    dtype: String,
+    /// The number format in which it is stored.
+    stored_dtype: String,
+    pooling: String,
+    special_tokens: String,
+}
+
+impl Output {
+    fn new(spec: &OutputSpec, store: &dyn Store) -> Self {
+        Self {
+            kind: spec.kind.to_string(),
+            layer: spec.layer,
+            width: spec.width,
+            dtype: spec.dtype.to_string(),
+            stored_dtype: store.stored_dtype(spec).to_string(),
+            pooling: spec.pooling.clone(),
+            special_tokens: spec.special_tokens.clone(),
+        }
+    }
+
+    /// The output as it is stored.
+    fn stored(&self) -> Result<OutputSpec, Error> {
+        let kind = self.kind.parse().map_err(|_| Error::UnknownOutput {
+            word: self.kind.clone(),
+        })?;
+        Ok(OutputSpec {
+            dtype: dtype(&self.stored_dtype)?,
+            pooling: self.pooling.clone(),
+            special_tokens: self.special_tokens.clone(),
+            ..OutputSpec::new(kind, self.layer, self.width)
+        })
+    }
 }
 
 impl Fingerprint {
@@ -46,23 +97,46 @@ impl Fingerprint {
         index: &FastaIndex,
         spec: &EncoderSpec,
         plan: &PlanConfig,
-        embeddings_dtype: Dtype,
+        store: &dyn Store,
     ) -> Self {
+        let first = &spec.outputs[0];
+        let is_one_mean = spec.outputs.len() == 1 && first.kind == OutputKind::Mean;
         Self {
             inputs: digests(index),
             index: index.config(),
             model: spec.model.clone(),
             weights: spec.weights_digest.clone(),
-            layer: spec.layer,
-            pooling: spec.pooling.clone(),
-            special_tokens: spec.special_tokens.clone(),
-            hidden_size: spec.hidden_size,
+            layer: first.layer,
+            pooling: first.pooling.clone(),
+            special_tokens: first.special_tokens.clone(),
+            hidden_size: first.width,
             dtype: spec.dtype.to_string(),
             backend: spec.backend.clone(),
-            embeddings_dtype: embeddings_dtype.to_string(),
+            embeddings_dtype: store.stored_dtype(first).to_string(),
             max_residues: plan.max_residues(),
             long_sequences: plan.long_sequences(),
+            outputs: match is_one_mean {
+                true => Vec::new(),
+                false => {
+                    let outputs = spec.outputs.iter();
+                    outputs.map(|output| Output::new(output, store)).collect()
+                }
+            },
+            store: (!is_default(store.name())).then(|| store.name().to_owned()),
         }
+    }
+
+    /// The outputs of the model in order, as they are stored.
+    fn stored_outputs(&self) -> Result<Vec<OutputSpec>, Error> {
+        if !self.outputs.is_empty() {
+            return self.outputs.iter().map(Output::stored).collect();
+        }
+        Ok(vec![OutputSpec {
+            dtype: dtype(&self.embeddings_dtype)?,
+            pooling: self.pooling.clone(),
+            special_tokens: self.special_tokens.clone(),
+            ..OutputSpec::new(OutputKind::Mean, self.layer, self.hidden_size)
+        }])
     }
 
     /// The same of a model without a name.
@@ -106,12 +180,12 @@ impl Fingerprint {
             .build()?)
     }
 
-    /// What every file of the run says of itself.
-    pub(crate) fn run_format(&self) -> Result<RunFormat, Error> {
-        let config = SegmentConfig::builder()
-            .dtype(dtype(&self.embeddings_dtype)?)
-            .build()?;
-        Ok(config.run_format(self.digest(), self.hidden_size))
+    /// The run, as its store knows it.
+    pub(crate) fn stored_run(&self) -> Result<StoredRun, Error> {
+        Ok(StoredRun {
+            digest: self.digest(),
+            outputs: self.stored_outputs()?,
+        })
     }
 
     /// Where the vectors come from.
@@ -123,9 +197,6 @@ impl Fingerprint {
         Ok(Provenance {
             model: self.model.clone(),
             weights_digest: self.weights.clone(),
-            layer: self.layer,
-            pooling: self.pooling.clone(),
-            special_tokens: self.special_tokens.clone(),
             model_dtype: dtype(&self.dtype)?,
             program: "plm-fleet".to_owned(),
             program_version: crate::VERSION.to_owned(),

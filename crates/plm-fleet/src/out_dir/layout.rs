@@ -1,9 +1,11 @@
-//! Where a run keeps its files: the one place that knows their names.
+//! Where a run keeps its files: the one place that knows their names, and which store keeps columns.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use plm_coordinator::Part;
+use plm_core::Store;
 
 use crate::Error;
 
@@ -23,11 +25,20 @@ pub(super) const LOCK: &str = "lock";
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     root: PathBuf,
+    store: Arc<dyn Store>,
 }
 
 impl Layout {
-    pub(crate) fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+    pub(crate) fn new(root: impl Into<PathBuf>, store: &Arc<dyn Store>) -> Self {
+        Self {
+            root: root.into(),
+            store: Arc::clone(store),
+        }
+    }
+
+    /// What keeps the columns of its runs.
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -100,8 +111,9 @@ impl Layout {
         self.root.join("ledger.tsv")
     }
 
+    /// The result, of which the store alone knows what is in it.
     pub(crate) fn embeddings(&self) -> PathBuf {
-        self.root.join("embeddings.h5")
+        self.root.join(self.store.result_name())
     }
 
     /// A path as it is written down: below the output directory, which may be moved, and else as it

@@ -10,7 +10,8 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use plm_coordinator::Part;
-use plm_core::name_of_temporary;
+use plm_core::store::Entry;
+use plm_core::{Store, name_of_temporary};
 
 use super::claim::Claim;
 use super::layout::{LOCK, Layout, PART_REPORT, SUSPECTS, is_part_name};
@@ -60,15 +61,14 @@ pub(crate) fn check(layout: &Layout) -> Result<(), Error> {
         layout.shards(Part::WHOLE),
         layout.logs(Part::WHOLE),
     ];
+    let store = layout.store();
     let of_ranks = parts.iter().flat_map(|shards| {
         // One that can't be listed is told of by who lists it next.
         let entries = fs::read_dir(shards).into_iter().flatten().flatten();
         entries
             .filter(|entry| {
-                entry
-                    .file_name()
-                    .to_str()
-                    .is_some_and(plm_shards::is_rank_name)
+                let is_directory = |name| store.entry(name) == Some(Entry::Directory);
+                entry.file_name().to_str().is_some_and(is_directory)
             })
             .map(|entry| entry.path())
     });
@@ -97,7 +97,9 @@ pub(crate) fn check(layout: &Layout) -> Result<(), Error> {
     check_names(&layout.inputs(), &|name, _| {
         Ok(is_spool_name(name) || name_of_temporary(name) == Some("text"))
     })?;
-    check_names(&layout.shards(Part::WHOLE), &is_in_shards)?;
+    check_names(&layout.shards(Part::WHOLE), &|name, path| {
+        is_in_shards(&**layout.store(), name, path)
+    })?;
     check_names(&layout.logs(Part::WHOLE), &is_log)
 }
 
@@ -142,7 +144,7 @@ fn check_report(layout: &Layout, is_claimed: bool) -> Result<bool, Error> {
 
 fn check_embeddings(layout: &Layout, is_of_finished_run: bool) -> Result<(), Error> {
     let path = layout.embeddings();
-    if !path.exists() || is_of_finished_run || plm_shards::ends_in_a_seal(&path)? {
+    if !path.exists() || is_of_finished_run || layout.store().is_result(&path)? {
         return Ok(());
     }
     Err(foreign(
@@ -171,14 +173,15 @@ fn check_names(
 }
 
 /// In `shards` or in a part's directory there.
-fn is_in_shards(name: &str, path: &Path) -> Result<bool, Error> {
+fn is_in_shards(store: &dyn Store, name: &str, path: &Path) -> Result<bool, Error> {
     if is_part_name(name) && path.is_dir() {
-        return check_names(path, &is_in_shards).map(|()| true);
+        let is_ours = |name: &str, path: &Path| is_in_shards(store, name, path);
+        return check_names(path, &is_ours).map(|()| true);
     }
     Ok(match name_of_temporary(name).unwrap_or(name) {
         LOCK => is_empty(path)? || starts_with(path, LOCK_START)?,
         PART_REPORT | SUSPECTS => true,
-        name => plm_shards::is_rank_name(name),
+        name => store.entry(name).is_some(),
     })
 }
 
@@ -191,7 +194,15 @@ fn is_log(name: &str, path: &Path) -> Result<bool, Error> {
         return Ok(is_empty(path)? || starts_with_event(path)?);
     }
     let rank = name.strip_suffix(".log");
-    Ok(rank.is_some_and(plm_shards::is_rank_name))
+    Ok(rank.is_some_and(is_rank_name))
+}
+
+/// Whether a name is a rank's: `rank_00003`.
+fn is_rank_name(name: &str) -> bool {
+    let number = name.strip_prefix("rank_");
+    number.is_some_and(|digits| {
+        digits.len() >= 5 && digits.bytes().all(|digit| digit.is_ascii_digit())
+    })
 }
 
 /// Whether the first line of a file is an event of a run.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::layout::Layout;
 use super::sealed;
 use crate::Error;
+use crate::store::default_store;
 
 /// What a run did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -140,13 +141,15 @@ impl RunReport {
     /// # Errors
     /// [`Error::Io`] if there is none, [`Error::DamagedReport`] if it can't be read.
     pub fn of_run(out_dir: impl AsRef<Path>) -> Result<Self, Error> {
-        Self::read(&Layout::new(out_dir.as_ref()))
+        Self::read(&Layout::new(out_dir.as_ref(), &default_store()))
     }
 
     /// The report in an output directory, with paths of where that is now.
     pub(crate) fn read(layout: &Layout) -> Result<Self, Error> {
         let mut report: Self = sealed::read(&layout.run_report())?;
-        report.embeddings_path = report.embeddings_path.map(|_| layout.embeddings());
+        // Whichever store has made it.
+        let here = |path: PathBuf| layout.root().join(path.file_name().unwrap_or_default());
+        report.embeddings_path = report.embeddings_path.map(here);
         let parts = report.parts.into_iter();
         report.parts = parts.map(|part| part.found(layout)).collect();
         Ok(report)

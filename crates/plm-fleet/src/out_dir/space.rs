@@ -1,14 +1,15 @@
 //! Whether there is room for what a run will write, told before anything is computed.
 
 use plm_coordinator::{BatchPlan, Part};
+use plm_core::store::Amount;
 use plm_core::{SequenceSource, WorldSize, sweep};
 use plm_index::FastaIndex;
-use plm_shards::{SegmentConfig, StoredRows, available_bytes};
 
 use super::claim::Claim;
 use super::discard::Discard;
 use super::layout::Layout;
 use crate::Error;
+use crate::store::available_bytes;
 
 /// What a part is yet to write.
 pub(crate) struct Unwritten<'a> {
@@ -18,8 +19,6 @@ pub(crate) struct Unwritten<'a> {
     pub(crate) part: Part,
     /// The ranks that do the part.
     pub(crate) world: WorldSize,
-    /// The bounds of each rank's segments.
-    pub(crate) segments: &'a SegmentConfig,
 }
 
 /// Refuses to begin where the file system has less room than the rest of a part takes, and the
@@ -38,20 +37,14 @@ pub(crate) fn check(
     let output = layout.embeddings();
     // A killed run may have left one as large as the result.
     sweep(&output);
-    let format = claim.fingerprint.run_format()?;
-    let Unwritten { rest, part, .. } = *unwritten;
+    let run = claim.fingerprint.stored_run()?;
+    let Unwritten { rest, part, world } = *unwritten;
     let rows = rest.part_batches(part).flat_map(|batch| rest.rows(batch));
     let ids = rows.map(|&row| SequenceSource::record(index, row).id);
-    let segments = stored(&format, ids);
-    // Each rank ends with one that is not full.
-    let ranks = u64::from(unwritten.world.get());
-    let mut needed_bytes =
-        segments.segments_bytes(segments.full_segments(unwritten.segments) + ranks);
-    if segments.rows == 0 {
-        needed_bytes = 0;
-    }
+    let store = layout.store();
+    let mut needed_bytes = store.part_bytes(&run, Amount::of(ids), world.get());
     if part == Part::WHOLE && (discard.takes_result() || !output.exists()) {
-        needed_bytes += result_bytes(claim, index)?;
+        needed_bytes += result_bytes(layout, claim, index)?;
     }
     compare(layout, needed_bytes, discard)
 }
@@ -64,14 +57,15 @@ pub(crate) fn check_merge(
     discard: &Discard,
 ) -> Result<(), Error> {
     sweep(&layout.embeddings());
-    compare(layout, result_bytes(claim, index)?, discard)
+    compare(layout, result_bytes(layout, claim, index)?, discard)
 }
 
-fn result_bytes(claim: &Claim, index: &FastaIndex) -> Result<u64, Error> {
-    let format = claim.fingerprint.run_format()?;
+fn result_bytes(layout: &Layout, claim: &Claim, index: &FastaIndex) -> Result<u64, Error> {
+    let run = claim.fingerprint.stored_run()?;
     let records = index.records().filter(|record| record.skipped.is_none());
-    let result = stored(&format, records.map(|record| record.id));
-    Ok(result.embeddings_bytes(&claim.fingerprint.provenance(index)?))
+    let amount = Amount::of(records.map(|record| record.id));
+    let provenance = claim.fingerprint.provenance(index)?;
+    Ok(layout.store().result_bytes(&run, &provenance, amount))
 }
 
 fn compare(layout: &Layout, needed_bytes: u64, discard: &Discard) -> Result<(), Error> {
@@ -85,20 +79,4 @@ fn compare(layout: &Layout, needed_bytes: u64, discard: &Discard) -> Result<(), 
         needed_bytes,
         available_bytes,
     })
-}
-
-fn stored<'a>(
-    format: &'a plm_shards::RunFormat,
-    ids: impl Iterator<Item = &'a str>,
-) -> StoredRows<'a> {
-    let mut stored = StoredRows {
-        format,
-        rows: 0,
-        id_bytes: 0,
-    };
-    for id in ids {
-        stored.rows += 1;
-        stored.id_bytes += id.len() as u64;
-    }
-    stored
 }

@@ -2,13 +2,14 @@
 
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
 use plm_coordinator::{FailedRow, Part, PlanConfig};
-use plm_core::{RowId, create_directory, sweep};
+use plm_core::store::{Draft, Expected, Merge, StoredResult};
+use plm_core::{RowId, Store, create_directory, sweep};
 use plm_index::FastaIndex;
-use plm_shards::{Aggregation, Draft, EmbeddingsFile, Expectation};
 
 use super::ledger::{self, Ledger};
 use super::verify::damaged;
@@ -18,6 +19,7 @@ use crate::out_dir::{
     Claim, Discard, Layout, Lock, PartReport, RunReport, StageSeconds, changed_inputs, ours, place,
     space,
 };
+use crate::store::default_store;
 
 /// Merges the parts of a run into `embeddings.h5` and `ledger.tsv` in `out_dir`, once all are
 /// there: the same bytes as one run makes. A run that is merged already is left as it is, also if
@@ -33,13 +35,26 @@ pub fn aggregate_parts(
     out_dir: impl AsRef<Path>,
     part_dirs: &[PathBuf],
 ) -> Result<RunReport, Error> {
+    aggregate_parts_with(&default_store(), out_dir, part_dirs)
+}
+
+/// As [`aggregate_parts`], of a run with another [store](crate::RunConfig::store).
+///
+/// # Errors
+/// As [`aggregate_parts`].
+pub fn aggregate_parts_with(
+    store: &Arc<dyn Store>,
+    out_dir: impl AsRef<Path>,
+    part_dirs: &[PathBuf],
+) -> Result<RunReport, Error> {
     let started = Instant::now();
     start_threads()?;
     place::check(out_dir.as_ref())?;
-    let layout = Layout::new(out_dir.as_ref());
+    let layout = Layout::new(out_dir.as_ref(), store);
     ours::check(&layout)?;
     let mut claimed: Vec<Layout> = Vec::new();
-    for root in std::iter::once(layout.clone()).chain(part_dirs.iter().map(Layout::new)) {
+    let of_parts = part_dirs.iter().map(|root| Layout::new(root, store));
+    for root in std::iter::once(layout.clone()).chain(of_parts) {
         if root.claim().exists() {
             claimed.push(root);
         } else if root.root() != layout.root() {
@@ -73,7 +88,7 @@ pub fn aggregate_parts(
         // Who keeps the result alone has no parts any more. Of others' directories, a part that is
         // not there is being done again.
         if matches!(claimed[..], [ref only] if only.root() == layout.root())
-            && let Some(report) = finished(&layout, result.as_ref())?
+            && let Some(report) = finished(&layout, result.as_deref())?
         {
             remove_unpacked_inputs(&layout);
             return Ok(report);
@@ -92,7 +107,7 @@ pub fn aggregate_parts(
         .collect::<Result<Vec<PartReport>, Error>>()?;
     let mut discard = Discard::default();
     if layout.claim().exists()
-        && let Some(report) = finished(&layout, result.as_ref())?
+        && let Some(report) = finished(&layout, result.as_deref())?
     {
         if report.parts == parts {
             remove_unpacked_inputs(&layout);
@@ -111,7 +126,7 @@ pub fn aggregate_parts(
     }
     if discard.takes_result() {
         // What there is is better than nothing, if the parts don't come to a whole.
-        check_segments(&claim, &index, &parts, &shard_directories)?;
+        check_parts(&layout, &claim, &index, &parts, &shard_directories)?;
         discard.carry_out(&layout, &claim)?;
     }
     if first.root() != layout.root() {
@@ -137,8 +152,9 @@ pub fn aggregate_parts(
     .finish(parts, seconds, started)
 }
 
-/// That the segments of parts are exactly what is to be merged. Their vectors are not read.
-fn check_segments(
+/// That parts hold exactly what is to be merged. Their vectors need not be read.
+fn check_parts(
+    layout: &Layout,
     claim: &Claim,
     index: &FastaIndex,
     parts: &[PartReport],
@@ -147,12 +163,12 @@ fn check_segments(
     let failed = parts.iter().flat_map(|part| &part.ranks.failed_rows);
     let failed: Vec<FailedRow> = failed.cloned().collect();
     let plan = claim.fingerprint.plan_config()?;
-    let expected = Expectation {
+    let expected = Expected {
+        run: &claim.fingerprint.stored_run()?,
         source: index,
-        without_vector: &without_vector(index, &plan, &failed),
-        format: &claim.fingerprint.run_format()?,
+        without_row: &without_vector(index, &plan, &failed),
     };
-    Ok(plm_shards::check_segments(shard_directories, &expected)?)
+    Ok(layout.store().check_parts(shard_directories, &expected)?)
 }
 
 /// The report of a run that is finished, if it is: then all bytes of its result, which
@@ -160,7 +176,7 @@ fn check_segments(
 /// this run is for that check to say.
 pub(crate) fn finished(
     layout: &Layout,
-    result: Option<&EmbeddingsFile>,
+    result: Option<&dyn StoredResult>,
 ) -> Result<Option<RunReport>, Error> {
     let Some(result) = result.filter(|_| {
         [layout.ledger(), layout.run_report()]
@@ -182,12 +198,12 @@ pub(crate) fn finished(
         return Ok(None);
     }
     tracing::info!(
-        path = %result.path().display(),
-        bytes = result.vectors_bytes(),
+        path = %layout.embeddings().display(),
+        bytes = result.values_bytes(),
         "reads the result of an earlier run"
     );
     result
-        .check_vectors()
+        .check_values()
         .map_err(|error| damaged(layout, error))?;
     Ok(Some(report))
 }
@@ -199,7 +215,7 @@ pub(crate) struct Finish<'a> {
     pub(crate) claim: &'a Claim,
     pub(crate) shard_directories: &'a [PathBuf],
     /// What was merged while the ranks were at work.
-    pub(crate) draft: Option<Draft>,
+    pub(crate) draft: Option<Box<dyn Draft>>,
 }
 
 impl Finish<'_> {
@@ -217,17 +233,17 @@ impl Finish<'_> {
             .iter()
             .flat_map(|part| part.ranks.failed_rows.iter().cloned())
             .collect();
-        let format = fingerprint.run_format()?;
+        let (store, run) = (self.layout.store(), fingerprint.stored_run()?);
         let embeddings = self.layout.embeddings();
-        let request = Aggregation {
-            shard_directories: self.shard_directories,
-            expected: Expectation {
+        let merge = Merge {
+            parts: self.shard_directories,
+            expected: Expected {
+                run: &run,
                 source: self.index,
-                without_vector: &without_vector(self.index, &plan, &failed_rows),
-                format: &format,
+                without_row: &without_vector(self.index, &plan, &failed_rows),
             },
             provenance: &fingerprint.provenance(self.index)?,
-            output: &embeddings,
+            result: &embeddings,
         };
         let ledger_path = self.layout.ledger();
         if self.draft.is_none() {
@@ -236,7 +252,7 @@ impl Finish<'_> {
         }
         // The ledger is of what the segments say, and is there only once these are found to be what the run is to come to.
         let draft_ledger = || -> Result<_, Error> {
-            let in_f32 = plm_shards::rows_in_f32(self.shard_directories, &format)?;
+            let in_f32 = store.rows_in_f32(self.shard_directories, &run)?;
             let ledger = Ledger::new(self.index, &plan, &failed_rows).with_rows_in_f32(&in_f32);
             Ok((ledger.draft(&ledger_path)?, ledger.counts()))
         };
@@ -244,7 +260,10 @@ impl Finish<'_> {
             let drafting = thread::Builder::new()
                 .name("ledger".to_owned())
                 .spawn_scoped(scope, draft_ledger);
-            let merged = plm_shards::aggregate_draft(&request, self.draft);
+            let merged = match self.draft {
+                Some(draft) => draft.finish(&merge),
+                None => store.merge(&merge),
+            };
             let drafted = drafting.map_or_else(
                 |_| draft_ledger(),
                 |thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)),

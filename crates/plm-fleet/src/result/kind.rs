@@ -4,15 +4,17 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use plm_coordinator::Part;
-use plm_core::SequenceSource;
+use plm_core::{SequenceSource, Store};
 use plm_index::FastaIndex;
 
 use super::aggregate::without_vector;
 use crate::Error;
 use crate::out_dir::ours::{INDEX_MAGIC, LEDGER_START};
 use crate::out_dir::{Claim, Layout, Lock, PartReport};
+use crate::store::default_store;
 
 /// What a path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,7 +120,10 @@ impl fmt::Display for RunProgress {
 /// [`Error::NothingThere`] if there is nothing; [`Error::Io`] if it can't be read, and what can go
 /// wrong with a run's files.
 pub fn kind_of(path: impl AsRef<Path>) -> Result<Kind, Error> {
-    let path = path.as_ref();
+    kind_with(&default_store(), path.as_ref())
+}
+
+fn kind_with(store: &Arc<dyn Store>, path: &Path) -> Result<Kind, Error> {
     let metadata = match fs::metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return Err(Error::NothingThere {
@@ -128,16 +133,16 @@ pub fn kind_of(path: impl AsRef<Path>) -> Result<Kind, Error> {
         metadata => metadata.map_err(Error::io(path))?,
     };
     if metadata.is_dir() {
-        return of_directory(path);
+        return of_directory(store, path);
     }
     if !metadata.is_file() {
         return Ok(Kind::OtherFile);
     }
-    of_file(path)
+    of_file(&**store, path)
 }
 
-fn of_directory(path: &Path) -> Result<Kind, Error> {
-    let layout = Layout::new(path);
+fn of_directory(store: &Arc<dyn Store>, path: &Path) -> Result<Kind, Error> {
+    let layout = Layout::new(path, store);
     let is_finished = [layout.run_report(), layout.ledger(), layout.embeddings()]
         .iter()
         .all(|path| path.exists());
@@ -172,8 +177,8 @@ fn holders(layout: &Layout) -> Result<Vec<String>, Error> {
 
 fn progress(layout: &Layout, holders: Vec<String>) -> Result<RunProgress, Error> {
     let claim = Claim::read(layout)?;
-    let format = claim.fingerprint.run_format()?;
-    let mut rows_done = plm_shards::count_rows(&layout.all_shards()?, &format)?;
+    let run = claim.fingerprint.stored_run()?;
+    let mut rows_done = layout.store().count_rows(&layout.all_shards()?, &run)?;
     let count = claim.parts.as_ref().map_or(1, |plan| plan.count);
     let mut parts_done = 0;
     for index in 0..count {
@@ -195,8 +200,8 @@ fn progress(layout: &Layout, holders: Vec<String>) -> Result<RunProgress, Error>
     })
 }
 
-fn of_file(path: &Path) -> Result<Kind, Error> {
-    if plm_shards::ends_in_a_seal(path)? {
+fn of_file(store: &dyn Store, path: &Path) -> Result<Kind, Error> {
+    if store.is_result(path)? {
         return Ok(Kind::Embeddings);
     }
     let mut start = Vec::new();
@@ -247,9 +252,9 @@ fn of_start(start: &[u8], path: &Path) -> Kind {
 
 /// That a path is an output directory or an `embeddings.h5`, and that nobody is at work there; else
 /// says what it is.
-pub(super) fn check_is_result(path: &Path) -> Result<Kind, Error> {
+pub(super) fn check_is_result(store: &Arc<dyn Store>, path: &Path) -> Result<Kind, Error> {
     let path = PathBuf::from(path);
-    match kind_of(&path)? {
+    match kind_with(store, &path)? {
         kind @ (Kind::FinishedRun | Kind::Embeddings) => Ok(kind),
         Kind::UnfinishedRun(progress) => Err(Error::NotFinished { path, progress }),
         kind => Err(Error::NoResult { path, kind }),

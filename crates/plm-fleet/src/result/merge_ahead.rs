@@ -11,8 +11,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use plm_coordinator::{FailedRow, Part};
+use plm_core::Store;
+use plm_core::store::{Draft, Expected, Merge};
 use plm_index::FastaIndex;
-use plm_shards::{Aggregation, Draft, Expectation};
 
 use super::aggregate::without_vector;
 use super::ledger::Ledger;
@@ -22,12 +23,15 @@ use crate::out_dir::{Fingerprint, Layout};
 /// How often to look for new segments.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// What was merged ahead; `None` if the store merges at the end only.
+type Merged = Option<Box<dyn Draft>>;
+
 /// A thread that merges segments as they come.
 pub(crate) struct MergeAhead {
     /// `None` once it is to end.
     go_on: Option<Sender<()>>,
     is_abandoned: Arc<AtomicBool>,
-    thread: Option<JoinHandle<Result<Draft, Error>>>,
+    thread: Option<JoinHandle<Result<Merged, Error>>>,
 }
 
 impl MergeAhead {
@@ -50,7 +54,8 @@ impl MergeAhead {
             index: Arc::clone(index),
             fingerprint: fingerprint.clone(),
             failed: failed.to_vec(),
-            shards: [layout.shards(part)],
+            store: Arc::clone(layout.store()),
+            parts: [layout.shards(part)],
             output,
         };
         let thread = thread::Builder::new()
@@ -66,14 +71,14 @@ impl MergeAhead {
     }
 
     /// Ends it. What it has merged is given back, if nothing went wrong.
-    pub(crate) fn end(mut self) -> Option<Draft> {
+    pub(crate) fn end(mut self) -> Merged {
         self.join()
     }
 
-    fn join(&mut self) -> Option<Draft> {
+    fn join(&mut self) -> Merged {
         self.go_on = None;
         match self.thread.take()?.join() {
-            Ok(Ok(draft)) => Some(draft),
+            Ok(Ok(draft)) => draft,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "nothing is merged ahead");
                 None
@@ -99,41 +104,42 @@ struct Merging {
     index: Arc<FastaIndex>,
     fingerprint: Fingerprint,
     failed: Vec<FailedRow>,
-    shards: [PathBuf; 1],
+    store: Arc<dyn Store>,
+    parts: [PathBuf; 1],
     output: PathBuf,
 }
 
 impl Merging {
-    fn run(&self, ended: &Receiver<()>) -> Result<Draft, Error> {
+    fn run(&self, ended: &Receiver<()>) -> Result<Merged, Error> {
         let plan = self.fingerprint.plan_config()?;
         let without_vector = without_vector(&self.index, &plan, &self.failed);
-        let request = Aggregation {
-            shard_directories: &self.shards,
-            expected: Expectation {
+        let merge = Merge {
+            parts: &self.parts,
+            expected: Expected {
+                run: &self.fingerprint.stored_run()?,
                 source: &*self.index,
-                without_vector: &without_vector,
-                format: &self.fingerprint.run_format()?,
+                without_row: &without_vector,
             },
             provenance: &self.fingerprint.provenance(&self.index)?,
-            output: &self.output,
+            result: &self.output,
         };
         let ledger = Ledger::new(&self.index, &plan, &self.failed);
         let planned = ledger.outcomes().map(|(_, outcome)| outcome);
         let is_wanted = || !self.is_abandoned.load(Ordering::Relaxed);
-        let mut draft = Draft::new(
-            &request,
-            planned.filter(|outcome| outcome.has_vector()),
-            &is_wanted,
-        )?;
+        let mut planned = planned.filter(|outcome| outcome.has_vector());
+        let draft = self.store.draft(&merge, &mut planned, &is_wanted)?;
+        let Some(mut draft) = draft else {
+            return Ok(None);
+        };
         let mut pause = Duration::ZERO;
         while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(pause) {
-            if draft.place_next(&request)? {
+            if draft.take_next(&merge)? {
                 pause = Duration::ZERO;
             } else {
                 draft.sync()?;
                 pause = PAUSE;
             }
         }
-        Ok(draft)
+        Ok(Some(draft))
     }
 }

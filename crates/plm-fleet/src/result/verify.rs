@@ -1,16 +1,18 @@
 //! Whether a finished run is what it was when it finished.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use plm_core::{Digest, Outcome, RowId};
+use plm_core::store::{Expected, StoreFault};
+use plm_core::{Digest, Outcome, RowId, Store, StoreError};
 use plm_index::{FastaIndex, Input};
-use plm_shards::{EmbeddingsFile, Expectation};
 
 use super::kind::{Kind, check_is_result};
 use super::ledger;
 use crate::Error;
 use crate::compute::start_threads;
 use crate::out_dir::{Claim, Layout, RecordCounts, RunReport};
+use crate::store::default_store;
 
 /// A finished run, found whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +29,7 @@ pub struct VerifyReport {
 }
 
 /// How many rows of the statuses are compared at a time.
-const CHUNK_ROWS: usize = 1 << 16;
+const CHUNK_ROWS: u64 = 1 << 16;
 
 /// Reads every byte of a finished run and checks it: digests, no NaN, ids, lengths and order
 /// against the index, and the ledger against both. Of an `embeddings.h5` that is named by itself,
@@ -38,10 +40,21 @@ const CHUNK_ROWS: usize = 1 << 16;
 /// [`Error::DamagedEmbeddings`], [`Error::Shards`], [`Error::Index`], [`Error::Ledger`] or
 /// [`Error::DamagedReport`] say what is damaged, and where.
 pub fn verify_run(out_dir: impl AsRef<Path>) -> Result<VerifyReport, Error> {
+    verify_run_with(&default_store(), out_dir)
+}
+
+/// As [`verify_run`], of a run with another [store](crate::RunConfig::store).
+///
+/// # Errors
+/// As [`verify_run`].
+pub fn verify_run_with(
+    store: &Arc<dyn Store>,
+    out_dir: impl AsRef<Path>,
+) -> Result<VerifyReport, Error> {
     start_threads()?;
-    let layout = Layout::new(out_dir.as_ref());
-    if check_is_result(layout.root())? == Kind::Embeddings {
-        return verify_alone(layout.root());
+    let layout = Layout::new(out_dir.as_ref(), store);
+    if check_is_result(store, layout.root())? == Kind::Embeddings {
+        return verify_alone(&**store, layout.root());
     }
     for path in [layout.claim(), layout.index()] {
         if !path.exists() {
@@ -59,13 +72,14 @@ pub fn verify_run(out_dir: impl AsRef<Path>) -> Result<VerifyReport, Error> {
         .filter(|(_, outcome)| !outcome.has_vector())
         .map(|(row, _)| row)
         .collect();
-    let format = claim.fingerprint.run_format()?;
-    let expectation = Expectation {
+    let run = claim.fingerprint.stored_run()?;
+    let expected = Expected {
+        run: &run,
         source: &index,
-        without_vector: &without_vector,
-        format: &format,
+        without_row: &without_vector,
     };
-    let verified = plm_shards::verify(layout.embeddings(), Some(expectation))
+    let verified = store
+        .verify(&layout.embeddings(), Some(&expected))
         .map_err(|error| damaged(&layout, error))?;
     compare_statuses(&layout, &outcomes)?;
 
@@ -91,8 +105,8 @@ pub fn verify_run(out_dir: impl AsRef<Path>) -> Result<VerifyReport, Error> {
         });
     }
     Ok(VerifyReport {
-        rows: verified.rows as u64,
-        hidden_size: format.hidden_size(),
+        rows: verified.rows,
+        hidden_size: run.outputs[0].width,
         content_digest: verified.content_digest,
         records,
     })
@@ -113,13 +127,13 @@ pub enum Checked {
 /// # Errors
 /// [`Error::DamagedEmbeddings`] if it is not what was written.
 pub fn check_result(out_dir: impl AsRef<Path>, most_bytes: u64) -> Result<Checked, Error> {
-    let layout = Layout::new(out_dir.as_ref());
-    let check = || -> Result<Checked, plm_shards::Error> {
-        let file = EmbeddingsFile::open_sealed(layout.embeddings())?;
-        if file.vectors_bytes() > most_bytes {
+    let layout = Layout::new(out_dir.as_ref(), &default_store());
+    let check = || -> Result<Checked, StoreError> {
+        let result = layout.store().open_result(&layout.embeddings())?;
+        if result.values_bytes() > most_bytes {
             return Ok(Checked::AllButVectors);
         }
-        file.check_vectors()?;
+        result.check_values()?;
         Ok(Checked::Everything)
     };
     check().map_err(|error| damaged(&layout, error))
@@ -133,30 +147,30 @@ fn words(counts: &RecordCounts) -> String {
 }
 
 /// With the way out, if the result is damaged.
-pub(super) fn damaged(layout: &Layout, error: plm_shards::Error) -> Error {
-    match error {
-        error @ plm_shards::Error::BadEmbeddings { .. } => Error::damaged_embeddings(layout, error),
-        error => error.into(),
+pub(super) fn damaged(layout: &Layout, error: StoreError) -> Error {
+    match error.fault {
+        StoreFault::DamagedResult => Error::damaged_embeddings(layout, error),
+        _ => error.into(),
     }
 }
 
-/// An `embeddings.h5` by itself: all that can be told without an index and a ledger.
-fn verify_alone(path: &Path) -> Result<VerifyReport, Error> {
-    let verified = plm_shards::verify(path, None)?;
+/// A result by itself: all that can be told without an index and a ledger.
+fn verify_alone(store: &dyn Store, path: &Path) -> Result<VerifyReport, Error> {
+    let verified = store.verify(path, None)?;
     let mut records = RecordCounts::default();
-    let file = EmbeddingsFile::open_sealed(path)?;
+    let result = store.open_result(path)?;
     let mut start = 0;
-    while start < file.rows() {
-        let end = file.rows().min(start + CHUNK_ROWS);
-        let outcomes = file.read_outcomes(start..end)?;
+    while start < result.rows() {
+        let end = result.rows().min(start + CHUNK_ROWS);
+        let outcomes = result.outcomes(start..end)?;
         outcomes
             .into_iter()
             .for_each(|outcome| records.count(outcome));
         start = end;
     }
     Ok(VerifyReport {
-        rows: verified.rows as u64,
-        hidden_size: verified.hidden_size,
+        rows: verified.rows,
+        hidden_size: verified.outputs[0].width,
         content_digest: verified.content_digest,
         records,
     })
@@ -174,7 +188,7 @@ pub fn verify_run_against<I: Into<Input>>(
 ) -> Result<VerifyReport, Error> {
     let out_dir = out_dir.as_ref();
     let report = verify_run(out_dir)?;
-    let layout = Layout::new(out_dir);
+    let layout = Layout::new(out_dir, &default_store());
     if out_dir.is_file() {
         return Err(Error::NoResult {
             path: out_dir.to_owned(),
@@ -225,14 +239,14 @@ fn first_difference(run: &FastaIndex, given: &FastaIndex) -> Option<String> {
 
 /// That `/status` says what the ledger says.
 fn compare_statuses(layout: &Layout, outcomes: &[Outcome]) -> Result<(), Error> {
-    let file = EmbeddingsFile::open(layout.embeddings())?;
+    let result = layout.store().open_result(&layout.embeddings())?;
     let mut expected = (2..)
         .zip(outcomes)
         .filter(|(_, outcome)| outcome.has_vector());
     let mut start = 0;
-    while start < file.rows() {
-        let end = file.rows().min(start + CHUNK_ROWS);
-        for status in file.read_outcomes(start..end)? {
+    while start < result.rows() {
+        let end = result.rows().min(start + CHUNK_ROWS);
+        for status in result.outcomes(start..end)? {
             let (line, &outcome) = expected
                 .next()
                 .expect("as many rows as outcomes with a vector were verified");
@@ -240,7 +254,10 @@ fn compare_statuses(layout: &Layout, outcomes: &[Outcome]) -> Result<(), Error> 
                 return Err(Error::Ledger {
                     path: layout.ledger(),
                     line,
-                    problem: format!("it says {outcome}, and embeddings.h5 says {status}"),
+                    problem: format!(
+                        "it says {outcome}, and {} says {status}",
+                        layout.store().result_name()
+                    ),
                 });
             }
         }

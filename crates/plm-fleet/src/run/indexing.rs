@@ -16,6 +16,7 @@ use plm_index::{FastaIndex, Freshness, IndexConfig, Input};
 use crate::Error;
 use crate::compute::start_threads;
 use crate::out_dir::{Claim, Layout, ours, place};
+use crate::store::default_store;
 
 /// Indexes FASTA files into `out_dir`, or takes up the index that is there if it is of the same
 /// content under the same policies.
@@ -32,7 +33,7 @@ pub fn build_index<I: Into<Input>>(
 ) -> Result<FastaIndex, Error> {
     start_threads()?;
     place::check(out_dir.as_ref())?;
-    let layout = Layout::new(out_dir.as_ref());
+    let layout = Layout::new(out_dir.as_ref(), &default_store());
     ours::check(&layout)?;
     let pending = PendingIndex::new(&layout, inputs, config)?;
     Claim::check_inputs(&layout, pending.index())?;

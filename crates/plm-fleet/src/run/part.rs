@@ -1,13 +1,12 @@
 //! One part of a run: what earlier tries have left of it, and the ranks that do the rest.
 
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
 
 use plm_coordinator::{BatchPlan, FailedRow, RunOptions};
-use plm_core::{EmbeddingSink, EncoderLoader, RowId, SequenceSource, sweep};
+use plm_core::store::{DamagedFile, StoredRun};
+use plm_core::{EncoderLoader, RowId, SequenceSource, sweep};
 use plm_index::FastaIndex;
-use plm_shards::{RunFormat, SegmentSink};
 
 use super::logs::Logs;
 use super::run_config::RunConfig;
@@ -16,7 +15,7 @@ use crate::out_dir::{DamagedSegment, Fingerprint, Layout, PartReport, Suspects};
 
 /// What earlier tries have left of a part.
 pub(super) struct Progress {
-    sink: SegmentSink,
+    run: StoredRun,
     /// What the part said of itself when it was done. That it was is no proof that it still is:
     /// segments may have been damaged or lost since.
     report: Option<PartReport>,
@@ -27,26 +26,21 @@ pub(super) struct Progress {
     failed: Vec<FailedRow>,
     /// Segments that are not what was written, in their places until they are
     /// [set aside](Self::set_aside).
-    damaged: Vec<plm_shards::DamagedSegment>,
+    damaged: Vec<DamagedFile>,
     suspects: Suspects,
 }
 
 impl Progress {
     /// Of a part that is done from its start, whatever is there.
-    pub(super) fn none(layout: &Layout, fingerprint: &Fingerprint, config: &RunConfig) -> Self {
-        Self {
-            sink: SegmentSink::new(
-                layout.shards(config.part),
-                fingerprint.digest(),
-                fingerprint.hidden_size,
-                config.segments.clone(),
-            ),
+    pub(super) fn none(fingerprint: &Fingerprint) -> Result<Self, Error> {
+        Ok(Self {
+            run: fingerprint.stored_run()?,
             report: None,
             done: Vec::new(),
             failed: Vec::new(),
             damaged: Vec::new(),
             suspects: Suspects::default(),
-        }
+        })
     }
 
     /// Reads every segment of the part, and changes nothing. The rows of those that are damaged
@@ -57,9 +51,10 @@ impl Progress {
         config: &RunConfig,
         tries_failures_again: bool,
     ) -> Result<Self, Error> {
-        let none = Self::none(layout, fingerprint, config);
+        let none = Self::none(fingerprint)?;
         let shards = layout.shards(config.part);
-        let (mut done, damaged) = durable_rows(&shards, none.sink.format())?;
+        let durable = layout.store().durable(&shards, &none.run)?;
+        let (mut done, damaged) = (durable.rows, durable.damaged);
         if tries_failures_again {
             return Ok(Self {
                 done,
@@ -83,7 +78,7 @@ impl Progress {
         done.extend(failed.iter().map(|failed| failed.row));
         done.sort_unstable();
         Ok(Self {
-            sink: none.sink,
+            run: none.run,
             report,
             done,
             failed,
@@ -114,9 +109,9 @@ impl Progress {
     }
 
     /// Takes damaged segments out of the run, whose rows are then computed again.
-    pub(super) fn set_aside(&mut self) -> Result<(), Error> {
+    pub(super) fn set_aside(&mut self, layout: &Layout) -> Result<(), Error> {
         for damaged in &mut self.damaged {
-            damaged.path = plm_shards::set_aside(&damaged.path)?;
+            damaged.path = layout.store().set_aside(&damaged.path)?;
         }
         Ok(())
     }
@@ -151,7 +146,6 @@ impl Progress {
             world,
             part,
             lanes: config.lanes.clone(),
-            largest_value: config.segments.largest_value(),
             has_vectors,
             observer: Arc::new(Logs::create(
                 &layout.logs(part),
@@ -163,7 +157,7 @@ impl Progress {
         let ended = plm_coordinator::run(
             Arc::clone(index) as Arc<dyn SequenceSource>,
             loader,
-            Arc::new(self.sink) as Arc<dyn EmbeddingSink>,
+            layout.store().open(&shards, &self.run)?,
             options,
         );
         let path = layout.suspects(part);
@@ -205,17 +199,4 @@ impl Progress {
         Suspects::forget(&path)?;
         Ok(report)
     }
-}
-
-/// The rows in whole segments, in increasing order, and the segments that are not.
-fn durable_rows(
-    shards: &Path,
-    format: &RunFormat,
-) -> Result<(Vec<RowId>, Vec<plm_shards::DamagedSegment>), Error> {
-    if !shards.exists() {
-        return Ok((Vec::new(), Vec::new()));
-    }
-    plm_shards::sweep_leftovers(shards)?;
-    let durable = plm_shards::scan(&[shards.to_owned()], format)?;
-    Ok((durable.rows, durable.damaged))
 }

@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use plm_coordinator::{LaneConfig, NoObserver, Observer, Part, PlanConfig, StopToken};
-use plm_core::Dtype;
+use plm_core::{Dtype, OutputSet, Store};
 use plm_index::IndexConfig;
-use plm_shards::SegmentConfig;
 
 use crate::compute::Devices;
+use crate::store::default_store;
 
 /// What becomes of what is in the output directory of the same run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,6 +41,9 @@ pub struct RunConfig {
     pub devices: Devices,
     /// The model's number format; if none is given, f16 on GPUs and f32 on the CPU.
     pub dtype: Option<Dtype>,
+    /// What is taken of the model; if none is given, the mean of the last layer. A
+    /// [`Model::Loader`](crate::Model::Loader) has its own.
+    pub outputs: Option<OutputSet>,
     /// What becomes of records that can't be embedded as they are.
     pub index: IndexConfig,
     /// Batch size (if none is set, [`Devices::max_batch_tokens`]), the model's window, and what becomes of sequences that are
@@ -48,8 +51,9 @@ pub struct RunConfig {
     pub plan: PlanConfig,
     /// Queues and deadlines of the ranks, and how long they wait for an input that can't be read.
     pub lanes: LaneConfig,
-    /// Bounds of a segment, and the number format of the stored embeddings.
-    pub segments: SegmentConfig,
+    /// What keeps the columns of the run, and in which number format: segments and one
+    /// `embeddings.h5` unless set ([`Hdf5Store`](crate::Hdf5Store)).
+    pub store: Arc<dyn Store>,
     /// Which part of the work this run does, if others do the rest.
     pub part: Part,
     /// What becomes of what is there already.
@@ -65,10 +69,11 @@ impl Default for RunConfig {
         Self {
             devices: Devices::default(),
             dtype: None,
+            outputs: None,
             index: IndexConfig::default(),
             plan: PlanConfig::default(),
             lanes: LaneConfig::default(),
-            segments: SegmentConfig::default(),
+            store: default_store(),
             part: Part::WHOLE,
             resume: Resume::default(),
             observer: Arc::new(NoObserver),
@@ -82,10 +87,11 @@ impl fmt::Debug for RunConfig {
         f.debug_struct("RunConfig")
             .field("devices", &self.devices)
             .field("dtype", &self.dtype)
+            .field("outputs", &self.outputs)
             .field("index", &self.index)
             .field("plan", &self.plan)
             .field("lanes", &self.lanes)
-            .field("segments", &self.segments)
+            .field("store", &self.store)
             .field("part", &self.part)
             .field("resume", &self.resume)
             .finish_non_exhaustive()

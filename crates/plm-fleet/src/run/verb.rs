@@ -69,14 +69,19 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
         devices,
         ..config.clone()
     };
-    let layout = Layout::new(out_dir.as_ref());
+    let layout = Layout::new(out_dir.as_ref(), &config.store);
     // Before anything is written there, and before what takes long.
     ours::check(&layout)?;
 
     // Reads headers only.
     let model = model.open()?;
     let tokens = model.tokens();
-    let loading = PendingLoader::start(model, &config.devices, config.dtype)?;
+    let loading = PendingLoader::start(
+        model,
+        &config.devices,
+        config.dtype,
+        config.outputs.as_ref(),
+    )?;
 
     let pending = PendingIndex::new(&layout, inputs, config.index)?;
     seconds.index = lap(&started, &seconds);
@@ -89,12 +94,8 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
         });
     }
     let loader = loading.wait()?;
-    let fingerprint = Fingerprint::new(
-        pending.index(),
-        loader.spec(),
-        &config.plan,
-        config.segments.dtype(),
-    );
+    let fingerprint =
+        Fingerprint::new(pending.index(), loader.spec(), &config.plan, &*config.store);
     let mut claim = Claim::new(
         fingerprint,
         pending.index(),
@@ -104,13 +105,13 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
     if config.resume == Resume::Restart {
         // Also before the lock is taken, which leaves a trace.
         let discard = Discard::run(&layout, &claim, config.part)?;
-        let rest = Progress::none(&layout, &claim.fingerprint, config);
+        let rest = Progress::none(&claim.fingerprint)?;
         let rest = rest.rest(&plan, pending.index(), config);
         let unwritten = unwritten(&rest, config)?;
         space::check(&layout, &claim, pending.index(), &unwritten, &discard)?;
     } else {
         let result = claim.check(&layout)?;
-        if let Some(report) = finished(&layout, result.as_ref())?
+        if let Some(report) = finished(&layout, result.as_deref())?
             && (config.resume == Resume::Continue || report.records.failed == 0)
         {
             claim.stake(&layout)?;
@@ -135,7 +136,7 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
     };
     discard.lock(&own_shards)?;
     let mut progress = if config.resume == Resume::Restart {
-        Progress::none(&layout, &claim.fingerprint, config)
+        Progress::none(&claim.fingerprint)?
     } else {
         // Again, for another process may have been here before the lock was ours.
         claim.check(&layout)?;
@@ -148,7 +149,7 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
     space::check(&layout, &claim, pending.index(), &unwritten, &discard)?;
     // Nothing is refused from here on: what is to go may go.
     discard.carry_out(&layout, &claim)?;
-    progress.set_aside()?;
+    progress.set_aside(&layout)?;
     claim.stake(&layout)?;
     let index = Arc::new(pending.keep(&layout)?);
     seconds.plan = lap(&started, &seconds);
@@ -196,7 +197,6 @@ fn unwritten<'a>(rest: &'a BatchPlan, config: &'a RunConfig) -> Result<Unwritten
         rest,
         part: config.part,
         world: config.devices.world_size()?,
-        segments: &config.segments,
     })
 }
 

@@ -51,6 +51,7 @@ pub(crate) enum Module {
     HopperQuantise,
     LayerNorm,
     SegmentMean,
+    FirstToken,
     VarlenAttention,
 }
 
@@ -89,6 +90,7 @@ impl Module {
             Self::HopperQuantise => compiled!(for_hopper "quantise"),
             Self::LayerNorm => compiled!("layer_norm"),
             Self::SegmentMean => compiled!("segment_mean"),
+            Self::FirstToken => compiled!("first_token"),
             Self::VarlenAttention => compiled!("varlen_attention"),
         }
     }

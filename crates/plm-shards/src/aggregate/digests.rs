@@ -7,9 +7,10 @@
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use hdf5::Location;
+use hdf5::{Dataset, Location};
 use plm_core::Digest;
 
 use crate::layout::{self, DIGEST_BYTES};
@@ -19,16 +20,16 @@ const PIECE_BYTES: usize = 1 << 20;
 
 /// A text for each digest of a file: that of the file, then those of its datasets.
 pub(super) struct Placeholders {
-    texts: [String; 5],
+    texts: Vec<String>,
 }
 
 /// Where the digests of a file are, in the same order.
-pub(super) type Places = [u64; 5];
+pub(super) type Places = Vec<u64>;
 
 impl Placeholders {
-    /// Texts that are nowhere else in a file. By chance, since what is in a file may come from
-    /// anyone; nothing of it is left in a finished one.
-    pub(super) fn new() -> Self {
+    /// Texts for a file with so many datasets that are nowhere else in it. By chance, since what is
+    /// in a file may come from anyone; nothing of it is left in a finished one.
+    pub(super) fn new(datasets: usize) -> Self {
         let chance = RandomState::new();
         let text = |number: usize| {
             let words: Vec<[u8; 8]> = (0..4_usize)
@@ -37,7 +38,7 @@ impl Placeholders {
             format!("blake3:{}", blake3::hash(&words.concat()))
         };
         Self {
-            texts: std::array::from_fn(text),
+            texts: (0..=datasets).map(text).collect(),
         }
     }
 
@@ -46,21 +47,39 @@ impl Placeholders {
     }
 
     /// The datasets, in the order that a file's digest takes them.
-    pub(super) fn of_datasets(&self, datasets: [&Location; 4]) -> hdf5::Result<()> {
-        for (dataset, text) in datasets.into_iter().zip(&self.texts[1..]) {
+    pub(super) fn of_datasets<'a>(
+        &self,
+        datasets: impl Iterator<Item = &'a Dataset>,
+    ) -> hdf5::Result<()> {
+        for (dataset, text) in datasets.zip(&self.texts[1..]) {
             layout::set_text(dataset, layout::DIGEST, text)?;
         }
         Ok(())
     }
 
-    /// Finds them in the file. They were written first, so that little is read.
-    pub(super) fn find(&self, file: &File) -> io::Result<Places> {
-        let mut found = [None; 5];
-        let mut bytes = vec![0; PIECE_BYTES];
+    /// Finds them in the file, outside of the rows, whose places come one after the other. They
+    /// were written first, so that little is read.
+    pub(super) fn find(&self, file: &File, rows: &[Range<u64>]) -> io::Result<Places> {
         let file_bytes = file.metadata()?.len();
+        let mut found = vec![None; self.texts.len()];
         let mut start = 0;
-        while start < file_bytes && found.contains(&None) {
-            let length = (file_bytes - start).min(PIECE_BYTES as u64) as usize;
+        for next in rows.iter().chain([&(file_bytes..file_bytes)]) {
+            self.find_within(file, start..next.start, &mut found)?;
+            start = next.end;
+        }
+        let places: Option<Places> = found.into_iter().collect();
+        places.ok_or_else(|| io::Error::other("the library has put a text elsewhere"))
+    }
+
+    fn find_within(
+        &self,
+        file: &File,
+        Range { mut start, end }: Range<u64>,
+        found: &mut [Option<u64>],
+    ) -> io::Result<()> {
+        let mut bytes = vec![0; PIECE_BYTES];
+        while start < end && found.contains(&None) {
+            let length = (end - start).min(PIECE_BYTES as u64) as usize;
             file.read_exact_at(&mut bytes[..length], start)?;
             for (place, window) in bytes[..length].windows(DIGEST_BYTES).enumerate() {
                 if !window.starts_with(b"blake3:") {
@@ -74,21 +93,16 @@ impl Placeholders {
             // One may lie across the end of a piece.
             start += (PIECE_BYTES - DIGEST_BYTES + 1) as u64;
         }
-        match found {
-            [
-                Some(file),
-                Some(first),
-                Some(second),
-                Some(third),
-                Some(fourth),
-            ] => Ok([file, first, second, third, fourth]),
-            _ => Err(io::Error::other("the library has put a text elsewhere")),
-        }
+        Ok(())
     }
 }
 
 /// Writes digests at their places.
-pub(super) fn fill_in(file: &File, places: &Places, digests: [Digest; 5]) -> io::Result<()> {
+pub(super) fn fill_in(
+    file: &File,
+    places: &Places,
+    digests: impl Iterator<Item = Digest>,
+) -> io::Result<()> {
     for (place, digest) in places.iter().zip(digests) {
         file.write_all_at(digest.to_string().as_bytes(), *place)?;
     }
@@ -101,7 +115,7 @@ mod tests {
 
     #[test]
     fn texts_are_found_wherever_they_are() {
-        let placeholders = Placeholders::new();
+        let placeholders = Placeholders::new(4);
         let file = tempfile::tempfile().unwrap();
         // One across the ends of pieces, one at the file's end.
         let piece = PIECE_BYTES as u64;
@@ -109,7 +123,12 @@ mod tests {
         for (place, text) in places.iter().zip(&placeholders.texts) {
             file.write_all_at(text.as_bytes(), *place).unwrap();
         }
-        assert_eq!(placeholders.find(&file).unwrap(), places);
-        assert!(Placeholders::new().find(&file).is_err(), "other texts");
+        assert_eq!(placeholders.find(&file, &[]).unwrap(), places);
+        let between = [167..piece - 30, piece + 41..2 * piece - 71];
+        assert_eq!(placeholders.find(&file, &between).unwrap(), places);
+        let over_one = piece - 30..piece + 41;
+        assert!(placeholders.find(&file, &[over_one]).is_err());
+        let others = Placeholders::new(4);
+        assert!(others.find(&file, &[]).is_err(), "other texts");
     }
 }

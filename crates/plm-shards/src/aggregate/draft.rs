@@ -27,7 +27,7 @@ pub struct Draft {
     /// `[n]` codes of outcomes, in the input's order.
     status: Vec<u8>,
     pub(super) laid: Laid,
-    /// The digests of the vectors that are in it, by segment.
+    /// The digests of the segments that are in it, by their paths.
     placed: HashMap<PathBuf, Digest>,
     /// Segments that were there when it was looked for some.
     listed: VecDeque<PathBuf>,
@@ -108,8 +108,8 @@ impl Draft {
             && self.status == status
     }
 
-    /// Puts the vectors of a segment that is new to it at their places, if there is one. Segments never change, so that what is
-    /// in it once need not be looked at again.
+    /// Puts the rows of a segment that is new to it at their places, if there is one. Segments never
+    /// change, so that what is in it once need not be looked at again.
     ///
     /// # Errors
     /// As [`aggregate`](super::aggregate), as far as it can be told from this segment.
@@ -122,7 +122,7 @@ impl Draft {
         let Some(path) = self.listed.pop_front() else {
             return Ok(false);
         };
-        let Segment { columns, vectors } = Segment::open(&path, &self.format)?;
+        let Segment { columns, values } = Segment::open(&path, &self.format)?;
         let mut unexpected = NamedRows::new();
         for (&row, id) in columns.rows.iter().zip(&columns.ids) {
             let row = RowId(row);
@@ -137,13 +137,14 @@ impl Draft {
             });
         }
         let rows = columns.rows;
-        self.place(&RowsOfSegment { rows, vectors })?;
+        self.place(&RowsOfSegment { rows, values })?;
         Ok(true)
     }
 
-    /// Puts the vectors of a segment at their places, whose rows were found to be expected, unless they are there.
+    /// Puts the rows of a segment, which were found to be expected, at their places, unless they are
+    /// there.
     pub(super) fn place(&mut self, segment: &RowsOfSegment) -> Result<(), Error> {
-        let (path, digest) = (&segment.vectors.path, segment.vectors.digest);
+        let (path, digest) = (&segment.values.path, segment.values.content_digest);
         if self.placed.get(path) == Some(&digest) {
             return Ok(());
         }
@@ -151,7 +152,7 @@ impl Draft {
         let placer = Placer {
             file: self.file.file(),
             path: &temporary_path,
-            offset: self.laid.vectors_offset,
+            offsets: &self.laid.offsets,
             format: &self.format,
             expected_rows: &self.expected_rows,
         };

@@ -7,7 +7,7 @@ use plm_core::RowId;
 use crate::Error;
 use crate::error::NamedRows;
 use crate::expect::{Expectation, ExpectedRows};
-use crate::segment::{Segment, SegmentVectors};
+use crate::segment::{Segment, SegmentValues};
 use crate::shards;
 
 /// All rows, found where they should be.
@@ -17,10 +17,10 @@ pub(super) struct Inventory {
     pub(super) segments: Vec<RowsOfSegment>,
 }
 
-/// A segment's vectors, and whose they are.
+/// A segment's outputs, and whose they are.
 pub(super) struct RowsOfSegment {
     pub(super) rows: Vec<u64>,
-    pub(super) vectors: SegmentVectors,
+    pub(super) values: SegmentValues,
 }
 
 /// No outcome's code: the row has not been seen yet.
@@ -37,7 +37,7 @@ impl Inventory {
         let mut unexpected = Culprits::default();
         let mut twice = Culprits::default();
         for path in shards::list_segments(shard_directories)? {
-            let Segment { columns, vectors } = Segment::open(&path, expected.format)?;
+            let Segment { columns, values } = Segment::open(&path, expected.format)?;
             let records = columns
                 .ids
                 .iter()
@@ -58,7 +58,7 @@ impl Inventory {
             }
             segments.push(RowsOfSegment {
                 rows: columns.rows,
-                vectors,
+                values,
             });
         }
         if let Some((_, path)) = unexpected.first {
@@ -74,7 +74,7 @@ impl Inventory {
                 .expect("a row that came twice came once before");
             return Err(Error::DuplicateRows {
                 rows: twice.rows,
-                first: first.vectors.path.clone(),
+                first: first.values.path.clone(),
                 second,
             });
         }

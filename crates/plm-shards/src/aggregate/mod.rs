@@ -168,11 +168,10 @@ fn complete(
     // A file's error is told once: the last sync would not tell it again.
     synced.at("make it durable", path)?;
     let content_digest = found.of_file(&written);
-    let vectors = written.vectors();
-    let [embeddings, sequence_ids, lengths, status] = found.datasets().map(|(_, digest)| digest);
-    let of_file = [content_digest, embeddings, sequence_ids, lengths, status];
+    let of_datasets = found.datasets().iter().map(|&(_, digest)| digest);
+    let of_file = [content_digest].into_iter().chain(of_datasets);
     digests::fill_in(file, &laid.digests, of_file).at("write the digests", path)?;
-    seal::seal(file, laid.seal_offset, &vectors)
+    seal::seal(file, laid.seal_offset, &written.vectors())
         .and_then(|seal| file.write_all_at(&seal, laid.seal_offset))
         .at("seal it", path)?;
     Ok(content_digest)

@@ -1,4 +1,4 @@
-//! Each vector at its place.
+//! Each row of each output at its place.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -12,25 +12,19 @@ use crate::config::RunFormat;
 use crate::error::At;
 use crate::expect::ExpectedRows;
 
-/// Puts vectors into a file that has room for them, past HDF5.
+/// Puts rows into a file that has room for them, past HDF5.
 pub(super) struct Placer<'a> {
     pub(super) file: &'a File,
     pub(super) path: &'a Path,
-    /// The byte at which the vectors start.
-    pub(super) offset: u64,
+    /// Of each output, the byte at which its rows start.
+    pub(super) offsets: &'a [u64],
     pub(super) format: &'a RunFormat,
     pub(super) expected_rows: &'a ExpectedRows,
 }
 
 impl Placer<'_> {
-    /// Places all vectors of a segment; `vectors` is scratch space.
-    pub(super) fn place(
-        &self,
-        segment: &RowsOfSegment,
-        vectors: &mut Vec<u8>,
-    ) -> Result<(), Error> {
-        segment.vectors.read(vectors)?;
-        let row_bytes = self.format.row_bytes();
+    /// Places all rows of a segment; `values` is scratch space.
+    pub(super) fn place(&self, segment: &RowsOfSegment, values: &mut Vec<u8>) -> Result<(), Error> {
         let mut moves: Vec<(usize, usize)> = segment
             .rows
             .iter()
@@ -43,12 +37,16 @@ impl Placer<'_> {
             .collect();
         // Through the file from its start to its end, as disks like it.
         moves.sort_unstable();
-        for run in moves.chunk_by(|one, next| (one.0 + 1, one.1 + 1) == *next) {
-            let (to, from) = run[0];
-            let stored = &vectors[from * row_bytes..(from + run.len()) * row_bytes];
-            self.file
-                .write_all_at(stored, self.offset + (to * row_bytes) as u64)
-                .at("write the embeddings to it", self.path)?;
+        for (position, &offset) in self.offsets.iter().enumerate() {
+            segment.values.read(position, values)?;
+            let row_bytes = self.format.row_bytes(position);
+            for run in moves.chunk_by(|one, next| (one.0 + 1, one.1 + 1) == *next) {
+                let (to, from) = run[0];
+                let stored = &values[from * row_bytes..(from + run.len()) * row_bytes];
+                self.file
+                    .write_all_at(stored, offset + (to * row_bytes) as u64)
+                    .at("write the embeddings to it", self.path)?;
+            }
         }
         Ok(())
     }

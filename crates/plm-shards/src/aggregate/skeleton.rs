@@ -10,19 +10,22 @@ use std::io::{self, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
+use hdf5::Dataset;
 use hdf5::types::VarLenUnicode;
-use plm_core::{DurableFile, Outcome};
+use plm_core::{DurableFile, Outcome, OutputSpec};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::digests::{Placeholders, Places};
 use crate::error::At;
 use crate::expect::{Expectation, ExpectedRows};
-use crate::provenance::{FORMAT, FORMAT_VERSION};
-use crate::{Error, Provenance, StoredRows, image, layout, seal, superblock};
+use crate::provenance::{self, FORMAT, format_version};
+use crate::{Error, Provenance, RunFormat, StoredRows, image, layout, seal, superblock};
 
 /// Rows whose ids are in memory at a time. The layout of the ids' heap depends on it.
 const SLICE_ROWS: usize = 8192;
+/// The datasets besides the outputs': ids, lengths and status.
+const OTHER_DATASETS: usize = 3;
 
 /// All of the file but its vectors.
 pub(super) struct Skeleton<'a> {
@@ -38,8 +41,8 @@ pub(super) struct Skeleton<'a> {
 /// Where things are in a file that was laid out.
 #[derive(Debug)]
 pub(super) struct Laid {
-    /// The byte at which the vectors start.
-    pub(super) vectors_offset: u64,
+    /// Of each output, the byte at which its rows start.
+    pub(super) offsets: Vec<u64>,
     /// The bytes of the digests.
     pub(super) digests: Places,
     /// The byte at which the seal starts, which ends the file.
@@ -55,25 +58,33 @@ impl Skeleton<'_> {
         let most_bytes = self.most_bytes();
         reserve(file.file(), empty.len() as u64..most_bytes)
             .at("reserve the space that the embeddings need", &path)?;
-        let placeholders = Placeholders::new();
+        let format = self.expected.format;
+        let num_outputs = format.outputs().len();
+        let placeholders = Placeholders::new(num_outputs + OTHER_DATASETS);
         let fill = |file: &hdf5::File| self.fill(file, &placeholders);
-        let vectors_offset = image::fill_in(&path, file.file(), fill).at("lay it out", &path)?;
+        let offsets = image::fill_in(&path, file.file(), fill).at("lay it out", &path)?;
         let file = file.file();
-        let digests = placeholders.find(file).at("lay it out", &path)?;
-        let seal_offset = superblock::lengthen(file, seal::SEAL_BYTES as u64)
+        let places = offsets.iter().enumerate().map(|(position, &offset)| {
+            offset..offset + (self.status.len() * format.row_bytes(position)) as u64
+        });
+        let digests = placeholders
+            .find(file, &layout::in_order(places))
+            .at("lay it out", &path)?;
+        let seal_offset = superblock::lengthen(file, seal::seal_bytes(num_outputs) as u64)
             .at("make room for its seal", &path)?;
         debug_assert!(
             file.metadata().is_ok_and(|found| found.len() <= most_bytes),
             "the library needed more space than was reserved"
         );
         Ok(Laid {
-            vectors_offset,
+            offsets,
             digests,
             seal_offset,
         })
     }
 
-    fn fill(&self, file: &hdf5::File, placeholders: &Placeholders) -> hdf5::Result<u64> {
+    /// Says where the rows of each output start.
+    fn fill(&self, file: &hdf5::File, placeholders: &Placeholders) -> hdf5::Result<Vec<u64>> {
         let rows = self.status.len();
         let format = self.expected.format;
         // Before the texts that may be long, and before room is taken for the vectors in between:
@@ -82,14 +93,20 @@ impl Skeleton<'_> {
         let ids = layout::create_column::<VarLenUnicode>(file, layout::SEQUENCE_IDS, rows)?;
         let lengths = layout::create_column::<u32>(file, layout::LENGTHS, rows)?;
         let status = layout::create_column::<u8>(file, layout::STATUS, rows)?;
-        let vectors = layout::create_vectors(file, rows, format)?;
-        placeholders.of_datasets([&vectors, &ids, &lengths, &status])?;
+        let outputs = (0..format.outputs().len())
+            .map(|position| layout::create_vectors(file, rows, format, position))
+            .collect::<hdf5::Result<Vec<_>>>()?;
+        let others: [&Dataset; OTHER_DATASETS] = [&ids, &lengths, &status];
+        placeholders.of_datasets(outputs.iter().chain(others))?;
 
         layout::set_text(file, layout::FORMAT, FORMAT)?;
-        layout::set_value(file, layout::FORMAT_VERSION, &FORMAT_VERSION)?;
-        layout::set_text(file, layout::RUN_DIGEST, &format.run_digest.to_string())?;
+        layout::set_value(file, layout::FORMAT_VERSION, &format_version(format))?;
+        layout::set_text(file, layout::RUN_DIGEST, &format.run_digest().to_string())?;
         layout::set_text(file, "dtype", format.dtype().name())?;
-        self.provenance.store(file)?;
+        provenance::store(self.provenance, &format.outputs()[0], file)?;
+        if !format.is_plain() {
+            name_outputs(file, format, &outputs)?;
+        }
 
         let names = Outcome::ALL
             .map(|outcome| layout::to_stored_text(outcome.name()))
@@ -121,11 +138,12 @@ impl Skeleton<'_> {
             lengths.write_slice(&slice_lengths, slice)?;
         }
 
-        match vectors.offset() {
+        let offset = |dataset: &Dataset| match dataset.offset() {
             Some(offset) => Ok(offset),
             None if rows == 0 => Ok(0),
             None => Err("no place was given to the vectors".into()),
-        }
+        };
+        outputs.iter().map(offset).collect()
     }
 
     /// More bytes than the file can have.
@@ -141,6 +159,17 @@ impl Skeleton<'_> {
         };
         stored.embeddings_bytes(self.provenance)
     }
+}
+
+/// Says which outputs there are and what each is, and gives the first its second name.
+fn name_outputs(file: &hdf5::File, format: &RunFormat, datasets: &[Dataset]) -> hdf5::Result<()> {
+    let names: Vec<String> = format.outputs().iter().map(OutputSpec::name).collect();
+    let names_in_json = serde_json::to_string(&names).expect("texts make JSON");
+    layout::set_text(file, layout::OUTPUTS, &names_in_json)?;
+    for (dataset, output) in datasets.iter().zip(format.outputs()) {
+        layout::describe(dataset, output)?;
+    }
+    file.link_hard(&names[0], layout::EMBEDDINGS)
 }
 
 /// Gives the file disk space up to the end of the range. What is before the range stays as it is.

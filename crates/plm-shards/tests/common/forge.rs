@@ -55,12 +55,22 @@ impl Forged {
     pub fn bytes(&self) -> Vec<u8> {
         let mut description = self.description.clone();
         if let Some(members) = description.as_object_mut()
-            && members.contains_key("embeddings_digest")
+            && members.contains_key("output_digests")
+            && let Some(digests) = self.output_digests()
         {
-            let embeddings = dataset(piece(&self.image, &self.vectors));
-            members["content_digest"] = self.content_digest(&embeddings).into();
-            members["embeddings_digest"] = embeddings.into();
+            members["content_digest"] = self.content_digest(&digests).into();
+            let digests: Vec<String> = digests.into_iter().map(|(_, digest)| digest).collect();
+            members["output_digests"] = digests.into();
         }
+        self.with(&description)
+    }
+
+    /// The segment, with the digests that its description has.
+    pub fn bytes_as_they_are(&self) -> Vec<u8> {
+        self.with(&self.description)
+    }
+
+    fn with(&self, description: &Value) -> Vec<u8> {
         let description = description.to_string();
         let mut content = self.image.clone();
         content.extend(numbers(&self.rows));
@@ -76,7 +86,22 @@ impl Forged {
         seal(content, &self.vectors)
     }
 
-    fn content_digest(&self, embeddings: &str) -> String {
+    /// The name and the digest of each output, if the description says what they are.
+    fn output_digests(&self) -> Option<Vec<(String, String)>> {
+        let mut start = self.vectors.start;
+        let outputs = self.description["header"]["outputs"].as_array()?;
+        let digests = outputs.iter().map(|output| {
+            let bytes = if output["dtype"] == "f16" { 2 } else { 4 };
+            let row_bytes = output["width"].as_u64()?.saturating_mul(bytes);
+            let end = start.saturating_add(row_bytes.saturating_mul(self.rows.len() as u64));
+            let values = piece(&self.image, &(start..end));
+            start = end;
+            Some((output["name"].as_str()?.to_owned(), dataset(values)))
+        });
+        digests.collect()
+    }
+
+    fn content_digest(&self, outputs: &[(String, String)]) -> String {
         let mut ids = vec![];
         let mut start = 0_u64;
         for &length in &self.id_lengths {
@@ -84,26 +109,27 @@ impl Forged {
             ids.extend(text(piece(&self.ids, &id)));
             start = id.end;
         }
-        let header = [
-            "format",
-            "format_version",
-            "run_digest",
-            "rank",
-            "rows",
-            "hidden_size",
-            "dtype",
-        ]
-        .map(|name| format!("{name:?}:{}", self.description["header"][name]));
+        let header = ["format", "format_version", "run_digest", "rank", "rows"]
+            .map(|name| format!("{name:?}:{}", self.description["header"][name]));
+        let shapes = self.description["header"]["outputs"].as_array();
+        let shapes = shapes.into_iter().flatten().map(|output| {
+            let members = ["name", "width", "dtype"];
+            let members = members.map(|name| format!("{name:?}:{}", output[name]));
+            format!("{{{}}}", members.join(","))
+        });
+        let shapes: Vec<String> = shapes.collect();
         let lengths = self.lengths.iter().flat_map(|length| length.to_le_bytes());
-        let mut content = text(format!("{{{}}}", header.join(",")).as_bytes());
-        for (name, digest) in [
-            ("embeddings", embeddings),
-            ("sequence_ids", &dataset(&ids)),
-            ("lengths", &dataset(&lengths.collect::<Vec<_>>())),
-            ("status", &dataset(&self.status)),
-            ("in_f32", &dataset(&self.in_f32)),
-            ("rows", &dataset(&numbers(&self.rows))),
-        ] {
+        let (header, shapes) = (header.join(","), shapes.join(","));
+        let mut content = text(format!("{{{header},\"outputs\":[{shapes}]}}").as_bytes());
+        let others = [
+            ("sequence_ids", dataset(&ids)),
+            ("lengths", dataset(&lengths.collect::<Vec<_>>())),
+            ("status", dataset(&self.status)),
+            ("in_f32", dataset(&self.in_f32)),
+            ("rows", dataset(&numbers(&self.rows))),
+        ];
+        let others = others.map(|(name, digest)| (name.to_owned(), digest));
+        for (name, digest) in outputs.iter().chain(&others) {
             content.extend(text(name.as_bytes()));
             content.extend(text(digest.as_bytes()));
         }
@@ -111,24 +137,54 @@ impl Forged {
     }
 }
 
-/// `content`, sealed.
-pub fn seal(mut content: Vec<u8>, vectors: &Range<u64>) -> Vec<u8> {
-    let place = [vectors.start.to_le_bytes(), vectors.end.to_le_bytes()].concat();
-    let digest = blake3::Hasher::new()
-        .update(piece(&content, &(0..vectors.start)))
-        .update(piece(&content, &(vectors.end..u64::MAX)))
-        .update(&place)
-        .finalize();
-    content.extend(place);
+/// `content`, sealed, with its vectors in one piece.
+pub fn seal(content: Vec<u8>, vectors: &Range<u64>) -> Vec<u8> {
+    seal_pieces(content, std::slice::from_ref(vectors))
+}
+
+/// `content`, sealed, with its vectors in pieces.
+pub fn seal_pieces(mut content: Vec<u8>, pieces: &[Range<u64>]) -> Vec<u8> {
+    let ends: Vec<u64> = pieces.iter().flat_map(|it| [it.start, it.end]).collect();
+    let places = numbers(&ends);
+    let mut hasher = blake3::Hasher::new();
+    let mut start = 0;
+    for next in pieces.iter().chain([&(u64::MAX..u64::MAX)]) {
+        hasher.update(piece(&content, &(start..next.start)));
+        start = next.end;
+    }
+    let digest = hasher.update(&places).finalize();
+    content.extend(places);
     content.extend(digest.as_bytes());
-    content.extend(b"PLMSEAL1");
+    if pieces.len() == 1 {
+        content.extend(b"PLMSEAL1");
+    } else {
+        content.extend((pieces.len() as u64).to_le_bytes());
+        content.extend(b"PLMSEAL2");
+    }
     content
 }
 
 /// A sealed file without its seal, and where that has the vectors.
 pub fn unseal(sealed: &[u8]) -> (Vec<u8>, Range<u64>) {
-    let (content, seal) = sealed.split_at(sealed.len() - SEAL_BYTES);
-    (content.to_vec(), number(&seal[..8])..number(&seal[8..16]))
+    let (content, mut pieces) = unseal_pieces(sealed);
+    assert_eq!(pieces.len(), 1);
+    (content, pieces.remove(0))
+}
+
+/// The same of one whose vectors are in pieces.
+pub fn unseal_pieces(sealed: &[u8]) -> (Vec<u8>, Vec<Range<u64>>) {
+    let end = sealed.len();
+    let (pieces, seal_bytes) = match &sealed[end - 8..] {
+        b"PLMSEAL1" => (1, SEAL_BYTES),
+        _ => {
+            let pieces = number(&sealed[end - 16..end - 8]) as usize;
+            (pieces, 16 * pieces + 48)
+        }
+    };
+    let (content, seal) = sealed.split_at(end - seal_bytes);
+    let places = seal[..16 * pieces].chunks(16);
+    let places = places.map(|place| number(&place[..8])..number(&place[8..]));
+    (content.to_vec(), places.collect())
 }
 
 /// As much of a place as there is.

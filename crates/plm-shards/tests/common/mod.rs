@@ -1,4 +1,4 @@
-//! A small run: an input, its vectors, and segments of them.
+//! A small run: an input, its outputs, and segments of them.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -10,9 +10,10 @@ pub mod forge;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use half::f16;
 use plm_core::{
-    BoxError, Digest, Dtype, EmbeddedBatch, EmbeddedRow, EmbeddingSink, Outcome, PooledBatch, Rank,
-    RecordInfo, RowId, SequenceReader, SequenceSource,
+    BoxError, Column, Digest, Dtype, EmbeddedBatch, EmbeddedRow, EmbeddingSink, Outcome,
+    OutputKind, OutputSpec, Rank, RecordInfo, RowId, SequenceReader, SequenceSource,
 };
 use plm_shards::{
     AggregateReport, Aggregation, EmbeddingsFile, Error, Expectation, InputDigest, Provenance,
@@ -55,27 +56,61 @@ impl SequenceSource for Input {
     }
 }
 
-/// The vector of a row: different for each, and exact in `f16` for none.
-pub fn vector(row: RowId, hidden_size: usize) -> Vec<f32> {
-    (0..hidden_size)
-        .map(|dimension| ((row.0 * 31 + dimension as u64) as f32).sin())
+/// Outputs of these widths: the mean of layer 6, its BOS token, the mean of layer 5, and so on.
+pub fn outputs(widths: &[usize]) -> Vec<OutputSpec> {
+    let widths = widths.iter().enumerate();
+    widths
+        .map(|(position, &width)| {
+            let kind = OutputKind::ALL[position % 2];
+            OutputSpec::new(kind, (106 - position / 2) % 100, width)
+        })
         .collect()
 }
 
+/// The vector of a row in the output at `position`: different for each.
+pub fn vector_of(row: RowId, position: usize, width: usize) -> Vec<f32> {
+    let values = (0..width).map(|dimension| {
+        let number = row.0 * 31 + dimension as u64 + 1000 * position as u64;
+        (number as f32).sin()
+    });
+    match arrives_in(position) {
+        Dtype::F16 => values.map(|value| f16::from_f32(value).to_f32()).collect(),
+        _ => values.collect(),
+    }
+}
+
+/// The number format of a column when it is written: f16 of each second output.
+fn arrives_in(position: usize) -> Dtype {
+    [Dtype::F32, Dtype::F16][position % 2]
+}
+
+/// The vector of a row in the first output: exact in `f16` for none.
+pub fn vector(row: RowId, hidden_size: usize) -> Vec<f32> {
+    vector_of(row, 0, hidden_size)
+}
+
 /// The same as it comes back.
-pub fn stored(row: RowId, hidden_size: usize, dtype: Dtype) -> Vec<f32> {
+pub fn stored(row: RowId, position: usize, width: usize, dtype: Dtype) -> Vec<f32> {
     let round = |value| match dtype {
-        Dtype::F16 => half::f16::from_f32(value).to_f32(),
+        Dtype::F16 => f16::from_f32(value).to_f32(),
         _ => value,
     };
-    vector(row, hidden_size).into_iter().map(round).collect()
+    let values = vector_of(row, position, width).into_iter();
+    values.map(round).collect()
 }
 
 pub fn outcome(row: RowId) -> Outcome {
     [Outcome::Embedded, Outcome::Truncated, Outcome::Windowed][row.0 as usize % 3]
 }
 
-pub fn batch(input: &Input, rows: &[RowId], hidden_size: usize) -> EmbeddedBatch {
+pub fn batch(input: &Input, rows: &[RowId], outputs: &[OutputSpec]) -> EmbeddedBatch {
+    let columns = outputs.iter().enumerate().map(|(position, output)| {
+        let mut column = Column::empty(output.width, arrives_in(position), rows.len());
+        for &row in rows {
+            column.push(vector_of(row, position, output.width).into_iter());
+        }
+        column
+    });
     EmbeddedBatch {
         rows: rows
             .iter()
@@ -87,14 +122,7 @@ pub fn batch(input: &Input, rows: &[RowId], hidden_size: usize) -> EmbeddedBatch
                 in_f32: false,
             })
             .collect(),
-        vectors: PooledBatch::new(
-            rows.len(),
-            hidden_size,
-            rows.iter()
-                .flat_map(|&row| vector(row, hidden_size))
-                .collect(),
-        )
-        .unwrap(),
+        columns: columns.collect(),
     }
 }
 
@@ -114,11 +142,11 @@ pub fn write_batches(
     config: SegmentConfig,
     batches: impl Iterator<Item = Vec<RowId>>,
 ) {
-    let hidden_size = run.format.hidden_size();
-    let sink = SegmentSink::new(directory, RUN_DIGEST, hidden_size, config);
+    let outputs = run.format.outputs();
+    let sink = SegmentSink::new(directory, RUN_DIGEST, outputs, config);
     let mut writer = sink.open_shard(Rank(0)).unwrap();
     for rows in batches {
-        writer.write(batch(&run.input, &rows, hidden_size)).unwrap();
+        writer.write(batch(&run.input, &rows, outputs)).unwrap();
     }
     writer.flush().unwrap();
 }
@@ -133,21 +161,26 @@ pub struct Run {
 
 impl Run {
     pub fn new(rows: u64, hidden_size: usize, dtype: Dtype) -> Self {
+        Self::of_outputs(rows, &[hidden_size], dtype)
+    }
+
+    /// A run with [`outputs`] of these widths.
+    pub fn of_outputs(rows: u64, widths: &[usize], dtype: Dtype) -> Self {
         Self {
             directory: tempfile::tempdir().unwrap(),
             input: Input::of(rows),
-            format: config(1, dtype).run_format(RUN_DIGEST, hidden_size),
+            format: config(1, dtype).run_format(RUN_DIGEST, &outputs(widths)),
             without_vector: vec![],
         }
     }
 
-    /// As [`new`](Self::new), in memory where the system has a place for files there: with many
-    /// small runs, nearly all of the time is the disk's to sync.
-    pub fn in_memory(rows: u64, hidden_size: usize, dtype: Dtype) -> Self {
+    /// As [`of_outputs`](Self::of_outputs), in memory where the system has a place for files there:
+    /// with many small runs, nearly all of the time is the disk's to sync.
+    pub fn in_memory(rows: u64, widths: &[usize], dtype: Dtype) -> Self {
         let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
         Self {
             directory: directory.unwrap(),
-            ..Self::new(rows, hidden_size, dtype)
+            ..Self::of_outputs(rows, widths, dtype)
         }
     }
 
@@ -164,13 +197,13 @@ impl Run {
         let sink = SegmentSink::new(
             self.shards(),
             self.format.run_digest(),
-            self.format.hidden_size(),
+            self.format.outputs(),
             config(max_rows, self.format.dtype()),
         );
         for (rank, rows) in batches {
             let mut writer = sink.open_shard(*rank).unwrap();
             writer
-                .write(batch(&self.input, rows, self.format.hidden_size()))
+                .write(batch(&self.input, rows, self.format.outputs()))
                 .unwrap();
             writer.flush().unwrap();
         }
@@ -210,7 +243,7 @@ impl Run {
     pub fn assert_right(&self) {
         verify(self.output(), Some(self.expectation())).unwrap();
         let file = EmbeddingsFile::open(self.output()).unwrap();
-        let (hidden_size, dtype) = (self.format.hidden_size(), self.format.dtype());
+        assert_eq!(file.outputs(), self.format.outputs());
         let rows: Vec<RowId> = (0..self.input.len())
             .map(RowId)
             .filter(|row| !self.without_vector.contains(row) && !self.input.record(*row).skipped)
@@ -219,7 +252,10 @@ impl Run {
         let ids = file.ids().unwrap();
         let lengths = file.lengths().unwrap();
         let outcomes = file.read_outcomes(0..rows.len()).unwrap();
-        let vectors = file.read_rows(0..rows.len()).unwrap();
+        let vectors: Vec<_> = (file.outputs().iter())
+            .map(|output| file.read_rows_of(&output.name(), 0..rows.len()).unwrap())
+            .collect();
+        assert_eq!(file.read_rows(0..rows.len()).unwrap(), vectors[0]);
         for (place, &row) in rows.iter().enumerate() {
             let record = self.input.record(row);
             assert_eq!(
@@ -227,7 +263,10 @@ impl Run {
                 (record.id, record.residue_count)
             );
             assert_eq!(outcomes[place], outcome(row));
-            assert_eq!(vectors.row(place).to_vec(), stored(row, hidden_size, dtype));
+            for (position, output) in file.outputs().iter().enumerate() {
+                let expected = stored(row, position, output.width, output.dtype);
+                assert_eq!(vectors[position].row(place).to_vec(), expected);
+            }
         }
     }
 
@@ -252,9 +291,6 @@ pub fn provenance() -> Provenance {
     Provenance {
         model: "esm2_t6_8M_UR50D".to_owned(),
         weights_digest: "blake3:of-the-weights".to_owned(),
-        layer: 6,
-        pooling: "mean over residues".to_owned(),
-        special_tokens: "excluded".to_owned(),
         model_dtype: Dtype::Bf16,
         program: "plm-fleet".to_owned(),
         program_version: "0.0.0".to_owned(),

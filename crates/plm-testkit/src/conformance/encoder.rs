@@ -1,24 +1,30 @@
 //! The contract of encoders.
 
-use plm_core::{Encoder, EncoderLoader, PackedBatch, Packer, Rank, RowId};
+use std::sync::Arc;
 
-/// Checks that a vector depends on its sequence and on nothing else, bit for bit: each sequence
-/// alone, all of them in one batch, in the opposite order, beside itself, after other batches, begun in advance and
-/// from an encoder loaded anew all give the same vector, finite and of the spec's `hidden_size`.
+use plm_core::{Encoder, EncoderLoader, PackedBatch, Packer, Rank, RowId, Ticket};
+
+/// `[outputs][rows, width]` what an encoder gives of one sequence, in f32.
+type Rows = Vec<Vec<f32>>;
+
+/// Checks that the rows of a sequence depend on it and on nothing else, bit for bit, in each output:
+/// each sequence alone, all of them in one batch, in the opposite order, beside itself, after other
+/// batches, submitted in advance and from an encoder loaded anew all give the same rows, finite and
+/// as the spec says.
 ///
 /// # Panics
 /// If that is not so, naming the sequence by its position in `sequences`; or if a sequence is empty
 /// or holds a residue that the loader's spec has no token for.
 pub fn check_encoder(loader: &dyn EncoderLoader, sequences: &[&[u8]]) {
     let mut encoder = load(loader);
-    let alone: Vec<Vec<f32>> = sequences
+    let alone: Vec<Rows> = sequences
         .iter()
         .map(|&sequence| encode(loader, &mut *encoder, &[sequence]).remove(0))
         .collect();
-    for (position, vector) in alone.iter().enumerate() {
+    for (position, rows) in alone.iter().enumerate() {
         assert!(
-            vector.iter().all(|value| value.is_finite()),
-            "sequence {position} has a vector that is not finite"
+            rows.iter().flatten().all(|value| value.is_finite()),
+            "sequence {position} has numbers that are not finite"
         );
     }
 
@@ -33,7 +39,7 @@ pub fn check_encoder(loader: &dyn EncoderLoader, sequences: &[&[u8]]) {
     ] {
         check_batch(loader, &mut *encoder, sequences, &alone, (how, positions));
     }
-    check_begun(loader, &mut *encoder, sequences, &alone);
+    check_submitted(loader, &mut *encoder, sequences, &alone);
     drop(encoder);
     let how = "from an encoder loaded anew";
     check_batch(
@@ -55,60 +61,59 @@ fn check_batch(
     loader: &dyn EncoderLoader,
     encoder: &mut dyn Encoder,
     sequences: &[&[u8]],
-    alone: &[Vec<f32>],
+    alone: &[Rows],
     (how, positions): (&str, &[usize]),
 ) {
     let batch: Vec<&[u8]> = positions
         .iter()
         .map(|&position| sequences[position])
         .collect();
-    for (vector, &position) in encode(loader, encoder, &batch).iter().zip(positions) {
-        let same = vector
-            .iter()
-            .zip(&alone[position])
-            .all(|(packed, alone)| packed.to_bits() == alone.to_bits());
+    for (rows, &position) in encode(loader, encoder, &batch).iter().zip(positions) {
         assert!(
-            same,
-            "sequence {position} has another vector {how} than alone: {vector:?} for {:?}",
+            bits(rows) == bits(&alone[position]),
+            "sequence {position} has other numbers {how} than alone: {rows:?} for {:?}",
             alone[position]
         );
     }
 }
 
-/// Each sequence alone, two begun at a time before the first of them is encoded.
-fn check_begun(
+fn bits(rows: &Rows) -> Vec<Vec<u32>> {
+    let bits = |row: &Vec<f32>| row.iter().map(|x| x.to_bits()).collect();
+    rows.iter().map(bits).collect()
+}
+
+/// Each sequence alone, two submitted at a time before the first of them is finished. The third
+/// ticket of three is dropped.
+fn check_submitted(
     loader: &dyn EncoderLoader,
     encoder: &mut dyn Encoder,
     sequences: &[&[u8]],
-    alone: &[Vec<f32>],
+    alone: &[Rows],
 ) {
-    let batches: Vec<PackedBatch> = sequences
+    let batches: Vec<Arc<PackedBatch>> = sequences
         .iter()
         .map(|&sequence| pack(loader, &[sequence]))
         .collect();
     for (two, alone) in batches.chunks(2).zip(alone.chunks(2)) {
-        two.iter().for_each(|batch| encoder.begin(batch));
-        for (batch, alone) in two.iter().zip(alone) {
-            let vectors = run(loader, encoder, batch);
-            let bits = |vector: &[f32]| vector.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        let tickets: Vec<Ticket> = two.iter().map(|batch| encoder.submit(batch)).collect();
+        drop(encoder.submit(&batches[0]));
+        for (ticket, alone) in tickets.into_iter().zip(alone) {
+            let rows = finish(loader, encoder, ticket).remove(0);
             assert_eq!(
-                bits(&vectors[0]),
+                bits(&rows),
                 bits(alone),
-                "a sequence has another vector if its batch was begun in advance"
+                "a sequence has other numbers if its batch was submitted in advance"
             );
         }
     }
 }
 
-fn encode(
-    loader: &dyn EncoderLoader,
-    encoder: &mut dyn Encoder,
-    sequences: &[&[u8]],
-) -> Vec<Vec<f32>> {
-    run(loader, encoder, &pack(loader, sequences))
+fn encode(loader: &dyn EncoderLoader, encoder: &mut dyn Encoder, sequences: &[&[u8]]) -> Vec<Rows> {
+    let ticket = encoder.submit(&pack(loader, sequences));
+    finish(loader, encoder, ticket)
 }
 
-fn pack(loader: &dyn EncoderLoader, sequences: &[&[u8]]) -> PackedBatch {
+fn pack(loader: &dyn EncoderLoader, sequences: &[&[u8]]) -> Arc<PackedBatch> {
     let tokens = &loader.spec().tokens;
     let special_tokens = tokens.special_tokens() as usize;
     let total_tokens = sequences
@@ -121,34 +126,31 @@ fn pack(loader: &dyn EncoderLoader, sequences: &[&[u8]]) -> PackedBatch {
             .push(RowId(row), sequence)
             .unwrap_or_else(|error| panic!("sequence {row} can't be packed: {error}"));
     }
-    packer.finish()
+    Arc::new(packer.finish())
 }
 
-fn run(
-    loader: &dyn EncoderLoader,
-    encoder: &mut dyn Encoder,
-    batch: &PackedBatch,
-) -> Vec<Vec<f32>> {
-    let pooled = encoder
-        .encode(batch)
+/// What the encoder gives of each sequence of a batch.
+fn finish(loader: &dyn EncoderLoader, encoder: &mut dyn Encoder, ticket: Ticket) -> Vec<Rows> {
+    let num_sequences = ticket.batch().num_sequences();
+    let encoded = encoder
+        .finish(ticket)
         .unwrap_or_else(|error| panic!("the encoder failed: {error}"));
-    let hidden_size = loader.spec().hidden_size;
-    assert_eq!(
-        pooled.hidden_size(),
-        hidden_size,
-        "hidden_size is not the spec's"
-    );
-    assert_eq!(
-        pooled.vectors().len(),
-        batch.num_sequences(),
-        "not one vector per sequence"
-    );
-    pooled.vectors().map(<[f32]>::to_vec).collect()
+    if let Err(error) = encoded.check(&loader.spec().outputs, num_sequences) {
+        panic!("not what the spec says: {error}");
+    }
+    let columns = encoded.columns();
+    let rows = |sequence| {
+        columns
+            .iter()
+            .map(|column| column.sequence(sequence))
+            .collect()
+    };
+    (0..num_sequences).map(rows).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use plm_core::{BoxError, EncoderSpec, PooledBatch};
+    use plm_core::{BoxError, Column, Dtype, EncodedBatch, EncoderSpec, OutputKind};
 
     use super::*;
     use crate::FakeLoader;
@@ -169,31 +171,32 @@ mod tests {
     }
 
     impl Encoder for LeakyEncoder<'_> {
-        fn encode(&mut self, batch: &PackedBatch) -> Result<PooledBatch, BoxError> {
-            let pooled = self.0.encode(batch)?;
-            let leak = batch.num_sequences() as f32;
-            let values = pooled.values().iter().map(|value| value + leak).collect();
-            Ok(PooledBatch::new(
-                batch.num_sequences(),
-                pooled.hidden_size(),
-                values,
-            )?)
+        fn finish(&mut self, ticket: Ticket) -> Result<EncodedBatch, BoxError> {
+            let leak = ticket.batch().num_sequences() as f32;
+            let columns = self.0.finish(ticket)?.into_columns();
+            let columns = columns.into_iter().map(|column| {
+                let values = column.as_f32().expect("the fake gives f32");
+                let leaked: Vec<f32> = values.iter().map(|value| value + leak).collect();
+                Column::new(column.width(), leaked)
+            });
+            Ok(EncodedBatch::new(columns.collect::<Result<_, _>>()?))
         }
     }
 
     #[test]
     fn an_encoder_that_keeps_its_sequences_apart_passes() {
-        check_encoder(&FakeLoader::new(4), &[b"MKV", b"G", b"WWWWWW"]);
+        let loader = FakeLoader::new(4).output(OutputKind::Bos, 3, Dtype::F16);
+        check_encoder(&loader, &[b"MKV", b"G", b"WWWWWW"]);
     }
 
     #[test]
-    #[should_panic(expected = "sequence 0 has another vector with the others than alone")]
+    #[should_panic(expected = "sequence 0 has other numbers with the others than alone")]
     fn an_encoder_that_lets_neighbours_in_is_caught() {
         check_encoder(&Leaky(FakeLoader::new(4)), &[b"MKV", b"G"]);
     }
 
     #[test]
-    #[should_panic(expected = "sequence 1 has a vector that is not finite")]
+    #[should_panic(expected = "sequence 1 has numbers that are not finite")]
     fn an_encoder_that_answers_with_nan_is_caught() {
         check_encoder(&FakeLoader::new(4).nan_for(b"G"), &[b"MKV", b"G"]);
     }

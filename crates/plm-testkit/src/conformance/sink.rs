@@ -1,14 +1,14 @@
 //! The contract of sinks.
 
 use plm_core::{
-    EmbeddedBatch, EmbeddedRow, EmbeddingSink, Outcome, PooledBatch, Rank, RowId, ShardWriter,
-    Written,
+    Column, EmbeddedBatch, EmbeddedRow, EmbeddingSink, Outcome, OutputSpec, Rank, RowId,
+    ShardWriter, Written,
 };
 
 use crate::SplitMix64;
 
-/// A row and its vector, as read back from a sink.
-type Stored = (EmbeddedRow, Vec<f32>);
+/// A row and its numbers in each column, in f32, as read back from a sink.
+type Stored = (EmbeddedRow, Vec<Vec<f32>>);
 
 /// Checks an empty sink: what a writer has called durable, by [`Written::Durable`] or by a flush,
 /// can be read back bit for bit, from several ranks; a writer that is dropped with more in its
@@ -18,7 +18,7 @@ type Stored = (EmbeddedRow, Vec<f32>);
 /// If that is not so, naming the row.
 pub fn check_sink(
     sink: &dyn EmbeddingSink,
-    hidden_size: usize,
+    outputs: &[OutputSpec],
     mut read_back: impl FnMut() -> Vec<Stored>,
 ) {
     let mut written = Vec::new();
@@ -26,7 +26,7 @@ pub fn check_sink(
     for rank in [Rank(0), Rank(1)] {
         let mut shard = open(sink, rank);
         for _ in 0..7 {
-            let batch = next_batch(&mut written, hidden_size);
+            let batch = next_batch(&mut written, outputs);
             if write(&mut *shard, batch) == Written::Durable {
                 durable = written.len();
                 check_stored(&written, durable, read_back());
@@ -40,7 +40,7 @@ pub fn check_sink(
     }
 
     let mut shard = open(sink, Rank(2));
-    if write(&mut *shard, next_batch(&mut written, hidden_size)) == Written::Durable {
+    if write(&mut *shard, next_batch(&mut written, outputs)) == Written::Durable {
         durable = written.len();
     }
     drop(shard);
@@ -64,11 +64,18 @@ fn write(shard: &mut dyn ShardWriter, batch: EmbeddedBatch) -> Written {
 }
 
 /// Three new rows, with names that are no file names.
-fn next_batch(written: &mut Vec<Stored>, hidden_size: usize) -> EmbeddedBatch {
+fn next_batch(written: &mut Vec<Stored>, outputs: &[OutputSpec]) -> EmbeddedBatch {
     let first = written.len();
     for row in first as u64..first as u64 + 3 {
         let mut random = SplitMix64::new(row);
-        let vector = (0..hidden_size).map(|_| random.next_f64() as f32).collect();
+        let rows: Vec<Vec<f32>> = outputs
+            .iter()
+            .map(|output| {
+                // Numbers that f16 holds as they are.
+                let numbers = (0..output.width).map(|_| (random.next_f64() * 1024.0).floor());
+                numbers.map(|number| number as f32).collect()
+            })
+            .collect();
         written.push((
             EmbeddedRow {
                 row: RowId(row),
@@ -77,18 +84,20 @@ fn next_batch(written: &mut Vec<Stored>, hidden_size: usize) -> EmbeddedBatch {
                 outcome: Outcome::Embedded,
                 in_f32: false,
             },
-            vector,
+            rows,
         ));
     }
     let new = &written[first..];
+    let columns = outputs.iter().enumerate().map(|(position, output)| {
+        let mut column = Column::empty(output.width, output.dtype, new.len());
+        for (_, rows) in new {
+            column.push(rows[position].iter().copied());
+        }
+        column
+    });
     EmbeddedBatch {
         rows: new.iter().map(|(row, _)| row.clone()).collect(),
-        vectors: PooledBatch::new(
-            new.len(),
-            hidden_size,
-            new.iter().flat_map(|(_, vector)| vector).copied().collect(),
-        )
-        .expect("each vector has hidden_size numbers"),
+        columns: columns.collect(),
     }
 }
 
@@ -102,19 +111,23 @@ fn check_stored(written: &[Stored], durable: usize, mut stored: Vec<Stored>) {
         "{durable} rows are durable and {} can be read back",
         stored.len()
     );
-    for ((row, vector), (expected_row, expected_vector)) in stored.iter().zip(written) {
+    for ((row, rows), (expected_row, expected_rows)) in stored.iter().zip(written) {
         assert_eq!(row, expected_row, "another row is stored than was written");
-        let same = vector
-            .iter()
-            .map(|value| value.to_bits())
-            .eq(expected_vector.iter().map(|value| value.to_bits()));
-        assert!(same, "{} has another vector than was written", row.row);
+        let bits = |rows: &[Vec<f32>]| -> Vec<Vec<u32>> {
+            let bits = |row: &Vec<f32>| row.iter().map(|value| value.to_bits()).collect();
+            rows.iter().map(bits).collect()
+        };
+        assert!(
+            bits(rows) == bits(expected_rows),
+            "{} has other numbers than were written",
+            row.row
+        );
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use plm_core::BoxError;
+    use plm_core::{BoxError, Dtype, OutputKind};
 
     use super::*;
     use crate::MemorySink;
@@ -143,14 +156,25 @@ mod tests {
 
     fn stored(sink: &MemorySink) -> Vec<Stored> {
         let rows = sink.durable().into_iter();
-        rows.map(|stored| (stored.row, stored.vector)).collect()
+        rows.map(|stored| (stored.row, stored.columns)).collect()
+    }
+
+    fn outputs() -> [OutputSpec; 2] {
+        let bos = OutputSpec::new(OutputKind::Bos, 1, 3);
+        [
+            OutputSpec::new(OutputKind::Mean, 1, 4),
+            OutputSpec {
+                dtype: Dtype::F16,
+                ..bos
+            },
+        ]
     }
 
     #[test]
     fn a_sink_that_keeps_its_word_passes_at_any_segment_size() {
         for segment_batches in [1, 2, 3, 7, 100] {
             let sink = MemorySink::new(segment_batches);
-            check_sink(&sink, 4, || stored(&sink));
+            check_sink(&sink, &outputs(), || stored(&sink));
         }
     }
 
@@ -185,13 +209,13 @@ mod tests {
     #[should_panic(expected = "42 rows are durable and 45 can be read back")]
     fn a_writer_that_keeps_what_it_did_not_promise_is_caught() {
         let sink = Clinging(MemorySink::new(4));
-        check_sink(&sink, 4, || stored(&sink.0));
+        check_sink(&sink, &outputs(), || stored(&sink.0));
     }
 
     #[test]
     #[should_panic(expected = "3 rows are durable and 0 can be read back")]
     fn a_sink_that_promises_what_it_has_not_stored_is_caught() {
         let sink = Boastful(MemorySink::new(3));
-        check_sink(&sink, 4, || stored(&sink.0));
+        check_sink(&sink, &outputs(), || stored(&sink.0));
     }
 }

@@ -1,0 +1,388 @@
+//! The values of one output for several sequences.
+
+use std::ops::Range;
+
+use half::f16;
+
+use crate::{Dtype, OutputSpec};
+
+/// Numbers in the format in which they left the device.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Values {
+    /// In f32.
+    F32(Vec<f32>),
+    /// In f16.
+    F16(Vec<f16>),
+}
+
+impl From<Vec<f32>> for Values {
+    fn from(values: Vec<f32>) -> Self {
+        Self::F32(values)
+    }
+}
+
+impl From<Vec<f16>> for Values {
+    fn from(values: Vec<f16>) -> Self {
+        Self::F16(values)
+    }
+}
+
+impl Values {
+    fn with_capacity(dtype: Dtype, capacity: usize) -> Self {
+        match dtype {
+            Dtype::F16 => Self::F16(Vec::with_capacity(capacity)),
+            _ => Self::F32(Vec::with_capacity(capacity)),
+        }
+    }
+
+    /// How many numbers there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::F32(values) => values.len(),
+            Self::F16(values) => values.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Their format: f32 or f16.
+    pub fn dtype(&self) -> Dtype {
+        match self {
+            Self::F32(_) => Dtype::F32,
+            Self::F16(_) => Dtype::F16,
+        }
+    }
+}
+
+/// The values of one output for the sequences of a batch, in the batch's order: rows of one width,
+/// one after the other.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Column {
+    width: usize,
+    offsets: Vec<u64>,
+    values: Values,
+}
+
+/// Numbers that do not make the column they should.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShapeError {
+    /// The numbers fill no whole count of rows, or not the rows of the offsets.
+    #[error("{values} values are not {rows} rows of {width}")]
+    Values {
+        /// How many numbers there are.
+        values: usize,
+        /// How many rows there should be.
+        rows: u64,
+        /// The numbers of a row.
+        width: usize,
+    },
+    /// Offsets do not begin with 0, or decrease.
+    #[error("offsets must begin with 0 and never decrease")]
+    Offsets,
+    /// A batch has another count of columns than its encoder has outputs.
+    #[error("the encoder gave {columns} columns for {outputs} outputs")]
+    Columns {
+        /// The columns of the batch.
+        columns: usize,
+        /// The outputs that were asked for.
+        outputs: usize,
+    },
+    /// A column is not what the output of its place says.
+    #[error(
+        "the encoder gave {rows} rows of {width} in {dtype} for {name}, of {num_sequences} \
+         sequences, and said {spec_width} in {spec_dtype}"
+    )]
+    Output {
+        /// The output's name.
+        name: String,
+        /// The rows of the column.
+        rows: u64,
+        /// The numbers of each.
+        width: usize,
+        /// Their format.
+        dtype: Dtype,
+        /// The sequences of the batch.
+        num_sequences: usize,
+        /// The width of the output.
+        spec_width: usize,
+        /// Its number format.
+        spec_dtype: Dtype,
+    },
+}
+
+impl Column {
+    /// One row of `width` numbers per sequence: `[num_sequences, width]`.
+    ///
+    /// # Errors
+    /// [`ShapeError::Values`] if the numbers are no whole count of rows.
+    ///
+    /// # Panics
+    /// If `width` is zero.
+    pub fn new(width: usize, values: impl Into<Values>) -> Result<Self, ShapeError> {
+        assert!(width > 0, "a row has at least one value");
+        let values = values.into();
+        let rows = (values.len() / width) as u64;
+        Self::with_offsets(width, (0..=rows).collect(), values)
+    }
+
+    /// Any number of rows per sequence: `[rows, width]`, of which sequence `i` has the rows
+    /// `offsets[i]..offsets[i + 1]`. `offsets` is `[num_sequences + 1]`.
+    ///
+    /// # Errors
+    /// [`ShapeError`] if the offsets do not begin with 0, decrease, or the last is not the number of
+    /// rows.
+    pub fn with_offsets(
+        width: usize,
+        offsets: Vec<u64>,
+        values: impl Into<Values>,
+    ) -> Result<Self, ShapeError> {
+        let values = values.into();
+        if offsets.first() != Some(&0) || !offsets.is_sorted() {
+            return Err(ShapeError::Offsets);
+        }
+        let rows = offsets[offsets.len() - 1];
+        if rows.checked_mul(width as u64) != Some(values.len() as u64) {
+            return Err(ShapeError::Values {
+                values: values.len(),
+                rows,
+                width,
+            });
+        }
+        Ok(Self {
+            width,
+            offsets,
+            values,
+        })
+    }
+
+    /// A column of no sequences, with room for `capacity` rows.
+    pub fn empty(width: usize, dtype: Dtype, capacity: usize) -> Self {
+        Self {
+            width,
+            offsets: vec![0],
+            values: Values::with_capacity(dtype, capacity * width),
+        }
+    }
+
+    /// The numbers of a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// The format of its numbers: f32 or f16.
+    pub fn dtype(&self) -> Dtype {
+        self.values.dtype()
+    }
+
+    /// How many sequences it has rows of.
+    pub fn num_sequences(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// `[num_sequences + 1]` where each sequence's rows begin, and where the last one's end.
+    pub fn offsets(&self) -> &[u64] {
+        &self.offsets
+    }
+
+    /// `[rows, width]` all numbers, row by row.
+    pub fn values(&self) -> &Values {
+        &self.values
+    }
+
+    /// The same, where they are f32.
+    pub fn as_f32(&self) -> Option<&[f32]> {
+        match &self.values {
+            Values::F32(values) => Some(values),
+            Values::F16(_) => None,
+        }
+    }
+
+    /// The numbers of a sequence's rows, in f32, which holds every f16.
+    ///
+    /// # Panics
+    /// If there is no such sequence.
+    pub fn sequence(&self, sequence: usize) -> Vec<f32> {
+        let numbers = self.numbers_of(sequence..sequence + 1);
+        match &self.values {
+            Values::F32(values) => values[numbers].to_vec(),
+            Values::F16(values) => values[numbers].iter().map(|value| value.to_f32()).collect(),
+        }
+    }
+
+    /// The position, within a sequence's numbers, of the first that is not finite or whose magnitude
+    /// is above `largest`.
+    ///
+    /// # Panics
+    /// If there is no such sequence.
+    pub fn first_beyond(&self, sequence: usize, largest: f32) -> Option<usize> {
+        let numbers = self.numbers_of(sequence..sequence + 1);
+        // Also false for NaN.
+        let is_within = |value: f32| value.abs() <= largest;
+        match &self.values {
+            Values::F32(values) => values[numbers].iter().position(|&x| !is_within(x)),
+            Values::F16(values) => values[numbers].iter().position(|x| !is_within(x.to_f32())),
+        }
+    }
+
+    /// Whether all numbers are finite and of magnitudes up to `largest`.
+    pub fn is_within(&self, largest: f32) -> bool {
+        match &self.values {
+            Values::F32(values) => values.iter().all(|x| x.abs() <= largest),
+            Values::F16(values) => values.iter().all(|x| x.to_f32().abs() <= largest),
+        }
+    }
+
+    /// Adds the rows of some sequences of `other`.
+    ///
+    /// # Panics
+    /// If `other` has another width or format, or no such sequences.
+    pub fn append(&mut self, other: &Self, sequences: Range<usize>) {
+        assert_eq!(
+            (self.width, self.dtype()),
+            (other.width, other.dtype()),
+            "columns of one output have one width and format"
+        );
+        let start = other.offsets[sequences.start];
+        let before = self.offsets[self.offsets.len() - 1];
+        let ends = &other.offsets[sequences.start + 1..=sequences.end];
+        self.offsets
+            .extend(ends.iter().map(|end| before + (end - start)));
+        let numbers = other.numbers_of(sequences);
+        match (&mut self.values, &other.values) {
+            (Values::F32(all), Values::F32(more)) => all.extend_from_slice(&more[numbers]),
+            (Values::F16(all), Values::F16(more)) => all.extend_from_slice(&more[numbers]),
+            _ => unreachable!("the formats were compared"),
+        }
+    }
+
+    /// Adds a sequence with these numbers, rounded to the column's format.
+    ///
+    /// # Panics
+    /// If they are no whole count of rows.
+    pub fn push(&mut self, numbers: impl ExactSizeIterator<Item = f32>) {
+        let rows = numbers.len() / self.width;
+        assert_eq!(rows * self.width, numbers.len(), "rows are whole");
+        let before = self.offsets[self.offsets.len() - 1];
+        self.offsets.push(before + rows as u64);
+        match &mut self.values {
+            Values::F32(values) => values.extend(numbers),
+            Values::F16(values) => values.extend(numbers.map(f16::from_f32)),
+        }
+    }
+
+    /// Keeps the first `num_sequences` sequences and drops the others.
+    pub fn truncate(&mut self, num_sequences: usize) {
+        self.offsets.truncate(num_sequences + 1);
+        let numbers = self.offsets[self.offsets.len() - 1] as usize * self.width;
+        match &mut self.values {
+            Values::F32(values) => values.truncate(numbers),
+            Values::F16(values) => values.truncate(numbers),
+        }
+    }
+
+    /// Holds it against an output: one row per sequence, of its width, in its format.
+    ///
+    /// # Errors
+    /// [`ShapeError::Output`] if it is another.
+    pub fn check(&self, output: &OutputSpec, num_sequences: usize) -> Result<(), ShapeError> {
+        let rows = self.offsets[self.offsets.len() - 1];
+        let one_each = (0..=num_sequences as u64).eq(self.offsets.iter().copied());
+        if one_each && (self.width, self.dtype()) == (output.width, output.dtype) {
+            return Ok(());
+        }
+        Err(ShapeError::Output {
+            name: output.name(),
+            rows,
+            width: self.width,
+            dtype: self.dtype(),
+            num_sequences,
+            spec_width: output.width,
+            spec_dtype: output.dtype,
+        })
+    }
+
+    fn numbers_of(&self, sequences: Range<usize>) -> Range<usize> {
+        let [start, end] = [sequences.start, sequences.end].map(|at| self.offsets[at] as usize);
+        start * self.width..end * self.width
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::OutputKind;
+
+    #[test]
+    fn numbers_must_fill_their_rows() {
+        assert_eq!(
+            Column::new(3, vec![0.0_f32; 6]).unwrap().offsets(),
+            [0, 1, 2]
+        );
+        assert_eq!(
+            Column::new(3, vec![0.0_f32; 5]),
+            Err(ShapeError::Values {
+                values: 5,
+                rows: 1,
+                width: 3
+            })
+        );
+        for offsets in [vec![], vec![1, 2], vec![0, 2, 1]] {
+            let column = Column::with_offsets(1, offsets, vec![0.0_f32; 2]);
+            assert_eq!(column, Err(ShapeError::Offsets));
+        }
+        assert!(Column::with_offsets(2, vec![0, 0, 3], vec![0.0_f32; 6]).is_ok());
+        assert!(Column::with_offsets(usize::MAX, vec![0, 3], vec![0.0_f32; 6]).is_err());
+    }
+
+    #[test]
+    fn rows_are_kept_bit_for_bit_in_their_own_format() {
+        let halves = [0.5_f32, -0.0, 65504.0, 5.96e-8]
+            .map(f16::from_f32)
+            .to_vec();
+        let ragged = Column::with_offsets(1, vec![0, 1, 1, 4], halves.clone()).unwrap();
+        let mut column = Column::empty(1, Dtype::F16, 4);
+        column.append(&ragged, 2..3);
+        column.append(&ragged, 0..2);
+        assert_eq!(column.offsets(), [0, 3, 4, 4]);
+        let expected = [&halves[1..], &halves[..1]].concat();
+        assert_eq!(column.values(), &Values::F16(expected));
+        assert_eq!(column.sequence(1), [0.5]);
+        assert_eq!(column.sequence(2), [0.0; 0]);
+        column.truncate(1);
+        assert_eq!(column.num_sequences(), 1);
+        assert_eq!(column.values(), &Values::F16(halves[1..].to_vec()));
+    }
+
+    #[test]
+    fn the_first_number_that_can_not_be_stored_is_found_in_either_format() {
+        let numbers = vec![1.0, f32::NAN, 9.0, 8.0, -8.0, -8.5];
+        let column = Column::new(2, numbers.clone()).unwrap();
+        let halves: Vec<f16> = numbers.iter().copied().map(f16::from_f32).collect();
+        for column in [column, Column::new(2, halves).unwrap()] {
+            let first = |sequence| column.first_beyond(sequence, 8.0);
+            assert_eq!([first(0), first(1), first(2)], [Some(1), Some(0), Some(1)]);
+            assert_eq!(column.first_beyond(1, 9.0), None);
+            assert!(!column.is_within(9.0));
+        }
+    }
+
+    #[test]
+    fn a_column_that_is_not_its_output_is_told() {
+        let output = OutputSpec::new(OutputKind::Mean, 3, 2);
+        let column = |width, numbers: usize| Column::new(width, vec![0.0_f32; numbers]).unwrap();
+        assert_eq!(column(2, 6).check(&output, 3), Ok(()));
+        for wrong in [column(2, 4), column(3, 9)] {
+            let error = wrong.check(&output, 3).unwrap_err().to_string();
+            assert!(
+                error.contains("for mean/layer_3, of 3 sequences"),
+                "{error}"
+            );
+        }
+        let ragged = Column::with_offsets(2, vec![0, 2, 2, 3], vec![0.0_f32; 6]).unwrap();
+        assert!(ragged.check(&output, 3).is_err());
+    }
+}

@@ -1,0 +1,211 @@
+//! What an encoder makes of a batch: a column for each output, and notes on single sequences.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::{Column, OutputSpec, ShapeError};
+
+/// What is to be said of one sequence's values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// They were computed in f32, since the format that the model computes in did not suffice.
+    InF32,
+    /// They could not be computed, for this reason; what stands in their place is to be passed over.
+    Failed(String),
+}
+
+/// The columns of a batch, one for each output of its encoder, in their order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EncodedBatch {
+    columns: Vec<Column>,
+    notes: BTreeMap<usize, Note>,
+}
+
+impl EncodedBatch {
+    /// Columns of the same sequences.
+    ///
+    /// # Panics
+    /// If there is none, or two have another number of sequences.
+    pub fn new(columns: Vec<Column>) -> Self {
+        let counts = || columns.iter().map(Column::num_sequences);
+        assert!(counts().len() > 0, "a batch has at least one column");
+        assert!(
+            counts().all(|count| count == columns[0].num_sequences()),
+            "all columns of a batch have the same sequences"
+        );
+        Self {
+            columns,
+            notes: BTreeMap::new(),
+        }
+    }
+
+    /// A batch of no sequences, with columns for these outputs.
+    ///
+    /// # Panics
+    /// If there is no output.
+    pub fn empty(outputs: &[OutputSpec]) -> Self {
+        let empty = |output: &OutputSpec| Column::empty(output.width, output.dtype, 0);
+        Self::new(outputs.iter().map(empty).collect())
+    }
+
+    /// So many sequences without values, for this reason.
+    ///
+    /// # Panics
+    /// If there is no output.
+    pub fn failed(outputs: &[OutputSpec], num_sequences: usize, reason: &str) -> Self {
+        let mut batch = Self::empty(outputs);
+        for column in &mut batch.columns {
+            let width = column.width();
+            (0..num_sequences).for_each(|_| column.push((0..width).map(|_| 0.0)));
+        }
+        for sequence in 0..num_sequences {
+            batch.note(sequence, Note::Failed(reason.to_owned()));
+        }
+        batch
+    }
+
+    /// How many sequences it has.
+    pub fn num_sequences(&self) -> usize {
+        self.columns[0].num_sequences()
+    }
+
+    /// Its columns, in the order of the outputs.
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    /// The same, to keep.
+    pub fn into_columns(self) -> Vec<Column> {
+        self.columns
+    }
+
+    /// Holds its columns against the outputs that they should be.
+    ///
+    /// # Errors
+    /// [`ShapeError`] if one is another, one lacks, or they are not of `num_sequences` sequences.
+    pub fn check(&self, outputs: &[OutputSpec], num_sequences: usize) -> Result<(), ShapeError> {
+        if self.columns.len() != outputs.len() {
+            return Err(ShapeError::Columns {
+                columns: self.columns.len(),
+                outputs: outputs.len(),
+            });
+        }
+        let mut both = self.columns.iter().zip(outputs);
+        both.try_for_each(|(column, output)| column.check(output, num_sequences))
+    }
+
+    /// Notes something of a sequence.
+    ///
+    /// # Panics
+    /// If there is no such sequence.
+    pub fn note(&mut self, sequence: usize, note: Note) {
+        assert!(
+            sequence < self.num_sequences(),
+            "there is no sequence {sequence}"
+        );
+        self.notes.insert(sequence, note);
+    }
+
+    /// What was noted of sequences, in their order; of most, nothing is.
+    pub fn notes(&self) -> impl ExactSizeIterator<Item = (usize, &Note)> {
+        self.notes.iter().map(|(&sequence, note)| (sequence, note))
+    }
+
+    /// What was noted of one sequence.
+    pub fn note_of(&self, sequence: usize) -> Option<&Note> {
+        self.notes.get(&sequence)
+    }
+
+    /// Adds some sequences of `other`, with what was noted of them.
+    ///
+    /// # Panics
+    /// If its columns are of other outputs, or there are no such sequences.
+    pub fn append(&mut self, other: &Self, sequences: Range<usize>) {
+        assert_eq!(
+            self.columns.len(),
+            other.columns.len(),
+            "batches of one encoder have the same columns"
+        );
+        let before = self.num_sequences();
+        for (column, more) in self.columns.iter_mut().zip(&other.columns) {
+            column.append(more, sequences.clone());
+        }
+        let notes = other.notes.range(sequences.clone());
+        self.notes.extend(
+            notes.map(|(sequence, note)| (before + (sequence - sequences.start), note.clone())),
+        );
+    }
+
+    /// Puts the sequences of `with` in the places of these, which increase.
+    ///
+    /// # Panics
+    /// If there are not as many, or a place is no sequence.
+    pub fn replace(&mut self, places: &[usize], with: &Self) {
+        assert_eq!(places.len(), with.num_sequences(), "a place for each");
+        let old = std::mem::replace(self, self.like());
+        let mut next = 0;
+        for (new, &place) in places.iter().enumerate() {
+            self.append(&old, next..place);
+            self.append(with, new..new + 1);
+            next = place + 1;
+        }
+        self.append(&old, next..old.num_sequences());
+    }
+
+    /// A batch of no sequences with columns like its own.
+    fn like(&self) -> Self {
+        let empty =
+            |column: &Column| Column::empty(column.width(), column.dtype(), self.num_sequences());
+        Self::new(self.columns.iter().map(empty).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Dtype, OutputKind};
+
+    fn batch(numbers: &[f32]) -> EncodedBatch {
+        let doubled: Vec<f32> = numbers.iter().flat_map(|&x| [x, 2.0 * x]).collect();
+        EncodedBatch::new(vec![
+            Column::new(1, numbers.to_vec()).unwrap(),
+            Column::new(2, doubled).unwrap(),
+        ])
+    }
+
+    #[test]
+    fn replaced_sequences_bring_their_notes_and_leave_the_others_as_they_are() {
+        let mut all = batch(&[1.0, 2.0, 3.0, 4.0]);
+        all.note(0, Note::InF32);
+        all.note(1, Note::Failed("old".to_owned()));
+        let mut new = batch(&[20.0, 40.0]);
+        new.note(1, Note::Failed("new".to_owned()));
+        all.replace(&[1, 3], &new);
+        let notes: Vec<_> = all.notes().map(|(at, note)| (at, note.clone())).collect();
+        assert_eq!(
+            notes,
+            [(0, Note::InF32), (3, Note::Failed("new".to_owned()))]
+        );
+        let expected = batch(&[1.0, 20.0, 3.0, 40.0]);
+        assert_eq!(all.columns(), expected.columns());
+    }
+
+    #[test]
+    fn columns_are_held_against_the_outputs_one_by_one() {
+        let outputs = [
+            OutputSpec::new(OutputKind::Mean, 1, 1),
+            OutputSpec::new(OutputKind::Bos, 1, 2),
+        ];
+        assert_eq!(batch(&[1.0, 2.0]).check(&outputs, 2), Ok(()));
+        assert!(batch(&[1.0, 2.0]).check(&outputs, 3).is_err());
+        assert!(batch(&[1.0, 2.0]).check(&outputs[..1], 2).is_err());
+        let failed = EncodedBatch::failed(&outputs, 2, "no room");
+        assert_eq!(failed.check(&outputs, 2), Ok(()));
+        assert_eq!(failed.notes().len(), 2);
+        let in_f16 = OutputSpec {
+            dtype: Dtype::F16,
+            ..outputs[1].clone()
+        };
+        assert!(failed.check(&[outputs[0].clone(), in_f16], 2).is_err());
+    }
+}

@@ -1,0 +1,10 @@
+//! What an encoder does where its device is too small or its number format too coarse.
+//!
+//! A model's encoder gives the forward pass; these decide which sequences go through it, and how
+//! often. They know batches and columns, and neither a model nor a device.
+
+mod halve;
+mod redo_in_f32;
+
+pub use halve::halve;
+pub use redo_in_f32::{RedoInF32, redo_in_f32};

@@ -1,0 +1,483 @@
+//! The contract of stores.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use plm_core::store::{Amount, Entry, Expected, Merge, StoreFault, StoredRun};
+use plm_core::{
+    Column, Digest, Dtype, EmbeddedBatch, EmbeddedRow, InputDigest, Outcome, OutputKind,
+    OutputSpec, Provenance, Rank, RecordInfo, RowId, SequenceSource, Store, Written,
+};
+
+use crate::MemorySource;
+
+const RUN_DIGEST: Digest = Digest::from_bytes([0; 32]);
+const ROWS: u64 = 24;
+/// A record without a row, as if it had failed.
+const FAILED: RowId = RowId(5);
+const IN_F32: RowId = RowId(7);
+/// Bytes between those that are flipped, one at a time.
+const FLIP_EVERY: usize = 23;
+
+/// `[rows][outputs][width]` the values of a result, in its order, in f32.
+pub type ReadValues<'a> = &'a dyn Fn(&Path) -> Vec<Vec<Vec<f32>>>;
+
+/// Checks a store below a directory that is empty: what writers call durable is found again and
+/// nothing else is; each damaged byte of a part is told, its file set aside and written anew; the
+/// parts become one result in the order of the input, whose bytes depend on the rows alone; each
+/// damaged byte of that is told; files take no more room than was said; and what is discarded is the
+/// store's own. `read` gives the values of a result.
+///
+/// # Panics
+/// If that is not so.
+pub fn check_store(store: &dyn Store, directory: &Path, read: ReadValues<'_>) {
+    let case = Case::new(store, directory);
+    case.check_empty();
+    case.check_what_is_durable();
+    case.check_parts_that_are_not_whole();
+    case.write(&case.parts[1], 0, case.rest());
+    case.check_damaged_parts();
+    case.check_merge(read);
+    case.check_damaged_result();
+    case.check_discard();
+}
+
+/// A store and a run in two parts.
+struct Case<'a> {
+    store: &'a dyn Store,
+    run: StoredRun,
+    source: MemorySource,
+    parts: [PathBuf; 2],
+    result: PathBuf,
+    provenance: Provenance,
+}
+
+impl<'a> Case<'a> {
+    fn new(store: &'a dyn Store, directory: &Path) -> Self {
+        let half = OutputSpec {
+            dtype: Dtype::F16,
+            ..OutputSpec::new(OutputKind::Bos, 1, 2)
+        };
+        let stored = |output: OutputSpec| OutputSpec {
+            dtype: store.stored_dtype(&output),
+            ..output
+        };
+        let outputs = [OutputSpec::new(OutputKind::Mean, 2, 3), half];
+        let records = (0..ROWS).map(|row| (id(row), "M".repeat(row as usize % 4 + 1)));
+        let records: Vec<(String, String)> = records.collect();
+        let records = records.iter().map(|(id, residues)| (&**id, &**residues));
+        Self {
+            store,
+            run: StoredRun {
+                digest: RUN_DIGEST,
+                outputs: outputs.map(stored).into(),
+            },
+            source: MemorySource::new(records),
+            parts: ["one", "two"].map(|part| directory.join("parts").join(part)),
+            result: directory.join(store.result_name()),
+            provenance: Provenance {
+                model: "fake".to_owned(),
+                weights_digest: "none:0".to_owned(),
+                model_dtype: Dtype::F32,
+                program: "a test".to_owned(),
+                program_version: "0".to_owned(),
+                inputs: vec![InputDigest {
+                    name: "input.fasta".to_owned(),
+                    digest: RUN_DIGEST,
+                }],
+            },
+        }
+    }
+
+    fn expected(&self) -> Expected<'_> {
+        Expected {
+            run: &self.run,
+            source: &self.source,
+            without_row: &[FAILED],
+        }
+    }
+
+    fn merge(&self) -> Merge<'_> {
+        Merge {
+            parts: &self.parts,
+            expected: self.expected(),
+            provenance: &self.provenance,
+            result: &self.result,
+        }
+    }
+
+    /// All rows that have one, in the order of the input.
+    fn rows() -> Vec<u64> {
+        (0..ROWS).filter(|&row| RowId(row) != FAILED).collect()
+    }
+
+    /// Those that the first part has.
+    fn of_the_first() -> Vec<u64> {
+        Self::rows()
+            .into_iter()
+            .filter(|row| row % 3 == 0)
+            .collect()
+    }
+
+    /// Those that are the second part's, last row first.
+    fn rest(&self) -> Vec<u64> {
+        let rest = Self::rows().into_iter().filter(|row| row % 3 != 0);
+        rest.rev().collect()
+    }
+
+    fn batch(&self, rows: &[u64]) -> EmbeddedBatch {
+        let outputs = self.run.outputs.iter().enumerate();
+        let columns = outputs.map(|(position, output)| {
+            let mut column = Column::empty(output.width, output.dtype, rows.len());
+            for &row in rows {
+                column.push(values(row, position, output.width).into_iter());
+            }
+            column
+        });
+        let record = |row| self.source.record(RowId(row));
+        let rows = rows.iter().map(|&row| EmbeddedRow {
+            row: RowId(row),
+            id: record(row).id.to_owned(),
+            residue_count: record(row).residue_count,
+            outcome: outcome(row),
+            in_f32: RowId(row) == IN_F32,
+        });
+        EmbeddedBatch {
+            rows: rows.collect(),
+            columns: columns.collect(),
+        }
+    }
+
+    /// Writes rows, two at a time, and makes them durable.
+    fn write(&self, part: &Path, rank: u32, rows: Vec<u64>) {
+        let sink = told(self.store.open(part, &self.run), "a part is opened");
+        let shard = sink.open_shard(Rank(rank));
+        let mut shard = shard.unwrap_or_else(|error| panic!("no shard is opened: {error}"));
+        for rows in rows.chunks(2) {
+            let written = shard.write(self.batch(rows));
+            written.unwrap_or_else(|error| panic!("a batch can't be written: {error}"));
+        }
+        let flushed = shard.flush();
+        flushed.unwrap_or_else(|error| panic!("a shard does not flush: {error}"));
+    }
+
+    fn durable(&self, part: &Path) -> (Vec<u64>, Vec<PathBuf>) {
+        let durable = told(
+            self.store.durable(part, &self.run),
+            "what is durable is told",
+        );
+        let rows = durable.rows.iter().map(|row| row.0).collect();
+        let damaged = durable.damaged.into_iter();
+        let damaged = damaged.inspect(|file| assert!(!file.reason.is_empty(), "it says why"));
+        (rows, damaged.map(|file| file.path).collect())
+    }
+
+    fn check_empty(&self) {
+        let part = &self.parts[0];
+        assert_eq!(self.durable(part), (vec![], vec![]), "nothing is there yet");
+        let files = told(self.store.files(part), "no directory holds no file");
+        assert!(files.is_empty(), "{files:?}");
+        let nothing = self.store.part_bytes(&self.run, Amount::default(), 4);
+        assert_eq!(nothing, 0, "no rows take no room");
+    }
+
+    fn check_what_is_durable(&self) {
+        let part = &self.parts[0];
+        let rows = Self::of_the_first();
+        let (one, other) = rows.split_at(rows.len() / 2);
+        self.write(part, 0, one.to_vec());
+        self.write(part, 1, other.to_vec());
+        assert_eq!(
+            self.durable(part),
+            (rows.clone(), vec![]),
+            "all that was flushed"
+        );
+
+        // What is not durable when a writer is dropped is computed again: it must not be there.
+        let sink = told(self.store.open(part, &self.run), "a part is opened again");
+        let shard = sink.open_shard(Rank(0));
+        let mut shard = shard.unwrap_or_else(|error| panic!("no shard is opened again: {error}"));
+        let written = shard.write(self.batch(&[1]));
+        let written = written.unwrap_or_else(|error| panic!("a batch can't be written: {error}"));
+        drop(shard);
+        let (mut found, damaged) = self.durable(part);
+        assert!(damaged.is_empty(), "a dropped writer damages nothing");
+        if written == Written::Durable {
+            assert!(found.contains(&1), "a row that is durable is there");
+            told(self.store.discard(part), "a part is discarded");
+            self.write(part, 0, rows.clone());
+            found = self.durable(part).0;
+        }
+        assert_eq!(found, rows, "what is durable, and nothing else");
+
+        let parts = &self.parts[..1];
+        let count = told(self.store.count_rows(parts, &self.run), "rows are counted");
+        assert_eq!(count, rows.len() as u64);
+        for entry in fs::read_dir(part).expect("the part is there").flatten() {
+            let name = entry.file_name().into_string().expect("a name of its own");
+            let is = match entry.path().is_dir() {
+                true => Entry::Directory,
+                false => Entry::File,
+            };
+            assert_eq!(self.store.entry(&name), Some(is), "{name} is its own");
+        }
+        assert_eq!(self.store.entry("notes.txt"), None, "that is nobody's");
+
+        let other = StoredRun {
+            digest: Digest::from_bytes([1; 32]),
+            ..self.run.clone()
+        };
+        assert!(
+            self.store.durable(part, &other).is_err(),
+            "it is another run's"
+        );
+    }
+
+    fn check_parts_that_are_not_whole(&self) {
+        fs::create_dir_all(&self.parts[1]).expect("there is room");
+        let checked = self.store.check_parts(&self.parts, &self.expected());
+        assert!(checked.is_err(), "rows are missing");
+        assert!(self.store.merge(&self.merge()).is_err(), "rows are missing");
+        assert!(!self.result.exists(), "half a result is none");
+    }
+
+    fn check_damaged_parts(&self) {
+        let part = &self.parts[1];
+        let whole = self.durable(part).0;
+        let mut sorted = self.rest();
+        sorted.sort_unstable();
+        assert_eq!(whole, sorted);
+        let in_f32 = self.store.rows_in_f32(&self.parts, &self.run);
+        assert_eq!(told(in_f32, "rows in f32 are told"), [IN_F32]);
+
+        let files = told(self.store.files(part), "files are listed");
+        let file = files.first().expect("its rows are in a file");
+        let bytes = fs::read(file).expect("it can be read");
+        for at in (0..bytes.len()).step_by(FLIP_EVERY) {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1 << (at % 8);
+            fs::write(file, changed).expect("there is room");
+            let (rows, damaged) = self.durable(part);
+            assert!(
+                damaged.iter().eq([file]),
+                "byte {at} was flipped: {damaged:?}"
+            );
+            assert!(rows.len() < whole.len(), "its rows are not durable");
+            let checked = self.store.merge(&self.merge());
+            assert!(
+                checked.is_err() && !self.result.exists(),
+                "byte {at} was flipped"
+            );
+        }
+        let aside = told(self.store.set_aside(file), "a damaged file is set aside");
+        assert!(
+            aside.exists() && !file.exists(),
+            "it is kept under another name"
+        );
+        let (rows, damaged) = self.durable(part);
+        assert!(damaged.is_empty(), "what is set aside is not told again");
+        let lost = whole.iter().copied().filter(|row| !rows.contains(row));
+        self.write(part, 0, lost.collect());
+        assert!(aside.exists(), "its name is not used again");
+        assert_eq!(self.durable(part), (whole, vec![]));
+        let checked = self.store.check_parts(&self.parts, &self.expected());
+        told(checked, "the parts are whole");
+    }
+
+    fn check_merge(&self, read: ReadValues<'_>) {
+        let amount = |rows: &[u64]| {
+            let ids: Vec<String> = rows.iter().map(|&row| id(row)).collect();
+            Amount::of(ids.iter().map(String::as_str))
+        };
+        let files = told(self.store.files(&self.parts[0]), "files are listed");
+        let said = amount(&Self::of_the_first());
+        let said = self.store.part_bytes(&self.run, said, 2);
+        let took: u64 = files.iter().map(|file| bytes_of(file)).sum();
+        assert!(
+            took <= said,
+            "a part takes {took} bytes, and {said} were said"
+        );
+
+        told(self.store.merge(&self.merge()), "whole parts are merged");
+        let bytes = fs::read(&self.result).expect("there is a result");
+        let said = self
+            .store
+            .result_bytes(&self.run, &self.provenance, amount(&Self::rows()));
+        assert!(
+            bytes.len() as u64 <= said,
+            "{} of {said} bytes",
+            bytes.len()
+        );
+        self.check_result(read);
+
+        told(
+            self.store.merge(&self.merge()),
+            "a result that is there is left",
+        );
+        let again = fs::read(&self.result).expect("it is still there");
+        assert!(again == bytes, "it was left as it is");
+        fs::remove_file(&self.result).expect("it is there");
+
+        let mut outcomes = Self::rows().into_iter().map(outcome);
+        let draft = self.store.draft(&self.merge(), &mut outcomes, &|| true);
+        match told(draft, "a draft is begun, or none") {
+            None => told(self.store.merge(&self.merge()), "parts are merged again"),
+            Some(mut draft) => {
+                while told(
+                    draft.take_next(&self.merge()),
+                    "a draft takes what is there",
+                ) {}
+                told(draft.sync(), "a draft is made durable");
+                assert!(!self.result.exists(), "a draft has no name yet");
+                told(draft.finish(&self.merge()), "a draft is finished");
+            }
+        }
+        let again = fs::read(&self.result).expect("there is a result again");
+        assert!(again == bytes, "its bytes depend on the rows alone");
+    }
+
+    fn check_result(&self, read: ReadValues<'_>) {
+        assert!(told(
+            self.store.is_result(&self.result),
+            "it shows what it is"
+        ));
+        let result = told(self.store.open_result(&self.result), "a result is opened");
+        assert_eq!(result.run_digest(), self.run.digest);
+        assert_eq!(result.rows(), Self::rows().len() as u64);
+        assert!(result.values_bytes() > 0, "values take room");
+        told(
+            result.check_values(),
+            "its values are those that were written",
+        );
+        let outcomes = told(result.outcomes(0..result.rows()), "outcomes are read");
+        let expected: Vec<Outcome> = Self::rows().into_iter().map(outcome).collect();
+        assert_eq!(outcomes, expected, "outcomes are in the order of the input");
+        let found = read(&self.result);
+        let outputs = || self.run.outputs.iter().enumerate();
+        let of = |row| outputs().map(move |(at, output)| values(row, at, output.width));
+        let expected: Vec<Vec<Vec<f32>>> = Self::rows()
+            .into_iter()
+            .map(|row| of(row).collect())
+            .collect();
+        assert!(
+            found == expected,
+            "values are those of their rows: {found:?}"
+        );
+
+        let mut digests = Vec::new();
+        for expected in [None, Some(&self.expected())] {
+            let verified = told(self.store.verify(&self.result, expected), "it is whole");
+            assert_eq!(verified.rows, result.rows());
+            assert_eq!(verified.outputs, self.run.outputs);
+            digests.push(verified.content_digest);
+        }
+        assert_eq!(digests[0], digests[1], "one content has one digest");
+        let others = Renamed(&self.source);
+        let of_others = Expected {
+            source: &others,
+            ..self.expected()
+        };
+        let verified = self.store.verify(&self.result, Some(&of_others));
+        assert!(verified.is_err(), "it is of another input");
+        let without_another = Expected {
+            without_row: &[FAILED, RowId(0)],
+            ..self.expected()
+        };
+        let verified = self.store.verify(&self.result, Some(&without_another));
+        assert!(verified.is_err(), "it has a row too many");
+    }
+
+    fn check_damaged_result(&self) {
+        let bytes = fs::read(&self.result).expect("there is a result");
+        for at in (0..bytes.len()).step_by(FLIP_EVERY) {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1 << (at % 8);
+            fs::write(&self.result, changed).expect("there is room");
+            for expected in [None, Some(&self.expected())] {
+                let error = self.store.verify(&self.result, expected);
+                let error = error.expect_err("a byte was flipped");
+                assert_eq!(error.fault, StoreFault::DamagedResult, "byte {at}: {error}");
+            }
+            let opened = self.store.open_result(&self.result);
+            let checked = opened.and_then(|result| result.check_values());
+            assert!(checked.is_err(), "byte {at} was flipped");
+            assert!(
+                self.store.merge(&self.merge()).is_err(),
+                "it is not overwritten"
+            );
+        }
+        fs::write(&self.result, "notes of a lifetime").expect("there is room");
+        let is_result = told(
+            self.store.is_result(&self.result),
+            "anything can be looked at",
+        );
+        assert!(!is_result, "those are notes");
+        let missing = self.store.verify(Path::new("/no/such/result"), None);
+        let missing = missing.expect_err("there is none");
+        assert_eq!(missing.fault, StoreFault::Io, "{missing}");
+    }
+
+    fn check_discard(&self) {
+        for part in &self.parts {
+            let note = part.join("notes.txt");
+            fs::write(&note, "mine").expect("there is room");
+            let files = told(self.store.files(part), "files are listed");
+            assert!(
+                !files.is_empty() && !files.contains(&note),
+                "the store's own"
+            );
+            told(self.store.discard(part), "a part is discarded");
+            assert!(files.iter().all(|file| !file.exists()), "they are gone");
+            assert!(note.exists(), "a note is not the store's");
+            let files = told(self.store.files(part), "files are listed");
+            assert!(files.is_empty(), "nothing is left: {files:?}");
+            assert_eq!(self.durable(part), (vec![], vec![]));
+        }
+    }
+}
+
+/// An input whose last record has another name.
+struct Renamed<'a>(&'a MemorySource);
+
+impl SequenceSource for Renamed<'_> {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    fn record(&self, row: RowId) -> RecordInfo<'_> {
+        let record = self.0.record(row);
+        if row.0 + 1 < self.len() {
+            return record;
+        }
+        RecordInfo {
+            id: "another",
+            ..record
+        }
+    }
+
+    fn open(&self) -> Result<Box<dyn plm_core::SequenceReader + '_>, plm_core::BoxError> {
+        self.0.open()
+    }
+}
+
+fn id(row: u64) -> String {
+    format!("sp|{row}|../ü{}", "n".repeat(row as usize % 7))
+}
+
+fn outcome(row: u64) -> Outcome {
+    [Outcome::Embedded, Outcome::Truncated, Outcome::Windowed][row as usize % 3]
+}
+
+/// Numbers that f16 holds as they are, different for each row and output.
+fn values(row: u64, position: usize, width: usize) -> Vec<f32> {
+    let first = row as f32 * 8.0 + position as f32 * 512.0;
+    (0..width).map(|at| first + at as f32).collect()
+}
+
+fn bytes_of(file: &Path) -> u64 {
+    fs::metadata(file).map_or(0, |file| file.len())
+}
+
+fn told<T>(result: Result<T, plm_core::StoreError>, claim: &str) -> T {
+    result.unwrap_or_else(|error| panic!("{claim}, but: {error}"))
+}

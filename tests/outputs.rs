@@ -1,0 +1,175 @@
+//! Several outputs in one pass: each is the reference's, whatever the ranks and batches, and a
+//! default run's vectors are among them bit for bit.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use plm_fleet::{
+    Devices, EmbeddingsFile, Error, Layer, LongSequences, Model, OutputKind, OutputSet, PlanConfig,
+    RunConfig, RunReport, SegmentConfig, run_multi_gpu_inference, verify_run,
+};
+use plm_testkit::random_residues;
+use safetensors::SafeTensors;
+use tempfile::TempDir;
+
+const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/goldens");
+
+/// What f32 arithmetic costs: ||ours - reference|| / ||reference||.
+const TOLERANCE: f64 = 2e-5;
+
+fn fasta() -> PathBuf {
+    Path::new(GOLDENS).join("real_banded.fasta")
+}
+
+/// The means of all layers of plm-tiny, and the BOS of its first, its third and its last.
+fn outputs() -> OutputSet {
+    let layers = [0, 1, 2, 3, 4, 5, -1].map(Layer);
+    OutputSet::new([OutputKind::Mean, OutputKind::Bos], layers)
+}
+
+fn config(devices: &str, max_batch_tokens: u32, outputs: Option<OutputSet>) -> RunConfig {
+    RunConfig {
+        devices: devices.parse::<Devices>().unwrap(),
+        outputs,
+        plan: PlanConfig::builder()
+            .max_batch_tokens(max_batch_tokens)
+            .max_residues(1_500)
+            .build()
+            .unwrap(),
+        store: SegmentConfig::builder().max_rows(4).build().unwrap().into(),
+        ..RunConfig::default()
+    }
+}
+
+fn run(config: &RunConfig) -> (TempDir, RunReport) {
+    let out = tempfile::tempdir().unwrap();
+    let report = run_multi_gpu_inference([fasta()], &Model::PlmTiny, out.path(), config).unwrap();
+    assert!(report.failed_ranks.is_empty());
+    assert!(report.failed_rows.is_empty());
+    (out, report)
+}
+
+fn numbers(goldens: &SafeTensors<'_>, name: &str) -> Vec<f64> {
+    let tensor = goldens.tensor(name).unwrap();
+    let numbers = tensor.data().chunks_exact(4);
+    numbers
+        .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()).into())
+        .collect()
+}
+
+fn relative_error(ours: &[f32], reference: &[f64]) -> f64 {
+    assert_eq!(ours.len(), reference.len());
+    let difference = ours.iter().zip(reference).map(|(&a, b)| f64::from(a) - b);
+    let norm = |squares: f64| squares.sqrt();
+    norm(difference.map(|x| x * x).sum()) / norm(reference.iter().map(|x| x * x).sum())
+}
+
+#[test]
+fn every_layers_mean_and_the_bos_are_those_of_the_reference() {
+    let (out, report) = run(&config("cpu:2", 4_096, Some(outputs())));
+    let bytes = fs::read(Path::new(GOLDENS).join("plm-tiny.safetensors")).unwrap();
+    let goldens = SafeTensors::deserialize(&bytes).unwrap();
+    let file = EmbeddingsFile::open(report.embeddings_path.unwrap()).unwrap();
+    let names: Vec<String> = file.outputs().iter().map(|output| output.name()).collect();
+    let expected: Vec<String> = ["mean", "bos"]
+        .iter()
+        .flat_map(|kind| (0..=6).map(move |layer| format!("{kind}/layer_{layer}")))
+        .collect();
+    assert_eq!(names, expected);
+    for row in 0..file.rows() {
+        let means = numbers(&goldens, &format!("{row}.mean"));
+        for (layer, mean) in means.chunks(128).enumerate() {
+            let ours = file.read_rows_of(&format!("mean/layer_{layer}"), row..row + 1);
+            let error = relative_error(ours.unwrap().as_slice().unwrap(), mean);
+            assert!(error < TOLERANCE, "row {row}, layer {layer}: {error:.1e}");
+        }
+        let bos = numbers(&goldens, &format!("{row}.bos"));
+        let ours = file.read_rows_of("bos/layer_6", row..row + 1).unwrap();
+        let error = relative_error(ours.as_slice().unwrap(), &bos);
+        assert!(error < TOLERANCE, "row {row}, BOS: {error:.1e}");
+    }
+    // The first output is what is read without a name.
+    let first = file.read_rows(0..file.rows()).unwrap();
+    let by_name = file.read_rows_of("mean/layer_0", 0..file.rows()).unwrap();
+    assert_eq!(first, by_name);
+    verify_run(out.path()).unwrap();
+}
+
+#[test]
+fn neither_ranks_nor_batches_nor_other_outputs_change_a_byte() {
+    let (_one, expected) = run(&config("cpu:1", 1_024, Some(outputs())));
+    let bytes = |report: &RunReport| fs::read(report.embeddings_path.as_ref().unwrap()).unwrap();
+    for (devices, max_batch_tokens) in [("cpu:3", 2_000), ("cpu:7", 50_000)] {
+        let (_out, report) = run(&config(devices, max_batch_tokens, Some(outputs())));
+        assert!(bytes(&report) == bytes(&expected), "{devices}");
+    }
+    let (_plain, plain) = run(&config("cpu:2", 4_096, None));
+    let last = |report: &RunReport, name| {
+        let file = EmbeddingsFile::open(report.embeddings_path.as_ref().unwrap()).unwrap();
+        let rows = file.read_rows_of(name, 0..file.rows()).unwrap();
+        rows.iter().map(|value| value.to_bits()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        last(&plain, "mean/layer_6"),
+        last(&expected, "mean/layer_6")
+    );
+}
+
+#[test]
+fn the_default_outputs_by_name_make_the_default_file() {
+    let by_name = OutputSet::new([OutputKind::Mean], [Layer(6)]);
+    let (_out, named) = run(&config("cpu:2", 4_096, Some(by_name)));
+    let (_plain, plain) = run(&config("cpu:2", 4_096, None));
+    let bytes = |report: &RunReport| fs::read(report.embeddings_path.as_ref().unwrap()).unwrap();
+    assert!(bytes(&named) == bytes(&plain));
+}
+
+#[test]
+fn a_protein_in_windows_has_the_mean_of_their_bos() {
+    let scratch = tempfile::tempdir().unwrap();
+    let protein = String::from_utf8(random_residues(1, 90)).unwrap();
+    let windows = [&protein[..50], &protein[40..90]];
+    let text = format!(
+        ">whole\n{protein}\n>first\n{}\n>last\n{}\n",
+        windows[0], windows[1]
+    );
+    let input = scratch.path().join("in.fasta");
+    fs::write(&input, text).unwrap();
+    let plan = PlanConfig::builder().max_residues(50);
+    let plan = plan.long_sequences(LongSequences::Window {
+        overlap_residues: 10,
+    });
+    let config = RunConfig {
+        plan: plan.build().unwrap(),
+        ..config("cpu:1", 4_096, Some(outputs()))
+    };
+    let out = scratch.path().join("out");
+    let report = run_multi_gpu_inference([input], &Model::PlmTiny, out, &config).unwrap();
+    let file = EmbeddingsFile::open(report.embeddings_path.unwrap()).unwrap();
+    for output in file.outputs() {
+        let rows = file.read_rows_of(&output.name(), 0..3).unwrap();
+        let mean = (rows.row(1).to_owned() + rows.row(2)) / 2.0;
+        let difference = (rows.row(0).to_owned() - mean).mapv(f32::abs);
+        let largest = difference.iter().copied().fold(0.0, f32::max);
+        assert!(largest < 1e-6, "{}: {largest}", output.name());
+    }
+}
+
+#[test]
+fn a_layer_that_is_not_there_is_refused_before_anything_is_written() {
+    let out = tempfile::tempdir().unwrap();
+    for layer in [7, -8] {
+        let outputs = OutputSet::new([OutputKind::Bos], [Layer(layer)]);
+        let config = config("cpu:1", 4_096, Some(outputs));
+        let place = out.path().join("out");
+        let refusal = run_multi_gpu_inference([fasta()], &Model::PlmTiny, &place, &config);
+        let error = refusal.unwrap_err();
+        assert!(
+            error.is_refusal() && matches!(error, Error::Model(_)),
+            "{error}"
+        );
+        let words = error.to_string();
+        assert!(words.contains(&format!("layer {layer}")), "{words}");
+        assert!(!place.join("index.plm").exists());
+    }
+}

@@ -1,0 +1,207 @@
+//! A store of another kind keeps a run: it resumes, its ledger and its checks are those of any run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use plm_fleet::{
+    EmbeddingsFile, Error, Layer, Model, Observer, OutputKind, OutputSet, Part, PlanConfig,
+    RunConfig, RunEvent, RunReport, StopToken, Store, aggregate_parts_with,
+    run_multi_gpu_inference, verify_run, verify_run_with,
+};
+use plm_testkit::{NpyStore, random_residues};
+
+const RECORDS: u64 = 80;
+
+fn npy() -> Arc<dyn Store> {
+    Arc::new(NpyStore::new(1))
+}
+
+/// An input of many batches of a record, and where runs of it go.
+struct Desk(tempfile::TempDir);
+
+impl Desk {
+    fn new() -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        let records = (0..RECORDS).map(|seed| {
+            let residues = random_residues(seed, 20 + seed as usize % 40);
+            format!(">p{seed}\n{}\n", String::from_utf8(residues).unwrap())
+        });
+        fs::write(scratch.path().join("in.fasta"), records.collect::<String>()).unwrap();
+        Self(scratch)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn run(&self, out: &str, config: &RunConfig) -> Result<RunReport, Error> {
+        let input = [self.path("in.fasta")];
+        run_multi_gpu_inference(input, &Model::PlmTiny, self.path(out), config)
+    }
+
+    /// What the default store makes of it: `[rows][outputs][width]`, and the ledger.
+    fn expected(&self) -> (Vec<Vec<Vec<f32>>>, Vec<u8>) {
+        let config = RunConfig {
+            store: RunConfig::default().store,
+            ..config()
+        };
+        self.run("hdf5", &config).unwrap();
+        let file = EmbeddingsFile::open(self.path("hdf5/embeddings.h5")).unwrap();
+        let read = |name: String| file.read_rows_of(&name, 0..file.rows()).unwrap();
+        let outputs: Vec<_> = (file.outputs().iter())
+            .map(|output| read(output.name()))
+            .collect();
+        let of_row = |row| outputs.iter().map(|rows| rows.row(row).to_vec()).collect();
+        let values = (0..file.rows()).map(of_row).collect();
+        (values, fs::read(self.path("hdf5/ledger.tsv")).unwrap())
+    }
+
+    fn result(&self, out: &str) -> PathBuf {
+        self.path(out).join("embeddings.npy")
+    }
+}
+
+fn config() -> RunConfig {
+    RunConfig {
+        devices: "cpu:2".parse().unwrap(),
+        outputs: Some(OutputSet::new(
+            [OutputKind::Mean, OutputKind::Bos],
+            [Layer::LAST, Layer(2)],
+        )),
+        plan: PlanConfig::builder()
+            .max_batch_tokens(62)
+            .max_residues(50)
+            .build()
+            .unwrap(),
+        store: npy(),
+        ..RunConfig::default()
+    }
+}
+
+/// Stops a run once so many batches are durable.
+struct StopAfter {
+    batches: u64,
+    seen: AtomicU64,
+    stop: StopToken,
+}
+
+impl Observer for StopAfter {
+    fn event(&self, event: &RunEvent<'_>) {
+        if let RunEvent::BatchDurable { .. } = event
+            && self.seen.fetch_add(1, Ordering::Relaxed) + 1 >= self.batches
+        {
+            self.stop.stop();
+        }
+    }
+}
+
+fn flip_a_byte(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+/// The files of a run's columns.
+fn tables(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap().map(Result::unwrap);
+    let mut tables: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    tables.retain(|path| path.extension().is_some_and(|ending| ending == "npy"));
+    tables.sort();
+    tables
+}
+
+#[test]
+fn a_run_that_was_stopped_goes_on_and_ends_as_one_that_was_not() {
+    let desk = Desk::new();
+    let (values, ledger) = desk.expected();
+    let stop = StopToken::new();
+    let stopped = RunConfig {
+        observer: Arc::new(StopAfter {
+            batches: 3,
+            seen: AtomicU64::new(0),
+            stop: stop.clone(),
+        }),
+        stop,
+        ..config()
+    };
+    desk.run("out", &stopped).unwrap_err();
+    assert!(!desk.result("out").exists());
+    let durable = tables(&desk.path("out/shards"));
+    assert!((3..RECORDS as usize).contains(&durable.len()));
+    let error = verify_run_with(&npy(), desk.path("out")).unwrap_err();
+    assert!(matches!(error, Error::NotFinished { .. }), "{error}");
+
+    // What is damaged is told, and computed again; what is durable is not.
+    flip_a_byte(&durable[0]);
+    let resumed = RunConfig {
+        devices: "cpu:3".parse().unwrap(),
+        ..config()
+    };
+    let report = desk.run("out", &resumed).unwrap();
+    let encoded: u64 = report.workers().map(|worker| worker.sequences).sum();
+    assert_eq!(encoded, RECORDS - durable.len() as u64 + 1);
+    let damaged = &report.parts[0].damaged_segments;
+    assert_eq!(damaged.len(), 1);
+    assert!(damaged[0].path.exists(), "{damaged:?}");
+    assert_eq!(report.embeddings_path, Some(desk.result("out")));
+
+    let verified = verify_run_with(&npy(), desk.path("out")).unwrap();
+    assert_eq!((verified.rows, verified.hidden_size), (RECORDS, 128));
+    assert!(NpyStore::read(&desk.result("out")) == values);
+    assert!(fs::read(desk.path("out/ledger.tsv")).unwrap() == ledger);
+
+    // The same command again finds it finished, and reads it before it says so.
+    let bytes = fs::read(desk.result("out")).unwrap();
+    assert_eq!(desk.run("out", &config()).unwrap(), report);
+    flip_a_byte(&desk.result("out"));
+    for error in [
+        desk.run("out", &config()).unwrap_err(),
+        verify_run_with(&npy(), desk.path("out")).unwrap_err(),
+    ] {
+        assert!(matches!(error, Error::DamagedEmbeddings { .. }), "{error}");
+    }
+    fs::remove_file(desk.result("out")).unwrap();
+    desk.run("out", &config()).unwrap();
+    assert!(fs::read(desk.result("out")).unwrap() == bytes);
+}
+
+#[test]
+fn parts_are_merged_to_the_same_bytes() {
+    let desk = Desk::new();
+    desk.run("whole", &config()).unwrap();
+    for part in [1, 0] {
+        let config = RunConfig {
+            part: Part::new(part, 2).unwrap(),
+            ..config()
+        };
+        desk.run("parts", &config).unwrap();
+    }
+    let report = aggregate_parts_with(&npy(), desk.path("parts"), &[]).unwrap();
+    assert_eq!(report.records.embedded + report.records.truncated, RECORDS);
+    let bytes = |out| fs::read(desk.result(out)).unwrap();
+    assert!(bytes("parts") == bytes("whole"));
+    verify_run_with(&npy(), desk.path("parts")).unwrap();
+}
+
+#[test]
+fn a_directory_of_another_store_is_refused() {
+    let desk = Desk::new();
+    desk.run("out", &config()).unwrap();
+    let files = tables(&desk.path("out/shards"));
+    let other = RunConfig {
+        store: RunConfig::default().store,
+        ..config()
+    };
+    let refused = desk.run("out", &other).unwrap_err();
+    assert!(matches!(refused, Error::OtherRun { .. }), "{refused}");
+    assert!(
+        refused.to_string().contains("store is \"npy\" there"),
+        "{refused}"
+    );
+    assert!(verify_run(desk.path("out")).is_err());
+    assert_eq!(tables(&desk.path("out/shards")), files);
+    verify_run_with(&npy(), desk.path("out")).unwrap();
+}
