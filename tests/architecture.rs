@@ -315,7 +315,19 @@ fn published_crates_carry_their_licences_and_say_how_docs_rs_builds_them() {
             let text = fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
             assert!(text == fs::read(root().join(licence)).unwrap(), "{path}");
         }
-        assert!(package.readme.is_some(), "{name} has no readme");
+        let readme = package.manifest_path.with_file_name("README.md");
+        assert!(
+            package.readme.as_deref() == Some("README.md".into()) && readme.exists(),
+            "{name} has no README of its own"
+        );
+        let lib = package.manifest_path.with_file_name("src").join("lib.rs");
+        assert!(
+            !fs::read_to_string(&readme).unwrap().contains("```rust")
+                || fs::read_to_string(&lib)
+                    .unwrap()
+                    .contains("include_str!(\"../README.md\")"),
+            "the examples of {readme} are not tested"
+        );
         let docs_rs = &package.metadata["docs"]["rs"];
         assert!(
             docs_rs.is_object(),

@@ -41,3 +41,8 @@ pub use report::{
 };
 pub use run::{RunOptions, run};
 pub use stop::StopToken;
+
+/// The examples of README.md are tested.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

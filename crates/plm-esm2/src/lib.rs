@@ -59,3 +59,8 @@ pub use model::Esm2;
 pub use model_config::Config;
 pub use outputs::{ModelOutputs, Outputs, Started};
 pub use shapes::{ModelShape, RELEASED, hub_name};
+
+/// The examples of README.md are tested.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

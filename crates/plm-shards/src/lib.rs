@@ -133,3 +133,8 @@ pub use sink::SegmentSink;
 pub use space::{StoredRows, available_bytes};
 pub use store::Hdf5Store;
 pub use verify::{VerifyReport, verify};
+
+/// The examples of README.md are tested.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
