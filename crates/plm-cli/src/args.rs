@@ -30,37 +30,37 @@ pub(crate) struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done: every record is embedded, or left out by a policy you chose
-  1  failed, or what was found is not whole: nothing stands half-written under a final name; the
-     message says what to do. Also where the result can't be written to standard output
+  1  failed, or a file is damaged. No file is half-written under its final name, and the message
+     says what to do. Also: the result can't be written to standard output
   2  the command line is wrong
-  3  refused before anything was computed: the input, the model, a setting, OUT (it is another
-     run's, in use, or no directory) or the room on its disk
+  3  refused before anything was computed: the input, the model, a setting, OUT (another run's, in
+     use, or no directory) or the room on its disk
   4  done, but some records failed: ledger.tsv, or for a part its logs, name them and say why
-  128 + n  stopped by signal n: 129 SIGHUP, 130 SIGINT (Ctrl-C), 143 SIGTERM, 152 SIGXCPU; the same
-     command goes on
+  128 + n  stopped by signal n: 129 SIGHUP, 130 SIGINT (Ctrl-C), 143 SIGTERM, 152 SIGXCPU; run the
+     same command again to resume
 
 Signals to embed:
   SIGINT, SIGTERM, SIGHUP, SIGXCPU
-           once: keeps what is computed and ends within seconds; twice: ends at once (but for
-           SIGXCPU, which comes again by itself). Under nohup SIGHUP stays ignored
-  SIGUSR1  prints how far it is
+           once: keeps what is computed and ends within seconds; twice: ends at once (except
+           SIGXCPU, which the kernel repeats). Under nohup, SIGHUP stays ignored
+  SIGUSR1  prints the progress
 A write over the limit of a file's size (SIGXFSZ, ulimit -f) is an error like that of a full disk.
 
-Standard error has plain text, without colours, unless it is a terminal: there a bar shows the
-progress (not if TERM is dumb), elsewhere a line every ten seconds. NO_COLOR is heard.
-RUST_BACKTRACE=1 adds the backtrace to what is said of a bug.";
+Standard error has plain text without colours, and a line of progress every ten seconds. A terminal
+gets a progress bar and colours instead, unless TERM is dumb. NO_COLOR switches colours off.
+RUST_BACKTRACE=1 adds the backtrace to the message of a bug.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Embed every protein of some FASTA files into OUT/embeddings.h5
     Embed(EmbedArgs),
-    /// Only index FASTA files: find every problem in seconds, before any computing
+    /// Index FASTA files and compute nothing: find every problem in seconds
     Index(IndexArgs),
     /// Merge the parts that `embed --part i/N` made into OUT/embeddings.h5
     Aggregate(AggregateArgs),
     /// Read every byte of a finished run and check it
     Verify(VerifyArgs),
-    /// Say what this program, a model, a run or an embeddings file is
+    /// Describe this program, a model, a run or an embeddings file
     Info(InfoArgs),
 }
 
@@ -69,8 +69,8 @@ pub(crate) struct EmbedArgs {
     #[command(flatten)]
     pub(crate) index: IndexArgs,
 
-    /// A directory with a Hugging Face ESM-2 checkpoint (config.json, model.safetensors), or plm-tiny, the small
-    /// demonstration model inside this program
+    /// A directory with a Hugging Face ESM-2 checkpoint (config.json, model.safetensors), or
+    /// plm-tiny, the small demonstration model inside this program
     #[arg(
         long,
         default_value = "plm-tiny",
@@ -83,17 +83,19 @@ pub(crate) struct EmbedArgs {
     #[arg(long, default_value = "auto")]
     pub(crate) devices: Devices,
 
-    /// The model's number format; auto is f16 on GPUs and f32 on the CPU, where bf16 and f16 round the weights and
-    /// bring no speed. int8 is the fastest, on H100s and H200s alone, and the least exact (docs/numerics.md)
+    /// The model's number format. auto is f16 on GPUs and f32 on the CPU. There, bf16 and f16 round
+    /// the weights and gain no speed. int8 is for H100 and H200 only, the fastest and the least
+    /// exact (docs/numerics.md)
     #[arg(long, default_value = "auto", value_name = "auto|f32|bf16|f16|int8", value_parser = parse_dtype)]
     pub(crate) dtype: ModelDtype,
 
-    /// What is taken of each layer, one row per protein: mean (over residues), bos (the row of the
-    /// BOS token). The first is /embeddings, and with several each has a dataset of its own
+    /// What to take from each layer, one row per protein: mean (over residues), bos (the row of the
+    /// BOS token). The first is /embeddings; with several, each also has a dataset of its own
     #[arg(long, value_delimiter = ',', value_name = "mean,bos")]
     pub(crate) outputs: Vec<OutputKind>,
 
-    /// Of which layers: 0 is the embedding, -1 the last, after the final layer norm [default: -1]
+    /// Which layers to take it from: 0 is the embedding, -1 the last, after the final layer norm
+    /// [default: -1]
     #[arg(
         long,
         value_delimiter = ',',
@@ -107,8 +109,8 @@ pub(crate) struct EmbedArgs {
     #[arg(long, default_value = "f32", value_name = "f32|f16", value_parser = parse_embeddings_dtype)]
     pub(crate) embeddings_dtype: Dtype,
 
-    /// Tokens in one batch, two special tokens per sequence included; the same for all parts of a
-    /// run. A longer protein is a batch by itself [default: 33792 on GPUs, 16384 on the CPU]
+    /// Tokens in one batch, with two special tokens per sequence; the same for all parts of a run.
+    /// A longer protein is a batch by itself [default: 33792 on GPUs, 16384 on the CPU]
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=i64::from(i32::MAX)))]
     pub(crate) max_batch_tokens: Option<u32>,
 
@@ -116,8 +118,7 @@ pub(crate) struct EmbedArgs {
     #[arg(long, default_value_t = 1_022, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     pub(crate) max_residues: u32,
 
-    /// What becomes of proteins longer than the window: keep the N-terminus, average overlapping windows, leave them
-    /// out, or stop
+    /// What to do with proteins longer than the window
     #[arg(long, default_value = "truncate")]
     pub(crate) on_long: OnLong,
 
@@ -126,7 +127,7 @@ pub(crate) struct EmbedArgs {
     #[arg(long, value_name = "N")]
     pub(crate) window_overlap: Option<u32>,
 
-    /// Do part i of N only (i from 1), for job arrays; `plm-fleet aggregate` merges the parts
+    /// Compute only part i of N (i from 1), for job arrays; `plm-fleet aggregate` merges the parts
     #[arg(
         long,
         alias = "shard",
@@ -136,11 +137,11 @@ pub(crate) struct EmbedArgs {
     )]
     pub(crate) part: Part,
 
-    /// Discard what OUT holds, of this run or another, and begin anew
+    /// Discard what OUT holds, of this run or another, and start again
     #[arg(long, conflicts_with = "retry_failed")]
     pub(crate) restart: bool,
 
-    /// Try records that failed again, also those of a finished run
+    /// Try failed records again, also those of a finished run
     #[arg(long)]
     pub(crate) retry_failed: bool,
 
@@ -155,32 +156,32 @@ pub(crate) struct IndexArgs {
     #[arg(required = true, value_name = "FASTA", value_parser = input_parser())]
     pub(crate) inputs: Vec<Input>,
 
-    /// The output directory; made if it is not there (--output is understood, too)
+    /// The output directory; made if it is not there (--output also works)
     #[arg(short, long, alias = "output", value_name = "DIR")]
     pub(crate) out: PathBuf,
 
-    /// Records with a letter that is no residue, or without a name (see --on-nameless)
+    /// What to do with records that have a letter that is no residue, or no name (see --on-nameless)
     #[arg(long, default_value = "fail", value_name = "fail|skip")]
     pub(crate) on_invalid: BadRecordPolicy,
 
-    /// Records without a residue
+    /// What to do with records that have no residue
     #[arg(long, default_value = "fail", value_name = "fail|skip")]
     pub(crate) on_empty: BadRecordPolicy,
 
-    /// Records whose name an earlier record has: rename makes it name_2, name_3, ...
+    /// What to do with records whose name an earlier record has: rename makes it name_2, name_3, ...
     #[arg(long, default_value = "fail", value_name = "fail|skip|rename")]
     pub(crate) on_duplicate: DuplicatePolicy,
 
-    /// Records with nothing after their '>': name makes it unnamed_<row>, with the row counted from
-    /// 0 [default: as --on-invalid]
+    /// What to do with records that have nothing after their '>': name makes it unnamed_<row>, with
+    /// the row counted from 0 [default: as --on-invalid]
     #[arg(long, value_name = "fail|skip|name")]
     pub(crate) on_nameless: Option<NamelessPolicy>,
 
-    /// Gaps of an alignment ('-' and '.'): keep makes each a token
+    /// What to do with the gaps of an alignment ('-' and '.'): keep makes each a token
     #[arg(long, default_value = "keep", value_name = "keep|drop")]
     pub(crate) on_gap: GapPolicy,
 
-    /// What a record is called: the first word after its '>', the whole header, or the accession in
+    /// A record's name: the first word after its '>', the whole header, or the accession in
     /// db|ACCESSION|NAME (else the first word)
     #[arg(
         long,
@@ -205,18 +206,19 @@ pub(crate) struct AggregateArgs {
 #[command(override_usage = "plm-fleet verify [OPTIONS] OUT [--against FASTA...]
        plm-fleet verify [OPTIONS] --against FASTA... OUT")]
 pub(crate) struct VerifyArgs {
-    /// The output directory; or an embeddings.h5, of which less can be told
+    /// The output directory; or an embeddings.h5, which allows fewer checks
     #[arg(value_name = "OUT", required_unless_present = "against")]
     out: Option<PathBuf>,
 
-    /// Also check that the run is of these FASTA files, record by record; - is standard input
+    /// Also compare the run with these FASTA files, record by record; - is standard input
     #[arg(long, value_name = "FASTA", num_args = 1.., value_parser = input_parser())]
     pub(crate) against: Vec<Input>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct InfoArgs {
-    /// An output directory, an embeddings.h5, an index.plm or a model directory; nothing for the program itself
+    /// An output directory, an embeddings.h5, an index.plm or a model directory; nothing for the
+    /// program itself
     #[arg(value_name = "PATH")]
     pub(crate) path: Option<PathBuf>,
 }
