@@ -135,7 +135,8 @@ def measure(peer, sequences, repeats, clock):
 
     batch_tokens = fastest_batch_tokens(peer, sequences)
     batches = peer.lay_out(sequences, batch_tokens)
-    # Padded batches differ in shape, each of which may cost an allocation or a compilation when first seen.
+    # Padded batches differ in shape, each of which may cost an allocation or a compilation when
+    # first seen.
     warm_up = batches if peer.slow else batches[:4]
     passes, expected = [], embed_all(peer, warm_up)[0] * len(batches) / len(warm_up)
     while len(passes) < repeats and clock.left() > expected:
@@ -182,7 +183,8 @@ def products_alone(shape, dtype):
     sizes = [(hidden, 3 * hidden), (hidden, hidden), (hidden, 4 * hidden), (4 * hidden, hidden)]
     inputs = [random(CEILING_TOKENS, inner) for inner, _ in sizes]
     inputs[3] = torch.nn.functional.gelu(inputs[3])
-    # Several layers' weights, so that they come from memory and not from the cache, as a model's do.
+    # Several layers' weights, so that they come from memory and not from the cache, as a model's
+    # do.
     layers = [[(0.02 * random(outer, inner), 0.02 * random(outer)) for inner, outer in sizes] for _ in range(4)]
     if dtype == "fp8":
         inputs = [row_wise_fp8(each) for each in inputs]

@@ -1,10 +1,13 @@
-//! How many tokens per second one GPU embeds: from token ids in host memory to mean-pooled f32 vectors in host memory, after a
-//! warm-up, special tokens counted. Random weights, since the numbers do not change the work.
+//! How many tokens per second one GPU embeds: from token ids in host memory to mean-pooled f32
+//! vectors in host memory, after a warm-up, special tokens counted. Random weights, since the
+//! numbers do not change the work.
 //!
 //!     crates/plm-kernels/cuda-build.sh bench --workspace --bench gpu_tokens_per_second -- 650M bf16 [MAX_BATCH_TOKENS [abc]]
 //!
-//! Batches are of up to 33,792 tokens, as the program's are on GPUs, unless said otherwise. Three workloads: (a) 8,192 proteins
-//! of 90 to 166 residues, evenly spread, as translated from short reads; (b) 2,048 lognormal, median 290, mean 360, clipped to 30 to 1,022, as in a proteome; (c) 64 of 1,022.
+//! Batches are of up to 33,792 tokens, as the program's are on GPUs, unless said otherwise. Three
+//! workloads: (a) 8,192 proteins of 90 to 166 residues, evenly spread, as translated from short
+//! reads; (b) 2,048 lognormal, median 290, mean 360, clipped to 30 to 1,022, as in a proteome; (c)
+//! 64 of 1,022.
 #![expect(clippy::print_stdout, reason = "the rate is what it is run for")]
 
 use std::sync::Arc;

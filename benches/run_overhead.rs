@@ -1,13 +1,16 @@
-//! What a whole run costs beyond its forward passes: from a FASTA file of N proteins (200,000 unless said otherwise) to a verified
-//! `embeddings.h5`, and then the same batches through the encoders alone.
+//! What a whole run costs beyond its forward passes: from a FASTA file of N proteins (200,000
+//! unless said otherwise) to a verified `embeddings.h5`, and then the same batches through the
+//! encoders alone.
 //!
 //!     crates/plm-kernels/cuda-build.sh bench --workspace --bench run_overhead -- 650M bf16 cuda:0 [WORKLOAD [N [DIRECTORY]]]
 //!     cargo bench --workspace --bench run_overhead -- 650M bf16 stand-in:420000 [WORKLOAD [N [DIRECTORY]]]
 //!
-//! Workload a, which is the default, is of 90 to 166 residues, b lognormal: those of `gpu_tokens_per_second`.
-//! The checkpoint is a file of random f32 weights, written just before, so that the page cache has it. A stand-in is an encoder
-//! that sleeps for as long as a GPU of so many tokens per second computes: for what a run does beside it, without a GPU.
-//! Everything is written below DIRECTORY, which is made and removed; by default in the system's directory for temporary files.
+//! Workload a, which is the default, is of 90 to 166 residues, b lognormal: those of
+//! `gpu_tokens_per_second`. The checkpoint is a file of random f32 weights, written just before, so
+//! that the page cache has it. A stand-in is an encoder that sleeps for as long as a GPU of so many
+//! tokens per second computes: for what a run does beside it, without a GPU. Everything is written
+//! below DIRECTORY, which is made and removed; by default in the system's directory for temporary
+//! files.
 #![expect(clippy::print_stdout, reason = "the times are what it is run for")]
 
 mod runs;
@@ -120,8 +123,8 @@ impl Observer for FirstBatch {
     }
 }
 
-/// The seconds that the encoders of all ranks take for the batches of the run, each for those of its stride, when these are packed
-/// before and nothing becomes of the vectors.
+/// The seconds that the encoders of all ranks take for the batches of the run, each for those of
+/// its stride, when these are packed before and nothing becomes of the vectors.
 fn forward_passes(
     fasta: &Path,
     loader: &dyn EncoderLoader,

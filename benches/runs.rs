@@ -16,7 +16,8 @@ use plm_fleet::{Devices, Model, PlanConfig};
 use plm_testkit::{SplitMix64, lognormal_residue_counts, random_residues, uniform_residue_counts};
 use tempfile::TempDir;
 
-/// What is asked for on the command line, `SHAPE DTYPE DEVICES [WORKLOAD [N [DIRECTORY]]]`, and where it is.
+/// What is asked for on the command line, `SHAPE DTYPE DEVICES [WORKLOAD [N [DIRECTORY]]]`, and
+/// where it is.
 pub(crate) struct Setup {
     shape: &'static ModelShape,
     pub(crate) dtype: Dtype,

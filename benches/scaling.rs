@@ -1,5 +1,5 @@
-//! What more GPUs give: one run after the other over the same FASTA file, on 1, 2, 4 and 8 GPUs as far as the host has them, each
-//! from the file to a verified `embeddings.h5`.
+//! What more GPUs give: one run after the other over the same FASTA file, on 1, 2, 4 and 8 GPUs as
+//! far as the host has them, each from the file to a verified `embeddings.h5`.
 //!
 //!     crates/plm-kernels/cuda-build.sh bench --workspace --bench scaling -- 3B bf16 cuda [WORKLOAD [N [DIRECTORY]]]
 //!     cargo bench --workspace --bench scaling -- 650M bf16 stand-in:420000 [WORKLOAD [N [DIRECTORY]]]

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Builds plm-fleet and embeds a protein FASTA file: the 500 UniProt proteins shipped here, or what the arguments say.
+# Builds plm-fleet and embeds a protein FASTA file: the 500 UniProt proteins shipped here, or what
+# the arguments say.
 #
 #     examples/quickstart.sh                          the shipped proteins, into out/
 #     examples/quickstart.sh my.fasta --out DIR ...   as `plm-fleet embed my.fasta --out DIR ...`

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// It checks its own promises. (As `test = true` of the example it would be built as a test and not as a program.)
+/// It checks its own promises. (As `test = true` of the example it would be built as a test and not
+/// as a program.)
 #[path = "own_model.rs"]
 #[allow(dead_code, reason = "its main is run as a program below")]
 mod own_model;

@@ -418,7 +418,8 @@ fn a_vector_too_large_for_f16_costs_its_own_record_only_and_f32_takes_it() {
     }
 }
 
-/// Encoders that are [`FakeLoader`]'s, and say of one row that it took f32 and of another that it has no vector.
+/// Encoders that are [`FakeLoader`]'s, and say of one row that it took f32 and of another that it
+/// has no vector.
 struct Noting(FakeLoader);
 
 struct NotingEncoder<'a>(Box<dyn Encoder + 'a>);

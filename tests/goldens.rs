@@ -1,6 +1,6 @@
 //! ESM-2 against float64 reference values that Hugging Face transformers computed
-//! (`goldens/make_goldens.py`): every layer's mean, the BOS vector, residues and logits, for weights of every
-//! head_dim of the family and sequences of 1 to 1,500 residues.
+//! (`goldens/make_goldens.py`): every layer's mean, the BOS vector, residues and logits, for
+//! weights of every head_dim of the family and sequences of 1 to 1,500 residues.
 
 mod reference;
 

@@ -1,4 +1,5 @@
-//! What the same command does again: what it takes up, what it tries anew, what it discards and what it heals.
+//! What the same command does again: what it takes up, what it tries anew, what it discards and
+//! what it heals.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Passes the tests of the whole workspace, those that need h5py, and those with the FASTA files of other tools. Arguments
-# go to `cargo test` instead, as in `tests/run.sh -p plm-index` or `tests/run.sh goldens -- --nocapture`.
+# Passes the tests of the whole workspace, those that need h5py, and those with the FASTA files of
+# other tools. Arguments go to `cargo test` instead, as in `tests/run.sh -p plm-index` or
+# `tests/run.sh goldens -- --nocapture`.
 set -eu
 cd "$(dirname "$0")/.."
 build_tools() {
@@ -8,7 +9,8 @@ build_tools() {
     . crates/plm-shards/build-tools.sh
 }
 build_tools
-# What h5py reads back is ignored by a bare `cargo test`, since h5py may be absent; here it is there.
+# What h5py reads back is ignored by a bare `cargo test`, since h5py may be absent; here it is
+# there.
 PLM_TEST_PYTHON=$tools_python
 export PLM_TEST_PYTHON
 if [ $# -gt 0 ]; then

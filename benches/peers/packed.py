@@ -175,7 +175,8 @@ class Packed(PackedPeer):
 
     def prepare(self, model):
         self.layers = list(layers_of(model, lambda weight: weight.t()))
-        # Of the stream: before each layer's attention, before its feed-forward, and after the last layer.
+        # Of the stream: before each layer's attention, before its feed-forward, and after the last
+        # layer.
         self.biases = [torch.zeros(self.config.hidden_size, device=self.device)]
         for layer in self.layers:
             for bias in (layer.out_bias, layer.fc2_bias):

@@ -1,10 +1,13 @@
-# Sourced by the scripts that build plm-fleet: puts what the bundled HDF5 needs to compile on PATH (CMake >= 3.26, which
-# Debian 12 lacks, and Ninja), fetched from PyPI if it is missing. Further PyPI packages may be named as arguments, as
-# `set -- h5py` before sourcing; $tools_python is a Python that has them.
+# Sourced by the scripts that build plm-fleet: puts what the bundled HDF5 needs to compile on PATH
+# (CMake >= 3.26, which Debian 12 lacks, and Ninja), fetched from PyPI if it is missing. Further
+# PyPI packages may be named as arguments, as `set -- h5py` before sourcing; $tools_python is a
+# Python that has them.
 #
-# Needs Python 3, the current directory at the root of the workspace, and, the first time, the network.
+# Needs Python 3, the current directory at the root of the workspace, and, the first time, the
+# network.
 
-# Build scripts and tests run in other directories than this one, so a relative target directory must not stay so.
+# Build scripts and tests run in other directories than this one, so a relative target directory
+# must not stay so.
 case ${CARGO_TARGET_DIR:=$PWD/target} in
     /*) ;;
     *) CARGO_TARGET_DIR=$PWD/$CARGO_TARGET_DIR ;;

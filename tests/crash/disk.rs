@@ -1,8 +1,9 @@
 //! A disk whose power is cut: what it may hold afterwards, by the least that POSIX promises.
 //!
-//! What was written to a file is on the disk once the file was synced; a name once its directory was. Anything else may be
-//! there or not, each by itself, in any order: a name without the content, content without the name, the second of two
-//! writes without the first. Real file systems promise more; none promises less.
+//! What was written to a file is on the disk once the file was synced; a name once its directory
+//! was. Anything else may be there or not, each by itself, in any order: a name without the
+//! content, content without the name, the second of two writes without the first. Real file systems
+//! promise more; none promises less.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -61,7 +62,8 @@ struct Disk {
 
 const ROOT: NodeNumber = 0;
 
-/// Replaces what is below `tap.root` by what a power cut may leave of it, given all operations since the last cut.
+/// Replaces what is below `tap.root` by what a power cut may leave of it, given all operations
+/// since the last cut.
 pub(crate) fn cut_power(tap: &Tap, cut: Cut) {
     let mut disk = Disk::starting_as(tap);
     for operation in tap.operations() {

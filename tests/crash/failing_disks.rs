@@ -1,5 +1,5 @@
-//! Disks that are full, broken or not to be written to: an ordinary error, nothing bad under a final name, and the same bytes
-//! once there is room.
+//! Disks that are full, broken or not to be written to: an ordinary error, nothing bad under a
+//! final name, and the same bytes once there is room.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -17,7 +17,8 @@ use plm_fleet::Error;
 
 /// That a run on a broken disk came to an end that it should, and whether it is finished.
 ///
-/// It may be: where the disk failed once, another rank does what the first one had to leave, and logs are not worth a run.
+/// It may be: where the disk failed once, another rank does what the first one had to leave, and
+/// logs are not worth a run.
 fn assert_orderly(scene: &Scene, ended: &Ended) -> bool {
     let code = ended.code();
     scene.assert_sound();
@@ -92,7 +93,8 @@ pub(crate) fn file_systems_of_any_size(effort: Effort) {
     let (mut failed, mut finished, mut largest) = (0, 0, 0);
     let beginning = beginning();
     for kib in (4_u64..).step_by(step as usize) {
-        // What is there before the run begins is looked at, so that it is others who fill the rest meanwhile.
+        // What is there before the run begins is looked at, so that it is others who fill the rest
+        // meanwhile.
         mount("size=8m", &scene.tap.root);
         let mut running = scene.start(
             How::PLAIN,
@@ -252,8 +254,8 @@ pub(crate) fn a_directory_without_permission(_effort: Effort) {
 
 /// Mounts a tmpfs, or changes one.
 fn mount(options: &str, place: &Path) {
-    // With a source that is named, nothing is added to the options of one that is changed: some that the kernel tells of are
-    // none that it takes from a user.
+    // With a source that is named, nothing is added to the options of one that is changed: some
+    // that the kernel tells of are none that it takes from a user.
     let mounted = Command::new("mount")
         .args(["-t", "tmpfs", "-o", options, "none"])
         .arg(place)

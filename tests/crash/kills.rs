@@ -1,4 +1,5 @@
-//! Killed with SIGKILL, over and over, at any operation and at any moment: then finished, with the same bytes.
+//! Killed with SIGKILL, over and over, at any operation and at any moment: then finished, with the
+//! same bytes.
 
 use std::thread;
 use std::time::{Duration, Instant};

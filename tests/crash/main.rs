@@ -1,4 +1,5 @@
-//! The proof by crashing: a run that is killed, loses power, has no disk, or has company, loses nothing and scrambles nothing.
+//! The proof by crashing: a run that is killed, loses power, has no disk, or has company, loses
+//! nothing and scrambles nothing.
 //!
 //! Each test starts this program again as the subject that runs `run_multi_gpu_inference` on a few
 //! short proteins, with `points.c` and `reads.c` loaded before it, so that the subject can be

@@ -27,7 +27,8 @@ fn is_alone() -> bool {
     env::var_os(VARIABLE).is_some()
 }
 
-/// Runs a test where nothing that it mounts is seen by others: in another process, which is this program with only that test.
+/// Runs a test where nothing that it mounts is seen by others: in another process, which is this
+/// program with only that test.
 pub(crate) fn alone(name: &str, test: impl FnOnce()) {
     if is_alone() {
         return test();

@@ -1,4 +1,5 @@
-//! The power is cut at any operation, and the file system keeps only what it must: the run goes on all the same.
+//! The power is cut at any operation, and the file system keeps only what it must: the run goes on
+//! all the same.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -72,8 +73,8 @@ fn assert_all_was_told(scene: &Scene, contents: &BTreeMap<PathBuf, Vec<u8>>) {
     }
 }
 
-/// Killed at an operation and cut off there; in every other case, killed twice before the cut, so that what the first try
-/// left unsynced is the second one's to see to.
+/// Killed at an operation and cut off there; in every other case, killed twice before the cut, so
+/// that what the first try left unsynced is the second one's to see to.
 pub(crate) fn power_is_cut_at_any_operation(effort: Effort) {
     let count = Scene::count_operations(How::PLAIN);
     let mut cases = 0;
@@ -102,8 +103,8 @@ pub(crate) fn power_is_cut_at_any_operation(effort: Effort) {
     ));
 }
 
-/// What a program has said is done, is done: also where the last try found everything there, whatever the tries before it
-/// had left unsynced.
+/// What a program has said is done, is done: also where the last try found everything there,
+/// whatever the tries before it had left unsynced.
 pub(crate) fn power_is_cut_after_the_end(effort: Effort) {
     let merge = How::part(0, 0);
     let parts = [How::part(0, 2), How::part(1, 2)];

@@ -1,5 +1,5 @@
-//! What every run must come to, however it was broken: the bytes of a run that nothing happened to, and vectors that were
-//! computed one sequence at a time by the model alone.
+//! What every run must come to, however it was broken: the bytes of a run that nothing happened to,
+//! and vectors that were computed one sequence at a time by the model alone.
 
 use std::collections::HashMap;
 use std::fs;
@@ -88,8 +88,8 @@ impl Reference {
         reference
     }
 
-    /// That each id in `embeddings.h5` has the vector of its own residues, to the last bit, and that all are there, in
-    /// order.
+    /// That each id in `embeddings.h5` has the vector of its own residues, to the last bit, and
+    /// that all are there, in order.
     pub(crate) fn assert_vectors(&self, out: &Path) {
         let file = EmbeddingsFile::open(out.join("embeddings.h5")).expect("it can be read");
         let ids: Vec<&str> = self.records.iter().map(|record| &*record.id).collect();

@@ -1,4 +1,5 @@
-//! A place where a run is broken and goes on, and what must be true of it at every moment and at the end.
+//! A place where a run is broken and goes on, and what must be true of it at every moment and at
+//! the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -103,7 +104,8 @@ impl Scene {
         operations.last().expect("it makes files").number
     }
 
-    /// What must be true whenever no process is at work: what has a final name is whole and of this run.
+    /// What must be true whenever no process is at work: what has a final name is whole and of this
+    /// run.
     pub(crate) fn assert_sound(&self) {
         let out = self.out();
         let reference = self.reference;

@@ -198,7 +198,8 @@ impl Running {
         self.wait()
     }
 
-    /// Waits until it has stopped itself, at [`Manner::Stop`](crate::points::Manner::Stop); false if it ended before.
+    /// Waits until it has stopped itself, at [`Manner::Stop`](crate::points::Manner::Stop); false
+    /// if it ended before.
     pub(crate) fn wait_for_stop(&mut self) -> bool {
         let stat = format!("/proc/{}/stat", self.process());
         self.poll("stop", |child| {

@@ -72,8 +72,8 @@ pub(crate) fn two_parts_work_at_once(_effort: Effort) {
     scene.assert_finished();
 }
 
-/// Of two that start at the same instant in a directory that is not there yet, both finish, one after the other, or one is
-/// refused; of two parts, none is.
+/// Of two that start at the same instant in a directory that is not there yet, both finish, one
+/// after the other, or one is refused; of two parts, none is.
 pub(crate) fn two_start_at_the_same_instant(effort: Effort) {
     for turn in 0..effort.times(20, 200) {
         let scene = Scene::new();

@@ -1,5 +1,5 @@
-//! Float64 reference values that Hugging Face transformers computed (`goldens/make_goldens.py`), and what models are held
-//! against them.
+//! Float64 reference values that Hugging Face transformers computed (`goldens/make_goldens.py`),
+//! and what models are held against them.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write};
@@ -165,7 +165,8 @@ impl Set {
         self.batch(&all)
     }
 
-    /// How near the vectors that a model in `dtype` gave for [`all`](Self::all) are to the reference.
+    /// How near the vectors that a model in `dtype` gave for [`all`](Self::all) are to the
+    /// reference.
     pub(crate) fn worst_cosines(&self, vectors: &Column, dtype: Dtype) -> Cosines {
         let config = self.checkpoint.config();
         let before_last_layer = config.num_layers * config.hidden_size;

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-/// Puts the static runtime where `-lcudart` finds it. It opens the driver's library itself, when it is first called.
+/// Puts the static runtime where `-lcudart` finds it. It opens the driver's library itself, when it
+/// is first called.
 pub(crate) fn copy_runtime(out_dir: &Path) {
     println!("cargo:rerun-if-env-changed=CUDA_HOME");
     let Some(home) = env::var_os("CUDA_HOME").map(PathBuf::from) else {

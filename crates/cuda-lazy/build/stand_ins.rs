@@ -1,4 +1,5 @@
-//! One static library for each CUDA library: its functions' names in `symbols/`, the code in `src/`.
+//! One static library for each CUDA library: its functions' names in `symbols/`, the code in
+//! `src/`.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;

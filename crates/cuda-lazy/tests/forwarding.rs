@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 use std::{env, fs};
 
-/// Takes more integers than there are registers for them, and as many vectors as there are; answers with the number of the
-/// call. (The real function takes other arguments.)
+/// Takes more integers than there are registers for them, and as many vectors as there are; answers
+/// with the number of the call. (The real function takes other arguments.)
 const LIBRARY: &str = "
     int curandGenerateNormal(long a, long b, long c, long d, long e, long f, long g, long h,
                              double s, double t, double u, double v, double w, double x, double y, double z) {

@@ -1,5 +1,5 @@
-//! A fault may take all ranks of a process with it: some errors of a GPU end every context that the process has. A new process
-//! can go on, and find out what they failed on.
+//! A fault may take all ranks of a process with it: some errors of a GPU end every context that the
+//! process has. A new process can go on, and find out what they failed on.
 
 use std::env;
 use std::ffi::OsString;
@@ -12,10 +12,12 @@ use plm_fleet::{Error, Input};
 use crate::args::EmbedArgs;
 use crate::voice::say;
 
-/// How often that is worth while in one run. A record that ends processes takes three: in its batch, and twice alone.
+/// How often that is worth while in one run. A record that ends processes takes three: in its
+/// batch, and twice alone.
 const MOST: u32 = 9;
 
-/// Puts a new process in the place of this one if all ranks have failed on something. Comes back with the error if not.
+/// Puts a new process in the place of this one if all ranks have failed on something. Comes back
+/// with the error if not.
 pub(crate) fn take_over(args: &EmbedArgs, error: Error) -> Error {
     let Error::Coordinator(RunError::AllRanksFailed { report, .. }) = &error else {
         return error;

@@ -160,7 +160,8 @@ pub(crate) struct IndexArgs {
     #[arg(short, long, alias = "output", value_name = "DIR")]
     pub(crate) out: PathBuf,
 
-    /// What to do with records that have a letter that is no residue, or no name (see --on-nameless)
+    /// What to do with records that have a letter that is no residue, or no name (see
+    /// --on-nameless)
     #[arg(long, default_value = "fail", value_name = "fail|skip")]
     pub(crate) on_invalid: BadRecordPolicy,
 
@@ -168,7 +169,8 @@ pub(crate) struct IndexArgs {
     #[arg(long, default_value = "fail", value_name = "fail|skip")]
     pub(crate) on_empty: BadRecordPolicy,
 
-    /// What to do with records whose name an earlier record has: rename makes it name_2, name_3, ...
+    /// What to do with records whose name an earlier record has: rename makes it name_2, name_3,
+    /// ...
     #[arg(long, default_value = "fail", value_name = "fail|skip|rename")]
     pub(crate) on_duplicate: DuplicatePolicy,
 

@@ -16,8 +16,8 @@ use signal_hook::{flag, iterator};
 use crate::progress::Progress;
 use crate::voice;
 
-/// How long a stopped run may take to write what it has. Longer than the coordinator waits for encoders, and well below the
-/// half minute that schedulers leave between SIGTERM and SIGKILL.
+/// How long a stopped run may take to write what it has. Longer than the coordinator waits for
+/// encoders, and well below the half minute that schedulers leave between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(15);
 
 /// The signals that have come so far.
@@ -102,8 +102,8 @@ fn end(signal: i32, received: &AtomicU8, stop: &StopToken, progress: &Arc<Progre
     let code = signal as u8;
     let is_first = received.swap(code, Ordering::Relaxed) == 0;
     stop.stop();
-    // Before the ranks start and after they are done nothing hears of the stop, and nothing is lost: files get their names when
-    // they are whole.
+    // Before the ranks start and after they are done nothing hears of the stop, and nothing is
+    // lost: files get their names when they are whole.
     if !is_first || !progress.ranks_are_at_work() {
         low_level::exit(exit_code(code).into());
     }

@@ -9,7 +9,8 @@ use crate::Error;
 pub enum BatchTimeout {
     /// Never.
     Never,
-    /// When it takes longer than this: reading a record, encoding a packed batch, writing or flushing.
+    /// When it takes longer than this: reading a record, encoding a packed batch, writing or
+    /// flushing.
     Fixed(Duration),
     /// When encoding a packed batch takes `times` as long as the rank's slowest one so far would
     /// have for as much work, and `at_least` that. Work is counted in tokens, of which those of
@@ -53,9 +54,9 @@ pub struct LaneConfig {
 pub struct LaneConfigBuilder(LaneConfig);
 
 impl LaneConfig {
-    /// A builder with the defaults: two batches on their way to the encoder and sixteen to the writer, half an hour to load, twenty
-    /// times its usual time and at least two minutes for a batch, 64 reloads, two seconds to stop,
-    /// two minutes for an input that can't be read.
+    /// A builder with the defaults: two batches on their way to the encoder and sixteen to the
+    /// writer, half an hour to load, twenty times its usual time and at least two minutes for a
+    /// batch, 64 reloads, two seconds to stop, two minutes for an input that can't be read.
     pub fn builder() -> LaneConfigBuilder {
         LaneConfigBuilder::default()
     }
@@ -65,8 +66,8 @@ impl LaneConfig {
         self.queue_batches
     }
 
-    /// How many encoded batches may lie between a rank's device thread and its writer: for as many the device goes on while a
-    /// segment is written.
+    /// How many encoded batches may lie between a rank's device thread and its writer: for as many
+    /// the device goes on while a segment is written.
     pub fn write_queue_batches(&self) -> usize {
         self.write_queue_batches
     }
@@ -83,14 +84,15 @@ impl LaneConfig {
         self.batch_timeout
     }
 
-    /// How often a rank's encoder may be loaded anew after it has failed. A sequence that no encoder survives takes about as
-    /// many as there are octal digits in the number of sequences of its batch, and three more.
+    /// How often a rank's encoder may be loaded anew after it has failed. A sequence that no
+    /// encoder survives takes about as many as there are octal digits in the number of sequences of
+    /// its batch, and three more.
     pub fn max_reloads(&self) -> u32 {
         self.max_reloads
     }
 
-    /// How long a stopped run waits for calls that read or encode. Threads that are still in one are then left behind: they
-    /// end when it returns, and change nothing any more.
+    /// How long a stopped run waits for calls that read or encode. Threads that are still in one
+    /// are then left behind: they end when it returns, and change nothing any more.
     pub fn stop_grace(&self) -> Duration {
         self.stop_grace
     }

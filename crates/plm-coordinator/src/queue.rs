@@ -3,18 +3,18 @@
 //! # How no batch is lost and none is stored twice
 //!
 //! A batch is always in one place: *queued* for some rank, *leased* to a rank (being read, encoded,
-//! or in a channel), *in the sink* of a rank (its writer may have it, durable or not), or *durable*.
-//! All moves are made under one lock:
+//! or in a channel), *in the sink* of a rank (its writer may have it, durable or not), or
+//! *durable*. All moves are made under one lock:
 //!
 //! - queued -> leased: [`take`](WorkQueue::take), by the rank's producer.
 //! - leased -> in the sink: [`enter_sink`](WorkQueue::enter_sink), by the rank's writer, *before*
 //!   it calls the sink. A fenced rank is refused, so that its late results are dropped.
-//! - in the sink -> durable: [`durable`](WorkQueue::durable), *after* the sink has said so. A fenced
-//!   rank may still say it: what the sink has stored is stored.
+//! - in the sink -> durable: [`durable`](WorkQueue::durable), *after* the sink has said so. A
+//!   fenced rank may still say it: what the sink has stored is stored.
 //! - leased -> queued: [`fence`](WorkQueue::fence), when a rank fails or hangs. The sink has never
 //!   seen these batches, and `enter_sink` sees to it that it never will from this rank.
-//! - in the sink -> queued: [`release`](WorkQueue::release), by the rank's writer thread, *after* its
-//!   shard writer is gone, when nothing can make these batches durable any more.
+//! - in the sink -> queued: [`release`](WorkQueue::release), by the rank's writer thread, *after*
+//!   its shard writer is gone, when nothing can make these batches durable any more.
 //!
 //! So there is no moment at which a batch that a sink may yet store is in another rank's hands: the
 //! time between a write's return and the word that it was durable belongs to the writer, fenced or
@@ -23,9 +23,10 @@
 //!
 //! # How one batch does not take all ranks with it
 //!
-//! A batch that a rank's encoder was at when the rank failed is a *suspect*: it may do the same to the next. So suspects, and
-//! batches that the plan sets apart for what an earlier run has seen of them, come after all others, one at a time and while no
-//! other batch is leased: if one of them takes the last rank with it, everything else is in a sink, and it is known which it was.
+//! A batch that a rank's encoder was at when the rank failed is a *suspect*: it may do the same to
+//! the next. So suspects, and batches that the plan sets apart for what an earlier run has seen of
+//! them, come after all others, one at a time and while no other batch is leased: if one of them
+//! takes the last rank with it, everything else is in a sink, and it is known which it was.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -220,8 +221,8 @@ impl WorkQueue {
         self.changed.notify_all();
     }
 
-    /// Takes a rank out, and gives back what its sink has not seen; `in_encoder` are the batches that its encoder failed on, if
-    /// it was its encoder that failed.
+    /// Takes a rank out, and gives back what its sink has not seen; `in_encoder` are the batches
+    /// that its encoder failed on, if it was its encoder that failed.
     pub(crate) fn fence(&self, rank: Rank, failure: &RankFailure, in_encoder: &[BatchIndex]) {
         let mut state = self.lock();
         let work = &mut state.ranks[rank.0 as usize];

@@ -12,7 +12,8 @@ use crate::lane::{Job, Lane, LaneThread, Role, Watch, spawn};
 /// How often to look for calls that have begun since the last look.
 const TICK: Duration = Duration::from_millis(20);
 
-/// A look that comes so much later than it should was held up with all of the process, by Ctrl-Z say.
+/// A look that comes so much later than it should was held up with all of the process, by Ctrl-Z
+/// say.
 const STANDSTILL: Duration = Duration::from_secs(2);
 
 /// Runs every rank of a world until each of its threads is over or is left behind.

@@ -133,8 +133,8 @@ impl Column {
     /// `offsets[i]..offsets[i + 1]`. `offsets` is `[num_sequences + 1]`.
     ///
     /// # Errors
-    /// [`ShapeError`] if the offsets do not begin with 0, decrease, or the last is not the number of
-    /// rows.
+    /// [`ShapeError`] if the offsets do not begin with 0, decrease, or the last is not the number
+    /// of rows.
     pub fn with_offsets(
         width: usize,
         offsets: Vec<u64>,
@@ -213,8 +213,8 @@ impl Column {
         }
     }
 
-    /// The position, within a sequence's numbers, of the first that is not finite or whose magnitude
-    /// is above `largest`.
+    /// The position, within a sequence's numbers, of the first that is not finite or whose
+    /// magnitude is above `largest`.
     ///
     /// # Panics
     /// If there is no such sequence.

@@ -13,8 +13,8 @@ pub enum Dtype {
     Bf16,
     /// IEEE 754 binary16: 5 bits of exponent, 10 of mantissa.
     F16,
-    /// 8-bit integers with a scale for each row of the operands of a matrix product; [`Bf16`](Self::Bf16) between products. On
-    /// Hopper GPUs only, and not for what is stored.
+    /// 8-bit integers with a scale for each row of the operands of a matrix product;
+    /// [`Bf16`](Self::Bf16) between products. On Hopper GPUs only, and not for what is stored.
     Int8,
 }
 

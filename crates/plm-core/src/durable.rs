@@ -115,7 +115,8 @@ impl DurableFile {
     /// As [`commit`](Self::commit), where there is no file of that name yet.
     ///
     /// # Errors
-    /// [`io::ErrorKind::AlreadyExists`] if there is one, which then stays; else as [`commit`](Self::commit).
+    /// [`io::ErrorKind::AlreadyExists`] if there is one, which then stays; else as
+    /// [`commit`](Self::commit).
     pub fn commit_new(self) -> io::Result<()> {
         sync_file(&self.file, &self.temporary)?;
         match fs::hard_link(&self.temporary, &self.path) {
@@ -171,8 +172,8 @@ fn is_without_links(error: &io::Error) -> bool {
 
 /// Makes a directory, and those above it that are missing, with durable names.
 ///
-/// If it is there already, its name is made durable all the same, as far as may be: whoever made it may have
-/// been killed before that.
+/// If it is there already, its name is made durable all the same, as far as may be: whoever made it
+/// may have been killed before that.
 ///
 /// # Errors
 /// If one can't be made, or the directory that it is made in can't be synced.

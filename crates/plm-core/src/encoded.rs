@@ -10,7 +10,8 @@ use crate::{Column, OutputSpec, ShapeError};
 pub enum Note {
     /// They were computed in f32, since the format that the model computes in did not suffice.
     InF32,
-    /// They could not be computed, for this reason; what stands in their place is to be passed over.
+    /// They could not be computed, for this reason; what stands in their place is to be passed
+    /// over.
     Failed(String),
 }
 

@@ -190,7 +190,8 @@ pub trait Encoder {
     }
 
     /// The same in f32, by an encoder that computes in a smaller format: a last try for a sequence
-    /// that [`finish`](Self::finish) failed on. None if there is no other way than that of `finish`.
+    /// that [`finish`](Self::finish) failed on. None if there is no other way than that of
+    /// `finish`.
     ///
     /// # Errors
     /// As [`finish`](Self::finish).

@@ -256,8 +256,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// If a directory can't be listed.
     fn files(&self, part: &Path) -> Result<Vec<PathBuf>, StoreError>;
 
-    /// Removes all its files below a part's directory, those that were set aside and unfinished ones
-    /// too, and nothing else.
+    /// Removes all its files below a part's directory, those that were set aside and unfinished
+    /// ones too, and nothing else.
     ///
     /// # Errors
     /// If one can't be removed.
@@ -276,8 +276,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     fn check_parts(&self, parts: &[PathBuf], expected: &Expected<'_>) -> Result<(), StoreError>;
 
     /// Begins the result before the parts are whole, with the outcomes that its rows are meant to
-    /// have, in the order of the input. `None` if the store merges at the end only. Gives up with an
-    /// error once `is_wanted` says no.
+    /// have, in the order of the input. `None` if the store merges at the end only. Gives up with
+    /// an error once `is_wanted` says no.
     ///
     /// # Errors
     /// If it can't be begun; a run then merges at its end.
@@ -337,8 +337,8 @@ pub trait Draft: Send {
     /// If that fails.
     fn sync(&mut self) -> Result<(), StoreError>;
 
-    /// As [`Store::merge`], with what it has taken. What the parts say decides: a draft of something
-    /// else is begun anew.
+    /// As [`Store::merge`], with what it has taken. What the parts say decides: a draft of
+    /// something else is begun anew.
     ///
     /// # Errors
     /// As [`Store::merge`].

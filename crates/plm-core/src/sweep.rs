@@ -22,8 +22,9 @@ pub(crate) fn lock(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Removes what killed [`DurableFile`](crate::DurableFile)s left of temporary files that were to become `path`, and
-/// leaves those of living ones. What can't be removed stays: no one reads a temporary name.
+/// Removes what killed [`DurableFile`](crate::DurableFile)s left of temporary files that were to
+/// become `path`, and leaves those of living ones. What can't be removed stays: no one reads a
+/// temporary name.
 pub fn sweep(path: &Path) {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,

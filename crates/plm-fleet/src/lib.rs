@@ -32,8 +32,8 @@
 //! This crate joins the others and knows neither how anything is computed nor how it is stored:
 //! [`index`] finds records in FASTA files, [`checkpoint`] reads a model's files, [`esm2`] is the
 //! model, [`kernels`] are its operations on the CPU and on GPUs, [`coordinator`] plans and runs the
-//! ranks, [`shards`] writes and merges HDF5. They meet at the ports of [`core`]. Each may be used by
-//! itself.
+//! ranks, [`shards`] writes and merges HDF5. They meet at the ports of [`core`]. Each may be used
+//! by itself.
 
 mod compute;
 mod error;

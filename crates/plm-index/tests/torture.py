@@ -33,7 +33,8 @@ def pip_configuration():
     listed = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
     ).stdout
-    # `global.index-url='...'` of files, and `:env:.index-url='...'` of the environment, which counts more.
+    # `global.index-url='...'` of files, and `:env:.index-url='...'` of the environment, which
+    # counts more.
     settings = re.findall(r"^([\w:]+)\.([\w-]+)='(.*)'$", listed, re.MULTILINE)
     settings.sort(key=lambda setting: setting[0] == ":env:")
     return {name: value for _, name, value in settings}

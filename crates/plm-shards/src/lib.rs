@@ -48,8 +48,8 @@
 //! letters `PLMSEAL1`. Where they are `m >= 2` pieces, it takes `16 m + 48`: start and end of each,
 //! in the order of the file; the BLAKE3 digest of all bytes before the seal but those of the
 //! pieces, and of these `16 m`; `m` (`u64`), and the letters `PLMSEAL2`. Segments have the first,
-//! and so has an `embeddings.h5` of one output; one of several has a piece for each. Damage is found
-//! by seals before anything else is looked at.
+//! and so has an `embeddings.h5` of one output; one of several has a piece for each. Damage is
+//! found by seals before anything else is looked at.
 //!
 //! The seal of `embeddings.h5` is a part of the HDF5 file by that file's own account: the
 //! superblock says that the file ends after it, and nothing in the file refers to it. So programs
@@ -79,10 +79,10 @@
 //!
 //! The description has the members `header`, `id_bytes`, `output_digests` (of each output, in
 //! order) and `content_digest`, and no others; `header` is what the content digest covers, with the
-//! members `format` (`plm-shards segment`), `format_version`, `run_digest`, `rank`, `rows` (`n`) and
-//! `outputs`, in this order; `outputs` is a list of objects with the members `name`
-//! (`mean/layer_33`), `width` and `dtype` (`f32` or `f16`), in this order. A file that breaks any of
-//! this is damaged: so are segments of older versions. They are set aside like others, and their
+//! members `format` (`plm-shards segment`), `format_version`, `run_digest`, `rank`, `rows` (`n`)
+//! and `outputs`, in this order; `outputs` is a list of objects with the members `name`
+//! (`mean/layer_33`), `width` and `dtype` (`f32` or `f16`), in this order. A file that breaks any
+//! of this is damaged: so are segments of older versions. They are set aside like others, and their
 //! rows are computed again.
 //!
 //! # Digests

@@ -29,8 +29,8 @@ pub(crate) const fn seal_bytes(pieces: usize) -> usize {
     pieces * PIECE_BYTES + DIGEST_BYTES + count + MAGIC.len()
 }
 
-/// The seal of the first `content_bytes` of a file, whose vectors are at `vectors`: pieces one after
-/// the other.
+/// The seal of the first `content_bytes` of a file, whose vectors are at `vectors`: pieces one
+/// after the other.
 pub(crate) fn seal(
     mut file: impl Read + Seek,
     content_bytes: u64,

@@ -74,8 +74,8 @@ pub(crate) fn sweep_rank_directory(rank_directory: &Path) -> Result<(), Error> {
 }
 
 /// Removes what killed writers left of segments below a directory that a
-/// [`SegmentSink`](crate::SegmentSink) was given: also those of ranks that a run that goes on does not
-/// have. Only to be called while no one writes there.
+/// [`SegmentSink`](crate::SegmentSink) was given: also those of ranks that a run that goes on does
+/// not have. Only to be called while no one writes there.
 ///
 /// # Errors
 /// [`Error::Io`] if one can't be removed.
@@ -262,7 +262,8 @@ struct RowsOf {
     rows: Vec<u64>,
 }
 
-/// The rows whose vectors took f32 although the model computes in a smaller format, in increasing order.
+/// The rows whose vectors took f32 although the model computes in a smaller format, in increasing
+/// order.
 ///
 /// # Errors
 /// As [`scan`]; also [`Error::DamagedSegment`].

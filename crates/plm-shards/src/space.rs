@@ -43,8 +43,8 @@ pub struct StoredRows<'a> {
 
 /// Headers, tables and the texts of this crate, in `embeddings.h5`: a few KiB.
 const STRUCTURE_BYTES: u64 = 64 << 10;
-/// What `embeddings.h5` takes to have an output under a name: dataset, group, attributes, a piece in
-/// the seal.
+/// What `embeddings.h5` takes to have an output under a name: dataset, group, attributes, a piece
+/// in the seal.
 const OUTPUT_STRUCTURE_BYTES: u64 = 8 << 10;
 /// What a segment says of itself, of which there may be many, and a rest of a disk's block.
 const SEGMENT_STRUCTURE_BYTES: u64 = 8 << 10;
@@ -56,8 +56,8 @@ const COLUMNS_BYTES: u64 = 4 + 1;
 impl StoredRows<'_> {
     /// The most bytes that these rows take as `segments` segments.
     ///
-    /// [`full_segments`](Self::full_segments) are as many as it takes for their rows and bytes. Each
-    /// rank may write one more when it has no more to do, and one for each time that
+    /// [`full_segments`](Self::full_segments) are as many as it takes for their rows and bytes.
+    /// Each rank may write one more when it has no more to do, and one for each time that
     /// [`max_age`](crate::SegmentConfigBuilder::max_age) goes by.
     pub fn segments_bytes(&self, segments: u64) -> u64 {
         // Each output after the first has its name, its shape and its digest there.
@@ -110,7 +110,8 @@ impl StoredRows<'_> {
 }
 
 /// The bytes that this user may still write to the file system of a path, which need not exist: its
-/// nearest ancestor that does stands for it. Quotas are not seen, and a file system that does not say has all there can be.
+/// nearest ancestor that does stands for it. Quotas are not seen, and a file system that does not
+/// say has all there can be.
 ///
 /// # Errors
 /// [`Error::Io`] if the file system does not say.

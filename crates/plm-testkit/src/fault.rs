@@ -16,7 +16,8 @@ pub enum Poison {
     Hang,
 }
 
-/// What goes wrong in the encoder of a rank, and with its device, so that no other can be loaded. Calls are counted from zero.
+/// What goes wrong in the encoder of a rank, and with its device, so that no other can be loaded.
+/// Calls are counted from zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EncoderFault {
     /// It never loads: an error.

@@ -1,5 +1,5 @@
-//! Segments whose seal is right and whose block is anything: `scan` refuses them, or what it takes is
-//! consistent. It never panics, hangs, or takes memory that the file does not account for.
+//! Segments whose seal is right and whose block is anything: `scan` refuses them, or what it takes
+//! is consistent. It never panics, hangs, or takes memory that the file does not account for.
 //!
 //! The input takes the place of as many bytes at the end of a segment's content, or is the file.
 #![no_main]

@@ -1,5 +1,5 @@
-// Loaded before libc: the system gives this process so many threads (PLM_TEST_THREADS) and no more, as under a limit of
-// processes (ulimit -u), which root is not held to.
+// Loaded before libc: the system gives this process so many threads (PLM_TEST_THREADS) and no more,
+// as under a limit of processes (ulimit -u), which root is not held to.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>

@@ -22,11 +22,11 @@ pub(super) struct Output<'a> {
 }
 
 /// Gives each record its row in every column: the encoder's own, or the mean of its windows'. A
-/// record with a number in any column that is not finite, or is larger than the store takes, is left
-/// out of all columns and comes back as failed.
+/// record with a number in any column that is not finite, or is larger than the store takes, is
+/// left out of all columns and comes back as failed.
 ///
-/// `encoded` are the packed batches of one planned batch, in order. The sequences of a record follow
-/// each other, in the order of `rows`.
+/// `encoded` are the packed batches of one planned batch, in order. The sequences of a record
+/// follow each other, in the order of `rows`.
 pub(super) fn assemble(
     mut encoded: Vec<Encoded>,
     rows: Vec<EmbeddedRow>,

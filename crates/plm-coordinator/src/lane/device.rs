@@ -2,9 +2,9 @@
 //! costs itself, and no rank.
 //!
 //! A batch that an encoder failed on is given to the next one in pieces. What fails is cut again,
-//! until single sequences are left. A sequence that fails alone is tried once more, then in f32, and
-//! then given up if the encoder still encodes a plain sequence. If it does not, the device is at
-//! fault and the rank is out.
+//! until single sequences are left. A sequence that fails alone is tried once more, then in f32,
+//! and then given up if the encoder still encodes a plain sequence. If it does not, the device is
+//! at fault and the rank is out.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -19,7 +19,8 @@ use super::{Lane, Role};
 use crate::lane_config::work;
 use crate::{OBSERVED, RankFailure, RunEvent, Stage};
 
-/// Into how many pieces a batch is cut: to load an encoder takes longer than to encode some of them.
+/// Into how many pieces a batch is cut: to load an encoder takes longer than to encode some of
+/// them.
 const PIECES: usize = 8;
 
 /// A sequence that there is nothing wrong with.
@@ -270,7 +271,8 @@ impl<'a> Device<'a> {
         Ok(answer)
     }
 
-    /// Another encoder, after one that has failed; if there is to be none, that failure is the rank's.
+    /// Another encoder, after one that has failed; if there is to be none, that failure is the
+    /// rank's.
     fn replace(&mut self, failure: RankFailure) -> Result<(), RankFailure> {
         let Lane { rank, job, .. } = self.lane;
         if self.reloads >= job.config.max_reloads() || self.lane.failure().is_some() {

@@ -5,8 +5,8 @@
 //! disk as long as there is room in between, and memory stays bounded when it has to.
 //!
 //! Each port's product lives and dies on the thread that made it. The threads own what they use
-//! (`Arc`s, not borrows), because a port that hangs can't be interrupted: its thread is left behind,
-//! and the run returns without it.
+//! (`Arc`s, not borrows), because a port that hangs can't be interrupted: its thread is left
+//! behind, and the run returns without it.
 
 mod assemble;
 mod device;
@@ -191,7 +191,8 @@ impl Lane {
         }
     }
 
-    /// Lets go of the rank's threads that may yet be in a call, because the run was stopped. What its sink has is flushed.
+    /// Lets go of the rank's threads that may yet be in a call, because the run was stopped. What
+    /// its sink has is flushed.
     pub(crate) fn leave(&self) {
         self.fence.close();
     }
@@ -199,7 +200,8 @@ impl Lane {
     /// Takes the rank out of the run. Only the first failure counts: the others follow from it.
     pub(crate) fn fail(&self, failure: RankFailure) {
         let in_encoder = match failure.stage {
-            // To load comes first, when it has none yet, or after an encoder that has failed on them.
+            // To load comes first, when it has none yet, or after an encoder that has failed on
+            // them.
             Stage::Encode | Stage::Load => self.in_encoder().clone(),
             Stage::Read | Stage::Write => Vec::new(),
         };
@@ -226,8 +228,8 @@ impl Lane {
 
     /// Runs `body`, whose error or panic is given back.
     ///
-    /// Nothing broken is seen after a panic: what `body` owns is gone with it, and the locks of what
-    /// it shares are never held while a port is called.
+    /// Nothing broken is seen after a panic: what `body` owns is gone with it, and the locks of
+    /// what it shares are never held while a port is called.
     fn attempt<T>(
         &self,
         stage: Stage,

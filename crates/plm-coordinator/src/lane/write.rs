@@ -87,7 +87,8 @@ impl<'a> Writer<'a> {
                 }
             }
         }
-        // The lane is done, stopped or fenced. What the sink has already taken is good all the same.
+        // The lane is done, stopped or fenced. What the sink has already taken is good all the
+        // same.
         self.flush()
     }
 

@@ -118,9 +118,10 @@ impl BatchPlan {
         }
     }
 
-    /// The same with some of a part's rows taken out of their batches, for a batch each: what they are suspected of (see
-    /// [`Suspect`](crate::Suspect)), and what they are not, shows when they are computed alone. Such batches come after all
-    /// others, one at a time. `suspects` are in increasing order; those not in a batch of the part are passed over.
+    /// The same with some of a part's rows taken out of their batches, for a batch each: what they
+    /// are suspected of (see [`Suspect`](crate::Suspect)), and what they are not, shows when they
+    /// are computed alone. Such batches come after all others, one at a time. `suspects` are in
+    /// increasing order; those not in a batch of the part are passed over.
     ///
     /// # Panics
     /// If `source` is not the one that the plan was made for.
@@ -215,8 +216,8 @@ impl BatchPlan {
         self.fitted.tokens[batch.0 as usize]
     }
 
-    /// How full the batches are, in `0.0..=1.0`: their tokens over the room of as few packed batches
-    /// as could hold each. 1 for an empty plan.
+    /// How full the batches are, in `0.0..=1.0`: their tokens over the room of as few packed
+    /// batches as could hold each. 1 for an empty plan.
     pub fn fill(&self) -> f64 {
         let limit = u64::from(self.config.max_batch_tokens());
         let of_window = u64::from(self.config.max_residues()) + u64::from(self.special_tokens);

@@ -1,9 +1,9 @@
 //! First-fit decreasing: full batches out of sequences of many lengths.
 //!
-//! A batch is opened with the longest sequence left and goes on taking the longest that still fits, which puts each sequence, from the
-//! longest on, into the first batch with room for it.
-//! Taking sequences in order until one does not fit (next-fit) would leave half a long sequence's
-//! room empty in every batch; here the short ones fill it.
+//! A batch is opened with the longest sequence left and goes on taking the longest that still fits,
+//! which puts each sequence, from the longest on, into the first batch with room for it. Taking
+//! sequences in order until one does not fit (next-fit) would leave half a long sequence's room
+//! empty in every batch; here the short ones fill it.
 
 use std::cmp::Reverse;
 

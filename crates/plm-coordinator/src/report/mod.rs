@@ -109,7 +109,8 @@ impl RowFailure {
     }
 }
 
-/// What a rank's encoder was at when the rank failed, or hung, and what is not durable: any of these records, or none, may be why.
+/// What a rank's encoder was at when the rank failed, or hung, and what is not durable: any of
+/// these records, or none, may be why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Suspect {
     /// The records: one, if it was alone.

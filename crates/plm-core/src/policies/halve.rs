@@ -2,8 +2,9 @@
 
 use crate::{EncodedBatch, OutputSpec, PackedBatch};
 
-/// Encodes a batch by `forward`, in halves, quarters and so on where `has_no_room` says of its error
-/// that the device is full. A single sequence without room fails alone, and the others do not.
+/// Encodes a batch by `forward`, in halves, quarters and so on where `has_no_room` says of its
+/// error that the device is full. A single sequence without room fails alone, and the others do
+/// not.
 ///
 /// `device` names the device in messages, as in "cuda:0".
 ///
@@ -52,8 +53,8 @@ mod tests {
         Broken,
     }
 
-    /// Encodes a batch of sequences of these residue counts on a device with room for `room` tokens,
-    /// and tells the tokens of each try.
+    /// Encodes a batch of sequences of these residue counts on a device with room for `room`
+    /// tokens, and tells the tokens of each try.
     fn encode(residues: &[usize], room: usize) -> (Result<EncodedBatch, Failure>, Vec<usize>) {
         let tokens = TokenMap::new([(b'A', 5)], Some(0), Some(2));
         let mut packer = Packer::new(&tokens, 1_000);

@@ -5,8 +5,8 @@ use crate::{EncodedBatch, Note, PackedBatch};
 /// Which sequences are computed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RedoInF32 {
-    /// The fewest residues that a sequence needs to be good enough in the model's own format: a mean
-    /// over fewer has too few terms for the format's roundings to cancel in it. 0 if all are.
+    /// The fewest residues that a sequence needs to be good enough in the model's own format: a
+    /// mean over fewer has too few terms for the format's roundings to cancel in it. 0 if all are.
     pub min_residues: u32,
 }
 

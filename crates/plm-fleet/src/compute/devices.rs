@@ -105,8 +105,8 @@ impl Devices {
     }
 
     /// The batch size, in tokens, of runs there unless another is set:
-    /// [`GPU_BATCH_TOKENS`](Self::GPU_BATCH_TOKENS) on GPUs, [`PlanConfig::DEFAULT_MAX_BATCH_TOKENS`] on the CPU. Nothing
-    /// else decides it.
+    /// [`GPU_BATCH_TOKENS`](Self::GPU_BATCH_TOKENS) on GPUs,
+    /// [`PlanConfig::DEFAULT_MAX_BATCH_TOKENS`] on the CPU. Nothing else decides it.
     ///
     /// # Errors
     /// Those of [`resolve`](Self::resolve).
@@ -117,8 +117,9 @@ impl Devices {
         })
     }
 
-    /// The number format that models compute in there unless another is asked for: f16 on GPUs, whose tensor cores it is
-    /// made for (and eight times finer than bf16); f32 on the CPU, where the others are no faster.
+    /// The number format that models compute in there unless another is asked for: f16 on GPUs,
+    /// whose tensor cores it is made for (and eight times finer than bf16); f32 on the CPU, where
+    /// the others are no faster.
     pub(super) fn dtype(&self) -> Dtype {
         match self {
             Self::Cuda(_) => Dtype::F16,

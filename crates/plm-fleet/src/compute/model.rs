@@ -24,8 +24,8 @@ pub enum Model {
     /// library knows.
     Checkpoint(PathBuf),
     /// Anything else that turns packed batches into vectors. It is asked for one encoder per rank
-    /// and decides by itself which device that is; the dtype and the outputs of the run are then the
-    /// loader's.
+    /// and decides by itself which device that is; the dtype and the outputs of the run are then
+    /// the loader's.
     Loader(Arc<dyn EncoderLoader>),
 }
 

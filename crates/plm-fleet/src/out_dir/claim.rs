@@ -75,8 +75,8 @@ impl Claim {
         Ok(())
     }
 
-    /// That `embeddings.h5`, if it is there, is of this run: fingerprint.json may have been removed,
-    /// or written anew, since it was made.
+    /// That `embeddings.h5`, if it is there, is of this run: fingerprint.json may have been
+    /// removed, or written anew, since it was made.
     fn check_embeddings(&self, layout: &Layout) -> Result<Option<Box<dyn StoredResult>>, Error> {
         let path = layout.embeddings();
         if !path.exists() {

@@ -21,8 +21,8 @@ const NAMED_INPUTS: usize = 3;
 /// Everything that decides which rows there are, and the bits of each; and the model's name, which
 /// does not: a model is known by its weights, whatever its folder is called.
 ///
-/// The batch size, the number of ranks and which devices of a kind they are is not in it: that may change between
-/// tries.
+/// The batch size, the number of ranks and which devices of a kind they are is not in it: that may
+/// change between tries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fingerprint {
     /// The inputs' digests, in order.

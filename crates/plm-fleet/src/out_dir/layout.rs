@@ -1,4 +1,5 @@
-//! Where a run keeps its files: the one place that knows their names, and which store keeps columns.
+//! Where a run keeps its files: the one place that knows their names, and which store keeps
+//! columns.
 
 use std::fs;
 use std::path::{Path, PathBuf};

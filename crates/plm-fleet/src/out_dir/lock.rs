@@ -16,16 +16,16 @@ use crate::Error;
 const LOOKS: u32 = 3;
 const LOOK: Duration = Duration::from_millis(20);
 
-/// The right to work in a directory of segments, until it is dropped or its process dies: the system keeps it, and not what is
-/// written in the file.
+/// The right to work in a directory of segments, until it is dropped or its process dies: the
+/// system keeps it, and not what is written in the file.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,
 }
 
 impl Lock {
-    /// Takes the lock of `directory`, which is made if it is missing. Where the file system knows no locks nothing is kept
-    /// apart, and the log says so.
+    /// Takes the lock of `directory`, which is made if it is missing. Where the file system knows
+    /// no locks nothing is kept apart, and the log says so.
     pub(crate) fn take(directory: &Path) -> Result<Self, Error> {
         create_directory(directory).map_err(Error::io(directory))?;
         let path = directory.join(LOCK);

@@ -1,4 +1,5 @@
-//! JSON files that show when they are not what was written: the last thing in them is the digest of all before it.
+//! JSON files that show when they are not what was written: the last thing in them is the digest of
+//! all before it.
 
 use std::fs;
 use std::io::{self, Write};

@@ -25,8 +25,8 @@ pub(crate) struct Unwritten<'a> {
 /// result, if it is yet to be made; with what is to be discarded gone, none of which is touched
 /// here.
 ///
-/// What it takes is known from above, to some per cent. What others write meanwhile, and quotas, are not seen: they show as errors
-/// when they do.
+/// What it takes is known from above, to some per cent. What others write meanwhile, and quotas,
+/// are not seen: they show as errors when they do.
 pub(crate) fn check(
     layout: &Layout,
     claim: &Claim,

@@ -1,8 +1,8 @@
-//! What earlier tries of a part were at when their ranks failed: a fault may take the whole process with it, so what it is due to
-//! can only be found out over several.
+//! What earlier tries of a part were at when their ranks failed: a fault may take the whole process
+//! with it, so what it is due to can only be found out over several.
 //!
-//! The records of a batch that ranks failed on are set apart by the next try, each alone. One that is alone in a rank that fails
-//! once more than chance would have it is given up.
+//! The records of a batch that ranks failed on are set apart by the next try, each alone. One that
+//! is alone in a rank that fails once more than chance would have it is given up.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::sealed;
 use crate::Error;
 
-/// In how many tries a record may be alone in ranks that fail: one may fail for another reason at any time, and then, at the same
-/// record again, hardly.
+/// In how many tries a record may be alone in ranks that fail: one may fail for another reason at
+/// any time, and then, at the same record again, hardly.
 const LOST_ALONE: u32 = 2;
 
 /// The suspects of a part, by row.
@@ -38,7 +38,8 @@ struct Suspicion {
 }
 
 impl Suspects {
-    /// What is known from earlier tries. A file that is damaged tells nothing, and costs nothing but a try.
+    /// What is known from earlier tries. A file that is damaged tells nothing, and costs nothing
+    /// but a try.
     pub(crate) fn read(path: &Path) -> Result<Self, Error> {
         if !path.exists() {
             return Ok(Self::default());
@@ -70,7 +71,8 @@ impl Suspects {
                 });
                 suspicion.failure.clone_from(&suspect.failure);
                 if suspect.rows.len() == 1 {
-                    // Of one process, one: its ranks may all have failed for the same reason, which is not this record.
+                    // Of one process, one: its ranks may all have failed for the same reason, which
+                    // is not this record.
                     suspicion.tries_lost_alone += 1;
                 }
             }
@@ -94,7 +96,8 @@ impl Suspects {
         self.records.keys().copied().map(RowId).collect()
     }
 
-    /// Those that are given up and those that have failed, unless they are among `done`, which is in increasing order.
+    /// Those that are given up and those that have failed, unless they are among `done`, which is
+    /// in increasing order.
     pub(crate) fn given_up(&self, done: &[RowId]) -> Vec<FailedRow> {
         let is_missing = |row: &RowId| done.binary_search(row).is_err();
         self.records

@@ -219,7 +219,8 @@ pub(crate) struct Finish<'a> {
 }
 
 impl Finish<'_> {
-    /// Merges, with the ledger written meanwhile to get its name after, and writes the report as the last thing.
+    /// Merges, with the ledger written meanwhile to get its name after, and writes the report as
+    /// the last thing.
     pub(crate) fn finish(
         self,
         parts: Vec<PartReport>,
@@ -247,10 +248,12 @@ impl Finish<'_> {
         };
         let ledger_path = self.layout.ledger();
         if self.draft.is_none() {
-            // What a merge that was killed has left may be all the room there is, for the ledger too.
+            // What a merge that was killed has left may be all the room there is, for the ledger
+            // too.
             sweep(&embeddings);
         }
-        // The ledger is of what the segments say, and is there only once these are found to be what the run is to come to.
+        // The ledger is of what the segments say, and is there only once these are found to be what
+        // the run is to come to.
         let draft_ledger = || -> Result<_, Error> {
             let in_f32 = store.rows_in_f32(self.shard_directories, &run)?;
             let ledger = Ledger::new(self.index, &plan, &failed_rows).with_rows_in_f32(&in_f32);
@@ -291,8 +294,8 @@ impl Finish<'_> {
             ledger_digest: Some(ledger_digest),
             seconds,
         };
-        // Of another process, which wanted to claim the directory at the same time as the one that did. Before the last
-        // file, whose sync of the directory makes it durable.
+        // Of another process, which wanted to claim the directory at the same time as the one that
+        // did. Before the last file, whose sync of the directory makes it durable.
         sweep(&self.layout.claim());
         report.write(self.layout)?;
         remove_unpacked_inputs(self.layout);

@@ -45,7 +45,8 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// With the rows that took f32 although the model computes in a smaller format, in increasing order.
+    /// With the rows that took f32 although the model computes in a smaller format, in increasing
+    /// order.
     pub(super) fn with_rows_in_f32(mut self, in_f32: &'a [RowId]) -> Self {
         self.in_f32 = in_f32;
         self

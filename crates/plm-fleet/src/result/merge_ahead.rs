@@ -1,7 +1,8 @@
-//! The merge of a run, begun while its ranks are at work: when they are done, nearly all vectors are in their places.
+//! The merge of a run, begun while its ranks are at work: when they are done, nearly all vectors
+//! are in their places.
 //!
-//! It is a head start and nothing else. What goes wrong with it is no reason to lose a run: the merge then begins when the ranks
-//! are done, and says what is wrong if that is still so.
+//! It is a head start and nothing else. What goes wrong with it is no reason to lose a run: the
+//! merge then begins when the ranks are done, and says what is wrong if that is still so.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,7 +36,8 @@ pub(crate) struct MergeAhead {
 }
 
 impl MergeAhead {
-    /// Starts it, if this run is to end with a merge. `failed` are the rows that are known to come to nothing.
+    /// Starts it, if this run is to end with a merge. `failed` are the rows that are known to come
+    /// to nothing.
     pub(crate) fn start(
         layout: &Layout,
         index: &Arc<FastaIndex>,
@@ -94,7 +96,8 @@ impl MergeAhead {
 impl Drop for MergeAhead {
     fn drop(&mut self) {
         self.is_abandoned.store(true, Ordering::Relaxed);
-        // So that its file is gone before another run wants the room. It takes as long as a segment does.
+        // So that its file is gone before another run wants the room. It takes as long as a segment
+        // does.
         self.join();
     }
 }

@@ -176,12 +176,13 @@ fn verify_alone(store: &dyn Store, path: &Path) -> Result<VerifyReport, Error> {
     })
 }
 
-/// As [`verify_run`], and that the run is of these FASTA files: as many records, in the same order, under the same names and with
-/// the same residues, whatever the files are called and however they are compressed. Compressed ones are unpacked in the system's
-/// folder for temporary files.
+/// As [`verify_run`], and that the run is of these FASTA files: as many records, in the same order,
+/// under the same names and with the same residues, whatever the files are called and however they
+/// are compressed. Compressed ones are unpacked in the system's folder for temporary files.
 ///
 /// # Errors
-/// As [`verify_run`]; [`Error::OtherInput`] with the first record that differs; [`Error::Index`] if a file can't be read.
+/// As [`verify_run`]; [`Error::OtherInput`] with the first record that differs; [`Error::Index`] if
+/// a file can't be read.
 pub fn verify_run_against<I: Into<Input>>(
     out_dir: impl AsRef<Path>,
     inputs: impl IntoIterator<Item = I>,
@@ -208,7 +209,8 @@ pub fn verify_run_against<I: Into<Input>>(
     }
 }
 
-/// The first record that is not the same in what a run is of and in what is given, as a person would say it.
+/// The first record that is not the same in what a run is of and in what is given, as a person
+/// would say it.
 fn first_difference(run: &FastaIndex, given: &FastaIndex) -> Option<String> {
     for (run, given) in run.records().zip(given.records()) {
         let differs = if run.id != given.id {

@@ -82,8 +82,8 @@ impl PendingIndex {
         &self.index
     }
 
-    /// Leaves what was unpacked where it is: another process, which is at work on this very run, may be reading it, and will
-    /// tidy it away.
+    /// Leaves what was unpacked where it is: another process, which is at work on this very run,
+    /// may be reading it, and will tidy it away.
     pub(super) fn leave(self) {
         if let Some(unpacked) = self.unpacked {
             unpacked.keep();

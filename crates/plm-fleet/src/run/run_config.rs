@@ -18,7 +18,8 @@ pub enum Resume {
     Continue,
     /// The same, but records that failed are tried again.
     RetryFailed,
-    /// It is discarded, even if it is another run's. (A part discards that part only, if it is one of the same run.)
+    /// It is discarded, even if it is another run's. (A part discards that part only, if it is one
+    /// of the same run.)
     Restart,
 }
 
@@ -46,8 +47,8 @@ pub struct RunConfig {
     pub outputs: Option<OutputSet>,
     /// What becomes of records that can't be embedded as they are.
     pub index: IndexConfig,
-    /// Batch size (if none is set, [`Devices::max_batch_tokens`]), the model's window, and what becomes of sequences that are
-    /// longer.
+    /// Batch size (if none is set, [`Devices::max_batch_tokens`]), the model's window, and what
+    /// becomes of sequences that are longer.
     pub plan: PlanConfig,
     /// Queues and deadlines of the ranks, and how long they wait for an input that can't be read.
     pub lanes: LaneConfig,

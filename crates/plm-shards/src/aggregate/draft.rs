@@ -14,10 +14,11 @@ use crate::expect::ExpectedRows;
 use crate::segment::Segment;
 use crate::{Error, Provenance, RunFormat, shards};
 
-/// `embeddings.h5` in the making: takes segments while others are still to come, so that a run's end has little left to merge.
+/// `embeddings.h5` in the making: takes segments while others are still to come, so that a run's
+/// end has little left to merge.
 ///
-/// It is laid out for what a run is meant to come to. If it comes to something else, since a record has failed,
-/// [`aggregate_draft`](super::aggregate_draft) starts anew.
+/// It is laid out for what a run is meant to come to. If it comes to something else, since a record
+/// has failed, [`aggregate_draft`](super::aggregate_draft) starts anew.
 #[derive(Debug)]
 pub struct Draft {
     pub(super) file: DurableFile,
@@ -36,8 +37,9 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Lays out the file that a request is for, with the outcomes that its rows are meant to have, in the order of the input.
-    /// Reserves all its space; what is written has a temporary name, and is removed with the draft.
+    /// Lays out the file that a request is for, with the outcomes that its rows are meant to have,
+    /// in the order of the input. Reserves all its space; what is written has a temporary name, and
+    /// is removed with the draft.
     ///
     /// # Errors
     /// [`Error::Io`] if the disk has no room; [`Error::Hdf5`] once `is_wanted` says no.
@@ -71,7 +73,8 @@ impl Draft {
             output,
             ..
         } = request;
-        // Which also removes what a killed aggregation left: a file as large as the result, without which there may be no room.
+        // Which also removes what a killed aggregation left: a file as large as the result, without
+        // which there may be no room.
         let mut file = DurableFile::create(*output).at("make a file here", *output)?;
         let skeleton = Skeleton {
             expected,
@@ -108,8 +111,8 @@ impl Draft {
             && self.status == status
     }
 
-    /// Puts the rows of a segment that is new to it at their places, if there is one. Segments never
-    /// change, so that what is in it once need not be looked at again.
+    /// Puts the rows of a segment that is new to it at their places, if there is one. Segments
+    /// never change, so that what is in it once need not be looked at again.
     ///
     /// # Errors
     /// As [`aggregate`](super::aggregate), as far as it can be told from this segment.
@@ -141,8 +144,8 @@ impl Draft {
         Ok(true)
     }
 
-    /// Puts the rows of a segment, which were found to be expected, at their places, unless they are
-    /// there.
+    /// Puts the rows of a segment, which were found to be expected, at their places, unless they
+    /// are there.
     pub(super) fn place(&mut self, segment: &RowsOfSegment) -> Result<(), Error> {
         let (path, digest) = (&segment.values.path, segment.values.content_digest);
         if self.placed.get(path) == Some(&digest) {

@@ -5,8 +5,9 @@
 //! ([`skeleton`]), each vector is put at its place, one segment at a time ([`place`]), and the
 //! whole is read back before it gets its name.
 //!
-//! All but the first and the last can be done while segments are still to come ([`draft`]), for what
-//! is known of the rows before: what the segments say decides, and if it differs, the file is laid out anew.
+//! All but the first and the last can be done while segments are still to come ([`draft`]), for
+//! what is known of the rows before: what the segments say decides, and if it differs, the file is
+//! laid out anew.
 
 mod digests;
 mod draft;

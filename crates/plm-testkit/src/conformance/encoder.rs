@@ -7,10 +7,10 @@ use plm_core::{Encoder, EncoderLoader, PackedBatch, Packer, Rank, RowId, Ticket}
 /// `[outputs][rows, width]` what an encoder gives of one sequence, in f32.
 type Rows = Vec<Vec<f32>>;
 
-/// Checks that the rows of a sequence depend on it and on nothing else, bit for bit, in each output:
-/// each sequence alone, all of them in one batch, in the opposite order, beside itself, after other
-/// batches, submitted in advance and from an encoder loaded anew all give the same rows, finite and
-/// as the spec says.
+/// Checks that the rows of a sequence depend on it and on nothing else, bit for bit, in each
+/// output: each sequence alone, all of them in one batch, in the opposite order, beside itself,
+/// after other batches, submitted in advance and from an encoder loaded anew all give the same
+/// rows, finite and as the spec says.
 ///
 /// # Panics
 /// If that is not so, naming the sequence by its position in `sequences`; or if a sequence is empty

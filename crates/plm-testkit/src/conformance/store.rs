@@ -25,8 +25,8 @@ pub type ReadValues<'a> = &'a dyn Fn(&Path) -> Vec<Vec<Vec<f32>>>;
 /// Checks a store below a directory that is empty: what writers call durable is found again and
 /// nothing else is; each damaged byte of a part is told, its file set aside and written anew; the
 /// parts become one result in the order of the input, whose bytes depend on the rows alone; each
-/// damaged byte of that is told; files take no more room than was said; and what is discarded is the
-/// store's own. `read` gives the values of a result.
+/// damaged byte of that is told; files take no more room than was said; and what is discarded is
+/// the store's own. `read` gives the values of a result.
 ///
 /// # Panics
 /// If that is not so.

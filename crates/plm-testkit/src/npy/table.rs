@@ -1,9 +1,9 @@
 //! Rows of every output as one `.npy` file, which says in a trailer what it is.
 //!
 //! The file is a structured array, as `numpy.load` reads it (it ignores the trailer), with the
-//! fields `row` (u64), `id` (UTF-8, padded by NUL), `residues` (u32), `status` and `in_f32` (u8), and
-//! one for each output by its name. The trailer is a JSON object, its bytes (u64, little-endian) and
-//! the BLAKE3 digest of all before it.
+//! fields `row` (u64), `id` (UTF-8, padded by NUL), `residues` (u32), `status` and `in_f32` (u8),
+//! and one for each output by its name. The trailer is a JSON object, its bytes (u64,
+//! little-endian) and the BLAKE3 digest of all before it.
 
 use plm_core::store::StoredRun;
 use plm_core::{Digest, Dtype, EmbeddedRow, Outcome, OutputSpec, RowId, Values};
