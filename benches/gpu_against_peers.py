@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
-"""Tokens per second of plm-fleet and of other ESM-2 engines on one GPU, one after the other, in one run.
+"""Tokens per second of plm-fleet and of other ESM-2 engines on one GPU, one after the other, in one
+run.
 
     crates/plm-kernels/cuda-build.sh bench --workspace --bench gpu_tokens_per_second --no-run
-    benches/gpu_against_peers.py [--shapes 650M,3B] [--ours bf16,f16:32768] [--peers packed,transformers] [--deadline 520]
-    benches/gpu_against_peers.py --check        # on a CPU: that the peers compute what transformers does
+    benches/gpu_against_peers.py [--shapes 650M,3B] [--ours bf16,f16:32768]
+        [--peers packed,transformers] [--deadline 520]
+    benches/gpu_against_peers.py --check    # on a CPU: the peers compute what transformers does
 
-The workloads are those of gpu_tokens_per_second.rs, with the same residue counts, and the clock runs from batches of token
-ids in host memory to mean-pooled f32 vectors in host memory, after a warm-up. Weights are random. Tokens are counted with
-BOS and EOS and without padding. plm-fleet's rate is the median of its runs, a peer's the best of its own, in the batch size
-(in tokens) that was fastest of those tried. Slow peers are timed on a share of each workload, of the same spread of lengths.
+The workloads are those of gpu_tokens_per_second.rs, with the same residue counts, and the clock
+runs from batches of token ids in host memory to mean-pooled f32 vectors in host memory, after a
+warm-up. Weights are random. Tokens are counted with BOS and EOS and without padding. plm-fleet's
+rate is the median of its runs, a peer's the best of its own, in the batch size (in tokens) that was
+fastest of those tried. Slow peers are timed on a share of each workload, of the same spread of
+lengths.
 
 Peers, in 16-bit formats unless said otherwise:
 
@@ -19,10 +23,11 @@ Peers, in 16-bit formats unless said otherwise:
     transformers          sdpa attention, sorted by length, padded
     fair-esm              in half precision, with its own batches
 
-and, as a ceiling, a layer's products alone, in bf16 and in fp8. A peer is timed only if its vectors are near those of
-transformers in f32 on the same weights.
+and, as a ceiling, a layer's products alone, in bf16 and in fp8. A peer is timed only if its vectors
+are near those of transformers in f32 on the same weights.
 
-Needs: torch, transformers, numpy (PyPI); for the peers of those names, fair-esm, and esm-efficient with accelerate and einops.
+Needs: torch, transformers, numpy (PyPI); for the peers of those names, fair-esm, and esm-efficient
+with accelerate and einops.
 """
 import argparse
 import copy
@@ -87,7 +92,8 @@ def find_program():
 
 
 def run_ours(program, shape, dtype, batch_tokens, tokens, clock):
-    """plm-fleet's rows, as its lines come. `tokens` is of each workload, which must be the program's."""
+    """plm-fleet's rows, as its lines come. `tokens` is of each workload, which must be the
+    program's."""
     command = [str(program), shape, dtype, *([batch_tokens] if batch_tokens else [])]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     timer = threading.Timer(max(clock.left(), 0), process.kill)
@@ -130,7 +136,8 @@ def fastest_batch_tokens(peer, sequences):
 
 
 def measure(peer, sequences, repeats, clock):
-    """The batch size chosen and the seconds of each pass, of which there is none if the time is up."""
+    """The batch size chosen and the seconds of each pass, of which there is none if the time is
+    up."""
     from peers import embed_all
 
     batch_tokens = fastest_batch_tokens(peer, sequences)
@@ -170,7 +177,8 @@ def run_peer(Peer, model, shape, workloads, fractions, repeats, probe, reference
 
 
 def products_alone(shape, dtype):
-    """Tokens per second of the matrix products of `shape` (layers, hidden size, heads), with nothing between them."""
+    """Tokens per second of the matrix products of `shape` (layers, hidden size, heads), with
+    nothing between them."""
     import torch
     from peers.packed import fp8_product, fp8_weight, row_wise_fp8
 
@@ -287,7 +295,8 @@ def table(rows, ceilings):
 
 
 def check(peers):
-    """That the peers compute, in f32 on a CPU, what transformers does with one sequence at a time."""
+    """That the peers compute, in f32 on a CPU, what transformers does with one sequence at a
+    time."""
     import torch
     from peers import embed_all
     from peers.padded import random_model

@@ -2,7 +2,8 @@
 //! vectors in host memory, after a warm-up, special tokens counted. Random weights, since the
 //! numbers do not change the work.
 //!
-//!     crates/plm-kernels/cuda-build.sh bench --workspace --bench gpu_tokens_per_second -- 650M bf16 [MAX_BATCH_TOKENS [abc]]
+//!     crates/plm-kernels/cuda-build.sh bench --workspace --bench gpu_tokens_per_second \
+//!         -- 650M bf16 [MAX_BATCH_TOKENS [abc]]
 //!
 //! Batches are of up to 33,792 tokens, as the program's are on GPUs, unless said otherwise. Three
 //! workloads: (a) 8,192 proteins of 90 to 166 residues, evenly spread, as translated from short

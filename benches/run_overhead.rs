@@ -2,8 +2,10 @@
 //! unless said otherwise) to a verified `embeddings.h5`, and then the same batches through the
 //! encoders alone.
 //!
-//!     crates/plm-kernels/cuda-build.sh bench --workspace --bench run_overhead -- 650M bf16 cuda:0 [WORKLOAD [N [DIRECTORY]]]
-//!     cargo bench --workspace --bench run_overhead -- 650M bf16 stand-in:420000 [WORKLOAD [N [DIRECTORY]]]
+//!     crates/plm-kernels/cuda-build.sh bench --workspace --bench run_overhead \
+//!         -- 650M bf16 cuda:0 [WORKLOAD [N [DIRECTORY]]]
+//!     cargo bench --workspace --bench run_overhead \
+//!         -- 650M bf16 stand-in:420000 [WORKLOAD [N [DIRECTORY]]]
 //!
 //! Workload a, which is the default, is of 90 to 166 residues, b lognormal: those of
 //! `gpu_tokens_per_second`. The checkpoint is a file of random f32 weights, written just before, so

@@ -1,8 +1,10 @@
 //! What more GPUs give: one run after the other over the same FASTA file, on 1, 2, 4 and 8 GPUs as
 //! far as the host has them, each from the file to a verified `embeddings.h5`.
 //!
-//!     crates/plm-kernels/cuda-build.sh bench --workspace --bench scaling -- 3B bf16 cuda [WORKLOAD [N [DIRECTORY]]]
-//!     cargo bench --workspace --bench scaling -- 650M bf16 stand-in:420000 [WORKLOAD [N [DIRECTORY]]]
+//!     crates/plm-kernels/cuda-build.sh bench --workspace --bench scaling \
+//!         -- 3B bf16 cuda [WORKLOAD [N [DIRECTORY]]]
+//!     cargo bench --workspace --bench scaling \
+//!         -- 650M bf16 stand-in:420000 [WORKLOAD [N [DIRECTORY]]]
 //!
 //! N proteins (50,000 unless said otherwise) and random weights, as in `run_overhead`. For each
 //! number of GPUs it says how long the run took, how much faster that is than on one, and what each

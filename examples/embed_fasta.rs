@@ -1,10 +1,12 @@
 //! Embeds a FASTA file, as a pipeline would.
 //!
-//!     cargo run --release --example embed_fasta -- proteins.fasta.gz OUT [MODEL_DIR]
+//!     cargo run --release --example embed_fasta \
+//!         -- proteins.fasta.gz OUT [MODEL_DIR]
 //!
 //! With GPUs:
 //!
-//!     crates/plm-kernels/cuda-build.sh run --release --package plm-examples --example embed_fasta -- proteins.fasta.gz OUT
+//!     crates/plm-kernels/cuda-build.sh run --release --package plm-examples \
+//!         --example embed_fasta -- proteins.fasta.gz OUT
 #![expect(clippy::print_stdout, reason = "examples talk to people")]
 
 use plm_fleet::{Devices, LongSequences, Model, PlanConfig, RunConfig, run_multi_gpu_inference};

@@ -1,7 +1,8 @@
 """The other engines of gpu_against_peers.py.
 
-Each takes its weights from one transformers model, lays batches out in host memory, as plm-fleet's own benchmark does before
-its clock starts, and embeds a batch to mean-pooled f32 vectors `[sequences, hidden_size]` on the device.
+Each takes its weights from one transformers model, lays batches out in host memory, as plm-fleet's
+own benchmark does before its clock starts, and embeds a batch to mean-pooled f32 vectors
+`[sequences, hidden_size]` on the device.
 """
 import time
 
@@ -25,7 +26,8 @@ class Peer:
         self.compiler = "inductor" if self.device.type == "cuda" else "aot_eager"
 
     def lay_out(self, sequences, batch_tokens):
-        """Batches in (pinned) host memory, each with its `rows`: the positions of its sequences in `sequences`."""
+        """Batches in (pinned) host memory, each with its `rows`: the positions of its sequences in
+        `sequences`."""
         raise NotImplementedError
 
     def embed(self, batch):
@@ -50,7 +52,8 @@ def copy_linear(target, source):
 
 @torch.no_grad()
 def embed_all(peer, batches):
-    """Seconds from batches in host memory to vectors in host memory, and the vectors in the order of their rows."""
+    """Seconds from batches in host memory to vectors in host memory, and the vectors in the order
+    of their rows."""
     count = sum(len(batch.rows) for batch in batches)
     on_gpu = peer.device.type == "cuda"
     vectors = torch.empty(count, peer.config.hidden_size, pin_memory=on_gpu)

@@ -1,7 +1,9 @@
-"""Peers that pack sequences end to end, without padding between them, for FlashAttention over segments.
+"""Peers that pack sequences end to end, without padding between them, for FlashAttention over
+segments.
 
-`Packed` and `PackedFp8` are no one's engine: they are the most that PyTorch's own parts gave us. Elementwise work is fused
-by torch.compile, queries, keys and values are one product, and the other products are single library calls.
+`Packed` and `PackedFp8` are no one's engine: they are the most that PyTorch's own parts gave us.
+Elementwise work is fused by torch.compile, queries, keys and values are one product, and the other
+products are single library calls.
 """
 import bisect
 import dataclasses
@@ -64,7 +66,8 @@ def query_key(qkv, cosine, sine, heads):
 
 
 def mean_pool(hidden, owners, reciprocals):
-    """Means over residues. `owners` names each token's sequence; tokens of none name one past the last."""
+    """Means over residues. `owners` names each token's sequence; tokens of none name one past the
+    last."""
     count = reciprocals.shape[0]
     sums = torch.zeros(count + 1, hidden.shape[-1], device=hidden.device)
     return sums.index_add_(0, owners, hidden.float())[:count] * reciprocals[:, None]
@@ -89,7 +92,8 @@ class PackedBatch:
 
 class PackedPeer(Peer):
     def lay_out(self, sequences, batch_tokens):
-        """First-fit decreasing, as plm-fleet fills its batches: each goes on taking the longest that still fits."""
+        """First-fit decreasing, as plm-fleet fills its batches: each goes on taking the longest
+        that still fits."""
         by_length, batches = sorted(range(len(sequences)), key=lambda row: len(sequences[row])), []
         lengths = [len(sequences[row]) for row in by_length]
         while by_length:
@@ -143,7 +147,8 @@ class Layer(typing.NamedTuple):
 
 
 def layers_of(model, convert):
-    """The layers of a transformers model, weights of products made by `convert` from `[outputs, inputs]`."""
+    """The layers of a transformers model, weights of products made by `convert` from
+    `[outputs, inputs]`."""
     for layer in model.encoder.layer:
         of_three = [getattr(layer.attention.self, name) for name in ("query", "key", "value")]
         out, fc1, fc2 = layer.attention.output.dense, layer.intermediate.dense, layer.output.dense
@@ -157,10 +162,12 @@ def layers_of(model, convert):
 
 
 class Packed(PackedPeer):
-    """With what cuBLASLt adds to a product: bias and GELU behind fc1, the residual before out and fc2.
+    """With what cuBLASLt adds to a product: bias and GELU behind fc1, the residual before out and
+    fc2.
 
-    The residual stream is the products' accumulator, so that it lacks the biases of out and fc2. Their sum up to a layer is
-    one vector, which the layer norms add. GELU is cuBLASLt's, by tanh, on a GPU.
+    The residual stream is the products' accumulator, so that it lacks the biases of out and fc2.
+    Their sum up to a layer is one vector, which the layer norms add. GELU is cuBLASLt's, by tanh,
+    on a GPU.
     """
     name = "packed"
     slow = False
@@ -272,7 +279,8 @@ class PackedFp8(Packed):
 
 
 def stand_in_for_flash_attn():
-    """A module `flash_attn` of what esm-efficient imports from it, on PyTorch's own FlashAttention."""
+    """A module `flash_attn` of what esm-efficient imports from it, on PyTorch's own
+    FlashAttention."""
     def flash_attn_varlen_func(query, key, value, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, causal):
         if dropout_p != 0 or causal or cu_seqlens_q is not cu_seqlens_k:
             raise NotImplementedError("only full self-attention")

@@ -1,4 +1,5 @@
-"""Peers that pad the sequences of a batch to the longest: Hugging Face transformers, and fair-esm."""
+"""Peers that pad the sequences of a batch to the longest: Hugging Face transformers, and
+fair-esm."""
 import copy
 import dataclasses
 
@@ -10,7 +11,8 @@ from .workloads import EOS, MASK, PAD
 
 
 def random_model(shape, dtype, device, seed=1):
-    """A transformers EsmModel of random weights, made on the device in its number format: 3B takes seconds so."""
+    """A transformers EsmModel of random weights, made on the device in its number format: 3B takes
+    seconds so."""
     from transformers import EsmConfig, EsmModel
 
     num_layers, hidden_size, heads = shape

@@ -1,4 +1,5 @@
-"""The workloads of gpu_tokens_per_second.rs: the same residue counts, made by plm-testkit's generator from the same seeds."""
+"""The workloads of gpu_tokens_per_second.rs: the same residue counts, made by plm-testkit's
+generator from the same seeds."""
 import numpy as np
 
 CLS, PAD, EOS, MASK = 0, 1, 2, 32
@@ -48,7 +49,8 @@ def tokens_of(sequences):
 
 
 def share(sequences, fraction):
-    """A part of the sequences with the same spread of lengths: evenly spaced ones of all, sorted by length."""
+    """A part of the sequences with the same spread of lengths: evenly spaced ones of all, sorted by
+    length."""
     count = min(len(sequences), max(1, round(len(sequences) * fraction)))
     by_length = sorted(sequences, key=len)
     return [by_length[round(position)] for position in np.linspace(0, len(sequences) - 1, count)]

@@ -1,9 +1,11 @@
 #!/bin/sh
-# Plants each bug of this directory in a copy of the tree, and requires that the tests that ought to notice it fail. Arguments
-# are names of patches, without which all are planted, as in `tests/planted/run.sh name_not_synced`.
+# Plants each bug of this directory in a copy of the tree, and requires that the tests that ought to
+# notice it fail. Arguments are names of patches, without which all are planted, as in
+# `tests/planted/run.sh name_not_synced`.
 #
-# A patch begins with what is wrong then, and with the arguments of `cargo test` that notice it, a line each. These tests pass
-# without the patch, or the table says so. A patch that no longer applies is an error: write it anew.
+# A patch begins with what is wrong then, and with the arguments of `cargo test` that notice it, a
+# line each. These tests pass without the patch, or the table says so. A patch that no longer
+# applies is an error: write it anew.
 set -eu
 cd "$(dirname "$0")/../.."
 # In a function, whose arguments it may change.
@@ -18,7 +20,8 @@ copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 trap 'exit 1' INT TERM
 
-# What git knows or would: no build outputs. Of those, the ones of dependencies, so that they need not be built again.
+# What git knows or would: no build outputs. Of those, the ones of dependencies, so that they need
+# not be built again.
 git ls-files -z --cached --others --exclude-standard | tar -c --null -T - | tar -x -C "$copy"
 mkdir -p "$copy/target/debug"
 for seed in .fingerprint build deps; do

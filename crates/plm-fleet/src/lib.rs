@@ -9,7 +9,8 @@
 //! use plm_fleet::{EmbeddingsFile, Model, RunConfig, run_multi_gpu_inference};
 //! # let scratch = tempfile::tempdir()?;
 //! # let (fasta, out) = (scratch.path().join("in.fasta"), scratch.path().join("out"));
-//! # std::fs::write(&fasta, ">insulin_b\nFVNQHLCGSHLVEALYLVCGERGFFYTPKT\n>insulin_a\nGIVEQCCTSICSLYQLENYCN\n")?;
+//! # let text = ">insulin_b\nFVNQHLCGSHLVEALYLVCGERGFFYTPKT\n>insulin_a\nGIVEQCCTSICSLYQLENYCN\n";
+//! # std::fs::write(&fasta, text)?;
 //!
 //! let report = run_multi_gpu_inference([fasta], &Model::PlmTiny, out, &RunConfig::default())?;
 //! let file = EmbeddingsFile::open(report.embeddings_path.expect("not a part"))?;

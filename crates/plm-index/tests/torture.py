@@ -1,7 +1,8 @@
 """Collects the FASTA files that other tools test themselves with: python3 torture.py FOLDER
 
-They are in the source distributions that PyPI has, which are read and never built or run. pip's configuration says where
-PyPI is (index-url, cert). A folder that is complete is left as it is; else a failed download is an error.
+They are in the source distributions that PyPI has, which are read and never built or run. pip's
+configuration says where PyPI is (index-url, cert). A folder that is complete is left as it is; else
+a failed download is an error.
 """
 
 import hashlib

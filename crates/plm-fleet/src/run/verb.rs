@@ -44,7 +44,8 @@ use crate::result::{Finish, MergeAhead, finished, remove_unpacked_inputs};
 /// use plm_fleet::{Devices, Model, RunConfig, run_multi_gpu_inference};
 /// # let scratch = tempfile::tempdir()?;
 /// # let (fasta, out_dir) = (scratch.path().join("two.fasta"), scratch.path().join("out"));
-/// # std::fs::write(&fasta, ">ubiquitin\nMQIFVKTLTGKTITLEVEPSDTIENVKAKIQDKEGIPPDQQRLIFAGK\n>short\nMK\n")?;
+/// # let text = ">ubiquitin\nMQIFVKTLTGKTITLEVEPSDTIENVKAKIQDKEGIPPDQQRLIFAGK\n>short\nMK\n";
+/// # std::fs::write(&fasta, text)?;
 ///
 /// let config = RunConfig { devices: Devices::CPU, ..RunConfig::default() };
 /// let report = run_multi_gpu_inference([fasta], &Model::PlmTiny, out_dir, &config)?;
