@@ -336,3 +336,63 @@ fn an_encoder_is_given_its_next_batch_before_it_is_asked_for_the_last() {
     assert_eq!(sink.durable().len(), 40);
     assert_eq!(most_submitted.load(Ordering::Relaxed), 2);
 }
+
+/// Encoders that know their own tickets. The first of each rank fails at its second batch, when it
+/// has been given the third.
+struct Jealous(FakeLoader, AtomicUsize);
+
+struct JealousEncoder<'a> {
+    fake: Box<dyn Encoder + 'a>,
+    number: u64,
+    finished: usize,
+}
+
+impl EncoderLoader for Jealous {
+    fn spec(&self) -> &EncoderSpec {
+        self.0.spec()
+    }
+
+    fn load(&self, rank: Rank) -> Result<Box<dyn Encoder + '_>, BoxError> {
+        Ok(Box::new(JealousEncoder {
+            fake: self.0.load(rank)?,
+            number: self.1.fetch_add(1, Ordering::Relaxed) as u64,
+            finished: 0,
+        }))
+    }
+}
+
+impl Encoder for JealousEncoder<'_> {
+    fn submit(&mut self, batch: &Arc<PackedBatch>) -> Ticket {
+        Ticket::new(self.number, Arc::clone(batch))
+    }
+
+    fn finish(&mut self, ticket: Ticket) -> Result<EncodedBatch, BoxError> {
+        assert_eq!(ticket.number(), self.number, "a ticket of another encoder");
+        // Time for the producer to have the next.
+        thread::sleep(Duration::from_millis(2));
+        self.finished += 1;
+        if self.number == 0 && self.finished == 2 {
+            return Err("the device failed".into());
+        }
+        self.fake.finish(ticket)
+    }
+}
+
+#[test]
+fn a_ticket_is_exchanged_by_the_encoder_that_gave_it_or_not_at_all() {
+    let names: Vec<String> = (0..40).map(|row| format!("seq{row}")).collect();
+    let source = Arc::new(MemorySource::new(names.iter().map(|name| (&**name, "MKV"))));
+    let loader = Arc::new(Jealous(FakeLoader::new(8), AtomicUsize::new(0)));
+    let config = PlanConfig::builder()
+        .max_batch_tokens(10)
+        .max_residues(3)
+        .build()
+        .unwrap();
+    let plan = BatchPlan::new(&*source, &loader.spec().tokens, &config).unwrap();
+    let sink = MemorySink::new(16);
+    let options = RunOptions::new(Arc::new(plan), WorldSize::new(1).unwrap());
+    let report = run(source, loader, Arc::new(sink.clone()), options).unwrap();
+    assert!(report.failed_ranks().is_empty(), "{report:?}");
+    assert_eq!(report.workers[0].reloads, 1);
+    assert_eq!(sink.durable().len(), 40);
+}
