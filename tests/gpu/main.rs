@@ -1,7 +1,9 @@
-//! What must be true on GPUs: the goldens, that a sequence's bits are its own, and whole runs on one and two.
+//! What must be true on GPUs: the goldens, that a sequence's bits are its own, and whole runs on
+//! one and two.
 //!
-//! Each test says how many GPUs it needs, and is ignored where there are fewer. `PLM_FLEET_REQUIRE_GPUS=2` makes it fail
-//! there instead, for machines that should have two. Built with the feature `cuda`:
+//! Each test says how many GPUs it needs, and is ignored where there are fewer, or where it is of
+//! int8 and the GPU is no Hopper. `PLM_FLEET_REQUIRE_GPUS=2` makes it fail there instead, for
+//! machines that should have two Hoppers. Built with the feature `cuda`:
 //!
 //!     crates/plm-kernels/cuda-build.sh test --release --workspace --test gpu
 #![expect(
@@ -26,6 +28,26 @@ use plm_esm2::Gpu;
 
 const REQUIRE: &str = "PLM_FLEET_REQUIRE_GPUS";
 
+/// How many GPUs there are to be.
+fn required() -> u32 {
+    match env::var(REQUIRE).map(|count| count.parse::<u32>()) {
+        Ok(Ok(count)) => count,
+        Ok(Err(_)) => panic!("{REQUIRE} is a number of GPUs"),
+        Err(_) => 0,
+    }
+}
+
+/// Whether there are kernels for int8. Where GPUs are required, none is a failure.
+fn has_int8() -> bool {
+    match Gpu::check_int8(0) {
+        Ok(()) => true,
+        Err(error) => {
+            assert!(required() == 0, "{REQUIRE} is set, and {error}");
+            false
+        }
+    }
+}
+
 fn main() -> ExitCode {
     if let Some(out) = env::var_os(sticky::BREAK) {
         sticky::run_and_break(out.as_ref());
@@ -43,11 +65,7 @@ fn main() -> ExitCode {
     // One at a time: they share the GPUs' memory, and some look at the clock.
     arguments.test_threads = Some(1);
     let present = Gpu::count().unwrap_or(0);
-    let required = match env::var(REQUIRE).map(|count| count.parse::<u32>()) {
-        Ok(Ok(count)) => count,
-        Ok(Err(_)) => panic!("{REQUIRE} is a number of GPUs"),
-        Err(_) => 0,
-    };
+    let required = required();
     let trial = |needed: u32, name: &str, test: fn()| {
         Trial::test(name, move || {
             if present < needed {
@@ -60,9 +78,15 @@ fn main() -> ExitCode {
         .with_ignored_flag(present < needed && required < needed)
     };
     // Only Hoppers have these.
+    let is_hopper = Gpu::check_int8(0).is_ok();
     let int8_trial = |name: &str, test: fn()| {
-        let is_absent = present > 0 && Gpu::check_int8(0).is_err();
-        trial(1, name, test).with_ignored_flag(is_absent || present == 0 && required == 0)
+        Trial::test(name, move || {
+            Gpu::check_int8(0).map_err(|error| format!("needs a Hopper: {error}"))?;
+            test();
+            Ok(())
+        })
+        .with_kind("1 GPU")
+        .with_ignored_flag(!is_hopper && required == 0)
     };
     let trials = vec![
         trial(

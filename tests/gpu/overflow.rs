@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use plm_esm2::Checkpoint;
 use safetensors::SafeTensors;
 
-/// Writes it to `dir`: hd32, with the first number of two biases that add up to more than f16's 65,504.
+/// Writes it to `dir`: hd32, with the first number of two biases that add up to more than f16's
+/// 65,504.
 pub(crate) fn write(dir: &Path) {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/hd32");
     let copy = |name: &str| fs::copy(from.join(name), dir.join(name)).expect("it can be copied");

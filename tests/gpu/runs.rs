@@ -36,8 +36,8 @@ pub(crate) fn config(devices: &str) -> RunConfig {
     RunConfig {
         devices: devices.parse().expect("they are devices"),
         dtype: Some(Dtype::Bf16),
-        // Small batches, so that many come to each rank, and the last of them, which hold the most sequences, make no shard
-        // much larger than another.
+        // Small batches, so that many come to each rank, and the last of them, which hold the most
+        // sequences, make no shard much larger than another.
         plan: PlanConfig::builder()
             .max_batch_tokens(4_096)
             .build()
@@ -250,7 +250,8 @@ fn size(directory: &Path) -> u64 {
         .sum()
 }
 
-/// What happens to some ranks at their fourth batch: an error, or something that makes the batch fail.
+/// What happens to some ranks at their fourth batch: an error, or something that makes the batch
+/// fail.
 #[derive(Clone, Copy)]
 pub(crate) struct Fault {
     pub(crate) ranks: &'static [u32],
@@ -354,7 +355,8 @@ pub(crate) fn write_thousand(out: &Path) {
     write_fasta(&out.join("proteins.fasta"), 1_000);
 }
 
-/// A run of what [`write_thousand`] wrote to `out`, with the shape of 150M, into `out/to`, with a fault if there is one.
+/// A run of what [`write_thousand`] wrote to `out`, with the shape of 150M, into `out/to`, with a
+/// fault if there is one.
 pub(crate) fn run_thousand(
     out: &Path,
     to: &str,

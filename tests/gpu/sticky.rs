@@ -1,7 +1,8 @@
 //! Errors after which CUDA is of no use in a process any more.
 //!
-//! The driver calls some errors of kernels fatal for the process; seen on two H100s (driver 580), one GPU's takes the other's
-//! context with it. So a run may end by one, and goes on where it was in the next process.
+//! The driver calls some errors of kernels fatal for the process; seen on two H100s (driver 580),
+//! one GPU's takes the other's context with it. So a run may end by one, and goes on where it was
+//! in the next process.
 
 use std::env;
 use std::fs;
@@ -65,7 +66,8 @@ pub(crate) fn run_and_break(out: &Path) {
     }
 }
 
-/// Names the folder in which a process of its own, and those that take its place, run over a sequence that breaks GPUs.
+/// Names the folder in which a process of its own, and those that take its place, run over a
+/// sequence that breaks GPUs.
 pub(crate) const POISON: &str = "PLM_FLEET_TEST_POISON_IN";
 
 /// The sequence.
@@ -92,7 +94,8 @@ pub(crate) fn a_sequence_that_breaks_gpus_fails_alone() {
     );
 }
 
-/// Runs over a sequence that breaks GPUs; if that ends the run, another process takes this one's place.
+/// Runs over a sequence that breaks GPUs; if that ends the run, another process takes this one's
+/// place.
 pub(crate) fn run_with_poison(out: &Path) {
     let gpu = Gpu::open(0).expect("it is there");
     let free_gib = gpu.memory().expect("it has some").free_bytes >> 30;

@@ -15,8 +15,8 @@ pub(crate) struct Utilisation {
 }
 
 impl Utilisation {
-    /// Of these CUDA ordinals. NVML counts otherwise where `CUDA_VISIBLE_DEVICES` is set, so that GPUs are matched by their
-    /// identity.
+    /// Of these CUDA ordinals. NVML counts otherwise where `CUDA_VISIBLE_DEVICES` is set, so that
+    /// GPUs are matched by their identity.
     pub(crate) fn of(ordinals: &[u32]) -> Self {
         let uuids: Vec<String> = ordinals
             .iter()
@@ -44,8 +44,8 @@ impl Utilisation {
         Self { done, sampler }
     }
 
-    /// Of each GPU, the mean of the samples in percent, from the first to the last in which all were busy: not while weights
-    /// are loaded, nor while files are merged.
+    /// Of each GPU, the mean of the samples in percent, from the first to the last in which all
+    /// were busy: not while weights are loaded, nor while files are merged.
     pub(crate) fn percent(self) -> Vec<f64> {
         self.done.store(true, Ordering::Relaxed);
         let samples = self.sampler.join().expect("the sampler does not panic");

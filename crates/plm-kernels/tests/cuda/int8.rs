@@ -8,7 +8,8 @@ use crate::{
     TOKENS, assert_alike, assert_no_outlier, attention, gpu, host, operand, scaled_operand,
 };
 
-/// The rows of `x` as integers of up to `levels` by their largest magnitude, and what these are multiples of.
+/// The rows of `x` as integers of up to `levels` by their largest magnitude, and what these are
+/// multiples of.
 fn integers(x: &Tensor, levels: f32) -> (Vec<f32>, Vec<f32>) {
     let (_, width) = x.dims2().unwrap();
     let mut numbers = values(x);
@@ -50,7 +51,8 @@ fn int8_linear(weight: &Tensor, bias: &Tensor, rows: Int8Rows, gpu: &Device) -> 
     .unwrap()
 }
 
-/// Products of 8-bit integers and what follows them. The integers are those of the CPU, so that only the last rounding differs.
+/// Products of 8-bit integers and what follows them. The integers are those of the CPU, so that
+/// only the last rounding differs.
 pub(crate) fn products_of_8_bit_integers_are_those_of_the_cpu() {
     const EPS: f32 = 1e-5;
     let gpu = gpu();

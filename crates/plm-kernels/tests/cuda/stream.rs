@@ -13,7 +13,8 @@ use crate::{
 
 const EPS: f32 = 1e-5;
 
-/// A weight on the CPU and a bias, and both on the GPU; `is_behind_norm` as [`StreamLinear`] asks for it.
+/// A weight on the CPU and a bias, and both on the GPU; `is_behind_norm` as [`StreamLinear`] asks
+/// for it.
 struct Both {
     weight: Tensor,
     bias: Tensor,
