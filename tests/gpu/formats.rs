@@ -8,8 +8,8 @@ use plm_core::{
     Rank, RowId, Ticket, TokenMap,
 };
 use plm_esm2::{
-    Checkpoint, Error, Esm2, Esm2Loader, Gpu, ModelOutputs, ModelShape, NoInt8, Outputs,
-    RELEASED, VOCABULARY, token_map,
+    Checkpoint, Error, Esm2, Esm2Loader, Gpu, ModelOutputs, ModelShape, NoInt8, Outputs, RELEASED,
+    VOCABULARY, token_map,
 };
 use plm_testkit::{SplitMix64, random_residues};
 

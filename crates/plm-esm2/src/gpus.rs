@@ -1,14 +1,12 @@
 //! The GPUs of a run are of one kind, or its bits would be of several.
 
 use plm_core::Rank;
-use plm_kernels::{Gpu, GpuDescription, GpuKind};
+use plm_kernels::{Generation, Gpu, GpuDescription, GpuKind};
 
 use crate::Error;
 
-/// The batch size, in tokens, that suits GPUs: two tiles of 128 rows for each of the 132
-/// multiprocessors of an H100 or H200. With batches of 16,384, up to 4% of their time is spent on
-/// tiles that leave some of them idle, and between kernels.
-pub const GPU_BATCH_TOKENS: u32 = 2 * 132 * 128;
+/// The batch size, in tokens, that suits GPUs.
+pub const GPU_BATCH_TOKENS: u32 = Generation::FULL_BATCH_TOKENS;
 
 /// What the GPUs are that CUDA numbers `ordinals`.
 pub(crate) fn describe(ordinals: &[u32]) -> Result<Vec<GpuDescription>, Error> {
@@ -29,14 +27,14 @@ pub(crate) fn one_kind(gpus: &[GpuDescription]) -> Result<GpuKind, Error> {
 
 #[cfg(test)]
 mod tests {
-    use plm_kernels::KernelFamily::{self, Hopper, Ptx};
-
     use super::*;
+
+    type Kind = ((i32, i32), u32, &'static Generation);
 
     fn gpu(
         ordinal: u32,
         name: &str,
-        (capability, multiprocessors, kernels): ((i32, i32), u32, KernelFamily),
+        (capability, multiprocessors, generation): Kind,
     ) -> GpuDescription {
         GpuDescription {
             ordinal,
@@ -44,16 +42,16 @@ mod tests {
             kind: GpuKind {
                 capability,
                 multiprocessors,
-                kernels,
+                generation,
             },
             total_bytes: 80 << 30,
         }
     }
 
-    const A100: ((i32, i32), u32, KernelFamily) = ((8, 0), 108, Ptx);
-    const A30: ((i32, i32), u32, KernelFamily) = ((8, 0), 56, Ptx);
-    const H100: ((i32, i32), u32, KernelFamily) = ((9, 0), 132, Hopper);
-    const H100_BY_PTX: ((i32, i32), u32, KernelFamily) = ((9, 0), 132, Ptx);
+    const A100: Kind = ((8, 0), 108, &Generation::PTX);
+    const A30: Kind = ((8, 0), 56, &Generation::PTX);
+    const H100: Kind = ((9, 0), 132, &Generation::HOPPER);
+    const H100_BY_PTX: Kind = ((9, 0), 132, &Generation::PTX);
 
     #[test]
     fn gpus_of_one_kind_have_its_bits_whatever_they_are_called() {

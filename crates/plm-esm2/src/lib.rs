@@ -48,7 +48,7 @@ mod splitmix;
 mod stream_layer;
 mod weights;
 
-pub use plm_kernels::{Gpu, GpuDescription, GpuError, GpuKind, KernelFamily};
+pub use plm_kernels::{Generation, Gpu, GpuDescription, GpuError, GpuKind};
 
 pub use alphabet::{VOCABULARY, token_map};
 pub use checkpoint::Checkpoint;

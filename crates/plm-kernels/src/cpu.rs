@@ -43,12 +43,12 @@ pub(crate) fn check_shape(op: &str, what: &str, layout: &Layout, dims: &[usize])
     Ok(())
 }
 
-/// Runs `f` with the vector instructions of `arch`: loops inlined into it are compiled for them, and
-/// `f32::mul_add` becomes one instruction.
+/// Runs `f` with the vector instructions of `arch`: loops inlined into it are compiled for them,
+/// and `f32::mul_add` becomes one instruction.
 ///
-/// The bound makes a closure given here an `FnOnce`, whose body is then what is called. `dispatch` by
-/// itself leaves the kind open, and puts a shim in between that is not inlined in unoptimised builds:
-/// the loops would run outside of the dispatched code, fifty times slower.
+/// The bound makes a closure given here an `FnOnce`, whose body is then what is called. `dispatch`
+/// by itself leaves the kind open, and puts a shim in between that is not inlined in unoptimised
+/// builds: the loops would run outside of the dispatched code, fifty times slower.
 #[inline(always)]
 pub(crate) fn vectorised(arch: pulp::Arch, f: impl FnOnce()) {
     struct Body<F>(F);
@@ -65,8 +65,8 @@ pub(crate) fn vectorised(arch: pulp::Arch, f: impl FnOnce()) {
     arch.dispatch(Body(f));
 }
 
-/// Calls `f(first_row, rows)` for stretches of rows of `values`, on all threads of the pool, [`vectorised`]
-/// for this machine.
+/// Calls `f(first_row, rows)` for stretches of rows of `values`, on all threads of the pool,
+/// [`vectorised`] for this machine.
 pub(crate) fn for_row_blocks(
     values: &mut [f32],
     row_len: usize,

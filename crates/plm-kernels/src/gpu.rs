@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::generation::{Generation, readable};
+
 /// Why a GPU can't be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -34,7 +36,8 @@ pub enum GpuError {
     },
     /// A GPU is there, and it has not what the kernels are made of.
     #[error(
-        "cuda:{ordinal} has compute capability {found}, and {needed} is the least (the A100's)"
+        "cuda:{ordinal} has compute capability {found}, and {needed} is the least (the {}'s)",
+        Generation::oldest().cards
     )]
     TooOld {
         /// The GPU.
@@ -46,7 +49,8 @@ pub enum GpuError {
     },
     /// A GPU is there, and the kernels for 8-bit integers are for another one.
     #[error(
-        "cuda:{ordinal} has compute capability {found}, and the kernels for int8 are for 9.0 (H100 and H200): use f16 or bf16"
+        "cuda:{ordinal} has compute capability {found}, and the kernels for int8 are for {}: use f16 or bf16",
+        Generation::with_int8()
     )]
     NoInt8 {
         /// The GPU.
@@ -87,39 +91,23 @@ pub struct GpuKind {
     pub capability: (i32, i32),
     /// Its multiprocessors, by whose number cublasLt picks algorithms.
     pub multiprocessors: u32,
-    /// Which kernels run on it.
-    pub kernels: KernelFamily,
-}
-
-/// Which of the kernels of a build run on a GPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KernelFamily {
-    /// Machine code for compute capability 9.0, with the kernels that are Hopper's alone.
-    Hopper,
-    /// PTX, which the driver compiles for the GPU.
-    Ptx,
+    /// Whose kernels run on it.
+    pub generation: &'static Generation,
 }
 
 impl fmt::Display for GpuKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            capability: (major, minor),
+            capability,
             multiprocessors,
-            kernels,
+            generation,
         } = self;
         write!(
             f,
-            "{major}.{minor}, {multiprocessors} multiprocessors, {kernels} kernels"
+            "{}, {multiprocessors} multiprocessors, {} kernels",
+            readable(*capability),
+            generation.name
         )
-    }
-}
-
-impl fmt::Display for KernelFamily {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Hopper => "hopper",
-            Self::Ptx => "ptx",
-        })
     }
 }
 
@@ -132,7 +120,8 @@ pub struct GpuMemory {
     pub total_bytes: u64,
 }
 
-/// How the rows that [`Int8Linear`](crate::Int8Linear) multiplies become 8-bit integers, with a scale each.
+/// How the rows that [`Int8Linear`](crate::Int8Linear) multiplies become 8-bit integers, with a
+/// scale each.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Int8Rows {
     /// From -127 to 127, by the largest magnitude of the row.

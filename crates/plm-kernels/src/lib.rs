@@ -1,9 +1,9 @@
 //! The fused operations of a protein language model's forward pass.
 //!
-//! A transformer layer is four matrix products with a little arithmetic between them. Done one
-//! step at a time, that arithmetic costs a pass over memory for each step; here each stretch
-//! between two products is one operation and one pass, or on a Hopper part of the products. Sequences
-//! are packed one after the other with no padding ([`CuSeqlens`] says where they begin and end).
+//! A transformer layer is four matrix products with a little arithmetic between them. Done one step
+//! at a time, that arithmetic costs a pass over memory for each step; here each stretch between two
+//! products is one operation and one pass, or on a Hopper part of the products. Sequences are
+//! packed one after the other with no padding ([`CuSeqlens`] says where they begin and end).
 //!
 //! | op | what it fuses |
 //! |---|---|
@@ -14,12 +14,13 @@
 //! | [`segment_mean`] | mean over each sequence's residues |
 //! | [`first_token`] | the row of each sequence's first token |
 //!
-//! Each op is a candle custom op: on the CPU of f32 tensors, and with the feature `cuda` on GPUs of f32, f16 and bf16 tensors.
-//! All sums are f32 in an order that is fixed per row or per
-//! sequence: what an op computes for one sequence does not depend, to the last bit, on the
-//! sequences packed beside it or on the number of threads. [`Gpu`] opens a GPU, and [`GpuLinear`] are the matrix products
-//! there; on a Hopper, [`StreamLinear`] are such as do the layer norms too, [`TokenProjection`] is one of these done in
-//! advance, and [`Int8Linear`] are those of 8-bit integers. Without the feature all are there too, and opening a GPU is an error.
+//! Each op is a candle custom op: on the CPU of f32 tensors, and with the feature `cuda` on GPUs of
+//! f32, f16 and bf16 tensors. All sums are f32 in an order that is fixed per row or per sequence:
+//! what an op computes for one sequence does not depend, to the last bit, on the sequences packed
+//! beside it or on the number of threads. [`Gpu`] opens a GPU, and [`GpuLinear`] are the matrix
+//! products there; on a Hopper, [`StreamLinear`] are such as do the layer norms too,
+//! [`TokenProjection`] is one of these done in advance, and [`Int8Linear`] are those of 8-bit
+//! integers. Without the feature all are there too, and opening a GPU is an error.
 //!
 //! The ops fail as candle's own do, with [`candle_core::Error`]: on a tensor of another shape,
 //! format or device than they ask for.
@@ -35,6 +36,8 @@
 
 mod attention;
 mod bias_gelu;
+#[allow(dead_code, reason = "build.rs and the feature `cuda` use the rest")]
+mod contract;
 mod cpu;
 mod cu_seqlens;
 #[cfg(feature = "cuda")]
@@ -44,22 +47,28 @@ mod cuda;
 mod cuda;
 mod embed_tokens;
 mod first_token;
+mod generation;
 mod gpu;
 mod layer_norm;
 mod math;
+#[cfg(feature = "cuda")]
+mod products;
 mod rotary;
 mod segment_mean;
 
 pub use attention::VarlenAttention;
 pub use bias_gelu::bias_gelu_inplace;
 pub use cu_seqlens::CuSeqlens;
-pub use cuda::{
-    Download, Gpu, GpuLinear, Int8Linear, Stream, StreamLinear, TokenProjection, is_out_of_memory,
-};
+pub use cuda::{Download, Gpu, is_out_of_memory};
+#[cfg(not(feature = "cuda"))]
+pub use cuda::{GpuLinear, Int8Linear, Stream, StreamLinear, TokenProjection};
 pub use embed_tokens::{TokenDropout, embed_tokens};
 pub use first_token::first_token;
-pub use gpu::{GpuDescription, GpuError, GpuKind, GpuMemory, Int8Rows, KernelFamily};
+pub use generation::{Generation, Target};
+pub use gpu::{GpuDescription, GpuError, GpuKind, GpuMemory, Int8Rows};
 pub use layer_norm::{LayerNorm, ResidualLayerNorm};
+#[cfg(feature = "cuda")]
+pub use products::{GpuLinear, Int8Linear, Stream, StreamLinear, TokenProjection};
 pub use rotary::Rotary;
 pub use segment_mean::segment_mean;
 

@@ -1,14 +1,14 @@
 //! Functions of one number and sums over many, written so that loops over them vectorise.
 //!
-//! All are `inline(always)`: they must be compiled inside the dispatched loop that calls them, where
-//! `f32::mul_add` is one instruction. Anywhere else it is a call to the C library.
+//! All are `inline(always)`: they must be compiled inside the dispatched loop that calls them,
+//! where `f32::mul_add` is one instruction. Anywhere else it is a call to the C library.
 
 /// Partial sums that a sum is kept in: enough for two vectors of any machine's width, and the same
 /// number on all of them, so that a sum has the same bits everywhere.
 const LANES: usize = 16;
 
-/// e^x for x <= 0, within 1 unit in the last place; 0 for -infinity and below about -87.3, where e^x
-/// leaves f32's normal range; NaN for NaN.
+/// e^x for x <= 0, within 1 unit in the last place; 0 for -infinity and below about -87.3, where
+/// e^x leaves f32's normal range; NaN for NaN.
 ///
 /// Cody and Waite's reduction x = n ln 2 + r with |r| <= ln 2 / 2, and the minimax polynomial of
 /// Cephes' `expf` (S. Moshier, 1989) for e^r.

@@ -1,4 +1,5 @@
-//! What stands for GPUs in a build without the feature `cuda`: there are none, and nothing that would need one exists.
+//! What stands for GPUs in a build without the feature `cuda`: there are none, and nothing that
+//! would need one exists.
 
 use candle_core::{DType, Device, Error, Result, Tensor};
 
@@ -112,7 +113,8 @@ impl Gpu {
         match self.0 {}
     }
 
-    /// Waits until the GPU has done all that it was asked to, and gives the memory that is then free back to the system.
+    /// Waits until the GPU has done all that it was asked to, and gives the memory that is then
+    /// free back to the system.
     ///
     /// # Errors
     /// If the GPU fails; in a build without the feature `cuda` there is none.
@@ -125,7 +127,8 @@ impl Gpu {
         match self.0 {}
     }
 
-    /// `token_ids` `[total_tokens]` on the GPU, and with them what ops in a format will ask of `cu_seqlens`.
+    /// `token_ids` `[total_tokens]` on the GPU, and with them what ops in a format will ask of
+    /// `cu_seqlens`.
     ///
     /// # Errors
     /// If the GPU fails; in a build without the feature `cuda` there is none.
@@ -151,7 +154,8 @@ impl GpuLinear {
         match self.0 {}
     }
 
-    /// `residual` `[rows, outputs]` + `x` `[rows, inputs]` times the weight transposed + `bias` `[outputs]`.
+    /// `residual` `[rows, outputs]` + `x` `[rows, inputs]` times the weight transposed + `bias`
+    /// `[outputs]`.
     ///
     /// # Errors
     /// If the GPU fails; in a build without the feature `cuda` there is none.
@@ -179,8 +183,8 @@ impl StreamLinear {
     /// What the number of outputs is a multiple of.
     pub const OUTPUTS_MULTIPLE: usize = 64;
 
-    /// Whether these are there, and the thing to use, for rows of `hidden` numbers in a format on a GPU, and `ffn`
-    /// between the two feed-forward products.
+    /// Whether these are there, and the thing to use, for rows of `hidden` numbers in a format on a
+    /// GPU, and `ffn` between the two feed-forward products.
     ///
     /// # Errors
     /// If the GPU fails; in a build without the feature `cuda` there is none.
@@ -230,7 +234,8 @@ impl TokenProjection {
     /// The only length of heads that there is a kernel for.
     pub const HEAD_DIM: usize = 64;
 
-    /// Of the `embeddings` `[vocabulary, hidden]`, over their deviation, by the weight `[3 * hidden, hidden]` and bias of `qkv`.
+    /// Of the `embeddings` `[vocabulary, hidden]`, over their deviation, by the weight `[3 *
+    /// hidden, hidden]` and bias of `qkv`.
     ///
     /// # Errors
     /// If the GPU fails; in a build without the feature `cuda` there is none.
@@ -252,14 +257,16 @@ impl TokenProjection {
 }
 
 impl Int8Linear {
-    /// What [`forward_positive_gelu`](Self::forward_positive_gelu) adds to GELU: more than the least it can be.
+    /// What [`forward_positive_gelu`](Self::forward_positive_gelu) adds to GELU: more than the
+    /// least it can be.
     pub const GELU_SHIFT: f32 = 0.17;
     /// What the number of outputs is a multiple of.
     pub const OUTPUTS_MULTIPLE: usize = 64;
     /// The most inputs that rows can have.
     pub const MAX_INPUTS: usize = 20_480;
 
-    /// With a weight of `integers` `[outputs, inputs]` times `scales` `[outputs]`, and `bias` `[outputs]`, which are on a GPU.
+    /// With a weight of `integers` `[outputs, inputs]` times `scales` `[outputs]`, and `bias`
+    /// `[outputs]`, which are on a GPU.
     ///
     /// # Errors
     /// Always: without the feature `cuda` no tensor is on a GPU.
@@ -267,7 +274,8 @@ impl Int8Linear {
         Err(Error::wrap(GpuError::NotBuilt))
     }
 
-    /// (GELU(`x` `[rows, inputs]` times the weight transposed + bias) + 0.17) times `factors` `[outputs]`.
+    /// (GELU(`x` `[rows, inputs]` times the weight transposed + bias) + 0.17) times `factors`
+    /// `[outputs]`.
     ///
     /// # Errors
     /// If the GPU fails; in a build without the feature `cuda` there is none.

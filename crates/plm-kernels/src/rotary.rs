@@ -58,7 +58,8 @@ mod tests {
 
     #[test]
     fn frequencies_are_those_of_the_reference() {
-        // The bits of transformers' f32 `inv_freq` for head_dim 24; sin x = x in f32 this close to 0.
+        // The bits of transformers' f32 `inv_freq` for head_dim 24; sin x = x in f32 this close to
+        // 0.
         let reference = [0x39f3_5a5c_u32, 0x3961_e8a7].map(f32::from_bits);
         let rotary = Rotary::new(24, 2, &Device::Cpu).unwrap();
         let sines = rotary.table().to_vec3::<f32>().unwrap().remove(1);

@@ -13,8 +13,8 @@ use crate::math::exp_nonpositive;
 
 /// Query rows in a block.
 const QUERIES: usize = 16;
-/// Keys that are summed over on their own before they join the total: it bounds the rounding error of
-/// long sequences.
+/// Keys that are summed over on their own before they join the total: it bounds the rounding error
+/// of long sequences.
 const KEYS_PER_PARTIAL_SUM: usize = 256;
 
 /// The most keys in a group, and a multiple of all other numbers of keys.
@@ -36,9 +36,9 @@ pub(super) struct Attend<'a, 'b> {
 impl WithSimd for Attend<'_, '_> {
     type Output = ();
 
-    /// With the number of vectors that a block's queries fill, of keys whose scores are held in registers at once, and of
-    /// columns of the output: eight vectors of sums and more hide the latency of a fused multiply-add. No number's arithmetic
-    /// depends on these.
+    /// With the number of vectors that a block's queries fill, of keys whose scores are held in
+    /// registers at once, and of columns of the output: eight vectors of sums and more hide the
+    /// latency of a fused multiply-add. No number's arithmetic depends on these.
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         match S::F32_LANES {

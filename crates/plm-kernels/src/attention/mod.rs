@@ -4,39 +4,32 @@
 //! everything up to the output projection: bias, query scale, rotary positions, scores, softmax
 //! and the weighted sum of values.
 //!
-//! Work is cut into stretches of query rows counted from each sequence's own start, and every number
-//! is computed in an order that depends on its position in its sequence alone. So neither neighbours
-//! nor threads change a bit, and memory grows with the longest sequence, not with its square.
+//! Work is cut into stretches of query rows counted from each sequence's own start, and every
+//! number is computed in an order that depends on its position in its sequence alone. So neither
+//! neighbours nor threads change a bit, and memory grows with the longest sequence, not with its
+//! square.
 
+#[cfg(feature = "cuda")]
+mod cuda;
 mod head;
+#[cfg(feature = "cuda")]
+mod hopper;
 
 use std::ops::Range;
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
+use crate::contract::GPU_HEAD_DIMS;
 use crate::cpu::{check_shape, f32_slice};
 use crate::{CuSeqlens, Rotary};
 use head::{Attend, HeadView, Scratch};
 
 #[cfg(feature = "cuda")]
-use {
-    crate::cuda::{
-        Format, Mapped, Module, check_vectors, cuda, for_format, hopper_attention, kernel,
-        launch_config, tensor, view,
-    },
-    candle_core::{
-        CudaStorage, DType,
-        backend::BackendStorage,
-        cuda_backend::{
-            WrapErr,
-            cudarc::driver::{CudaView, PushKernelArg},
-        },
-    },
-};
+use candle_core::CudaStorage;
 
-/// Query rows of one task. Each task prepares the keys and values of its sequence for itself; at this
-/// size that is under one percent of its work.
+/// Query rows of one task. Each task prepares the keys and values of its sequence for itself; at
+/// this size that is under one percent of its work.
 const QUERY_ROWS_PER_TASK: usize = 512;
 
 /// Bidirectional multi-head attention over packed sequences, straight from the fused projection.
@@ -51,11 +44,12 @@ pub struct VarlenAttention<'a> {
 }
 
 impl VarlenAttention<'_> {
-    /// The head_dims that there are kernels for on GPUs: those of all released models. On the CPU any multiple of 4 will do.
-    pub const GPU_HEAD_DIMS: [usize; 5] = [16, 24, 32, 64, 128];
+    /// The head_dims that there are kernels for on GPUs: those of all released models. On the CPU
+    /// any multiple of 4 will do.
+    pub const GPU_HEAD_DIMS: [usize; 5] = GPU_HEAD_DIMS;
 
-    /// The attention output `[total_tokens, hidden]` of `qkv` `[total_tokens, 3 * hidden]`, which holds
-    /// queries, keys and values side by side and is still to get `bias` `[3 * hidden]`.
+    /// The attention output `[total_tokens, hidden]` of `qkv` `[total_tokens, 3 * hidden]`, which
+    /// holds queries, keys and values side by side and is still to get `bias` `[3 * hidden]`.
     ///
     /// # Errors
     /// If shapes or formats do not fit, `head_dim` is no multiple of 4, or `rotary` has too few
@@ -167,101 +161,11 @@ impl CustomOp3 for VarlenAttention<'_> {
         rotary: &CudaStorage,
         rotary_layout: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
-        let name = self.name();
         let head_dim = self.head_dim(qkv_layout, bias_layout, rotary_layout)?;
-        let rotary = view::<f32>(name, "rotary", rotary, rotary_layout)?;
-        let output = for_format!(
-            name,
-            qkv.dtype(),
-            self.on_device((qkv, qkv_layout), (bias, bias_layout), &rotary, head_dim)
-        )?;
         let hidden = head_dim * self.num_heads;
+        let (qkv, bias) = ((qkv, qkv_layout), (bias, bias_layout));
+        let output = self.forward_cuda(qkv, bias, (rotary, rotary_layout), head_dim)?;
         Ok((output, (self.cu_seqlens.total_tokens(), hidden).into()))
-    }
-}
-
-#[cfg(feature = "cuda")]
-impl VarlenAttention<'_> {
-    /// The attention output of queries, keys and values that have their bias and positions, by the kernel for Hopper.
-    pub(crate) fn forward_rotated(&self, qkv: &Tensor) -> Result<Tensor> {
-        match qkv.dtype() {
-            DType::F16 => self.rotated_in::<half::f16>(qkv),
-            _ => self.rotated_in::<half::bf16>(qkv),
-        }
-    }
-
-    fn rotated_in<T: Format + Mapped>(&self, qkv: &Tensor) -> Result<Tensor> {
-        let name = self.name();
-        let (total_tokens, width) = qkv.dims2()?;
-        if total_tokens != self.cu_seqlens.total_tokens() {
-            bail!("{name}: {total_tokens} rows are not those of cu_seqlens");
-        }
-        let device = qkv.device().as_cuda_device()?;
-        let there = self.cu_seqlens.on_device(device, T::DTYPE)?;
-        let tiles = there.tiles(self.cu_seqlens, Self::query_rows(T::DTYPE), device)?;
-        let (storage, _) = qkv.storage_and_layout();
-        let output = hopper_attention::<T>(
-            device,
-            cuda(name, &storage)?.as_cuda_slice::<T>()?,
-            &there.offsets,
-            (&tiles.tiles, tiles.count),
-            (total_tokens, width / 3),
-        )?;
-        Ok(tensor(output, device, (total_tokens, width / 3)))
-    }
-
-    /// The query rows of one block, as in the kernel.
-    pub(crate) fn query_rows(dtype: DType) -> usize {
-        if dtype == DType::F32 { 32 } else { 128 }
-    }
-
-    fn on_device<T: Format>(
-        &self,
-        (qkv, qkv_layout): (&CudaStorage, &Layout),
-        (bias, bias_layout): (&CudaStorage, &Layout),
-        rotary: &CudaView<'_, f32>,
-        head_dim: usize,
-    ) -> Result<CudaStorage> {
-        let name = self.name();
-        if !Self::GPU_HEAD_DIMS.contains(&head_dim) {
-            bail!(
-                "{name}: there is no CUDA kernel for a head_dim of {head_dim}, only for {:?}",
-                Self::GPU_HEAD_DIMS
-            );
-        }
-        let device = qkv.device();
-        let hidden = head_dim * self.num_heads;
-        check_vectors::<T>(name, hidden)?;
-        let query_rows = Self::query_rows(T::DTYPE);
-        let cu_seqlens = self.cu_seqlens.on_device(device, T::DTYPE)?;
-        let threads = 256;
-        let tiles = cu_seqlens.tiles(self.cu_seqlens, query_rows, device)?;
-        let qkv = view::<T>(name, "qkv", qkv, qkv_layout)?;
-        let bias = view::<T>(name, "bias", bias, bias_layout)?;
-        // SAFETY: the kernel writes every element: every row is in one tile, every column in one head.
-        let mut output = unsafe { device.alloc::<T>(self.cu_seqlens.total_tokens() * hidden) }?;
-        if tiles.count > 0 {
-            let function = kernel(
-                device,
-                Module::VarlenAttention,
-                &format!("{name}_{}_{head_dim}", T::NAME),
-            )?;
-            let stream = device.cuda_stream();
-            let mut launch = stream.launch_builder(&function);
-            let (positions, hidden) = (self.rotary.positions() as i32, hidden as i32);
-            launch
-                .arg(&qkv)
-                .arg(&bias)
-                .arg(rotary)
-                .arg(&cu_seqlens.offsets)
-                .arg(&tiles.tiles)
-                .arg(&mut output)
-                .arg(&positions)
-                .arg(&hidden);
-            // SAFETY: the arguments are what the kernel takes, and of the shapes that it reads and writes.
-            unsafe { launch.launch(launch_config(tiles.count, self.num_heads, threads)) }.w()?;
-        }
-        Ok(CudaStorage::wrap_cuda_slice(output, device.clone()))
     }
 }
 

@@ -9,11 +9,11 @@ use candle_core::cuda_backend::cudarc::driver::{
 use candle_core::cuda_backend::{CudaError, WrapErr};
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Error, Result, Storage, Tensor, bail};
 
-use super::gemm::Blas;
 use super::pinned::{Download, Staging};
-use super::{GpuLinear, has_machine_code};
-use crate::CuSeqlens;
-use crate::gpu::{GpuDescription, GpuError, GpuKind, GpuMemory, KernelFamily};
+use super::{generation, generation_of};
+use crate::gpu::{GpuDescription, GpuError, GpuKind, GpuMemory};
+use crate::products::{Blas, GpuLinear};
+use crate::{CuSeqlens, Generation, generation::readable};
 
 /// One GPU, opened for one thread: all work goes to one stream, in order.
 #[derive(Clone, Debug)]
@@ -28,8 +28,6 @@ pub struct Gpu {
 impl Gpu {
     /// The CUDA version that a driver must support: the one whose libraries this is built for.
     const DRIVER_VERSION: i32 = 13_000;
-    /// That of the PTX.
-    const COMPUTE_CAPABILITY: (i32, i32) = (8, 0);
 
     /// How many GPUs there are; `CUDA_VISIBLE_DEVICES` hides some from every CUDA program.
     ///
@@ -63,29 +61,36 @@ impl Gpu {
     /// # Errors
     /// [`GpuError::NoSuchGpu`], [`GpuError::TooOld`], and those of [`count`](Self::count).
     pub fn check(ordinal: u32) -> std::result::Result<(), GpuError> {
-        let found = Self::capability(ordinal)?;
-        if found < Self::COMPUTE_CAPABILITY {
-            return Err(GpuError::TooOld {
-                ordinal,
-                found: readable(found),
-                needed: readable(Self::COMPUTE_CAPABILITY),
-            });
-        }
-        Ok(())
+        Self::generation_at(ordinal).map(drop)
     }
 
-    /// Whether this build has kernels for 8-bit integers ([`Int8Linear`](crate::Int8Linear)) for the GPU that CUDA numbers
-    /// `ordinal`. Opens nothing.
+    /// Whether this build has kernels for 8-bit integers ([`Int8Linear`](crate::Int8Linear)) for
+    /// the GPU that CUDA numbers `ordinal`. Opens nothing.
     ///
     /// # Errors
     /// [`GpuError::NoInt8`], and those of [`check`](Self::check).
     pub fn check_int8(ordinal: u32) -> std::result::Result<(), GpuError> {
-        let found = Self::capability(ordinal)?;
-        if !has_machine_code(found) {
+        let (found, generation) = Self::generation_at(ordinal)?;
+        if !generation.has_int8 {
             let found = readable(found);
             return Err(GpuError::NoInt8 { ordinal, found });
         }
         Ok(())
+    }
+
+    /// The compute capability of the GPU that CUDA numbers `ordinal`, and whose kernels it runs.
+    fn generation_at(
+        ordinal: u32,
+    ) -> std::result::Result<((i32, i32), &'static Generation), GpuError> {
+        let found = Self::capability(ordinal)?;
+        match generation_of(found) {
+            Some(generation) => Ok((found, generation)),
+            None => Err(GpuError::TooOld {
+                ordinal,
+                found: readable(found),
+                needed: readable(Generation::oldest().first),
+            }),
+        }
     }
 
     /// The compute capability of the GPU that CUDA numbers `ordinal`.
@@ -112,21 +117,17 @@ impl Gpu {
     /// What the GPU that CUDA numbers `ordinal` is. Opens nothing.
     ///
     /// # Errors
-    /// [`GpuError::NoSuchGpu`], and those of [`count`](Self::count).
+    /// Those of [`check`](Self::check).
     pub fn describe(ordinal: u32) -> std::result::Result<GpuDescription, GpuError> {
         use sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT as MULTIPROCESSORS;
 
-        let capability = Self::capability(ordinal)?;
-        let kernels = match has_machine_code(capability) {
-            true => KernelFamily::Hopper,
-            false => KernelFamily::Ptx,
-        };
+        let (capability, generation) = Self::generation_at(ordinal)?;
         let describe = || -> std::result::Result<GpuDescription, DriverError> {
             let device = result::device::get(ordinal as i32)?;
             // SAFETY: the driver has just named the device.
             let multiprocessors =
                 unsafe { result::device::get_attribute(device, MULTIPROCESSORS) }?;
-            // SAFETY: as above.
+            // SAFETY: the driver has just named the device, and the call writes one number.
             let total_bytes = unsafe { result::device::total_mem(device) }?;
             Ok(GpuDescription {
                 ordinal,
@@ -134,7 +135,7 @@ impl Gpu {
                 kind: GpuKind {
                     capability,
                     multiprocessors: multiprocessors.unsigned_abs(),
-                    kernels,
+                    generation,
                 },
                 total_bytes: total_bytes as u64,
             })
@@ -151,7 +152,8 @@ impl Gpu {
         let open = || -> Result<Self> {
             // A stream of its own: the default one of a thread would be another one in each thread.
             let cuda = CudaDevice::new_with_stream(ordinal as usize)?;
-            // SAFETY: tensors of this device are used on this one stream alone, so that nothing has to wait for events.
+            // SAFETY: tensors of this device are used on this one stream alone, so that nothing has
+            // to wait for events.
             unsafe { cuda.disable_event_tracking() };
             Pool::of(&cuda)?.keep_what_is_freed()?;
             Ok(Self {
@@ -205,9 +207,9 @@ impl Gpu {
         ))
     }
 
-    pub(super) fn compute_capability(&self) -> Result<(i32, i32)> {
-        let context = self.cuda.cuda_stream().context().clone();
-        context.compute_capability().w()
+    /// Whose kernels it runs.
+    pub(crate) fn generation(&self) -> Result<&'static Generation> {
+        generation(self.cuda.cuda_stream().context())
     }
 
     /// Its memory, as this and other programs have left it.
@@ -231,7 +233,8 @@ impl Gpu {
         })
     }
 
-    /// Waits until the GPU has done all that it was asked to, and gives the memory that is then free back to the system.
+    /// Waits until the GPU has done all that it was asked to, and gives the memory that is then
+    /// free back to the system.
     ///
     /// # Errors
     /// If the GPU has failed.
@@ -245,8 +248,8 @@ impl Gpu {
         GpuLinear::new(weight, Arc::clone(&self.blas))
     }
 
-    /// `token_ids` `[total_tokens]` on the GPU, and with them what ops in `dtype` will ask of `cu_seqlens`. Does not wait
-    /// for the copies.
+    /// `token_ids` `[total_tokens]` on the GPU, and with them what ops in `dtype` will ask of
+    /// `cu_seqlens`. Does not wait for the copies.
     ///
     /// # Errors
     /// If there is no memory, or the device fails.
@@ -283,10 +286,6 @@ impl Gpu {
     }
 }
 
-fn readable((major, minor): (i32, i32)) -> String {
-    format!("{major}.{minor}")
-}
-
 /// The memory pool that a device's allocations come from.
 struct Pool(sys::CUmemoryPool);
 
@@ -301,8 +300,8 @@ impl Pool {
         Ok(Self(pool))
     }
 
-    /// Lets the driver keep what is freed for what is allocated next. It would hand it back to the system at each
-    /// synchronisation, and take it again after.
+    /// Lets the driver keep what is freed for what is allocated next. It would hand it back to the
+    /// system at each synchronisation, and take it again after.
     fn keep_what_is_freed(&self) -> Result<()> {
         let mut threshold = u64::MAX;
         // SAFETY: the call reads one number of this size.
@@ -332,8 +331,8 @@ impl Pool {
     }
 }
 
-/// Whether an operation failed for want of device memory, so that a smaller one may succeed. After most other failures of
-/// a device nothing works on it any more.
+/// Whether an operation failed for want of device memory, so that a smaller one may succeed. After
+/// most other failures of a device nothing works on it any more.
 pub fn is_out_of_memory(error: &Error) -> bool {
     match error {
         Error::Cuda(cause) => matches!(

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::CudaDType;
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaView, DevicePtr, DeviceRepr, LaunchConfig, sys::CUdeviceptr,
+    CudaSlice, CudaView, DevicePtr, DeviceRepr, LaunchConfig, sys::CUdeviceptr,
 };
-use candle_core::{CudaStorage, DType, Layout, Result, Tensor, bail};
+use candle_core::op::BackpropOp;
+use candle_core::{CudaDevice, CudaStorage, DType, Layout, Result, Shape, Storage, Tensor, bail};
 use half::{bf16, f16};
 
-use super::cuda;
+use crate::contract::{ROW_THREADS, ROW_VECTORS, VECTOR_BYTES};
 use crate::cpu::check_shape;
 
 /// A number format that the kernels compute in.
@@ -20,7 +21,7 @@ pub(crate) trait Format: CudaDType + DeviceRepr + Unpin {
     /// What kernels of this format are called.
     const NAME: &'static str;
     /// Numbers in a vector of 16 bytes.
-    const VEC: usize = 16 / size_of::<Self>();
+    const VEC: usize = VECTOR_BYTES / size_of::<Self>();
 }
 
 impl Format for f32 {
@@ -54,6 +55,24 @@ pub(crate) use for_format;
 /// An operand of an op.
 pub(crate) type Operand<'a> = (&'a CudaStorage, &'a Layout);
 
+/// A tensor's storage, which must be on a CUDA device.
+pub(crate) fn cuda<'a>(op: &str, storage: &'a Storage) -> Result<&'a CudaStorage> {
+    match storage {
+        Storage::Cuda(storage) => Ok(storage),
+        _ => bail!("{op}: an operand is not on a CUDA device"),
+    }
+}
+
+/// Wraps what a kernel made.
+pub(crate) fn tensor<T: CudaDType>(
+    values: CudaSlice<T>,
+    device: &CudaDevice,
+    shape: impl Into<Shape>,
+) -> Tensor {
+    let storage = Storage::Cuda(CudaStorage::wrap_cuda_slice(values, device.clone()));
+    Tensor::from_storage(storage, shape, BackpropOp::none(), false)
+}
+
 /// The operand `what` of `op` as contiguous memory.
 pub(crate) fn view<'a, T: CudaDType>(
     op: &str,
@@ -67,8 +86,8 @@ pub(crate) fn view<'a, T: CudaDType>(
     Ok(storage.as_cuda_slice::<T>()?.slice(start..end))
 }
 
-/// Where the numbers of `operand` are, which must be contiguous, of `dims`, and on the device of `other`. They are there for as
-/// long as it is.
+/// Where the numbers of `operand` are, which must be contiguous, of `dims`, and on the device of
+/// `other`. They are there for as long as it is.
 pub(crate) fn address<T: CudaDType>(
     op: &str,
     what: &str,
@@ -94,16 +113,13 @@ pub(crate) fn check_vectors<T: Format>(op: &str, width: usize) -> Result<()> {
     Ok(())
 }
 
-/// As in `rows.cuh`: vectors of a row that a thread holds, and threads of a block.
-const ROW_VECTORS: usize = 5;
-const MAX_ROW_THREADS: usize = 512;
-
 /// The most numbers that a row can have that a block keeps in registers.
 pub(crate) const fn max_row_of_block<T: Format>() -> usize {
-    MAX_ROW_THREADS * ROW_VECTORS * T::VEC
+    ROW_THREADS * ROW_VECTORS * T::VEC
 }
 
-/// A launch of a kernel that reduces over rows of `width` numbers, by as few warps each as can hold them.
+/// A launch of a kernel that reduces over rows of `width` numbers, by as few warps each as can hold
+/// them.
 pub(crate) fn rows_config<T: Format>(op: &str, rows: usize, width: usize) -> Result<LaunchConfig> {
     /// Of a block with rows of a few warps.
     const THREADS: usize = 256;

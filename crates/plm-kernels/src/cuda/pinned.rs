@@ -1,6 +1,7 @@
 //! Copies between host and device that the host does not wait for.
 //!
-//! The driver copies asynchronously from and to page-locked memory alone, which is slow to get: buffers are used again.
+//! The driver copies asynchronously from and to page-locked memory alone, which is slow to get:
+//! buffers are used again.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -49,7 +50,8 @@ impl Staging {
         {
             let (to, _use) = there.device_ptr_mut(&self.stream);
             let from = &buffer.words.as_slice().w()?[..words.len()];
-            // SAFETY: both are alive and of this length. The buffer is neither written to again nor freed before `copied`.
+            // SAFETY: both are alive and of this length. The buffer is neither written to again nor
+            // freed before `copied`.
             unsafe { result::memcpy_htod_async(to, from, self.stream.cu_stream()) }.w()?;
         }
         self.mark(&buffer)?;
@@ -63,7 +65,8 @@ impl Staging {
         let mut buffer = self.take(len)?;
         let (from, _use) = values.device_ptr(&self.stream);
         let to = &mut buffer.words.as_mut_slice().w()?[..len];
-        // SAFETY: both are alive and of this many 4-byte numbers. Nobody looks at the buffer before `copied`.
+        // SAFETY: both are alive and of this many 4-byte numbers. Nobody looks at the buffer before
+        // `copied`.
         unsafe { result::memcpy_dtoh_async(to, from, self.stream.cu_stream()) }.w()?;
         self.mark(&buffer)?;
         Ok(Download {
@@ -118,7 +121,8 @@ pub struct Download {
 }
 
 impl Download {
-    /// Waits for the numbers: until the device has done all that was asked of it before this download.
+    /// Waits for the numbers: until the device has done all that was asked of it before this
+    /// download.
     ///
     /// # Errors
     /// If the device failed in what it did until then.

@@ -6,9 +6,10 @@ use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use candle_core::{CudaDevice, Result};
 
 use crate::CuSeqlens;
+use crate::contract::QUERY_TILE;
 
-/// The offsets of a [`CuSeqlens`] on the device of its batch, and the tiles of its attention: uploaded once per
-/// batch, for all layers.
+/// The offsets of a [`CuSeqlens`] on the device of its batch, and the tiles of its attention:
+/// uploaded once per batch, for all layers.
 #[derive(Debug)]
 pub(crate) struct DeviceSeqlens {
     /// `[num_sequences + 1]`.
@@ -24,9 +25,14 @@ pub(crate) struct DeviceSeqlens {
 pub(crate) struct Tiles {
     /// How many there are.
     pub(crate) count: usize,
-    /// `[count, 2]`: the sequence, and the first query row.
+    /// `[count, 2]`: the sequence, and the first query row, as the kernels' `QueryTile` has them.
     pub(crate) tiles: CudaSlice<u32>,
 }
+
+const _: () = {
+    assert!(size_of::<[u32; 2]>() == QUERY_TILE.bytes);
+    assert!(QUERY_TILE.fields[0].1 == 0 && QUERY_TILE.fields[1].1 == size_of::<u32>());
+};
 
 impl DeviceSeqlens {
     /// With the tiles of an attention in tiles of `query_rows`, by `upload`.
