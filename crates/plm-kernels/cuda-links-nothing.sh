@@ -1,6 +1,6 @@
 #!/bin/sh
-# Passes if the program that `cuda-build.sh` made for tests, or the one named, asks the loader for no CUDA
-# library, so that it starts where there is none.
+# Passes if the program that `cuda-build.sh` made for tests, or the one named, asks the loader for
+# no CUDA library, so that it starts where there is none.
 set -eu
 cd "$(dirname "$0")/../.."
 program=${1:-${CARGO_TARGET_DIR:-target}/debug/plm-fleet}

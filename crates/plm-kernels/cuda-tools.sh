@@ -1,12 +1,15 @@
-# Sourced by the scripts that build plm-fleet with `--features cuda`: besides what crates/plm-shards/build-tools.sh puts on
-# PATH (and with the arguments that it takes), CUDA's compiler. A CUDA_HOME with a CUDA 13.0 is taken as it is; otherwise
-# the compiler comes from PyPI, into the target directory. Neither a GPU nor a driver is needed.
+# Sourced by the scripts that build plm-fleet with `--features cuda`: besides what
+# crates/plm-shards/build-tools.sh puts on PATH (and with the arguments that it takes), CUDA's
+# compiler. A CUDA_HOME with a CUDA 13.0 is taken as it is; otherwise the compiler comes from PyPI,
+# into the target directory. Neither a GPU nor a driver is needed.
 #
-# Needs Python 3, a C++ compiler, the current directory at the root of the workspace, and, the first time, the network.
+# Needs Python 3, a C++ compiler, the current directory at the root of the workspace, and, the first
+# time, the network.
 
 . crates/plm-shards/build-tools.sh
 
-# Not newer: a driver can't compile the PTX of a compiler that is newer than itself, and 580 is CUDA 13.0's.
+# Not newer: a driver can't compile the PTX of a compiler that is newer than itself, and 580 is CUDA
+# 13.0's.
 cuda_version=13.0.88
 cuda_dir=$CARGO_TARGET_DIR/cuda-$cuda_version
 
@@ -33,8 +36,10 @@ if ! is_cuda_13_0 "${CUDA_HOME:-}"; then
     CUDA_HOME=$cuda_dir/nvidia/cu13
 fi
 PATH=$CUDA_HOME/bin:$PATH
-# What candle's own kernels are compiled for. 80 is PTX that every GPU from the A100 on can take; 90 would be Hopper's alone.
+# What candle's own kernels are compiled for. 80 is PTX that every GPU from the A100 on can take; 90
+# would be Hopper's alone.
 CUDA_COMPUTE_CAP=80
-# Compilers that run side by side; otherwise candle's build takes half of the cores, which is one of two.
+# Compilers that run side by side; otherwise candle's build takes half of the cores, which is one of
+# two.
 CUDAFORGE_THREADS=${CUDAFORGE_THREADS:-2}
 export CUDA_HOME PATH CUDA_COMPUTE_CAP CUDAFORGE_THREADS

@@ -110,7 +110,8 @@ fn bits(vector: &[f32]) -> Vec<u32> {
     vector.iter().map(|value| value.to_bits()).collect()
 }
 
-/// Alone, and in batches of other sizes, orders and neighbours, in every model's shapes and in every format.
+/// Alone, and in batches of other sizes, orders and neighbours, in every model's shapes and in
+/// every format.
 pub(crate) fn a_sequences_bits_are_its_own() {
     let mut lengths = vec![
         1, 2, 7, 13, 62, 63, 64, 126, 127, 128, 254, 255, 511, 1022, 2000,
@@ -147,7 +148,8 @@ pub(crate) fn a_sequences_bits_are_its_own() {
                     );
                 }
             };
-            // All in one, each alone, then shuffled into batches of random sizes, two submitted at a time.
+            // All in one, each alone, then shuffled into batches of random sizes, two submitted at
+            // a time.
             let mut batches = vec![sequences.clone()];
             batches.extend(sequences.iter().map(|sequence| vec![*sequence]));
             for _ in 0..3 {
@@ -174,7 +176,8 @@ pub(crate) fn a_sequences_bits_are_its_own() {
     }
 }
 
-/// At the depths and widths that it is for, with outlier channels, each sequence against f32 on the same GPU.
+/// At the depths and widths that it is for, with outlier channels, each sequence against f32 on the
+/// same GPU.
 pub(crate) fn int8_stays_close_to_f32_in_large_models() {
     let lengths = [
         1, 16, 17, 18, 20, 25, 30, 40, 50, 75, 100, 128, 200, 300, 500, 1022,
@@ -214,8 +217,8 @@ pub(crate) fn int8_stays_close_to_f32_in_large_models() {
     }
 }
 
-/// All that can be asked of a model of a width whose layer norms are part of its products, in 16 bits beside f32, and of one with a
-/// feed-forward block that there are no such products for.
+/// All that can be asked of a model of a width whose layer norms are part of its products, in 16
+/// bits beside f32, and of one with a feed-forward block that there are no such products for.
 pub(crate) fn all_outputs_stay_close_to_f32() {
     let sequences = [(0, 30), (1, 200), (2, 9), (3, 513)];
     let batch = pack(&sequences);
@@ -271,7 +274,8 @@ pub(crate) fn all_outputs_stay_close_to_f32() {
     }
 }
 
-/// A masked token changes the embeddings of its sequence, and of no other. Batches with one take another way through the first layer.
+/// A masked token changes the embeddings of its sequence, and of no other. Batches with one take
+/// another way through the first layer.
 pub(crate) fn a_masked_token_is_its_sequences_own() {
     let plain = [(0, 30), (1, 200), (2, 513)];
     let known = (b'A'..=b'Z').filter_map(|letter| Some((letter, token_map().token_id(letter)?)));
@@ -342,7 +346,8 @@ pub(crate) fn a_batch_without_room_is_halved() {
     let checkpoint = Checkpoint::random(&RELEASED[2], 3);
     let loader = Esm2Loader::on_gpus(checkpoint, vec![0], Dtype::Bf16).expect("it loads");
     let mut encoder = loader.load(Rank(0)).expect("it loads");
-    // 2,560 inner numbers of 2 bytes a token, and as much again around them: some GiB for a million tokens.
+    // 2,560 inner numbers of 2 bytes a token, and as much again around them: some GiB for a million
+    // tokens.
     let sequences: Vec<(u64, usize)> = (0..2_000).map(|row| (row, 498)).collect();
     let first = encoder
         .encode(&pack(&sequences[..20]))
