@@ -1,8 +1,8 @@
 //! What to do about an error, in terms of the command line.
 //!
-//! Libraries say what went wrong, and where, and name their own fields: only the program knows what
-//! its options and commands are called. Each function here is about the errors of one crate, and
-//! has an arm for each variant that an option or a command helps against.
+//! Libraries say what went wrong and where, and name their own fields. Only the program knows what
+//! its options and commands are called. Each function here is for the errors of one crate, and has
+//! an arm for each variant that an option or a command helps against.
 
 use plm_fleet::checkpoint::Error as CheckpointError;
 use plm_fleet::coordinator::{Error as RunError, RowFailure};
@@ -10,7 +10,7 @@ use plm_fleet::index::{Error as InputError, Problems, SkipReason};
 use plm_fleet::shards::Error as ShardError;
 use plm_fleet::{Dtype, Error, ModelError, Remedy};
 
-/// An error and its causes as one sentence, with what to do about it at its end.
+/// An error and its causes as one sentence that ends with what to do about it.
 pub(crate) fn with_advice(error: &Error) -> String {
     let sentence = crate::sentence(error);
     on_one_line(&match advice(error) {
@@ -19,7 +19,7 @@ pub(crate) fn with_advice(error: &Error) -> String {
     })
 }
 
-/// Names of files may hold codes that terminals obey.
+/// `sentence` with its control characters escaped: file names may hold codes that terminals obey.
 fn on_one_line(sentence: &str) -> String {
     let mut line = String::with_capacity(sentence.len());
     for character in sentence.chars() {
@@ -32,7 +32,7 @@ fn on_one_line(sentence: &str) -> String {
     line
 }
 
-/// The end of an error's sentence; none if the error says all there is to say.
+/// What to do about an error; `None` if the error itself says all there is to say.
 fn advice(error: &Error) -> Option<String> {
     let words = match error {
         Error::Index(error) => return of_input(error),
@@ -46,19 +46,19 @@ fn advice(error: &Error) -> Option<String> {
             "see --on-invalid, --on-nameless, --on-empty, --on-duplicate and --on-long"
         }
         Error::OtherRun { .. } => {
-            "choose another --out, or discard its results with `plm-fleet embed --restart`"
+            "choose another --out, or discard that run with `plm-fleet embed --restart`"
         }
         Error::NoOutDir { .. } => "choose another --out",
         Error::NoSpace { .. } => {
-            "make room, choose another --out, or store less with --embeddings-dtype f16"
+            "make room, choose another --out, or halve the vectors with --embeddings-dtype f16"
         }
         Error::NoMemory { .. } => "see --max-residues, --on-long and --devices",
         Error::MissingParts { count: 1, .. } => {
-            "`plm-fleet embed` with the same arguments goes on, and merges at its end"
+            "`plm-fleet embed` with the same arguments resumes the run, and merges at its end"
         }
         Error::MissingParts { count, .. } => {
             return Some(format!(
-                "run `plm-fleet embed ... --part i/{count}` for each, then aggregate again"
+                "run `plm-fleet embed ... --part i/{count}` for each of them, then aggregate again"
             ));
         }
         Error::NoParts { .. } => "`plm-fleet embed ... --part i/N --out` makes one",
@@ -68,13 +68,13 @@ fn advice(error: &Error) -> Option<String> {
              finishes it"
         }
         Error::DamagedFingerprint { .. } | Error::Foreign { .. } => "or choose another --out",
-        Error::Thread { .. } => "raise the limit of processes (ulimit -u), or stop some",
+        Error::Thread { .. } => "raise the limit on processes (ulimit -u), or stop some",
         _ => return None,
     };
     Some(words.to_owned())
 }
 
-/// Of the FASTA files and their index.
+/// What to do about FASTA files and their index.
 fn of_input(error: &InputError) -> Option<String> {
     match error {
         InputError::Problems(problems) => policies(problems),
@@ -98,13 +98,13 @@ fn policies(problems: &Problems) -> Option<String> {
         }
     }
     if problems.count(SkipReason::Duplicate) > 0 {
-        // Another id may be unique where the first word is not.
+        // The whole header or the accession may be unique where the first word is not.
         options.push("--id");
     }
     (!options.is_empty()).then(|| format!("see {}", options.join(", ")))
 }
 
-/// Of a model's files.
+/// What to do about a model's files.
 fn of_checkpoint(error: &CheckpointError) -> Option<&'static str> {
     Some(match error {
         CheckpointError::NoModelNamed
@@ -117,7 +117,7 @@ fn of_checkpoint(error: &CheckpointError) -> Option<&'static str> {
     })
 }
 
-/// Of the model and the devices that it is computed on.
+/// What to do about the model and its devices.
 fn of_model(error: &ModelError) -> Option<&'static str> {
     Some(match error.remedy()? {
         Remedy::Cpu => "--devices cpu does that",
@@ -127,7 +127,7 @@ fn of_model(error: &ModelError) -> Option<&'static str> {
     })
 }
 
-/// Of the plan, and of the ranks that carry it out.
+/// What to do about the plan, and about the ranks that carry it out.
 fn of_run(error: &RunError) -> Option<&'static str> {
     Some(match error {
         RunError::ZeroSetting { setting } => option_of(setting)?,
@@ -137,19 +137,19 @@ fn of_run(error: &RunError) -> Option<&'static str> {
         RunError::SequenceTooLong { .. } => "choose another --on-long, or a larger --max-residues",
         RunError::NoSuchPart { .. } => "see --part, which counts from 1",
         RunError::InputUnreadable { .. } => {
-            "the same command then goes on; or embed what is there now with --restart"
+            "then run the same command again to resume; or embed what is there now with --restart"
         }
         RunError::NoVectors { first, .. } if first.kind == RowFailure::TooLarge => {
             "--embeddings-dtype f32 holds larger numbers"
         }
         RunError::AllRanksFailed { .. } | RunError::InDoubt { .. } => {
-            "the same command goes on where this one ended"
+            "run the same command again to resume"
         }
         _ => return None,
     })
 }
 
-/// Where a setting is set.
+/// The option for a setting.
 fn option_of(setting: &str) -> Option<&'static str> {
     Some(match setting {
         "max_batch_tokens" => "see --max-batch-tokens",
@@ -158,7 +158,7 @@ fn option_of(setting: &str) -> Option<&'static str> {
     })
 }
 
-/// Of segments and of embeddings.h5.
+/// What to do about segments and embeddings.h5.
 fn of_shards(error: &ShardError) -> Option<&'static str> {
     Some(match error {
         ShardError::UnsupportedDtype { dtype } if *dtype != Dtype::Int8 => "see --embeddings-dtype",
@@ -173,16 +173,6 @@ fn of_shards(error: &ShardError) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    #[test]
-    fn an_error_is_one_line_whatever_its_files_are_called() {
-        let path = "a\nb\u{1b}[31m.fa".into();
-        let said = with_advice(&Error::NoParts { path });
-        assert!(
-            said.starts_with(r"a b\u{1b}[31m.fa holds no part"),
-            "{said}"
-        );
-    }
-
     use std::io;
     use std::path::PathBuf;
 
@@ -195,7 +185,17 @@ mod tests {
     }
 
     #[test]
-    fn what_an_option_or_a_command_helps_against_is_said_to_be_so() {
+    fn an_error_is_one_line_whatever_its_files_are_called() {
+        let path = "a\nb\u{1b}[31m.fa".into();
+        let said = with_advice(&Error::NoParts { path });
+        assert!(
+            said.starts_with(r"a b\u{1b}[31m.fa holds no part"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn errors_name_the_options_and_commands_that_help() {
         let no_part = Part::new(4, 4).unwrap_err();
         let no_residues = PlanConfig::builder().max_residues(0).build().unwrap_err();
         let no_tokens = PlanConfig::builder().max_batch_tokens(0).build();

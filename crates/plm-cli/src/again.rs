@@ -1,5 +1,7 @@
-//! A fault may take all ranks of a process with it: some errors of a GPU end every context that the
-//! process has. A new process can go on, and find out what they failed on.
+//! Replaces a process whose ranks have all failed.
+//!
+//! Some errors of a GPU end every CUDA context of the process, and all its ranks with them. A new
+//! process can resume the run, and find the record that they failed on.
 
 use std::env;
 use std::ffi::OsString;
@@ -12,17 +14,17 @@ use plm_fleet::{Error, Input};
 use crate::args::EmbedArgs;
 use crate::voice::say;
 
-/// How often that is worth while in one run. A record that ends processes takes three: in its
-/// batch, and twice alone.
+/// The most processes that one run replaces. A record that ends processes takes three: one in its
+/// batch, and two alone.
 const MOST: u32 = 9;
 
-/// Puts a new process in the place of this one if all ranks have failed on something. Comes back
-/// with the error if not.
+/// Replaces this process with a new one if all ranks have failed and there are suspects. Returns
+/// the error otherwise.
 pub(crate) fn take_over(args: &EmbedArgs, error: Error) -> Error {
     let Error::Coordinator(RunError::AllRanksFailed { report, .. }) = &error else {
         return error;
     };
-    // What standard input or a pipe gave is gone.
+    // Standard input and pipes can't be read again.
     let is_there = |input: &Input| matches!(input, Input::Path(path) if path.is_file());
     let are_there = args.index.inputs.iter().all(is_there);
     if report.suspects.is_empty() || args.again >= MOST || !are_there {
@@ -32,13 +34,13 @@ pub(crate) fn take_over(args: &EmbedArgs, error: Error) -> Error {
         return error;
     };
     say(&format!(
-        "warning: {}; a new process goes on",
+        "warning: {}; a new process resumes the run",
         crate::sentence(&error)
     ));
     let refused = Command::new(program)
         .args(words_of(env::args_os().skip(1), args.again + 1))
         .exec();
-    tracing::warn!(error = %refused, "there is no new process");
+    tracing::warn!(error = %refused, "a new process can't be started");
     error
 }
 
@@ -50,7 +52,7 @@ fn words_of(words: impl Iterator<Item = OsString>, again: u32) -> impl Iterator<
         let mut words = words.filter(|word| !word.to_string_lossy().starts_with(AGAIN));
         (words.next(), words)
     };
-    // Behind the command, for all that follows `--` is a file.
+    // Right after the command: everything after `--` is a file.
     let again = OsString::from(format!("{AGAIN}{again}"));
     command.into_iter().chain([again]).chain(rest)
 }

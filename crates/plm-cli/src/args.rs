@@ -1,4 +1,7 @@
-//! What a person types.
+//! The command line: commands, options, and the help that people read first.
+//!
+//! Only words become values here. What they mean together is `usage`'s, and what the library makes
+//! of them `commands`'s.
 
 use std::path::{Path, PathBuf};
 
@@ -9,12 +12,13 @@ use plm_fleet::{
     Model, NamelessPolicy, OutputKind, OutputSet, Part, SegmentConfig,
 };
 
-/// Embed protein FASTA files with ESM-2: one vector per protein, one HDF5 file, input order.
+/// Turn protein FASTA files into ESM-2 embeddings: one HDF5 file with a row per protein, in the
+/// order of the input
 #[derive(Debug, Parser)]
 #[command(
     name = "plm-fleet",
     version,
-    after_help = EXIT_CODES,
+    after_help = AFTER_HELP,
     max_term_width = 100,
     subcommand_required = true,
     arg_required_else_help = true
@@ -22,39 +26,57 @@ use plm_fleet::{
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// Say more on standard error (twice: everything).
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    /// Say more on standard error; twice: everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = 900)]
     pub(crate) verbose: u8,
 }
 
-const EXIT_CODES: &str = "\
+const AFTER_HELP: &str = "\
+Example:
+  plm-fleet embed proteins.fasta.gz --out out --model models/esm2_t33_650M_UR50D
+  plm-fleet verify out
+
+If embed stops early, run the same command again: it resumes.
+
 Exit codes:
   0  done: every record is embedded, or left out by a policy you chose
-  1  failed, or a file is damaged. No file is half-written under its final name, and the message
-     says what to do. Also: the result can't be written to standard output
+  1  failed, or a file is damaged. The message says what to do. No file with its final name is
+     half-written. Also: the result can't be written to standard output
   2  the command line is wrong
   3  refused before anything was computed: the input, the model, a setting, OUT (another run's, in
      use, or no directory) or the room on its disk
-  4  done, but some records failed: ledger.tsv, or for a part its logs, name them and say why
-  128 + n  stopped by signal n: 129 SIGHUP, 130 SIGINT (Ctrl-C), 143 SIGTERM, 152 SIGXCPU; run the
-     same command again to resume
+  4  done, but some records failed. ledger.tsv names them and says why; for a part, its logs do
+  128 + n
+     stopped by signal n: 129 SIGHUP, 130 SIGINT (Ctrl-C), 143 SIGTERM, 152 SIGXCPU. Run the same
+     command again to resume
 
-Signals to embed:
+Signals that embed handles:
   SIGINT, SIGTERM, SIGHUP, SIGXCPU
-           once: keeps what is computed and ends within seconds; twice: ends at once (except
-           SIGXCPU, which the kernel repeats). Under nohup, SIGHUP stays ignored
+           The first keeps what is computed and ends the run within seconds. The second ends it at
+           once, except for SIGXCPU, which the kernel repeats. Under nohup, SIGHUP stays ignored
   SIGUSR1  prints the progress
-A write over the limit of a file's size (SIGXFSZ, ulimit -f) is an error like that of a full disk.
+A write over the limit on file sizes (SIGXFSZ, ulimit -f) is an error like a full disk.
 
-Standard error has plain text without colours, and a line of progress every ten seconds. A terminal
-gets a progress bar and colours instead, unless TERM is dumb. NO_COLOR switches colours off.
-RUST_BACKTRACE=1 adds the backtrace to the message of a bug.";
+Standard error gets plain text without colours, and a line of progress every ten seconds. A terminal
+gets colours and a progress bar instead, unless TERM is dumb. NO_COLOR switches the colours off.
+RUST_BACKTRACE=1 adds the backtrace to the message about a bug.";
+
+const AFTER_EMBED_HELP: &str = "\
+Examples:
+  Mean and BOS token of the last layer and of layer 20, in one pass:
+    plm-fleet embed in.fasta --out out --model DIR --outputs mean,bos --layers -1,20
+  Long proteins in overlapping windows:
+    plm-fleet embed in.fasta --out out --model DIR --on-long window
+  A job array of eight; each job computes one part, and the last command merges them:
+    plm-fleet embed in.fasta --out out --model DIR --part 1/8
+    plm-fleet aggregate out";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Embed every protein of some FASTA files into OUT/embeddings.h5
+    #[command(after_help = AFTER_EMBED_HELP)]
     Embed(EmbedArgs),
-    /// Index FASTA files and compute nothing: find every problem in seconds
+    /// Find every problem of FASTA files in seconds: write OUT/index.plm, compute nothing
     Index(IndexArgs),
     /// Merge the parts that `embed --part i/N` made into OUT/embeddings.h5
     Aggregate(AggregateArgs),
@@ -79,23 +101,30 @@ pub(crate) struct EmbedArgs {
     )]
     pub(crate) model: Model,
 
-    /// What computes: auto, cpu, cpu:N (N ranks share the cores) or cuda:0,1
-    #[arg(long, default_value = "auto")]
+    /// What to compute on: cpu, cpu:N (N ranks share the cores), cuda:0,1 (one rank per GPU), or
+    /// auto: all GPUs, else the CPU
+    #[arg(long, default_value = "auto", value_name = "auto|cpu|cpu:N|cuda:0,1")]
     pub(crate) devices: Devices,
 
-    /// The model's number format. auto is f16 on GPUs and f32 on the CPU. There, bf16 and f16 round
-    /// the weights and gain no speed. int8 is for H100 and H200 only, the fastest and the least
-    /// exact (docs/numerics.md)
-    #[arg(long, default_value = "auto", value_name = "auto|f32|bf16|f16|int8", value_parser = parse_dtype)]
+    /// The number format that the model computes in. auto is f16 on GPUs and f32 on the CPU. On the
+    /// CPU, bf16 and f16 round the weights and gain no speed. int8 runs on H100 and H200 only; it
+    /// is the fastest and the least exact (docs/numerics.md)
+    #[arg(
+        long,
+        default_value = "auto",
+        value_name = "auto|f32|bf16|f16|int8",
+        value_parser = parse_dtype
+    )]
     pub(crate) dtype: ModelDtype,
 
-    /// What to take from each layer, one row per protein: mean (over residues), bos (the row of the
-    /// BOS token). The first is /embeddings; with several, each also has a dataset of its own
+    /// What to take of each layer in --layers, as one row per protein: mean (the mean over its
+    /// residues), bos (the row of the BOS token), or both as mean,bos. Several outputs have a
+    /// dataset each, for example /bos/layer_33; the first is also /embeddings [default: mean]
     #[arg(long, value_delimiter = ',', value_name = "mean,bos")]
     pub(crate) outputs: Vec<OutputKind>,
 
-    /// Which layers to take it from: 0 is the embedding, -1 the last, after the final layer norm
-    /// [default: -1]
+    /// The layers to take outputs of. 0 is the embedding, 1 the first layer, -1 the last one (after
+    /// the final layer norm), -2 the one before it: --layers 0,-1,20 [default: -1]
     #[arg(
         long,
         value_delimiter = ',',
@@ -105,29 +134,50 @@ pub(crate) struct EmbedArgs {
     )]
     pub(crate) layers: Vec<Layer>,
 
-    /// The number format of the embeddings in the file
-    #[arg(long, default_value = "f32", value_name = "f32|f16", value_parser = parse_embeddings_dtype)]
+    /// The number format of the rows in embeddings.h5
+    #[arg(
+        long,
+        default_value = "f32",
+        value_name = "f32|f16",
+        value_parser = parse_embeddings_dtype
+    )]
     pub(crate) embeddings_dtype: Dtype,
 
-    /// Tokens in one batch, with two special tokens per sequence; the same for all parts of a run.
-    /// A longer protein is a batch by itself [default: 33792 on GPUs, 16384 on the CPU]
-    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=i64::from(i32::MAX)))]
+    /// The most tokens in a batch: residues, and two special tokens per sequence. All parts of a
+    /// run need the same number. A longer protein is a batch by itself [default: 33792 on GPUs,
+    /// 16384 on the CPU]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = value_parser!(u32).range(1..=i64::from(i32::MAX))
+    )]
     pub(crate) max_batch_tokens: Option<u32>,
 
-    /// The model's window: longer proteins are treated as --on-long says
-    #[arg(long, default_value_t = 1_022, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    /// The most residues that the model sees at once, its window. --on-long says what happens to
+    /// longer proteins
+    #[arg(
+        long,
+        default_value_t = 1_022,
+        value_name = "N",
+        value_parser = value_parser!(u32).range(1..)
+    )]
     pub(crate) max_residues: u32,
 
-    /// What to do with proteins longer than the window
-    #[arg(long, default_value = "truncate")]
+    /// What to do with proteins longer than --max-residues
+    #[arg(
+        long,
+        default_value = "truncate",
+        value_name = "truncate|window|skip|fail"
+    )]
     pub(crate) on_long: OnLong,
 
-    /// Residues that neighbouring windows share, with --on-long window; less than --max-residues
-    /// [default: 256]
+    /// The residues that neighbouring windows share, with --on-long window; fewer than
+    /// --max-residues [default: 256]
     #[arg(long, value_name = "N")]
     pub(crate) window_overlap: Option<u32>,
 
-    /// Compute only part i of N (i from 1), for job arrays; `plm-fleet aggregate` merges the parts
+    /// Compute part i of N only, with i from 1, for job arrays; `plm-fleet aggregate` merges the
+    /// parts
     #[arg(
         long,
         alias = "shard",
@@ -137,54 +187,54 @@ pub(crate) struct EmbedArgs {
     )]
     pub(crate) part: Part,
 
-    /// Discard what OUT holds, of this run or another, and start again
+    /// Discard the run in OUT, this one or another, and start again
     #[arg(long, conflicts_with = "retry_failed")]
     pub(crate) restart: bool,
 
-    /// Try failed records again, also those of a finished run
+    /// Compute failed records again, also those of a finished run
     #[arg(long)]
     pub(crate) retry_failed: bool,
 
-    /// How often this program has taken the place of one whose ranks all failed
+    /// How often this program has replaced a process whose ranks had all failed
     #[arg(long, default_value_t = 0, hide = true)]
     pub(crate) again: u32,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct IndexArgs {
-    /// FASTA files: plain, gzip, bgzip or zstd; - is standard input
+    /// FASTA files, plain or compressed with gzip, bgzip or zstd; - is standard input
     #[arg(required = true, value_name = "FASTA", value_parser = input_parser())]
     pub(crate) inputs: Vec<Input>,
 
-    /// The output directory; made if it is not there (--output also works)
+    /// The output directory, OUT in this help; created if it is missing (--output works too)
     #[arg(short, long, alias = "output", value_name = "DIR")]
     pub(crate) out: PathBuf,
 
-    /// What to do with records that have a letter that is no residue, or no name (see
-    /// --on-nameless)
+    /// What to do with a record that has a character that is no residue: fail stops before anything
+    /// is computed, skip leaves the record out and the ledger says why
     #[arg(long, default_value = "fail", value_name = "fail|skip")]
     pub(crate) on_invalid: BadRecordPolicy,
 
-    /// What to do with records that have no residue
+    /// What to do with a record that has no residues
     #[arg(long, default_value = "fail", value_name = "fail|skip")]
     pub(crate) on_empty: BadRecordPolicy,
 
-    /// What to do with records whose name an earlier record has: rename makes it name_2, name_3,
-    /// ...
+    /// What to do with a record that has the name of an earlier one: rename calls it name_2,
+    /// name_3, ...
     #[arg(long, default_value = "fail", value_name = "fail|skip|rename")]
     pub(crate) on_duplicate: DuplicatePolicy,
 
-    /// What to do with records that have nothing after their '>': name makes it unnamed_<row>, with
-    /// the row counted from 0 [default: as --on-invalid]
+    /// What to do with a record that has no name after its '>': name calls it unnamed_<row>, where
+    /// rows count from 0 [default: as --on-invalid]
     #[arg(long, value_name = "fail|skip|name")]
     pub(crate) on_nameless: Option<NamelessPolicy>,
 
-    /// What to do with the gaps of an alignment ('-' and '.'): keep makes each a token
+    /// What to do with alignment gaps ('-' and '.'): keep makes each a token, drop leaves them out
     #[arg(long, default_value = "keep", value_name = "keep|drop")]
     pub(crate) on_gap: GapPolicy,
 
-    /// A record's name: the first word after its '>', the whole header, or the accession in
-    /// db|ACCESSION|NAME (else the first word)
+    /// What names a record: the first word after its '>', the whole header, or the accession in
+    /// db|ACCESSION|NAME (without one, the first word)
     #[arg(
         long,
         default_value = "first-word",
@@ -195,11 +245,11 @@ pub(crate) struct IndexArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct AggregateArgs {
-    /// The output directory
+    /// The output directory, which gets the merged result
     #[arg(value_name = "OUT")]
     pub(crate) out: PathBuf,
 
-    /// Output directories of the parts, if they are not all in OUT
+    /// The output directories of parts that are not in OUT
     #[arg(value_name = "PART_OUT")]
     pub(crate) parts: Vec<PathBuf>,
 }
@@ -208,26 +258,27 @@ pub(crate) struct AggregateArgs {
 #[command(override_usage = "plm-fleet verify [OPTIONS] OUT [--against FASTA...]
        plm-fleet verify [OPTIONS] --against FASTA... OUT")]
 pub(crate) struct VerifyArgs {
-    /// The output directory; or an embeddings.h5, which allows fewer checks
+    /// The output directory of a run. An embeddings.h5 alone allows fewer checks
     #[arg(value_name = "OUT", required_unless_present = "against")]
     out: Option<PathBuf>,
 
-    /// Also compare the run with these FASTA files, record by record; - is standard input
+    /// Also check that the run has the records of these FASTA files, residue by residue; - is
+    /// standard input
     #[arg(long, value_name = "FASTA", num_args = 1.., value_parser = input_parser())]
     pub(crate) against: Vec<Input>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct InfoArgs {
-    /// An output directory, an embeddings.h5, an index.plm or a model directory; nothing for the
-    /// program itself
+    /// An output directory, an embeddings.h5, an index.plm or a model directory. Without it: this
+    /// program, its devices and its built-in model
     #[arg(value_name = "PATH")]
     pub(crate) path: Option<PathBuf>,
 }
 
 impl VerifyArgs {
-    /// Takes OUT from the end of `--against FASTA... OUT`, where the parser, which can't tell one
-    /// path from another, has put it.
+    /// Takes OUT from the end of `--against FASTA... OUT`. The parser can't tell one path from
+    /// another, and has put it there.
     pub(crate) fn find_out(&mut self) -> Result<(), ()> {
         if self.out.is_none() {
             match self.against.pop() {
@@ -240,19 +291,17 @@ impl VerifyArgs {
 
     /// The output directory.
     pub(crate) fn out(&self) -> &Path {
-        self.out
-            .as_deref()
-            .expect("it was found when the words were read")
+        self.out.as_deref().expect("find_out has found it")
     }
 }
 
 impl EmbedArgs {
-    /// The outputs that were asked for, if any were.
+    /// The outputs that were asked for; `None` if neither `--outputs` nor `--layers` was given.
     pub(crate) fn outputs(&self) -> Option<OutputSet> {
         if self.outputs.is_empty() && self.layers.is_empty() {
             return None;
         }
-        let or = |kinds: &[OutputKind]| match kinds {
+        let kinds = match &self.outputs[..] {
             [] => vec![OutputKind::Mean],
             kinds => kinds.to_vec(),
         };
@@ -260,16 +309,17 @@ impl EmbedArgs {
             [] => vec![Layer::LAST],
             layers => layers.to_vec(),
         };
-        Some(OutputSet::new(or(&self.outputs), layers))
+        Some(OutputSet::new(kinds, layers))
     }
 
-    /// The residues that neighbouring windows share, if there are windows.
+    /// The residues that neighbouring windows share, where there are windows.
     pub(crate) fn window_overlap(&self) -> u32 {
         self.window_overlap.unwrap_or(256)
     }
 }
 
 impl IndexArgs {
+    /// The policies for records, as the library takes them.
     pub(crate) fn config(&self) -> IndexConfig {
         IndexConfig {
             on_invalid: self.on_invalid,
@@ -282,11 +332,12 @@ impl IndexArgs {
     }
 }
 
+/// What to do with proteins longer than the model's window.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum OnLong {
-    /// Embed the N-terminal residues that fit
+    /// Embed the first residues that fit, from the N-terminus
     Truncate,
-    /// Embed overlapping windows and average them by length
+    /// Embed overlapping windows, and take their mean weighted by length
     Window,
     /// Leave them out; the ledger says why
     Skip,
@@ -294,18 +345,18 @@ pub(crate) enum OnLong {
     Fail,
 }
 
-/// The model's number format; none where the devices decide.
+/// The model's number format; `None` where the devices decide.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ModelDtype(pub(crate) Option<Dtype>);
 
-/// Any path but an empty one; `-` is standard input.
+/// Reads an input: any path but an empty one; `-` is standard input.
 fn input_parser() -> impl TypedValueParser<Value = Input> {
     PathBufValueParser::new().map(Input::from)
 }
 
 fn model(path: PathBuf) -> Model {
     match path.to_str() {
-        // This one never fails, and a path that is not UTF-8 is a path all the same.
+        // Parsing a model never fails.
         Some(words) => words.parse().unwrap_or_default(),
         None => Model::Checkpoint(path),
     }
@@ -322,15 +373,19 @@ fn parse_dtype(words: &str) -> Result<ModelDtype, String> {
 }
 
 fn parse_layer(words: &str) -> Result<Layer, String> {
-    let number = words.parse().map_err(|_| "not a layer's number")?;
+    let number = words.parse().map_err(|_| {
+        format!(
+            "{words:?} is no layer: use numbers, for example 0 (the embedding) or -1 (the last)"
+        )
+    })?;
     Ok(Layer(number))
 }
 
-/// A number format that files can hold.
+/// Reads a number format that files can hold.
 fn parse_embeddings_dtype(words: &str) -> Result<Dtype, String> {
     let dtype: Dtype = words
         .parse()
-        .map_err(|_| format!("{words:?} is no number format of embeddings: use f32 or f16"))?;
+        .map_err(|_| format!("{words:?} is no number format for embeddings: use f32 or f16"))?;
     SegmentConfig::builder()
         .dtype(dtype)
         .build()
@@ -363,16 +418,18 @@ mod tests {
     }
 
     #[test]
-    fn help_tells_the_batch_size_of_each_kind_of_device() {
+    fn help_states_the_batch_size_of_each_kind_of_device() {
         let mut cli = Cli::command();
         let embed = cli.find_subcommand_mut("embed").expect("it is a command");
         let help = embed.render_long_help().to_string();
-        let told = format!(
+        let stated = format!(
             "[default: {} on GPUs, {} on the CPU]",
             Devices::GPU_BATCH_TOKENS,
             plm_fleet::PlanConfig::DEFAULT_MAX_BATCH_TOKENS
         );
-        assert!(help.contains(&told), "{told}");
+        // The help is wrapped.
+        let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(help.contains(&stated), "{stated}");
     }
 
     #[test]

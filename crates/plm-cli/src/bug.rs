@@ -1,4 +1,4 @@
-//! What is said of a panic: it is a bug of ours, and one line is enough to report it.
+//! The line that a panic prints: it is a bug in plm-fleet, and one line is enough to report it.
 
 use std::panic::{self, PanicHookInfo};
 use std::sync::Mutex;
@@ -6,8 +6,8 @@ use std::{env, thread};
 
 use crate::voice::{self, Kind};
 
-/// Says panics in a line each, with the place; the backtrace too where `RUST_BACKTRACE` asks for
-/// one.
+/// Makes each panic print one line with its place, and its backtrace if `RUST_BACKTRACE` asks for
+/// it.
 pub(crate) fn say_panics_in_a_line() {
     let backtrace = panic::take_hook();
     let said = Mutex::new(Kind::default());
@@ -15,7 +15,7 @@ pub(crate) fn say_panics_in_a_line() {
         if env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0") {
             backtrace(panic);
         }
-        // A panic in here would end the process.
+        // No `unwrap`: a panic in this hook would end the process.
         let line = match said.lock() {
             Ok(mut said) => said.next(|| line(panic)),
             Err(_) => Some(line(panic)),
@@ -27,16 +27,18 @@ pub(crate) fn say_panics_in_a_line() {
 }
 
 fn line(panic: &PanicHookInfo<'_>) -> String {
-    let message = panic.payload_as_str().unwrap_or("a panic without words");
+    let message = panic
+        .payload_as_str()
+        .unwrap_or("a panic without a message");
     let place = panic.location().map_or_else(
         || "an unknown place".to_owned(),
         |place| format!("{}:{}:{}", place.file(), place.line(), place.column()),
     );
     let thread = thread::current();
     format!(
-        "error: a bug in plm-fleet {}, at {place}, in the thread {}: {}; please report this line",
+        "error: a bug in plm-fleet {}, at {place}, in thread {}: {}; please report this line",
         plm_fleet::VERSION,
-        thread.name().unwrap_or("without a name"),
+        thread.name().unwrap_or("(unnamed)"),
         message.replace('\n', " "),
     )
 }
@@ -45,7 +47,7 @@ fn line(panic: &PanicHookInfo<'_>) -> String {
 mod tests {
     use std::process::Command;
 
-    /// What the test below runs in a process of its own.
+    /// The test below runs this one in a process of its own.
     #[test]
     #[ignore = "panics"]
     fn panics_many_times() {
@@ -56,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn panics_are_a_line_each_and_the_first_ten() {
+    fn panics_print_a_line_each_up_to_the_tenth() {
         let said = |backtrace: &str| {
             let output = Command::new(std::env::current_exe().unwrap())
                 .args(["--ignored", "--nocapture", "panics_many_times"])

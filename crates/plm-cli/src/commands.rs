@@ -1,24 +1,25 @@
-//! The commands that do something.
+//! The commands that do something: `embed`, `index`, `aggregate` and `verify`.
+//!
+//! Each turns its options into the library's settings, calls the library, and shows a summary.
 
 use std::fs::{self, File};
 use std::io::{self, IsTerminal};
 use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use plm_fleet::{
-    Error, Input, LongSequences, Model, PlanConfig, Resume, RunConfig, RunReport, SegmentConfig,
-    aggregate_parts, build_index, run_multi_gpu_inference, verify_run, verify_run_against,
+    EmbeddingsFile, Error, Input, LongSequences, Model, OutputSpec, PlanConfig, Resume, RunConfig,
+    RunReport, SegmentConfig, aggregate_parts, build_index, run_multi_gpu_inference, verify_run,
+    verify_run_against,
 };
 
 use crate::Exit;
 use crate::args::{AggregateArgs, EmbedArgs, IndexArgs, OnLong, VerifyArgs};
 use crate::progress::Progress;
 use crate::signals::Signals;
-use crate::voice::say;
+use crate::voice::{say, show};
 use crate::{again, summary};
-
-/// Shows the result.
-pub(crate) use crate::voice::show;
 
 pub(crate) fn embed(args: &EmbedArgs) -> Result<Exit, Error> {
     let config = run_config(args)?;
@@ -28,7 +29,7 @@ pub(crate) fn embed(args: &EmbedArgs) -> Result<Exit, Error> {
     if args.window_overlap.is_some() && !matches!(args.on_long, OnLong::Window) {
         say("warning: --window-overlap does nothing without --on-long window");
     }
-    tell_of_terminals(&args.index.inputs);
+    note_terminals(&args.index.inputs);
     let progress = Progress::start();
     let config = RunConfig {
         observer: Arc::clone(&progress) as _,
@@ -55,7 +56,7 @@ pub(crate) fn embed(args: &EmbedArgs) -> Result<Exit, Error> {
 }
 
 pub(crate) fn index(args: &IndexArgs) -> Result<Exit, Error> {
-    tell_of_terminals(&args.inputs);
+    note_terminals(&args.inputs);
     let index = build_index(args.inputs.clone(), &args.out, args.config())?;
     show(&summary::index(&index, &args.out.join("index.plm")));
     Ok(Exit::Done)
@@ -66,7 +67,7 @@ pub(crate) fn aggregate(args: &AggregateArgs) -> Result<Exit, Error> {
 }
 
 pub(crate) fn verify(args: &VerifyArgs) -> Result<Exit, Error> {
-    tell_of_terminals(&args.against);
+    note_terminals(&args.against);
     let report = if args.against.is_empty() {
         verify_run(args.out())?
     } else {
@@ -80,13 +81,21 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<Exit, Error> {
     })
 }
 
-/// The last words of a run, and what the exit code says of it.
-fn finished(report: &RunReport, out: &std::path::Path) -> Result<Exit, Error> {
-    show(&summary::run(report, out));
+/// Shows the summary of a finished run or part. The exit says whether records failed.
+fn finished(report: &RunReport, out: &Path) -> Result<Exit, Error> {
+    show(&summary::run(report, &outputs_of(report)?, out));
     Ok(if report.records.failed > 0 {
         Exit::RecordsFailed
     } else {
         Exit::Done
+    })
+}
+
+/// The outputs in the result of a run; empty for a part, which has no result yet.
+pub(crate) fn outputs_of(report: &RunReport) -> Result<Vec<OutputSpec>, Error> {
+    Ok(match &report.embeddings_path {
+        Some(path) => EmbeddingsFile::open(path)?.outputs().to_vec(),
+        None => Vec::new(),
     })
 }
 
@@ -117,7 +126,7 @@ fn run_config(args: &EmbedArgs) -> Result<RunConfig, Error> {
             .into(),
         part: args.part,
         resume: match (args.restart, args.retry_failed) {
-            // What discarded it was an earlier try of this command.
+            // In a process that replaces another, the first one has already discarded it.
             (true, _) if args.again == 0 => Resume::Restart,
             (_, true) if args.again == 0 => Resume::RetryFailed,
             _ => Resume::Continue,
@@ -126,13 +135,13 @@ fn run_config(args: &EmbedArgs) -> Result<RunConfig, Error> {
     })
 }
 
-/// Says that the program waits for someone to type, who may not know.
-fn tell_of_terminals(inputs: &[Input]) {
+/// Says for each input that is a terminal that the program waits for someone to type.
+fn note_terminals(inputs: &[Input]) {
     for input in inputs {
         let (name, is_terminal) = match input {
             Input::Stdin => ("standard input".to_owned(), io::stdin().is_terminal()),
             Input::Path(path) => {
-                // Nothing else is opened for this: to open a pipe is to wait for who writes to it.
+                // Only a character device is opened here: opening a pipe waits for its writer.
                 let is_device =
                     fs::metadata(path).is_ok_and(|file| file.file_type().is_char_device());
                 let is_terminal =
@@ -142,8 +151,8 @@ fn tell_of_terminals(inputs: &[Input]) {
         };
         if is_terminal {
             say(&format!(
-                "note: reading FASTA from {name}, which is a terminal: Ctrl-D on a line of its own \
-                 ends it"
+                "note: reading FASTA from {name}, which is a terminal: end it with Ctrl-D on a \
+                 line of its own"
             ));
         }
     }

@@ -1,4 +1,4 @@
-//! `plm-fleet info`: what something is.
+//! `plm-fleet info`: describes the program, or what a path leads to.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -12,29 +12,32 @@ use plm_fleet::{
 
 use crate::Exit;
 use crate::args::InfoArgs;
-use crate::commands::show;
+use crate::commands::outputs_of;
 use crate::summary;
+use crate::voice::show;
 use crate::words::{count, number};
 
-/// Vectors of more bytes are not read to tell what something is: that takes more than a second.
+/// The most bytes of vectors that are read and checked: more would take longer than a second.
 const MOST_BYTES: u64 = 1 << 30;
 
 pub(crate) fn info(args: &InfoArgs) -> Result<Exit, Error> {
     let text = match &args.path {
         None => program()?,
-        Some(path) => thing(path)?,
+        Some(path) => describe(path)?,
     };
     show(&text);
     Ok(Exit::Done)
 }
 
-fn thing(path: &Path) -> Result<String, Error> {
+/// Describes what a path leads to.
+fn describe(path: &Path) -> Result<String, Error> {
     let path = path.to_owned();
     Ok(match kind_of(&path)? {
         Kind::FinishedRun => {
             let report = RunReport::of_run(&path)?;
             let checked = checked(&check_result(&path, MOST_BYTES)?, &path);
-            format!("{}\n{checked}", summary::run(&report, &path))
+            let run = summary::run(&report, &outputs_of(&report)?, &path);
+            format!("{run}\n{checked}")
         }
         Kind::UnfinishedRun(progress) if progress.holders.is_empty() => format!(
             "{}: a run that is {progress}\n  next        {}",
@@ -45,7 +48,7 @@ fn thing(path: &Path) -> Result<String, Error> {
                 Some(_) =>
                     "plm-fleet embed with the same arguments, for each part that is not done"
                         .to_owned(),
-                None => "plm-fleet embed with the same arguments goes on".to_owned(),
+                None => "plm-fleet embed with the same arguments resumes it".to_owned(),
             }
         ),
         Kind::UnfinishedRun(progress) => format!("{}: a run that is {progress}", path.display()),
@@ -60,10 +63,10 @@ fn thing(path: &Path) -> Result<String, Error> {
     })
 }
 
-/// What was read of a result to tell that it is what was written.
+/// The line that says how much of a result was read and checked.
 fn checked(read: &Checked, path: &Path) -> String {
     let what = match read {
-        Checked::Everything => "every byte of embeddings.h5 is the one that was written".to_owned(),
+        Checked::Everything => "every byte of embeddings.h5 is as it was written".to_owned(),
         Checked::AllButVectors => format!(
             "all of embeddings.h5 but its vectors, which `plm-fleet verify {}` reads",
             path.display()
@@ -72,6 +75,7 @@ fn checked(read: &Checked, path: &Path) -> String {
     format!("  checked     {what}")
 }
 
+/// Describes this program: its version, devices and built-in model.
 fn program() -> Result<String, Error> {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     Ok(format!(
@@ -83,7 +87,7 @@ fn program() -> Result<String, Error> {
     ))
 }
 
-/// The GPUs, a line each; or why there are none.
+/// One line per GPU, or why there is none.
 fn gpus() -> String {
     let count = match Gpu::count() {
         Ok(0) => return "; no GPU is visible".to_owned(),
@@ -107,6 +111,7 @@ fn gpus() -> String {
         .collect()
 }
 
+/// Describes a model.
 fn model(info: &ModelInfo) -> String {
     let sizes = info.architecture.map(|sizes| {
         format!(
@@ -126,16 +131,17 @@ fn model(info: &ModelInfo) -> String {
     )
 }
 
+/// Describes an embeddings file, which it reads and checks.
 fn embeddings(path: &Path) -> Result<String, Error> {
     let file = match EmbeddingsFile::open_sealed(path) {
         Err(ShardError::OlderVersion { .. }) => EmbeddingsFile::open(path),
         file => file,
     }?;
     let read = match file.version() {
-        1 => "nothing: it is of format version 1, which can be read and not be checked".to_owned(),
+        1 => "nothing: files of format version 1 can be read but not checked".to_owned(),
         _ if file.vectors_bytes() <= MOST_BYTES => {
             file.check_vectors()?;
-            "every byte is the one that was written".to_owned()
+            "every byte is as it was written".to_owned()
         }
         _ => format!(
             "all but the vectors, which `plm-fleet verify {}` reads",

@@ -1,7 +1,7 @@
 //! The program `plm-fleet`: a thin layer of words over the library of the same name.
 //!
-//! It must not know how anything is computed: it reads the command line, calls one function of
-//! plm-fleet, and says what came of it.
+//! It reads the command line, calls one function of plm-fleet, and says what came of it. It must
+//! not know how anything is computed or stored.
 
 mod advice;
 mod again;
@@ -23,7 +23,7 @@ use plm_fleet::Error;
 
 use crate::args::Command;
 
-/// What the exit code tells a script; `--help` has the words.
+/// What the exit code tells a script; `--help` describes each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Exit {
     Done,
@@ -31,7 +31,7 @@ enum Exit {
     Usage,
     Refused,
     RecordsFailed,
-    /// Stopped by this one.
+    /// This signal stopped the run.
     Signal(u8),
 }
 
@@ -51,8 +51,8 @@ impl From<Exit> for ExitCode {
 fn main() -> ExitCode {
     bug::say_panics_in_a_line();
     signals::take_file_size_limits_as_errors();
-    // A bug has been told of by then, and is a failure like others: 1, and not the 101 of Rust, of
-    // which no script knows.
+    // The hook has reported the bug by then. It is a failure like others, so the code is 1: scripts
+    // don't know the 101 of Rust.
     panic::catch_unwind(program).unwrap_or(Exit::Failed).into()
 }
 
@@ -61,7 +61,7 @@ fn program() -> Exit {
         Ok(cli) => cli,
         Err(error) => {
             let exit = usage::end(&error);
-            return told(exit, None);
+            return exit_if_written(exit, None);
         }
     };
     voice::listen(cli.verbose);
@@ -77,7 +77,7 @@ fn program() -> Exit {
         }
     };
     voice::sum_up();
-    told(exit, Some(&cli.command))
+    exit_if_written(exit, Some(&cli.command))
 }
 
 fn run(command: &Command) -> Result<Exit, Error> {
@@ -91,8 +91,8 @@ fn run(command: &Command) -> Result<Exit, Error> {
     }
 }
 
-/// The exit of a command whose result may not have reached anyone.
-fn told(exit: Exit, command: Option<&Command>) -> Exit {
+/// `exit`, or a failure if the command's result could not be written to standard output.
+fn exit_if_written(exit: Exit, command: Option<&Command>) -> Exit {
     let (Exit::Done | Exit::RecordsFailed, Some(error)) = (exit, voice::unwritten()) else {
         return exit;
     };
@@ -112,7 +112,7 @@ fn told(exit: Exit, command: Option<&Command>) -> Exit {
     Exit::Failed
 }
 
-/// An error and its causes as one sentence.
+/// An error and its causes as one sentence on one line.
 fn sentence(error: &dyn std::error::Error) -> String {
     let mut sentence = error.to_string();
     let mut cause = error.source();
@@ -120,6 +120,5 @@ fn sentence(error: &dyn std::error::Error) -> String {
         sentence = format!("{sentence}: {error}");
         cause = error.source();
     }
-    // One line, whatever a cause's words are.
     sentence.replace('\n', " ")
 }

@@ -1,4 +1,4 @@
-//! How far a run is: a bar on a terminal, plain lines elsewhere.
+//! Shows how far a run is: with a bar on a terminal, with plain lines elsewhere.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,50 +12,64 @@ use plm_fleet::{Observer, RunEvent};
 use crate::voice::{self, Kind};
 use crate::words::{count, duration, number};
 
-/// How often a plain line is written.
+/// The time between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// How often the bar moves, also while nothing happens.
+/// The time between two moves of the bar, also while nothing happens.
 const TICK: Duration = Duration::from_millis(200);
 
 /// Shows the progress of a run on standard error.
 pub(crate) struct Progress {
     bar: ProgressBar,
-    /// On a terminal that can draw it the bar tells all, unless one asks. (indicatif hides it on
-    /// one that is `dumb`.)
+    /// Whether the terminal shows the bar, so that no plain lines are due. indicatif hides the bar
+    /// where `TERM` is `dumb`.
     has_bar: bool,
+    /// What has happened so far; each lock is short.
     so_far: Mutex<SoFar>,
 }
 
 /// What a run is busy with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// The input and the model are read.
+    /// It reads the input and the model.
     Reading,
-    /// Between the start of the ranks and their end.
+    /// Its ranks compute.
     AtWork,
-    /// What the ranks have made is merged and read again.
+    /// It merges what the ranks have made, and verifies it.
     Merging,
-    /// Nothing is to be said any more.
+    /// It is over, and no more lines are due.
     Over,
 }
 
-/// What lines need to remember.
+/// What has happened in the run so far.
 struct SoFar {
+    /// The run is busy with this.
     phase: Phase,
+    /// The ranks started then; before that, the program did.
     started: Instant,
+    /// The last plain line was written then.
     last: Instant,
+    /// The run has this many ranks; 0 before they start.
     ranks: u32,
+    /// The ranks have this many batches to do.
     total_batches: u64,
+    /// This many batches are on the disk.
     durable_batches: u64,
+    /// The batches have this many tokens.
     total_tokens: u64,
+    /// The batches that were written have this many tokens.
     tokens: u64,
+    /// The batches have this many sequences.
     total_sequences: u64,
+    /// The batches that were written have this many sequences.
     sequences: u64,
-    /// The ranks that wait for the input.
+    /// These ranks wait for the input.
     waiting: HashSet<Rank>,
+    /// It counts the records that failed.
     failed_rows: Kind,
+    /// It counts the times that an encoder was reloaded.
     reloads: Kind,
+    /// It counts the ranks that failed.
     failed_ranks: Kind,
 }
 
@@ -88,8 +102,8 @@ impl Progress {
             voice::around(progress.bar.clone());
         }
         let ticking = Arc::clone(&progress);
-        // Without this thread (indicatif's own would panic where there is none to be had) the bar
-        // and the lines move with the batches.
+        // Where the system gives no more threads, the bar and the lines move with the batches.
+        // (indicatif's own ticker would panic there.)
         let _ = thread::Builder::new()
             .name("progress".to_owned())
             .spawn(move || {
@@ -101,13 +115,13 @@ impl Progress {
         progress
     }
 
-    /// Says how far the run is, now.
+    /// Says how far the run is, at once.
     pub(crate) fn tell(&self) {
         let line = self.so_far().line();
         voice::say(&line);
     }
 
-    /// Whether ranks have started and have not done all that they are to do.
+    /// Whether the ranks have started and are not done.
     pub(crate) fn ranks_are_at_work(&self) -> bool {
         self.so_far().phase == Phase::AtWork
     }
@@ -116,7 +130,7 @@ impl Progress {
         self.so_far.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Moves the bar, or says a line if it is time for one.
+    /// Moves the bar, or writes a line if one is due.
     fn tick(&self) {
         if self.has_bar {
             if self.ranks_are_at_work() {
@@ -130,7 +144,7 @@ impl Progress {
         }
     }
 
-    /// Takes the bar off the screen, and says how many failures there were that were not said.
+    /// Removes the bar, and counts the failures of each kind that were not all printed.
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
         let unsaid: Vec<String> = {
@@ -138,10 +152,7 @@ impl Progress {
             so_far.phase = Phase::Over;
             [
                 (&so_far.failed_rows, "records failed"),
-                (
-                    &so_far.reloads,
-                    "times an encoder failed and was loaded anew",
-                ),
+                (&so_far.reloads, "times an encoder failed and was reloaded"),
                 (&so_far.failed_ranks, "ranks failed"),
             ]
             .into_iter()
@@ -152,7 +163,7 @@ impl Progress {
         unsaid.iter().for_each(|line| voice::say(line));
     }
 
-    /// One more failure of a kind.
+    /// Counts a failure of a kind, and warns of it if it is among the first.
     fn warn(&self, kind: impl FnOnce(&mut SoFar) -> &mut Kind, text: impl FnOnce() -> String) {
         let text = kind(&mut self.so_far()).next(text);
         if let Some(text) = text {
@@ -217,8 +228,7 @@ impl Observer for Progress {
                 |so_far| &mut so_far.reloads,
                 || {
                     format!(
-                        "{failure}; its encoder was loaded anew, and what it failed on is tried in \
-                         pieces"
+                        "{failure}; its encoder was reloaded, and tries the batch again in pieces"
                     )
                 },
             ),
@@ -226,7 +236,7 @@ impl Observer for Progress {
                 |so_far| &mut so_far.failed_rows,
                 || format!("{:?} failed: {}", row.id, row.reason),
             ),
-            // What they wait for is logged.
+            // The library's own warning says what they wait for.
             RunEvent::InputWait { rank, .. } => {
                 self.so_far().waiting.insert(rank);
             }
@@ -250,6 +260,7 @@ impl Observer for Progress {
 }
 
 impl SoFar {
+    /// Notes that the ranks start, and what they have to do.
     fn start(&mut self, ranks: u32, batches: u64, sequences: u64, tokens: u64) {
         self.phase = match batches {
             0 => Phase::Merging,
@@ -263,7 +274,7 @@ impl SoFar {
         self.total_sequences = sequences;
     }
 
-    /// A line, if the last one is long enough ago.
+    /// A line, if the last one is [`LINE_EVERY`] ago.
     fn line_if_due(&mut self, now: Instant) -> Option<String> {
         if self.phase == Phase::Over || now.saturating_duration_since(self.last) < LINE_EVERY {
             return None;
@@ -272,19 +283,20 @@ impl SoFar {
         Some(self.line())
     }
 
+    /// A line that says how far the run is.
     fn line(&self) -> String {
         let elapsed = self.started.elapsed().as_secs_f64();
         match self.phase {
             Phase::AtWork => {}
             Phase::Reading => {
                 return format!(
-                    "the ranks have not started yet: the input and the model are read  {} elapsed",
+                    "reading the input and the model; the ranks have not started yet  {} elapsed",
                     duration(elapsed)
                 );
             }
             Phase::Merging | Phase::Over => {
                 return format!(
-                    "the ranks are done: their vectors are merged and read again  {} elapsed",
+                    "the ranks are done; merging and verifying their vectors  {} elapsed",
                     duration(elapsed)
                 );
             }

@@ -1,4 +1,4 @@
-//! What signals do to a run: the first that asks for its end is heard, the second obeyed.
+//! What signals do to a run: the first stops it in order, the second ends it at once.
 
 use std::fs;
 use std::io;
@@ -16,18 +16,19 @@ use signal_hook::{flag, iterator};
 use crate::progress::Progress;
 use crate::voice;
 
-/// How long a stopped run may take to write what it has. Longer than the coordinator waits for
-/// encoders, and well below the half minute that schedulers leave between SIGTERM and SIGKILL.
+/// The time that a stopped run has to write what is computed. It is longer than the coordinator
+/// waits for encoders, and well below the half minute that schedulers leave between SIGTERM and
+/// SIGKILL.
 const GRACE: Duration = Duration::from_secs(15);
 
-/// The signals that have come so far.
+/// What the process has received of signals so far.
 pub(crate) struct Signals {
-    /// The one that asked for the end of the run; zero if none has.
+    /// The last signal that stops a run; zero before the first.
     received: Arc<AtomicU8>,
 }
 
 impl Signals {
-    /// Takes signals from now on, on a thread of its own.
+    /// Handles signals from now on, on a thread of its own.
     pub(crate) fn watch(stop: StopToken, progress: Arc<Progress>) -> Self {
         let received = Arc::new(AtomicU8::new(0));
         let seen = Arc::clone(&received);
@@ -44,19 +45,19 @@ impl Signals {
                 }
             }
         };
-        // The thread first: a signal that is caught and that nobody hears would do nothing at all.
+        // The thread starts first: a signal that is caught but not read would do nothing.
         let (give, take) = mpsc::channel();
         let watching = start("signals", move || take.into_iter().for_each(listen))
             .and_then(|()| iterator::Signals::new(heard))
             .map(|signals| give.send(signals));
         if let Err(error) = watching {
-            // They then do what they do to any program: nothing that is durable is lost.
-            tracing::warn!(%error, "signals end this run at once");
+            // Signals then end this process as any other. What is durable stays.
+            tracing::warn!(%error, "signals will end this run at once");
         }
         Self { received }
     }
 
-    /// The signal that asked for the end, if one has.
+    /// The last signal that stops a run, if one has come.
     pub(crate) fn received(&self) -> Option<u8> {
         match self.received.load(Ordering::Relaxed) {
             0 => None,
@@ -65,20 +66,20 @@ impl Signals {
     }
 }
 
-/// Makes a write over the limit of a file's size (`ulimit -f`) an error like any other, and not the
-/// end of the process.
+/// Makes a write over the limit on file sizes (`ulimit -f`) an error, where it would end the
+/// process.
 pub(crate) fn take_file_size_limits_as_errors() {
-    // A handler is enough: the write then fails with EFBIG. Without one it ends as it would have.
+    // Any handler does: the write then fails with EFBIG. Without one, the signal ends the process.
     let _ = flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
 }
 
-/// What a shell makes of a program that a signal ended.
+/// The exit code that a shell gives a program that a signal ended.
 pub(crate) fn exit_code(signal: u8) -> u8 {
     128 + signal
 }
 
-/// Whether this process was started with a signal ignored, as `nohup` does with SIGHUP. (Where
-/// there is no /proc, no.)
+/// Whether this process was started with a signal ignored, as `nohup` does with SIGHUP. Without
+/// /proc, the answer is no.
 fn is_ignored(signal: i32) -> bool {
     let Ok(status) = fs::read_to_string("/proc/self/status") else {
         return false;
@@ -86,7 +87,7 @@ fn is_ignored(signal: i32) -> bool {
     ignored_signals(&status).is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
 }
 
-/// The signals that are ignored, a bit each, in the words of /proc/self/status.
+/// The ignored signals in the text of /proc/self/status: bit `n - 1` is signal `n`.
 fn ignored_signals(status: &str) -> Option<u64> {
     let mask = status
         .lines()
@@ -94,30 +95,33 @@ fn ignored_signals(status: &str) -> Option<u64> {
     u64::from_str_radix(mask.trim(), 16).ok()
 }
 
+/// Stops the run in order at the first signal, and ends the process at the second.
 fn end(signal: i32, received: &AtomicU8, stop: &StopToken, progress: &Arc<Progress>) {
-    // The kernel sends this one again every second that the process computes over its limit.
+    // The kernel repeats this one for every second of CPU time over the limit.
     if signal == SIGXCPU && received.load(Ordering::Relaxed) != 0 {
         return;
     }
     let code = signal as u8;
     let is_first = received.swap(code, Ordering::Relaxed) == 0;
     stop.stop();
-    // Before the ranks start and after they are done nothing hears of the stop, and nothing is
-    // lost: files get their names when they are whole.
+    // Before the ranks start and after they are done, nothing looks at `stop`. Ending at once loses
+    // nothing then: files get their names when they are whole.
     if !is_first || !progress.ranks_are_at_work() {
         low_level::exit(exit_code(code).into());
     }
-    // Without these threads a run that hangs is not ended, and one that ends is not told of.
+    // Where the system gives no more threads, a run that hangs is not ended, and the line below is
+    // not printed.
     let _ = start("grace", move || {
         thread::sleep(GRACE);
         low_level::exit(exit_code(code).into());
     });
-    // Not on the thread that hears signals: nobody may be reading what is said.
+    // Not on the thread that reads signals: the write waits if nobody reads standard error.
     let _ = start("farewell", || {
-        voice::say("stopping: what is computed is written; once more ends this at once");
+        voice::say("stopping: writing what is computed; a second signal ends this at once");
     });
 }
 
+/// Starts a thread; unlike `thread::spawn`, it does not panic where there are no more.
 fn start(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let thread = thread::Builder::new().name(name.to_owned());
     thread.spawn(body).map(drop)

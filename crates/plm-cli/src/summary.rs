@@ -1,18 +1,23 @@
-//! What a person reads when a command is done.
+//! The text on standard output when a command is done.
 
 use std::fmt::Write;
 use std::path::Path;
 
-use plm_fleet::{FastaIndex, Findings, GapPolicy, RecordCounts, RunReport, Tally, VerifyReport};
+use plm_fleet::{
+    FastaIndex, Findings, GapPolicy, OutputKind, OutputSpec, RecordCounts, RunReport, Tally,
+    VerifyReport,
+};
 
 use crate::args::VerifyArgs;
 use crate::voice::first_few;
 use crate::words::{count, duration, number};
 
+/// The note of an `embed` with plm-tiny.
 pub(crate) const DEMONSTRATION_MODEL: &str = "note: no --model was given, so this uses plm-tiny, \
     a small demonstration model; its embeddings are for trying things out, not for science";
 
-pub(crate) fn run(report: &RunReport, out: &Path) -> String {
+/// The summary of a finished run or part. A part has no `outputs` yet: its result is not made.
+pub(crate) fn run(report: &RunReport, outputs: &[OutputSpec], out: &Path) -> String {
     let mut text = String::new();
     let seconds = &report.seconds;
     // Writing to a String does not fail.
@@ -47,10 +52,11 @@ pub(crate) fn run(report: &RunReport, out: &Path) -> String {
             )
         }
     };
+    add_outputs(&mut text, outputs);
     let _ = write!(text, "  records     {}", outcomes(&report.records));
     add_findings(&mut text, &report.findings, None);
     text.push('\n');
-    // One ledger tells of all records, so it is written when all parts are done.
+    // The ledger has all records, so it is written when all parts are done.
     let ledger = report
         .embeddings_path
         .is_some()
@@ -96,7 +102,7 @@ pub(crate) fn run(report: &RunReport, out: &Path) -> String {
             times => format!("{times} times"),
         };
         format!(
-            "warning: the encoder of {} failed and was loaded anew {times}",
+            "warning: the encoder of {} failed and was reloaded {times}",
             worker.rank
         )
     });
@@ -140,7 +146,7 @@ pub(crate) fn run(report: &RunReport, out: &Path) -> String {
     text
 }
 
-/// `path` is that of the index itself.
+/// The summary of an index, whose own path is `path`.
 pub(crate) fn index(index: &FastaIndex, path: &Path) -> String {
     let skipped = index
         .records()
@@ -169,7 +175,25 @@ pub(crate) fn index(index: &FastaIndex, path: &Path) -> String {
     text
 }
 
-/// Only what occurs. The policy for gaps is none where it is not known.
+/// Adds the line that names the outputs, unless the only one is a mean, as by default.
+fn add_outputs(text: &mut String, outputs: &[OutputSpec]) {
+    if let []
+    | [
+        OutputSpec {
+            kind: OutputKind::Mean,
+            ..
+        },
+    ] = outputs
+    {
+        return;
+    }
+    let names: Vec<String> = outputs.iter().map(OutputSpec::name).collect();
+    // Writing to a String does not fail.
+    let _ = writeln!(text, "  outputs     {}", names.join(", "));
+}
+
+/// Adds a line for each kind of finding that occurs. `on_gap` is `None` where the policy for gaps
+/// is not known.
 fn add_findings(text: &mut String, findings: &Findings, on_gap: Option<GapPolicy>) {
     let gaps = match on_gap {
         Some(GapPolicy::Keep) => ", kept",
@@ -206,26 +230,29 @@ fn add_findings(text: &mut String, findings: &Findings, on_gap: Option<GapPolicy
     }
 }
 
+/// The summary of `verify`.
 pub(crate) fn verified(report: &VerifyReport, args: &VerifyArgs) -> String {
     let mut text = format!(
-        "{} is whole: {} vectors of {} read and checked\n  records     {}",
+        "{} is whole: {} vectors of {} read and checked\n",
         args.out().display(),
         number(report.rows),
         report.hidden_size,
-        outcomes(&report.records)
     );
+    add_outputs(&mut text, &report.outputs);
+    // Writing to a String does not fail.
+    let _ = write!(text, "  records     {}", outcomes(&report.records));
     if !args.against.is_empty() {
         let _ = write!(
             text,
-            "\n  input       the same records, residue by residue, as in {} given",
+            "\n  input       the same records, residue by residue, as in the {} given",
             count(args.against.len() as u64, "file")
         );
     }
     text
 }
 
-/// Only the outcomes that occur.
-pub(crate) fn outcomes(records: &RecordCounts) -> String {
+/// The outcomes that occur, each with its count.
+fn outcomes(records: &RecordCounts) -> String {
     let words: Vec<String> = [
         (records.embedded, "embedded"),
         (records.truncated, "truncated"),

@@ -1,5 +1,4 @@
-//! From what a person typed to a command: what clap can't say of words that make no sense is said
-//! here.
+//! Turns what a person typed into a command, with the checks and messages that clap does not have.
 
 use std::env;
 use std::ffi::OsString;
@@ -12,7 +11,7 @@ use crate::Exit;
 use crate::args::{Cli, Command, OnLong};
 use crate::voice;
 
-/// The command line, checked as far as that needs nothing but the words.
+/// Parses and checks the command line, as far as its words alone allow.
 pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, Error> {
     let mut cli = program()
         .try_get_matches_from(words)
@@ -31,7 +30,7 @@ pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, Er
                     ErrorKind::ValueValidation,
                     &format!(
                         "--window-overlap {overlap}{default} is not less than --max-residues \
-                         {window}, so that windows would never advance"
+                         {window}, so windows would never advance"
                     ),
                 ));
             }
@@ -59,7 +58,8 @@ pub(crate) fn end(error: &Error) -> Exit {
     Exit::Done
 }
 
-/// clap colours a dumb terminal if `CI` is set; a dumb terminal shows the codes as they are.
+/// The parser, without colours on a dumb terminal: clap colours that if `CI` is set, and the
+/// terminal prints the codes.
 fn program() -> clap::Command {
     let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
     Cli::command().color(if dumb {
@@ -69,6 +69,7 @@ fn program() -> clap::Command {
     })
 }
 
+/// An error of this kind, with the usage of `command`.
 fn wrong(command: &str, kind: ErrorKind, words: &str) -> Error {
     let mut program = program();
     program.build();
@@ -78,7 +79,7 @@ fn wrong(command: &str, kind: ErrorKind, words: &str) -> Error {
     }
 }
 
-/// `--output` is understood, and `--out` is what it is called.
+/// Suggests `--out` where clap suggests its alias `--output`.
 fn suggest_the_option(mut error: Error) -> Error {
     if let Some(ContextValue::String(option)) = error.get(ContextKind::SuggestedArg)
         && option == "--output"

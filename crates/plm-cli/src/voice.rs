@@ -1,4 +1,6 @@
-//! What the program says: results to standard output, all else to standard error, a line at a time.
+//! Prints results to standard output, and everything else to standard error, a line at a time.
+//!
+//! Of many warnings of a kind it prints the first few, and counts the rest.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
@@ -14,19 +16,19 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// How many of a kind are said one by one; the others are counted.
+/// The number of a kind that are printed one by one; the others are counted.
 pub(crate) const FIRST: u64 = 10;
 
-/// What lines must not tear, if there is one.
+/// The progress bar that lines are printed around, if there is one.
 static BAR: OnceLock<ProgressBar> = OnceLock::new();
 
-/// What kept a result from standard output.
+/// The error of writing a result to standard output.
 static UNWRITTEN: OnceLock<io::Error> = OnceLock::new();
 
-/// Says something beside the result, for people. Never with colours: what one terminal makes of a
-/// code, another or a file keeps.
+/// Prints a line to standard error. It has no colours: a file or another terminal would keep the
+/// codes.
 pub(crate) fn say(text: &str) {
-    // In one piece, so that lines of several processes into one file stay lines.
+    // One write, so that several processes can share a log file.
     let line = format!("{text}\n");
     let write = || {
         // A closed standard error is no reason to stop.
@@ -38,26 +40,25 @@ pub(crate) fn say(text: &str) {
     }
 }
 
-/// Lets lines pass around a bar from now on.
+/// Prints lines around this bar from now on.
 pub(crate) fn around(bar: ProgressBar) {
-    // There is one run in a process.
+    // A process has one run, and so one bar.
     let _ = BAR.set(bar);
 }
 
-/// Shows the result. What keeps it from being written is [`unwritten`].
+/// Prints the result to standard output. [`unwritten`] has the error, if there is one.
 pub(crate) fn show(text: &str) {
     let mut stdout = io::stdout().lock();
     written(writeln!(stdout, "{text}").and_then(|()| stdout.flush()));
 }
 
-/// Notes what kept a result from standard output.
+/// Notes how writing a result to standard output went.
 pub(crate) fn written(written: io::Result<()>) {
     match written {
         Ok(()) => {}
-        // Whoever was reading has read enough, as in `plm-fleet info | head -1`: no error of ours,
-        // and what the command itself came to is what its exit code says. (Tools that die of
-        // SIGPIPE give their shell 141. Here work may have been done that is not to be called
-        // failed.)
+        // The reader has read enough, as in `plm-fleet info | head -1`. That is no error, and the
+        // exit code stays the command's own: a run that is done must not be called failed. (Tools
+        // that die of SIGPIPE give their shell 141.)
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         Err(error) => {
             let _ = UNWRITTEN.set(error);
@@ -65,12 +66,13 @@ pub(crate) fn written(written: io::Result<()>) {
     }
 }
 
-/// What kept a result from standard output, if anything did.
+/// The error of writing a result to standard output, if there was one.
 pub(crate) fn unwritten() -> Option<&'static io::Error> {
     UNWRITTEN.get()
 }
 
-/// The first few of some things, a line each after the line break, and how many more there are.
+/// A line for each of the first [`FIRST`] things, with a line break before it, and one that counts
+/// the rest.
 pub(crate) fn first_few<T>(things: &[T], line: impl Fn(&T) -> String) -> String {
     let mut text: String = things
         .iter()
@@ -84,12 +86,12 @@ pub(crate) fn first_few<T>(things: &[T], line: impl Fn(&T) -> String) -> String 
     text
 }
 
-/// Counts things of a kind, of which the first few are said.
+/// Counts things of a kind. The first [`FIRST`] are printed.
 #[derive(Debug, Default)]
 pub(crate) struct Kind(u64);
 
 impl Kind {
-    /// What to say of the next one, if it is among the first few.
+    /// Counts the next one, and returns its text if it is to be printed.
     pub(crate) fn next(&mut self, text: impl FnOnce() -> String) -> Option<String> {
         self.0 += 1;
         match self.0 {
@@ -99,17 +101,18 @@ impl Kind {
         }
     }
 
-    /// How many there were, if not all of them were said.
+    /// How many there were, if not all were printed.
     pub(crate) fn unsaid(&self) -> Option<u64> {
         (self.0 > FIRST).then_some(self.0)
     }
 }
 
+/// The text of the last one that is printed.
 fn from_here_on_counted(text: &str) -> String {
-    format!("{text} (from here on such are counted)")
+    format!("{text} (more like this are only counted)")
 }
 
-/// Says what libraries log, down to a level: warnings, and on request more.
+/// Prints what libraries log: warnings, and with `-v` more.
 pub(crate) fn listen(verbose: u8) {
     let level = match verbose {
         0 => LevelFilter::WARN,
@@ -125,12 +128,12 @@ pub(crate) fn listen(verbose: u8) {
         .init();
 }
 
-/// Says how many there were of the warnings that were not all said.
+/// Prints the number of warnings of each kind that were not all printed.
 pub(crate) fn sum_up() {
     for (_, warning) in std::mem::take(&mut *warnings()) {
         if warning.unsaid > 0 {
             say(&format!(
-                "warning: {} such in all: {}",
+                "warning: {} like this in all: {}",
                 crate::words::number(warning.count),
                 warning.first
             ));
@@ -138,18 +141,22 @@ pub(crate) fn sum_up() {
     }
 }
 
-/// The warnings from one place in a source.
+/// The warnings from one line of source code.
 struct Warning {
+    /// The first of them said this.
     first: String,
+    /// There have been this many.
     count: u64,
-    /// How many more are said before it has been quiet for a while.
+    /// This many more are printed, unless there is none for [`QUIET`].
     left: u64,
+    /// The last one came then.
     last: Instant,
+    /// This many were not printed.
     unsaid: u64,
 }
 
-/// After how long without one of a kind the next few are said again: what comes as rarely as that
-/// floods nobody, and tells how something stands.
+/// After this time without a warning of a kind, the next [`FIRST`] are printed again: so few flood
+/// nobody, and they say how things are.
 const QUIET: Duration = Duration::from_secs(5);
 
 impl Warning {
@@ -163,7 +170,7 @@ impl Warning {
         }
     }
 
-    /// What to say of the next one, if anything.
+    /// Counts the next one, and returns its text if it is to be printed.
     fn next(&mut self, text: &str, now: Instant) -> Option<String> {
         if now.saturating_duration_since(self.last) >= QUIET {
             self.left = FIRST;
@@ -189,16 +196,18 @@ fn warnings() -> MutexGuard<'static, Vec<(Identifier, Warning)>> {
     WARNINGS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Says what is logged: warnings as a person would put them, the rest with the time.
+/// Prints what is logged: warnings as sentences, the rest with the time.
 struct Logged {
+    /// Times count from here.
     started: Instant,
+    /// Every warning is printed, and with its time, instead of the first few of a kind.
     says_all: bool,
 }
 
 impl<S: Subscriber> Layer<S> for Logged {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
-        // The observer of a run says it, too.
+        // The observer of the run prints these.
         if metadata.target() == plm_fleet::coordinator::OBSERVED {
             return;
         }
@@ -234,12 +243,16 @@ impl<S: Subscriber> Layer<S> for Logged {
 /// The words of an event: `error: message (field: value)`.
 #[derive(Default)]
 struct Words {
+    /// The event's field `error`.
     error: Option<String>,
+    /// The event's message.
     message: String,
+    /// All other fields, as `name: value, name: value`.
     fields: String,
 }
 
 impl Words {
+    /// The words on one line, whatever a library put into them.
     fn sentence(self) -> String {
         let error = self.error.map_or_else(String::new, |error| error + ": ");
         let fields = match self.fields {
@@ -247,7 +260,6 @@ impl Words {
             fields => format!(" ({fields})"),
         };
         let text = format!("{error}{}{fields}", self.message);
-        // One line, whatever a library put into it.
         text.replace('\n', " ")
     }
 }
@@ -271,15 +283,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_few_are_told_and_the_rest_counted() {
+    fn the_first_few_are_printed_and_the_rest_counted() {
         let things: Vec<u32> = (0..12).collect();
-        let told = first_few(&things, u32::to_string);
+        let text = first_few(&things, u32::to_string);
         assert!(
-            told.starts_with("\n0\n1\n") && told.ends_with("\n9\n  and 2 more"),
-            "{told}"
+            text.starts_with("\n0\n1\n") && text.ends_with("\n9\n  and 2 more"),
+            "{text}"
         );
         assert!(!first_few(&things[..10], u32::to_string).contains("more"));
-        // Of warnings too, until it has been quiet for a while.
+        // Warnings are printed again after a quiet time.
         let mut warning = Warning::new("a");
         let mut said = |now| (0..12).filter_map(|_| warning.next("a", now)).count();
         let now = Instant::now();

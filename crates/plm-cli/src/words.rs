@@ -13,7 +13,7 @@ pub(crate) fn number(value: u64) -> String {
     words
 }
 
-/// Seconds in the unit that fits.
+/// Seconds as `4.2 s`, `1 min 1 s` or `2 h 1 min`.
 pub(crate) fn duration(seconds: f64) -> String {
     if seconds < 60.0 {
         return format!("{seconds:.1} s");

@@ -2,7 +2,7 @@
 
 use plm_core::TokenMap;
 
-/// The 33 tokens by id, in the order of fair-esm's `Alphabet`, which all released weights share.
+/// The 33 tokens by id, in the order of fair-esm's `Alphabet`. All released weights share it.
 pub const VOCABULARY: [&str; 33] = [
     "<cls>", "<pad>", "<eos>", "<unk>", "L", "A", "G", "V", "S", "E", "R", "T", "I", "D", "P", "K",
     "Q", "N", "F", "Y", "M", "H", "W", "C", "X", "B", "U", "Z", "O", ".", "-", "<null_1>",
@@ -14,7 +14,7 @@ pub(crate) const PAD: u32 = 1;
 pub(crate) const EOS: u32 = 2;
 pub(crate) const MASK: u32 = 32;
 
-/// ESM-2's token for each residue, `<cls>` before and `<eos>` after each sequence.
+/// ESM-2's token for each residue, with `<cls>` before and `<eos>` after each sequence.
 ///
 /// ```
 /// let tokens = plm_esm2::token_map();

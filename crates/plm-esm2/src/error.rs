@@ -1,4 +1,4 @@
-//! What can go wrong between a checkpoint's files and a vector.
+//! The errors of this crate: all that can go wrong between a checkpoint's files and a vector.
 
 mod words;
 
@@ -20,37 +20,37 @@ pub enum Error {
     /// The configuration is of another model.
     #[error("{path} says {field} {found}{is}: what is read here is ESM-2 (model_type \"esm\")")]
     OtherModel {
-        /// The file.
+        /// The configuration file.
         path: PathBuf,
-        /// The configuration's field.
+        /// The field that names another model.
         field: &'static str,
-        /// Its value.
+        /// The field's value.
         found: String,
-        /// Whose it is, if that is known, to follow the value.
+        /// The model's name in words that follow the value; empty if it is not known.
         is: &'static str,
     },
     /// The weights hold more than one ESM-2.
     #[error("{path} holds {} models, under {}: save one by itself", prefixes.len(), quoted(prefixes))]
     SeveralTrunks {
-        /// The folder.
+        /// The model's folder.
         path: PathBuf,
-        /// What stands before the names of their tensors.
+        /// The prefixes of their tensors' names, one for each ESM-2.
         prefixes: Vec<String>,
     },
     /// The configuration asks for something that this crate would compute wrongly.
     #[error("{path} has {field} = {found}; only {supported} is supported")]
     Unsupported {
-        /// The file.
+        /// The configuration file.
         path: PathBuf,
-        /// The configuration's field.
+        /// The field with the unsupported value.
         field: &'static str,
-        /// Its value.
+        /// The field's value.
         found: String,
-        /// What it may be.
+        /// The values that are supported, in words.
         supported: String,
     },
     /// The checkpoint's tokens are not ESM-2's.
-    #[error("{path} lists other tokens than ESM-2's 33: this is the checkpoint of another model")]
+    #[error("{path} lists other tokens than ESM-2's 33: the checkpoint is of another model")]
     ForeignVocabulary {
         /// The vocabulary file.
         path: PathBuf,
@@ -58,23 +58,27 @@ pub enum Error {
     /// Logits were asked of a checkpoint without a language-model head.
     #[error("{model} has no lm_head tensors, so it gives no logits")]
     NoLanguageModelHead {
-        /// The model.
+        /// The model's name.
         model: String,
     },
-    /// A layer was asked for that the model does not have.
-    #[error("layer {layer} was asked for and {model} has layers 0 to {num_layers}")]
+    /// The model does not have a layer that was asked for.
+    #[error(
+        "{model} has no layer {layer}: it has 0 (the embedding) to {num_layers}, or -1 (the last) \
+         to -{}",
+        num_layers + 1
+    )]
     NoSuchLayer {
-        /// The model.
+        /// The model's name.
         model: String,
-        /// The layer asked for.
+        /// The layer that was asked for.
         layer: Layer,
-        /// The model's last layer.
+        /// The number of the model's last layer.
         num_layers: usize,
     },
-    /// A batch that was packed with another alphabet.
+    /// The batch was packed with another alphabet.
     #[error("token {id} is none of ESM-2's 33: pack batches with plm_esm2::token_map")]
     UnknownToken {
-        /// The token.
+        /// The first token that ESM-2 does not know.
         id: u32,
     },
     /// The threads of a lane can't be started.
@@ -83,58 +87,60 @@ pub enum Error {
     /// A GPU can't be used.
     #[error(transparent)]
     Gpu(#[from] GpuError),
-    /// A model of a shape that there are no CUDA kernels for.
+    /// There are no CUDA kernels for the model's heads.
     #[error(
-        "{model} has a head_dim of {head_dim}, for which there are no CUDA kernels: compute on the CPU"
+        "there are no CUDA kernels for {model}, whose head_dim is {head_dim}: compute it on the CPU"
     )]
     NoGpuKernel {
-        /// The model.
+        /// The model's name.
         model: String,
-        /// Its head_dim.
+        /// The width of the model's heads.
         head_dim: usize,
     },
-    /// 8-bit integers were asked for where they can't be had.
+    /// The model can't be computed in 8-bit integers here.
     #[error("{model} can't be computed in int8{why}: use f16, bf16 or f32")]
     NoInt8 {
-        /// The model.
+        /// The model's name.
         model: String,
-        /// What is in the way.
+        /// The reason.
         why: NoInt8,
     },
     /// There are more ranks than GPUs.
     #[error("{rank} has no GPU: give each rank one")]
     NoGpuForRank {
-        /// The rank.
+        /// The first rank without a GPU.
         rank: Rank,
     },
     /// The GPUs of a run are of several kinds.
     #[error(
-        "GPUs of several kinds differ in the last bits of what they compute, and these are: {}: choose GPUs of one kind",
+        "GPUs of several kinds differ in the last bits of their results: {}: choose GPUs of one \
+         kind",
         by_kind(gpus)
     )]
     MixedGpus {
-        /// All of them, by rank.
+        /// All GPUs of the run, by rank.
         gpus: Vec<GpuDescription>,
     },
-    /// A GPU has no room for the weights, and for the longest sequence beside them.
+    /// A GPU has no room for the weights, or for the longest sequence beside them.
     #[error(
-        "the weights of {model} in {dtype}{} take {needed_gib} GiB, and cuda:{gpu} has {free_gib} of its {total_gib} GiB free: choose another GPU or a smaller dtype, or see who uses it",
+        "the weights of {model} in {dtype}{} take {needed_gib} GiB, and cuda:{gpu} has {free_gib} \
+         of its {total_gib} GiB free: choose another GPU or a smaller dtype, or see who uses it",
         and_a_sequence(*longest_tokens)
     )]
     NoRoom {
-        /// The GPU.
+        /// The GPU's number.
         gpu: u32,
-        /// The model.
+        /// The model's name.
         model: String,
-        /// The format of the weights there.
+        /// The number format of the weights on the GPU.
         dtype: Dtype,
-        /// Of the longest sequence, if that is to have room as well.
+        /// The tokens of the longest sequence; 0 if only the weights need room.
         longest_tokens: usize,
-        /// What they take.
+        /// The memory that the weights and that sequence take, in GiB.
         needed_gib: f64,
-        /// What nobody uses.
+        /// The memory that nobody uses, in GiB.
         free_gib: f64,
-        /// All there is.
+        /// All memory of the GPU, in GiB.
         total_gib: f64,
     },
     /// A tensor operation failed.
@@ -146,16 +152,16 @@ pub enum Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NoInt8 {
-    /// It is to be computed on the CPU.
+    /// It would run on the CPU.
     OnCpu,
     /// There are no kernels, or no rotation, for its shape.
     Shape {
-        /// The length of its vectors.
+        /// The width of its hidden states.
         hidden_size: usize,
-        /// That between the two products of a feed-forward network.
+        /// The width between the two products of a feed-forward block.
         ffn_size: usize,
     },
-    /// What is asked for is not behind the last layer, but behind this one.
+    /// This layer was asked for, which is not the last.
     Layer(usize),
 }
 
@@ -168,14 +174,15 @@ impl fmt::Display for NoInt8 {
                 ffn_size,
             } => write!(
                 f,
-                ": there are no kernels for a hidden_size of {hidden_size} with an intermediate_size of {ffn_size}"
+                ": there are no kernels for a hidden_size of {hidden_size} with an \
+                 intermediate_size of {ffn_size}"
             ),
             Self::Layer(layer) => write!(f, " at layer {layer}, only at the last"),
         }
     }
 }
 
-/// What the message says already is not the error's source as well.
+/// Not by `#[from]`: the message has candle's words already, so they are not its source as well.
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
         Self::Tensor(error)

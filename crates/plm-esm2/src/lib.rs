@@ -1,13 +1,14 @@
-//! ESM-2 (Lin et al. 2023, doi:10.1126/science.ade2574) in candle: alphabet, configuration, weights and a
-//! packed forward pass.
+//! ESM-2 (Lin et al. 2023, doi:10.1126/science.ade2574) in candle: alphabet, configuration, weights
+//! and a packed forward pass.
 //!
-//! [`Checkpoint`] reads a model in Hugging Face's layout and refuses whatever it would compute wrongly.
-//! [`Esm2`] runs it over packed batches, and [`Esm2Loader`] makes it the encoder of each rank of a run.
-//! A sequence's result depends on its residues, the checkpoint and the number format, bit for bit, and
-//! on nothing else: not on its neighbours, the batch size or the number of threads.
+//! [`Checkpoint`] reads a model in Hugging Face's layout, and refuses what it would compute wrongly.
+//! [`Esm2`] runs the model over packed batches. [`Esm2Loader`] makes it the encoder of each rank of
+//! a run. A sequence's result depends, bit for bit, on its residues, the checkpoint, the number
+//! format and the kind of device alone: not on its neighbours, the batch size or the number of
+//! threads.
 //!
-//! Where files are and how they are read is [`plm_checkpoint`]'s to know. This crate must not
-//! know what a FASTA file is, how batches are scheduled, or where vectors go.
+//! [`plm_checkpoint`] finds and reads the files. This crate must not know what a FASTA file is, how
+//! batches are scheduled, or where vectors go.
 //!
 //! ```
 //! use plm_core::{Dtype, Packer, RowId};

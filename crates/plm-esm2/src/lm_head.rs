@@ -8,18 +8,23 @@ use crate::linear::Linear;
 use crate::outputs::on_cpu;
 use crate::{Config, VOCABULARY};
 
-/// Hidden states to logits over the 33 tokens; its decoder is the token embedding.
+/// Makes logits over the 33 tokens of hidden states. Its decoder is the token embedding.
 #[derive(Debug)]
 pub(crate) struct LmHead {
+    /// It multiplies by `[hidden_size, hidden_size]`.
     dense: Linear,
+    /// It is `[hidden_size]`, and is added before GELU.
     dense_bias: Tensor,
+    /// It normalizes what GELU gives.
     norm: LayerNorm,
+    /// It multiplies by the token embedding `[33, hidden_size]`.
     decoder: Linear,
+    /// It is `[33]`, and on the CPU, where the logits are made.
     bias: Tensor,
 }
 
 impl LmHead {
-    /// The head whose weights are in `own`, with the token embedding `embeddings` `[33, hidden_size]`.
+    /// The head whose weights are in `own`. `embeddings` is the token embedding `[33, hidden_size]`.
     pub(crate) fn new(
         own: &VarBuilder<'_>,
         embeddings: &Tensor,

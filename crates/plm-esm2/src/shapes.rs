@@ -1,21 +1,21 @@
-//! The sizes that ESM-2 was released in.
+//! The sizes in which ESM-2 was released.
 
-/// What distinguishes one ESM-2 from another.
+/// The sizes of an ESM-2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ModelShape {
     /// The model's name on the Hugging Face hub, under `facebook/`.
     pub name: &'static str,
-    /// Transformer layers.
+    /// The number of transformer layers.
     pub num_layers: usize,
-    /// The length of a hidden state and so of an embedding.
+    /// The width of a hidden state, and so of an embedding.
     pub hidden_size: usize,
-    /// Attention heads; `head_dim = hidden_size / num_heads`.
+    /// The number of attention heads; `head_dim = hidden_size / num_heads`.
     pub num_heads: usize,
-    /// The width of the feed-forward block.
+    /// The width between the two products of a feed-forward block.
     pub ffn_size: usize,
 }
 
-/// The released models, from the smallest up (Lin et al. 2023, supplementary table S1).
+/// The released models, the smallest first (Lin et al. 2023, supplementary table S1).
 pub const RELEASED: [ModelShape; 6] = [
     released("esm2_t6_8M_UR50D", 6, 320, 20),
     released("esm2_t12_35M_UR50D", 12, 480, 20),
@@ -25,7 +25,8 @@ pub const RELEASED: [ModelShape; 6] = [
     released("esm2_t48_15B_UR50D", 48, 5120, 40),
 ];
 
-/// The repository on the Hugging Face hub of a released model that is named without its owner.
+/// The Hugging Face repository of a released model, from its name without the owner; `None` for any
+/// other name.
 ///
 /// ```
 /// let name = plm_esm2::hub_name("esm2_t6_8M_UR50D");

@@ -1,9 +1,10 @@
-//! Numbers that look random, and are the same everywhere.
+//! Pseudo-random numbers that are the same on every machine.
 
-/// Steele, Lea and Flood's SplitMix64 (2014, doi:10.1145/2714064.2660195), with its state.
+/// SplitMix64 by Steele, Lea and Flood (2014, doi:10.1145/2714064.2660195), with its state.
 pub(crate) struct SplitMix64(pub(crate) u64);
 
 impl SplitMix64 {
+    /// The next 64 bits.
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;

@@ -5,6 +5,7 @@ mod checkpoint;
 mod found;
 mod limits;
 mod output;
+mod outputs;
 mod results;
 mod signals;
 mod typed;

@@ -1,13 +1,14 @@
-//! Parts of sentences that errors are.
+//! Parts of the errors' sentences.
 
 use plm_kernels::GpuDescription;
 
+/// `"a" and "b"`.
 pub(super) fn quoted(words: &[String]) -> String {
     let words: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
     words.join(" and ")
 }
 
-/// The error itself, on one line also where `RUST_BACKTRACE` is set.
+/// candle's own error, without the backtrace that `RUST_BACKTRACE` wraps around it.
 pub(super) fn without_backtrace(error: &candle_core::Error) -> &candle_core::Error {
     match error {
         candle_core::Error::WithBacktrace { inner, .. } => without_backtrace(inner),
@@ -15,16 +16,17 @@ pub(super) fn without_backtrace(error: &candle_core::Error) -> &candle_core::Err
     }
 }
 
+/// What to do about an error of candle, as the end of its sentence; empty if there is nothing.
 pub(super) fn advice(error: &candle_core::Error) -> &'static str {
     match without_backtrace(error) {
         candle_core::Error::Cuda(_) => {
-            "; after such an error CUDA may be of no use in this process: run again to go on"
+            "; CUDA may not work in this process after such an error: run again to resume"
         }
         _ => "",
     }
 }
 
-/// GPUs by their kinds, each kind with its GPUs.
+/// The GPUs of each kind, and the kind.
 pub(super) fn by_kind(gpus: &[GpuDescription]) -> String {
     let mut kinds = Vec::new();
     for gpu in gpus {
@@ -43,6 +45,7 @@ pub(super) fn by_kind(gpus: &[GpuDescription]) -> String {
     kinds.join("; ")
 }
 
+/// The longest sequence, as a part of the sentence; empty for 0 tokens.
 pub(super) fn and_a_sequence(tokens: usize) -> String {
     match tokens {
         0 => String::new(),

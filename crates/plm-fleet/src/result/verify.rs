@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use plm_core::store::{Expected, StoreFault};
-use plm_core::{Digest, Outcome, RowId, Store, StoreError};
+use plm_core::{Digest, Outcome, OutputSpec, RowId, Store, StoreError};
 use plm_index::{FastaIndex, Input};
 
 use super::kind::{Kind, check_is_result};
@@ -18,10 +18,12 @@ use crate::store::default_store;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct VerifyReport {
-    /// The vectors in `embeddings.h5`.
+    /// The rows in `embeddings.h5`: the records that have a vector.
     pub rows: u64,
-    /// The length of each.
+    /// The width of a row of the first output.
     pub hidden_size: usize,
+    /// The outputs in `embeddings.h5`, in the file's order; at least one.
+    pub outputs: Vec<OutputSpec>,
     /// The digest of the file's content.
     pub content_digest: Digest,
     /// What the ledger says of the input's records.
@@ -107,6 +109,7 @@ pub fn verify_run_with(
     Ok(VerifyReport {
         rows: verified.rows,
         hidden_size: run.outputs[0].width,
+        outputs: run.outputs,
         content_digest: verified.content_digest,
         records,
     })
@@ -171,6 +174,7 @@ fn verify_alone(store: &dyn Store, path: &Path) -> Result<VerifyReport, Error> {
     Ok(VerifyReport {
         rows: verified.rows,
         hidden_size: verified.outputs[0].width,
+        outputs: verified.outputs,
         content_digest: verified.content_digest,
         records,
     })
