@@ -143,6 +143,16 @@ pub(crate) struct EmbedArgs {
     )]
     pub(crate) embeddings_dtype: Dtype,
 
+    /// What keeps the embeddings, by its name
+    #[arg(
+        long,
+        default_value_t = plm_fleet::store_names().next().unwrap_or_default().to_owned(),
+        value_name = "NAME",
+        // Help for whom there is something to choose.
+        hide = plm_fleet::store_names().len() == 1
+    )]
+    pub(crate) store: String,
+
     /// The most tokens in a batch: residues, and two special tokens per sequence. All parts of a
     /// run need the same number. A longer protein is a batch by itself [default: 33792 on GPUs,
     /// 16384 on the CPU]

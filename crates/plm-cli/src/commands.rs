@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use plm_fleet::{
     EmbeddingsFile, Error, Input, LongSequences, Model, OutputSpec, PlanConfig, Resume, RunConfig,
-    RunReport, SegmentConfig, aggregate_parts, build_index, run_multi_gpu_inference, verify_run,
+    RunReport, aggregate_parts, build_index, run_multi_gpu_inference, store_by_name, verify_run,
     verify_run_against,
 };
 
@@ -120,10 +120,7 @@ fn run_config(args: &EmbedArgs) -> Result<RunConfig, Error> {
         outputs: args.outputs(),
         index: args.index.config(),
         plan: plan.build()?,
-        store: SegmentConfig::builder()
-            .dtype(args.embeddings_dtype)
-            .build()?
-            .into(),
+        store: store_by_name(&args.store, args.embeddings_dtype)?,
         part: args.part,
         resume: match (args.restart, args.retry_failed) {
             // In a process that replaces another, the first one has already discarded it.

@@ -10,10 +10,9 @@ use crate::Dtype;
 
 /// What is taken of a layer.
 ///
-/// A sequence that is computed in windows gets the mean of its windows' vectors, weighted by their
-/// residue counts.
+/// Whoever matches on it gives every kind an arm, so that the compiler finds each model that has not
+/// heard of a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
 pub enum OutputKind {
     /// The mean over the residues, without special tokens. One row per sequence.
     Mean,
@@ -49,6 +48,18 @@ impl OutputKind {
         }
     }
 
+    /// The row of a protein that was computed in several windows, from the residue counts and the
+    /// rows of its windows in order: their mean, weighted by residues, added in f64 and rounded
+    /// once.
+    ///
+    /// # Panics
+    /// If there is no window.
+    pub fn of_windows(self, windows: &[(u32, Vec<f32>)]) -> Vec<f32> {
+        match self {
+            Self::Mean | Self::Bos => mean_of_windows(windows),
+        }
+    }
+
     /// Whether special tokens go into its row: "excluded" or "included".
     pub fn special_tokens(self) -> &'static str {
         match self {
@@ -56,6 +67,20 @@ impl OutputKind {
             Self::Bos => "included",
         }
     }
+}
+
+fn mean_of_windows(windows: &[(u32, Vec<f32>)]) -> Vec<f32> {
+    let mut sum = vec![0.0_f64; windows[0].1.len()];
+    let mut total_residues = 0.0;
+    for (residues, row) in windows {
+        let residues = f64::from(*residues);
+        total_residues += residues;
+        for (sum, &value) in sum.iter_mut().zip(row) {
+            *sum += residues * f64::from(value);
+        }
+    }
+    let mean = sum.into_iter().map(|sum| (sum / total_residues) as f32);
+    mean.collect()
 }
 
 fn names() -> String {
@@ -246,6 +271,14 @@ mod tests {
         assert_eq!(outputs.resolve(2), Ok(vec![(OutputKind::Bos, 2)]));
         let default = OutputSet::default().resolve(33);
         assert_eq!(default, Ok(vec![(OutputKind::Mean, 33)]));
+    }
+
+    #[test]
+    fn windows_weigh_as_much_as_they_have_residues() {
+        for kind in OutputKind::ALL {
+            let row = kind.of_windows(&[(3, vec![1.0, -2.0]), (1, vec![5.0, 2.0])]);
+            assert_eq!(row, [2.0, -1.0], "{kind}");
+        }
     }
 
     #[test]

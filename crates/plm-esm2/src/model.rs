@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use candle_core::{Device, Result as TensorResult, Tensor, bail};
+use candle_core::{Device, Result as TensorResult, Tensor};
 use candle_nn::VarBuilder;
 use plm_core::{Dtype, OutputKind, PackedBatch};
 use plm_kernels::{
@@ -242,7 +242,6 @@ impl Esm2 {
                     let rows = match kind {
                         OutputKind::Mean => segment_mean(&hidden, &piece.sequences)?,
                         OutputKind::Bos => first_token(&hidden, &piece.sequences)?,
-                        _ => bail!("ESM-2 has no output {kind}"),
                     };
                     *pooled = Some(Values::of(&rows, self.gpu.as_ref())?);
                 }

@@ -184,6 +184,14 @@ pub enum Error {
         /// The output directory.
         path: PathBuf,
     },
+    /// A store was asked for by a name that none has.
+    #[error("there is no store {name:?}: there are {known}")]
+    NoSuchStore {
+        /// The name.
+        name: String,
+        /// The names that there are.
+        known: String,
+    },
     /// Outputs were asked for of a loader, which has its own.
     #[error("a loader of its own says which outputs it gives: ask for none in the run's settings")]
     OutputsOfLoader,
@@ -341,6 +349,7 @@ impl Error {
             | Self::Shards(ShardsError::UnsupportedDtype { .. })
             | Self::NothingToEmbed { .. }
             | Self::OutputsOfLoader
+            | Self::NoSuchStore { .. }
             | Self::SequenceTooLong { .. }
             | Self::OtherRun { .. }
             | Self::Foreign { .. }

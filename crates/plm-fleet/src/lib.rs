@@ -74,6 +74,7 @@ pub use result::{
     kind_of, verify_run, verify_run_against, verify_run_with,
 };
 pub use run::{Resume, RunConfig, build_index, run_multi_gpu_inference};
+pub use store::{store_by_name, store_names};
 
 /// The version of plm-fleet: that of all its crates.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

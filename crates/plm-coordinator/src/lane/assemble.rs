@@ -62,7 +62,7 @@ pub(super) fn assemble(
         .map(|Output { spec, .. }| Column::empty(spec.width, spec.dtype, rows.len()))
         .collect();
     for mut row in rows {
-        let added = add(row.row, &mut sequences, &mut columns).and_then(|in_f32| {
+        let added = add(row.row, &mut sequences, outputs, &mut columns).and_then(|in_f32| {
             check_last(&columns, outputs)?;
             Ok(in_f32)
         });
@@ -127,11 +127,12 @@ struct Sequence<'a> {
 }
 
 /// Adds a record's row to each column, and tells whether any of it took f32. A single sequence's is
-/// as it came, bit for bit. Of several it is their mean, weighted by residue counts, added in order
-/// in f64 and rounded once. An error says why there is none.
+/// as it came, bit for bit. What several windows give is for the output's kind to say
+/// ([`OutputKind::of_windows`](plm_core::OutputKind::of_windows)). An error says why there is none.
 fn add<'a>(
     row: RowId,
     sequences: &mut Peekable<impl Iterator<Item = Sequence<'a>>>,
+    outputs: &[Output<'_>],
     columns: &mut [Column],
 ) -> Result<bool, Refusal> {
     let own: Vec<Sequence<'_>> =
@@ -145,31 +146,20 @@ fn add<'a>(
             return Err((reason.clone(), RowFailure::GivenUp));
         }
     }
-    for (output, column) in columns.iter_mut().enumerate() {
-        let of = |one: &Sequence<'a>| &one.batch.columns()[output];
-        match &*own {
-            [one] => column.append(of(one), one.position..one.position + 1),
-            windows => column.push(mean(windows, of).into_iter()),
+    for (position, (column, output)) in columns.iter_mut().zip(outputs).enumerate() {
+        let of = |one: &Sequence<'a>| &one.batch.columns()[position];
+        if let [one] = &*own {
+            column.append(of(one), one.position..one.position + 1);
+            continue;
         }
+        let window = |one: &Sequence<'a>| {
+            let row = of(one).sequence(one.position);
+            (one.sequence.residue_count, row)
+        };
+        let windows: Vec<_> = own.iter().map(window).collect();
+        column.push(output.spec.kind.of_windows(&windows).into_iter());
     }
     Ok(notes().any(|note| *note == Note::InF32))
-}
-
-/// The mean of several windows' numbers, weighted by their residue counts.
-fn mean<'a>(windows: &[Sequence<'a>], of: impl Fn(&Sequence<'a>) -> &'a Column) -> Vec<f32> {
-    let mut sum: Vec<f64> = Vec::new();
-    let mut total_residues = 0.0;
-    for window in windows {
-        let numbers = of(window).sequence(window.position);
-        let residues = f64::from(window.sequence.residue_count);
-        total_residues += residues;
-        sum.resize(numbers.len(), 0.0);
-        for (sum, value) in sum.iter_mut().zip(numbers) {
-            *sum += residues * f64::from(value);
-        }
-    }
-    let mean = sum.into_iter().map(|sum| (sum / total_residues) as f32);
-    mean.collect()
 }
 
 #[cfg(test)]

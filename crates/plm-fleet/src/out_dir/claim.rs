@@ -1,10 +1,11 @@
 //! A directory belongs to one run.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use plm_coordinator::Part;
 use plm_core::store::{StoreFault, StoredResult};
-use plm_core::sweep;
+use plm_core::{Dtype, Store, sweep};
 use plm_index::FastaIndex;
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +13,7 @@ use super::fingerprint::Fingerprint;
 use super::layout::Layout;
 use super::sealed;
 use crate::Error;
+use crate::store::{default_store, of_result, store_by_name};
 
 /// Whose an output directory is: written before anything is computed, never changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,6 +171,20 @@ impl Claim {
             other => other,
         })
     }
+}
+
+/// The store of a run's directory, as its fingerprint names it, or of a result that is named by
+/// itself. The default one if neither says which, or it is a program's own.
+pub(crate) fn store_at(path: &Path) -> Arc<dyn Store> {
+    if path.is_file() {
+        return of_result(path);
+    }
+    let claim = Claim::read(&Layout::new(path, &default_store())).ok();
+    let named = claim.and_then(|claim| {
+        let name = claim.fingerprint.store_name()?;
+        store_by_name(name, Dtype::F32).ok()
+    });
+    named.unwrap_or_else(default_store)
 }
 
 impl SharedPlan {

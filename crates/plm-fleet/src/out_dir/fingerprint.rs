@@ -180,6 +180,11 @@ impl Fingerprint {
             .build()?)
     }
 
+    /// The name of its store; none of the default one.
+    pub(super) fn store_name(&self) -> Option<&str> {
+        self.store.as_deref()
+    }
+
     /// The run, as its store knows it.
     pub(crate) fn stored_run(&self) -> Result<StoredRun, Error> {
         Ok(StoredRun {

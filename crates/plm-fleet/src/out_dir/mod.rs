@@ -17,7 +17,7 @@ mod sealed;
 pub(crate) mod space;
 mod suspects;
 
-pub(crate) use claim::Claim;
+pub(crate) use claim::{Claim, store_at};
 pub(crate) use discard::Discard;
 pub(crate) use fingerprint::Fingerprint;
 pub(crate) use layout::Layout;

@@ -7,10 +7,10 @@ use plm_core::{Digest, Outcome};
 use plm_index::{FastaIndex, Findings};
 use serde::{Deserialize, Serialize};
 
+use super::claim::store_at;
 use super::layout::Layout;
 use super::sealed;
 use crate::Error;
-use crate::store::default_store;
 
 /// What a run did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -141,7 +141,8 @@ impl RunReport {
     /// # Errors
     /// [`Error::Io`] if there is none, [`Error::DamagedReport`] if it can't be read.
     pub fn of_run(out_dir: impl AsRef<Path>) -> Result<Self, Error> {
-        Self::read(&Layout::new(out_dir.as_ref(), &default_store()))
+        let out_dir = out_dir.as_ref();
+        Self::read(&Layout::new(out_dir, &store_at(out_dir)))
     }
 
     /// The report in an output directory, with paths of where that is now.

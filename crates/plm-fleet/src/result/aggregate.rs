@@ -17,9 +17,8 @@ use crate::Error;
 use crate::compute::start_threads;
 use crate::out_dir::{
     Claim, Discard, Layout, Lock, PartReport, RunReport, StageSeconds, changed_inputs, ours, place,
-    space,
+    space, store_at,
 };
-use crate::store::default_store;
 
 /// Merges the parts of a run into `embeddings.h5` and `ledger.tsv` in `out_dir`, once all are
 /// there: the same bytes as one run makes. A run that is merged already is left as it is, also if
@@ -35,7 +34,10 @@ pub fn aggregate_parts(
     out_dir: impl AsRef<Path>,
     part_dirs: &[PathBuf],
 ) -> Result<RunReport, Error> {
-    aggregate_parts_with(&default_store(), out_dir, part_dirs)
+    let out_dir = out_dir.as_ref();
+    let mut all = std::iter::once(out_dir).chain(part_dirs.iter().map(PathBuf::as_path));
+    let claimed = all.find(|root| Layout::new(root, &store_at(root)).claim().exists());
+    aggregate_parts_with(&store_at(claimed.unwrap_or(out_dir)), out_dir, part_dirs)
 }
 
 /// As [`aggregate_parts`], of a run with another [store](crate::RunConfig::store).

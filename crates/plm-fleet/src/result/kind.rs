@@ -13,8 +13,7 @@ use plm_index::FastaIndex;
 use super::aggregate::without_vector;
 use crate::Error;
 use crate::out_dir::ours::{INDEX_MAGIC, LEDGER_START};
-use crate::out_dir::{Claim, Layout, Lock, PartReport};
-use crate::store::default_store;
+use crate::out_dir::{Claim, Layout, Lock, PartReport, store_at};
 
 /// What a path names.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +119,8 @@ impl fmt::Display for RunProgress {
 /// [`Error::NothingThere`] if there is nothing; [`Error::Io`] if it can't be read, and what can go
 /// wrong with a run's files.
 pub fn kind_of(path: impl AsRef<Path>) -> Result<Kind, Error> {
-    kind_with(&default_store(), path.as_ref())
+    let path = path.as_ref();
+    kind_with(&store_at(path), path)
 }
 
 fn kind_with(store: &Arc<dyn Store>, path: &Path) -> Result<Kind, Error> {

@@ -11,8 +11,7 @@ use super::kind::{Kind, check_is_result};
 use super::ledger;
 use crate::Error;
 use crate::compute::start_threads;
-use crate::out_dir::{Claim, Layout, RecordCounts, RunReport};
-use crate::store::default_store;
+use crate::out_dir::{Claim, Layout, RecordCounts, RunReport, store_at};
 
 /// A finished run, found whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +41,7 @@ const CHUNK_ROWS: u64 = 1 << 16;
 /// [`Error::DamagedEmbeddings`], [`Error::Shards`], [`Error::Index`], [`Error::Ledger`] or
 /// [`Error::DamagedReport`] say what is damaged, and where.
 pub fn verify_run(out_dir: impl AsRef<Path>) -> Result<VerifyReport, Error> {
-    verify_run_with(&default_store(), out_dir)
+    verify_run_with(&store_at(out_dir.as_ref()), out_dir)
 }
 
 /// As [`verify_run`], of a run with another [store](crate::RunConfig::store).
@@ -130,7 +129,8 @@ pub enum Checked {
 /// # Errors
 /// [`Error::DamagedEmbeddings`] if it is not what was written.
 pub fn check_result(out_dir: impl AsRef<Path>, most_bytes: u64) -> Result<Checked, Error> {
-    let layout = Layout::new(out_dir.as_ref(), &default_store());
+    let out_dir = out_dir.as_ref();
+    let layout = Layout::new(out_dir, &store_at(out_dir));
     let check = || -> Result<Checked, StoreError> {
         let result = layout.store().open_result(&layout.embeddings())?;
         if result.values_bytes() > most_bytes {
@@ -193,7 +193,7 @@ pub fn verify_run_against<I: Into<Input>>(
 ) -> Result<VerifyReport, Error> {
     let out_dir = out_dir.as_ref();
     let report = verify_run(out_dir)?;
-    let layout = Layout::new(out_dir, &default_store());
+    let layout = Layout::new(out_dir, &store_at(out_dir));
     if out_dir.is_file() {
         return Err(Error::NoResult {
             path: out_dir.to_owned(),
