@@ -1,8 +1,30 @@
-//! Packed batches: sequences one after the other, with no padding in between.
+//! Packed batches: sequences one after the other, without padding.
+//!
+//! A padded batch computes tokens that nobody asked for, and needs a mask to hide them. A packed
+//! one has neither. This module must not know models, beyond their [`TokenMap`].
 
 use crate::{RowId, TokenMap};
 
-/// Several sequences in one flat run of tokens. Only a [`Packer`] makes one.
+/// Several sequences as one flat array of tokens. Only a [`Packer`] makes one.
+///
+/// ```
+/// use plm_core::{Packer, RowId, TokenMap};
+///
+/// let tokens = TokenMap::new([(b'A', 5), (b'G', 6)], Some(0), Some(2));
+/// let mut packer = Packer::new(&tokens, 16);
+/// packer.push(RowId(7), b"AGA")?;
+/// packer.push(RowId(3), b"G")?;
+/// let batch = packer.finish();
+///
+/// assert_eq!(batch.num_sequences(), 2);
+/// assert_eq!(batch.total_tokens(), 8);
+/// assert_eq!(batch.max_sequence_tokens(), 5);
+/// assert_eq!(batch.sequences()[1].row, RowId(3));
+///
+/// let second = batch.select([1]);
+/// assert_eq!(second.token_ids(), [0, 6, 2]);
+/// # Ok::<(), plm_core::PackError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackedBatch {
     token_ids: Vec<u32>,
@@ -13,25 +35,25 @@ pub struct PackedBatch {
 /// One sequence of a batch: a whole record, or one window of a long one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PackedSequence {
-    /// The record it belongs to.
+    /// The record that the sequence is, or is a window of.
     pub row: RowId,
-    /// Its residues, without special tokens.
+    /// The number of its residues. Special tokens do not count.
     pub residue_count: u32,
 }
 
 impl PackedBatch {
-    /// `[total_tokens]` token ids, special tokens included.
+    /// The token ids of all sequences, special tokens included: `[total_tokens]`.
     pub fn token_ids(&self) -> &[u32] {
         &self.token_ids
     }
 
-    /// `[num_sequences + 1]` offsets into [`token_ids`](Self::token_ids): sequence `i` is
-    /// `cu_seqlens[i]..cu_seqlens[i + 1]`.
+    /// Where each sequence starts in [`token_ids`](Self::token_ids): `[num_sequences + 1]`.
+    /// Sequence `i` has the tokens `cu_seqlens[i]..cu_seqlens[i + 1]`.
     pub fn cu_seqlens(&self) -> &[u32] {
         &self.cu_seqlens
     }
 
-    /// `[num_sequences]` what each sequence is.
+    /// The record and the residue count of each sequence: `[num_sequences]`.
     pub fn sequences(&self) -> &[PackedSequence] {
         &self.sequences
     }
@@ -41,10 +63,10 @@ impl PackedBatch {
         self.sequences.len()
     }
 
-    /// Some of the sequences, in the order given.
+    /// A batch of some of these sequences, in the order given.
     ///
     /// # Panics
-    /// If there is no such sequence.
+    /// If the batch has no such sequence.
     pub fn select(&self, sequences: impl IntoIterator<Item = usize>) -> Self {
         let mut selected = Self {
             token_ids: Vec::new(),
@@ -54,7 +76,7 @@ impl PackedBatch {
         for sequence in sequences {
             let [start, end] = [0, 1].map(|i| self.cu_seqlens[sequence + i] as usize);
             selected.token_ids.extend(&self.token_ids[start..end]);
-            // At most as many as here, which fit.
+            // Fits: there are at most as many tokens as in this batch.
             selected.cu_seqlens.push(selected.token_ids.len() as u32);
             selected.sequences.push(self.sequences[sequence]);
         }
@@ -66,7 +88,7 @@ impl PackedBatch {
         self.token_ids.len()
     }
 
-    /// The tokens of the longest sequence, special tokens included; 0 for an empty batch.
+    /// The number of tokens of the longest sequence, special tokens included; 0 for an empty batch.
     pub fn max_sequence_tokens(&self) -> usize {
         self.cu_seqlens
             .windows(2)
@@ -76,36 +98,34 @@ impl PackedBatch {
     }
 }
 
-/// Why a sequence did not go into a batch.
+/// Why a [`Packer`] refused a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PackError {
-    /// It would take the batch over its limit.
+    /// The batch has too little room left.
     #[error("{row} needs {needed_tokens} tokens and the batch has room for {free_tokens}")]
     Full {
-        /// The record.
+        /// The record of the sequence.
         row: RowId,
-        /// What it needs, special tokens included.
+        /// The tokens of the sequence, special tokens included.
         needed_tokens: usize,
-        /// What the batch still takes.
+        /// The tokens that still fit into the batch.
         free_tokens: usize,
     },
-    /// It holds a residue that the model has no token for.
-    #[error(
-        "{row} holds the byte {byte:#04x} at residue {position}, which is no residue of the model's alphabet"
-    )]
+    /// The sequence has a residue that the model has no token for.
+    #[error("{row} has the byte {byte:#04x} at residue {position}: the model has no token for it")]
     UnknownResidue {
-        /// The record.
+        /// The record of the sequence.
         row: RowId,
-        /// The residue's position in the sequence, from zero.
+        /// The position of the residue in the sequence, from 0.
         position: usize,
         /// The residue.
         byte: u8,
     },
-    /// It has no residues, and so no mean over them.
+    /// The sequence has no residues, so there is no mean over them.
     #[error("{row} has no residues")]
     Empty {
-        /// The record.
+        /// The record of the sequence.
         row: RowId,
     },
 }
@@ -119,11 +139,10 @@ pub struct Packer<'a> {
 }
 
 impl<'a> Packer<'a> {
-    /// A packer for an empty batch. Special tokens count towards `max_batch_tokens`.
+    /// A packer with an empty batch. Special tokens count towards `max_batch_tokens`.
     ///
     /// # Panics
-    /// If `max_batch_tokens` does not fit `cu_seqlens` (`i32::MAX`, the limit of the varlen
-    /// attention kernels).
+    /// If `max_batch_tokens` is over `i32::MAX`: attention kernels read `cu_seqlens` as `i32`.
     pub fn new(tokens: &'a TokenMap, max_batch_tokens: usize) -> Self {
         assert!(
             i32::try_from(max_batch_tokens).is_ok(),
@@ -141,10 +160,10 @@ impl<'a> Packer<'a> {
         }
     }
 
-    /// Adds one sequence of upper-case residues. The batch is as it was if that fails.
+    /// Adds one sequence of upper-case residues. An error leaves the batch as it was.
     ///
     /// # Errors
-    /// [`PackError`], if the sequence is empty, does not fit or holds a residue without a token.
+    /// [`PackError`], if the sequence is empty, does not fit or has a residue without a token.
     pub fn push(&mut self, row: RowId, residues: &[u8]) -> Result<(), PackError> {
         if residues.is_empty() {
             return Err(PackError::Empty { row });
@@ -172,7 +191,7 @@ impl<'a> Packer<'a> {
             self.batch.token_ids.push(token_id);
         }
         self.batch.token_ids.extend(self.tokens.eos());
-        // Both fit: `new` holds max_batch_tokens to i32.
+        // Both fit: `new` refuses a max_batch_tokens over i32::MAX.
         self.batch
             .cu_seqlens
             .push(self.batch.token_ids.len() as u32);
@@ -183,22 +202,22 @@ impl<'a> Packer<'a> {
         Ok(())
     }
 
-    /// How many tokens still fit.
+    /// The number of tokens that still fit.
     pub fn free_tokens(&self) -> usize {
         self.max_batch_tokens - self.batch.token_ids.len()
     }
 
-    /// Whether nothing has been packed yet.
+    /// Whether the batch has no sequences.
     pub fn is_empty(&self) -> bool {
         self.batch.sequences.is_empty()
     }
 
-    /// The batch.
+    /// The batch of all sequences that were added.
     pub fn finish(self) -> PackedBatch {
         self.batch
     }
 
-    /// The batch so far; the packer goes on with an empty one.
+    /// Takes the batch so far, and continues with an empty one.
     pub fn take(&mut self) -> PackedBatch {
         std::mem::replace(
             &mut self.batch,

@@ -1,4 +1,7 @@
-//! The values of one output for several sequences.
+//! Columns: the values of one output for several sequences.
+//!
+//! Values stay in the format in which they left the device, so that nothing is rounded on the way
+//! to a store. This module must not know what the values mean.
 
 use std::ops::Range;
 
@@ -6,12 +9,12 @@ use half::f16;
 
 use crate::{Dtype, OutputSpec};
 
-/// Numbers in the format in which they left the device.
+/// Values in the format in which they left the device.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Values {
-    /// In f32.
+    /// Values in f32.
     F32(Vec<f32>),
-    /// In f16.
+    /// Values in f16.
     F16(Vec<f16>),
 }
 
@@ -35,7 +38,7 @@ impl Values {
         }
     }
 
-    /// How many numbers there are.
+    /// The number of values.
     pub fn len(&self) -> usize {
         match self {
             Self::F32(values) => values.len(),
@@ -43,12 +46,12 @@ impl Values {
         }
     }
 
-    /// Whether there are none.
+    /// Whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Their format: f32 or f16.
+    /// The number format of the values: f32 or f16.
     pub fn dtype(&self) -> Dtype {
         match self {
             Self::F32(_) => Dtype::F32,
@@ -57,68 +60,87 @@ impl Values {
     }
 }
 
-/// The values of one output for the sequences of a batch, in the batch's order: rows of one width,
-/// one after the other.
+/// The values of one output for the sequences of a batch, in the batch's order.
+///
+/// A column is rows of one width, one after the other: `[rows, width]`. Most outputs have one row
+/// per sequence. Offsets say which rows belong to which sequence.
+///
+/// ```
+/// use plm_core::Column;
+///
+/// // Two sequences, with one row of three values each.
+/// let mean = Column::new(3, vec![1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0])?;
+/// assert_eq!(mean.num_sequences(), 2);
+/// assert_eq!(mean.sequence(1), [4.0, 5.0, 6.0]);
+///
+/// // Two sequences, the first with two rows and the second with one.
+/// let ragged = Column::with_offsets(2, vec![0, 2, 3], vec![1.0_f32, 2.0, 3.0, 4.0, 5.0, 6.0])?;
+/// assert_eq!(ragged.sequence(0), [1.0, 2.0, 3.0, 4.0]);
+/// # Ok::<(), plm_core::ShapeError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Column {
+    /// The values of a row: at least 1.
     width: usize,
+    /// `[num_sequences + 1]`: starts with 0, never decreases, and ends with the number of rows.
     offsets: Vec<u64>,
+    /// `[rows, width]`
     values: Values,
 }
 
-/// Numbers that do not make the column they should.
+/// Values that do not make the column that they should.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShapeError {
-    /// The numbers fill no whole count of rows, or not the rows of the offsets.
+    /// The values do not fill their rows, or not as many rows as the offsets say.
     #[error("{values} values are not {rows} rows of {width}")]
     Values {
-        /// How many numbers there are.
+        /// The number of values.
         values: usize,
-        /// How many rows there should be.
+        /// The number of rows that there should be.
         rows: u64,
-        /// The numbers of a row.
+        /// The values of a row.
         width: usize,
     },
-    /// Offsets do not begin with 0, or decrease.
-    #[error("offsets must begin with 0 and never decrease")]
+    /// The offsets do not start with 0, or decrease.
+    #[error("offsets must start with 0 and never decrease")]
     Offsets,
-    /// A batch has another count of columns than its encoder has outputs.
+    /// A batch does not have one column for each output of its encoder.
     #[error("the encoder gave {columns} columns for {outputs} outputs")]
     Columns {
-        /// The columns of the batch.
+        /// The number of columns of the batch.
         columns: usize,
-        /// The outputs that were asked for.
+        /// The number of outputs that were asked for.
         outputs: usize,
     },
-    /// A column is not what the output of its place says.
+    /// A column is not what its output promises.
     #[error(
         "the encoder gave {rows} rows of {width} in {dtype} for {name}, of {num_sequences} \
-         sequences, and said {spec_width} in {spec_dtype}"
+         sequences, and promised one row of {spec_width} in {spec_dtype} for each"
     )]
     Output {
-        /// The output's name.
+        /// The name of the output.
         name: String,
-        /// The rows of the column.
+        /// The number of rows in the column.
         rows: u64,
-        /// The numbers of each.
+        /// The values of each of its rows.
         width: usize,
-        /// Their format.
+        /// The number format of the column.
         dtype: Dtype,
-        /// The sequences of the batch.
+        /// The number of sequences in the batch.
         num_sequences: usize,
-        /// The width of the output.
+        /// The values of a row of the output.
         spec_width: usize,
-        /// Its number format.
+        /// The number format of the output.
         spec_dtype: Dtype,
     },
 }
 
 impl Column {
-    /// One row of `width` numbers per sequence: `[num_sequences, width]`.
+    /// A column with one row of `width` values per sequence: `[num_sequences, width]`.
     ///
     /// # Errors
-    /// [`ShapeError::Values`] if the numbers are no whole count of rows.
+    /// [`ShapeError::Values`] if the number of values is no multiple of `width`.
     ///
     /// # Panics
     /// If `width` is zero.
@@ -129,11 +151,12 @@ impl Column {
         Self::with_offsets(width, (0..=rows).collect(), values)
     }
 
-    /// Any number of rows per sequence: `[rows, width]`, of which sequence `i` has the rows
-    /// `offsets[i]..offsets[i + 1]`. `offsets` is `[num_sequences + 1]`.
+    /// A column with any number of rows per sequence: `[rows, width]`.
+    ///
+    /// `offsets` is `[num_sequences + 1]`: sequence `i` has the rows `offsets[i]..offsets[i + 1]`.
     ///
     /// # Errors
-    /// [`ShapeError`] if the offsets do not begin with 0, decrease, or the last is not the number
+    /// [`ShapeError`] if the offsets do not start with 0, decrease, or do not end with the number
     /// of rows.
     pub fn with_offsets(
         width: usize,
@@ -168,32 +191,32 @@ impl Column {
         }
     }
 
-    /// The numbers of a row.
+    /// The values of a row.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// The format of its numbers: f32 or f16.
+    /// The number format of the values: f32 or f16.
     pub fn dtype(&self) -> Dtype {
         self.values.dtype()
     }
 
-    /// How many sequences it has rows of.
+    /// The number of sequences.
     pub fn num_sequences(&self) -> usize {
         self.offsets.len() - 1
     }
 
-    /// `[num_sequences + 1]` where each sequence's rows begin, and where the last one's end.
+    /// Where the rows of each sequence start, and where the last one's end: `[num_sequences + 1]`.
     pub fn offsets(&self) -> &[u64] {
         &self.offsets
     }
 
-    /// `[rows, width]` all numbers, row by row.
+    /// All values, row by row: `[rows, width]`.
     pub fn values(&self) -> &Values {
         &self.values
     }
 
-    /// The same, where they are f32.
+    /// All values, row by row, if they are f32: `[rows, width]`.
     pub fn as_f32(&self) -> Option<&[f32]> {
         match &self.values {
             Values::F32(values) => Some(values),
@@ -201,10 +224,10 @@ impl Column {
         }
     }
 
-    /// The numbers of a sequence's rows, in f32, which holds every f16.
+    /// The values of one sequence, in f32, which holds every f16 exactly: `[its rows, width]`.
     ///
     /// # Panics
-    /// If there is no such sequence.
+    /// If the column has no such sequence.
     pub fn sequence(&self, sequence: usize) -> Vec<f32> {
         let numbers = self.numbers_of(sequence..sequence + 1);
         match &self.values {
@@ -213,11 +236,11 @@ impl Column {
         }
     }
 
-    /// The position, within a sequence's numbers, of the first that is not finite or whose
+    /// The position, among the values of one sequence, of the first that is not finite or whose
     /// magnitude is above `largest`.
     ///
     /// # Panics
-    /// If there is no such sequence.
+    /// If the column has no such sequence.
     pub fn first_beyond(&self, sequence: usize, largest: f32) -> Option<usize> {
         let numbers = self.numbers_of(sequence..sequence + 1);
         // Also false for NaN.
@@ -228,7 +251,7 @@ impl Column {
         }
     }
 
-    /// Whether all numbers are finite and of magnitudes up to `largest`.
+    /// Whether all values are finite, with magnitudes up to `largest`.
     pub fn is_within(&self, largest: f32) -> bool {
         match &self.values {
             Values::F32(values) => values.iter().all(|x| x.abs() <= largest),
@@ -236,10 +259,10 @@ impl Column {
         }
     }
 
-    /// Adds the rows of some sequences of `other`.
+    /// Appends some sequences of `other`.
     ///
     /// # Panics
-    /// If `other` has another width or format, or no such sequences.
+    /// If `other` has another width or number format, or lacks these sequences.
     pub fn append(&mut self, other: &Self, sequences: Range<usize>) {
         assert_eq!(
             (self.width, self.dtype()),
@@ -259,10 +282,10 @@ impl Column {
         }
     }
 
-    /// Adds a sequence with these numbers, rounded to the column's format.
+    /// Appends a sequence with these values, rounded to the column's number format.
     ///
     /// # Panics
-    /// If they are no whole count of rows.
+    /// If the number of values is no multiple of the width.
     pub fn push(&mut self, numbers: impl ExactSizeIterator<Item = f32>) {
         let rows = numbers.len() / self.width;
         assert_eq!(rows * self.width, numbers.len(), "rows are whole");
@@ -284,10 +307,11 @@ impl Column {
         }
     }
 
-    /// Holds it against an output: one row per sequence, of its width, in its format.
+    /// Checks that the column is what `output` promises: one row for each of `num_sequences`
+    /// sequences, in the output's width and number format.
     ///
     /// # Errors
-    /// [`ShapeError::Output`] if it is another.
+    /// [`ShapeError::Output`] if it is not.
     pub fn check(&self, output: &OutputSpec, num_sequences: usize) -> Result<(), ShapeError> {
         let rows = self.offsets[self.offsets.len() - 1];
         let one_each = (0..=num_sequences as u64).eq(self.offsets.iter().copied());

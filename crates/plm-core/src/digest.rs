@@ -1,16 +1,17 @@
-//! What content is known by.
+//! Digests, by which content is known.
+//!
+//! The type knows the 32 bytes and their text, which is what files hold. It does not compute
+//! digests: so this crate needs no hash function.
 
 use std::fmt;
 use std::str::FromStr;
 
 /// The BLAKE3 digest of some content, shown as `blake3:` and 64 hex digits in lower case.
 ///
-/// A digest has one text: two that differ, if only in case, are never of the same digest.
-/// What is digested, and in which order, is for the crate that does it to say. This type knows the
-/// 32 bytes and their text, which is what files hold, and does not compute: so the vocabulary needs
-/// no hash function.
+/// A digest has exactly one text: hex digits in upper case are refused. The crate that computes a
+/// digest says what it digests, and in which order.
 ///
-/// With the feature `serde` it is serialized as its text.
+/// The feature `serde` serializes a digest as its text.
 ///
 /// ```
 /// use plm_core::Digest;
@@ -30,15 +31,15 @@ pub struct Digest([u8; Digest::BYTES]);
 pub struct ParseDigestError(String);
 
 impl Digest {
-    /// The bytes of a digest.
+    /// The number of bytes of a digest.
     pub const BYTES: usize = 32;
-    /// The bytes of a digest's text, which is ASCII.
+    /// The number of bytes of a digest's text, which is ASCII.
     pub const TEXT_BYTES: usize = Self::PREFIX.len() + 2 * Self::BYTES;
 
     /// What the text starts with: the hash function.
     const PREFIX: &str = "blake3:";
 
-    /// The digest of these bytes, which BLAKE3 has given.
+    /// The digest whose bytes BLAKE3 has computed.
     pub const fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
         Self(bytes)
     }
@@ -53,7 +54,8 @@ impl Digest {
         self.to_string().split_off(Self::PREFIX.len())
     }
 
-    /// Reads 64 hex digits in lower case, without the prefix; `None` if they are something else.
+    /// The digest with these 64 hex digits in lower case, without the prefix; `None` if `hex` is
+    /// anything else.
     pub fn from_hex(hex: &str) -> Option<Self> {
         let digits = hex.as_bytes();
         if digits.len() != 2 * Self::BYTES {
@@ -132,7 +134,7 @@ impl<'de> serde::Deserialize<'de> for Digest {
 mod tests {
     use super::*;
 
-    /// The vector of the BLAKE3 reference implementation for the input bytes 0, 1, 2.
+    /// The test vector of the BLAKE3 reference implementation for the input bytes 0, 1, 2.
     const OF_0_1_2: &str =
         "blake3:e1be4d7a8ab5560aa4199eea339849ba8e293d55ca0a81006726d184519e647f";
 

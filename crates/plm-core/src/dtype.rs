@@ -4,6 +4,15 @@ use std::fmt;
 use std::str::FromStr;
 
 /// A number format.
+///
+/// ```
+/// use plm_core::Dtype;
+///
+/// let dtype: Dtype = "bf16".parse()?;
+/// assert_eq!(dtype, Dtype::Bf16);
+/// assert_eq!(dtype.bytes(), 2);
+/// # Ok::<(), plm_core::ParseDtypeError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Dtype {
     /// IEEE 754 binary32.
@@ -13,8 +22,9 @@ pub enum Dtype {
     Bf16,
     /// IEEE 754 binary16: 5 bits of exponent, 10 of mantissa.
     F16,
-    /// 8-bit integers with a scale for each row of the operands of a matrix product;
-    /// [`Bf16`](Self::Bf16) between products. On Hopper GPUs only, and not for what is stored.
+    /// 8-bit integers in matrix products, with a scale for each row of the operands, and
+    /// [`Bf16`](Self::Bf16) between products. Only Hopper GPUs compute in it, and nothing is stored
+    /// in it.
     Int8,
 }
 
@@ -24,7 +34,7 @@ pub enum Dtype {
 pub struct ParseDtypeError(String);
 
 impl Dtype {
-    /// The bytes of one number.
+    /// The number of bytes of one value.
     pub fn bytes(self) -> u64 {
         match self {
             Self::F32 => 4,

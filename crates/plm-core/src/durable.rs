@@ -1,4 +1,7 @@
-//! Files that are whole or not there.
+//! Files that are whole or absent, and directories whose names are durable.
+//!
+//! A process can be killed, and a machine can lose power, in the middle of a write. A file that is
+//! written here is then absent, or what it was before. This module must not know what files hold.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -8,15 +11,15 @@ use std::path::{Path, PathBuf};
 use crate::sweep::{self, sweep};
 use crate::sync::{sync_directory, sync_file};
 
-/// The ending of every temporary name, so that leftovers of a killed run are recognisable.
+/// The ending of every temporary name, by which leftovers of a killed run are recognised.
 pub const TEMPORARY_SUFFIX: &str = ".tmp";
 
-/// A file under a temporary name, beside the name it is meant for.
+/// A file under a temporary name, in the directory of its final name.
 ///
-/// [`commit`](Self::commit) makes its content durable and moves it to the final name in one step,
-/// over whatever was there; dropped before that, it is removed. So a reader of the final name
-/// sees the whole file or none, whatever happens to the writer or to the machine. What a writer
-/// that was killed left under a temporary name, the next one for the same final name removes.
+/// [`commit`](Self::commit) makes the content durable and renames the file to its final name, over
+/// whatever was there. A file that is dropped before that is removed. So a reader of the final
+/// name sees the whole file or none, whatever happens to the writer or the machine. The next
+/// writer of the same final name removes what a killed one has left.
 ///
 /// ```
 /// use std::io::Write;
@@ -43,18 +46,18 @@ pub struct DurableFile {
 }
 
 impl DurableFile {
-    // Not the crate tempfile: what it makes only its owner may read, and results are for sharing.
-    /// A new file, open for reading and writing, that is to become `path`.
+    // Not the crate tempfile: only the owner may read its files, and results are shared.
+    /// Creates a file, open for reading and writing, that is to become `path`.
     ///
     /// # Errors
-    /// If it can't be made in `path`'s directory.
+    /// If the directory of `path` does not take a new file.
     pub fn create(path: impl Into<PathBuf>) -> io::Result<Self> {
         let path = path.into();
         sweep(&path);
         let mut attempt = 0_u32;
         let (file, temporary) = loop {
-            // The process's number tells people whose file it is; a killed process may have left
-            // one of the same name, and another machine may use the same number.
+            // The process's number tells people whose file this is. The name may be taken: by a
+            // killed process of that number, or by one of another machine.
             let mut name = OsString::from(".");
             name.push(path.file_name().unwrap_or_default());
             name.push(format!(
@@ -82,10 +85,10 @@ impl DurableFile {
         })
     }
 
-    /// Makes a file of `bytes` under `path` in one go.
+    /// Creates, writes and commits a file of these bytes.
     ///
     /// # Errors
-    /// If it can't be made, written, synced or renamed; `path` is then as it was.
+    /// If the file can't be created, written, synced or renamed. `path` is then as it was.
     pub fn write(path: impl Into<PathBuf>, bytes: &[u8]) -> io::Result<()> {
         let mut file = Self::create(path)?;
         io::Write::write_all(&mut file, bytes)?;
@@ -97,7 +100,7 @@ impl DurableFile {
         &mut self.file
     }
 
-    /// The temporary name, for a library that wants to open the file by itself.
+    /// The temporary name, for a library that opens the file itself.
     pub fn temporary_path(&self) -> &Path {
         &self.temporary
     }
@@ -105,38 +108,38 @@ impl DurableFile {
     /// Syncs the content, renames the file to its final name and syncs the directory.
     ///
     /// # Errors
-    /// If any of it fails. The final name is then as it was, unless the directory's own sync
-    /// failed: the new file is then under its final name, though a power cut might undo that.
+    /// If any step fails. The final name is then as it was, with one exception: if only the sync
+    /// of the directory failed, the file has its final name, and a power cut may undo that.
     pub fn commit(self) -> io::Result<()> {
         let path = self.path.clone();
         self.commit_as(path)
     }
 
-    /// As [`commit`](Self::commit), where there is no file of that name yet.
+    /// Commits like [`commit`](Self::commit), but replaces no file.
     ///
     /// # Errors
-    /// [`io::ErrorKind::AlreadyExists`] if there is one, which then stays; else as
-    /// [`commit`](Self::commit).
+    /// [`io::ErrorKind::AlreadyExists`] if there is a file of the final name, which then stays. All
+    /// errors of [`commit`](Self::commit).
     pub fn commit_new(self) -> io::Result<()> {
         sync_file(&self.file, &self.temporary)?;
         match fs::hard_link(&self.temporary, &self.path) {
-            // A file system without links: the only other way that leaves no half a file.
+            // On a file system without links, only a rename never shows half a file.
             Err(error) if is_without_links(&error) && !self.path.try_exists()? => self.commit(),
             linked => {
                 linked?;
                 let directory = self.path.parent().unwrap_or(Path::new("")).to_owned();
-                // The other name of what is now a file.
+                // Removes the temporary name: the file has both now.
                 drop(self);
                 sync_directory(&directory)
             }
         }
     }
 
-    /// As [`commit`](Self::commit), under a name in the same directory that was not known before
-    /// the content was, such as its digest.
+    /// Commits like [`commit`](Self::commit), under another name in the same directory: for a name
+    /// that depends on the content, for example its digest.
     ///
     /// # Errors
-    /// As [`commit`](Self::commit).
+    /// All errors of [`commit`](Self::commit).
     pub fn commit_as(mut self, path: impl Into<PathBuf>) -> io::Result<()> {
         self.path = path.into();
         sync_file(&self.file, &self.temporary)?;
@@ -159,7 +162,7 @@ impl io::Write for DurableFile {
 impl Drop for DurableFile {
     fn drop(&mut self) {
         if !self.committed {
-            // Nothing is lost if this fails: no one reads a temporary name.
+            // A failure loses nothing: nobody reads a temporary name.
             let _ = fs::remove_file(&self.temporary);
         }
     }
@@ -170,27 +173,27 @@ fn is_without_links(error: &io::Error) -> bool {
     matches!(error.kind(), PermissionDenied | Unsupported)
 }
 
-/// Makes a directory, and those above it that are missing, with durable names.
+/// Creates a directory, and the missing ones above it, and makes their names durable.
 ///
-/// If it is there already, its name is made durable all the same, as far as may be: whoever made it
-/// may have been killed before that.
+/// The name of an existing directory is made durable too, if its parent can be synced: a process
+/// may have created it and been killed before the sync.
 ///
 /// # Errors
-/// If one can't be made, or the directory that it is made in can't be synced.
+/// If a directory can't be created, or the parent of a new one can't be synced.
 pub fn create_directory(directory: &Path) -> io::Result<()> {
     let parent = directory.parent().unwrap_or(Path::new(""));
     let mut made = fs::create_dir(directory);
     if parent != Path::new("")
         && matches!(&made, Err(error) if error.kind() == io::ErrorKind::NotFound)
     {
-        // Whether the parent is there now says nothing: another process may have made it since.
+        // Another process may have created the parent in the meantime: create it in any case.
         create_directory(parent)?;
         made = fs::create_dir(directory);
     }
     match made {
         Ok(()) => sync_directory(parent),
         Err(_) if directory.is_dir() => {
-            // What it is in may be anyone's, and not to be read.
+            // The parent may belong to someone else, and be unreadable.
             let _ = sync_directory(parent);
             Ok(())
         }
@@ -269,7 +272,7 @@ mod tests {
         fs::write(directory.join("file"), "").unwrap();
         assert!(create_directory(&directory.join("file")).is_err());
         assert!(create_directory(&directory.join("file/below")).is_err());
-        // Where nobody can make one, though all above it is there.
+        // Nobody can create a directory here, though the parent exists.
         #[cfg(target_os = "linux")]
         assert!(create_directory(Path::new("/proc/plm-core")).is_err());
         fs::remove_dir_all(&directory).unwrap();

@@ -1,32 +1,47 @@
-//! What an encoder makes of a batch: a column for each output, and notes on single sequences.
+//! What an encoder gives for a batch: a column for each output, and notes on single sequences.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::{Column, OutputSpec, ShapeError};
 
-/// What is to be said of one sequence's values.
+/// How the values of one sequence differ from those of an ordinary one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// They were computed in f32, since the format that the model computes in did not suffice.
+    /// The values were computed in f32: the model's own format was too coarse for them.
     InF32,
-    /// They could not be computed, for this reason; what stands in their place is to be passed
-    /// over.
+    /// The values could not be computed, for this reason. Those in the columns mean nothing.
     Failed(String),
 }
 
-/// The columns of a batch, one for each output of its encoder, in their order.
+/// The columns of a batch: one for each output of its encoder, in the order of the outputs.
+///
+/// ```
+/// use plm_core::{Column, EncodedBatch, Note};
+///
+/// // One output of width 1, and two sequences.
+/// let mut batch = EncodedBatch::new(vec![Column::new(1, vec![0.5_f32, 0.25])?]);
+/// batch.note(1, Note::InF32);
+///
+/// assert_eq!(batch.num_sequences(), 2);
+/// assert_eq!(batch.columns()[0].sequence(1), [0.25]);
+/// assert_eq!(batch.note_of(0), None);
+/// assert_eq!(batch.note_of(1), Some(&Note::InF32));
+/// # Ok::<(), plm_core::ShapeError>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct EncodedBatch {
+    /// At least one column; all have the same number of sequences.
     columns: Vec<Column>,
+    /// Notes by the sequence's position in the batch.
     notes: BTreeMap<usize, Note>,
 }
 
 impl EncodedBatch {
-    /// Columns of the same sequences.
+    /// A batch of these columns, without notes.
     ///
     /// # Panics
-    /// If there is none, or two have another number of sequences.
+    /// If there is no column, or the columns differ in their number of sequences.
     pub fn new(columns: Vec<Column>) -> Self {
         let counts = || columns.iter().map(Column::num_sequences);
         assert!(counts().len() > 0, "a batch has at least one column");
@@ -40,19 +55,19 @@ impl EncodedBatch {
         }
     }
 
-    /// A batch of no sequences, with columns for these outputs.
+    /// A batch without sequences, with an empty column for each output.
     ///
     /// # Panics
-    /// If there is no output.
+    /// If `outputs` is empty.
     pub fn empty(outputs: &[OutputSpec]) -> Self {
         let empty = |output: &OutputSpec| Column::empty(output.width, output.dtype, 0);
         Self::new(outputs.iter().map(empty).collect())
     }
 
-    /// So many sequences without values, for this reason.
+    /// A batch of `num_sequences` sequences that all failed for `reason`. Their values are zeros.
     ///
     /// # Panics
-    /// If there is no output.
+    /// If `outputs` is empty.
     pub fn failed(outputs: &[OutputSpec], num_sequences: usize, reason: &str) -> Self {
         let mut batch = Self::empty(outputs);
         for column in &mut batch.columns {
@@ -65,25 +80,26 @@ impl EncodedBatch {
         batch
     }
 
-    /// How many sequences it has.
+    /// The number of sequences.
     pub fn num_sequences(&self) -> usize {
         self.columns[0].num_sequences()
     }
 
-    /// Its columns, in the order of the outputs.
+    /// The columns, in the order of the outputs.
     pub fn columns(&self) -> &[Column] {
         &self.columns
     }
 
-    /// The same, to keep.
+    /// Takes the columns out, in the order of the outputs. The notes are dropped.
     pub fn into_columns(self) -> Vec<Column> {
         self.columns
     }
 
-    /// Holds its columns against the outputs that they should be.
+    /// Checks that there is one column for each output, as the output says, with one row for each
+    /// of `num_sequences` sequences.
     ///
     /// # Errors
-    /// [`ShapeError`] if one is another, one lacks, or they are not of `num_sequences` sequences.
+    /// [`ShapeError`] if a column is missing, is one too many, or differs from its output.
     pub fn check(&self, outputs: &[OutputSpec], num_sequences: usize) -> Result<(), ShapeError> {
         if self.columns.len() != outputs.len() {
             return Err(ShapeError::Columns {
@@ -95,10 +111,10 @@ impl EncodedBatch {
         both.try_for_each(|(column, output)| column.check(output, num_sequences))
     }
 
-    /// Notes something of a sequence.
+    /// Sets the note of a sequence.
     ///
     /// # Panics
-    /// If there is no such sequence.
+    /// If the batch has no such sequence.
     pub fn note(&mut self, sequence: usize, note: Note) {
         assert!(
             sequence < self.num_sequences(),
@@ -107,20 +123,20 @@ impl EncodedBatch {
         self.notes.insert(sequence, note);
     }
 
-    /// What was noted of sequences, in their order; of most, nothing is.
+    /// The sequences that have a note, in order, and their notes. Most sequences have none.
     pub fn notes(&self) -> impl ExactSizeIterator<Item = (usize, &Note)> {
         self.notes.iter().map(|(&sequence, note)| (sequence, note))
     }
 
-    /// What was noted of one sequence.
+    /// The note of a sequence, if it has one.
     pub fn note_of(&self, sequence: usize) -> Option<&Note> {
         self.notes.get(&sequence)
     }
 
-    /// Adds some sequences of `other`, with what was noted of them.
+    /// Appends some sequences of `other`, with their notes.
     ///
     /// # Panics
-    /// If its columns are of other outputs, or there are no such sequences.
+    /// If the columns of `other` are of other outputs, or it lacks these sequences.
     pub fn append(&mut self, other: &Self, sequences: Range<usize>) {
         assert_eq!(
             self.columns.len(),
@@ -137,10 +153,10 @@ impl EncodedBatch {
         );
     }
 
-    /// Puts the sequences of `with` in the places of these, which increase.
+    /// Replaces the sequences at `places`, in increasing order, by those of `with` and their notes.
     ///
     /// # Panics
-    /// If there are not as many, or a place is no sequence.
+    /// If `places` and `with` differ in number, a place is no sequence, or places do not increase.
     pub fn replace(&mut self, places: &[usize], with: &Self) {
         assert_eq!(places.len(), with.num_sequences(), "a place for each");
         let old = std::mem::replace(self, self.like());
@@ -153,7 +169,7 @@ impl EncodedBatch {
         self.append(&old, next..old.num_sequences());
     }
 
-    /// A batch of no sequences with columns like its own.
+    /// A batch without sequences, with columns of the same widths and number formats.
     fn like(&self) -> Self {
         let empty =
             |column: &Column| Column::empty(column.width(), column.dtype(), self.num_sequences());

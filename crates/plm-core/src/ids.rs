@@ -1,17 +1,19 @@
-//! Who is who: rows of the input, batches of the plan, ranks of the world.
+//! Numbers with a meaning of their own: rows of the input, batches of the plan, ranks of the world.
+//!
+//! Each is a type, so that the compiler refuses a row where a batch is meant.
 
 use std::fmt;
 use std::num::NonZeroU32;
 
-/// A record's position in the input, counted over all input files from zero.
+/// A record's position in the input, from 0, over all files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RowId(pub u64);
 
-/// A planned batch's position in the plan, from zero.
+/// A batch's position in the plan, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BatchIndex(pub u64);
 
-/// One lane of threads of a run, from zero: on GPUs one rank is one device.
+/// One of the workers of a run, from 0. A rank has one device and one lane of threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Rank(pub u32);
 
@@ -33,11 +35,20 @@ impl fmt::Display for Rank {
     }
 }
 
-/// How many ranks share the work: at least one.
+/// The number of ranks of a run: at least 1.
+///
+/// ```
+/// use plm_core::{Rank, WorldSize};
+///
+/// let world = WorldSize::new(2)?;
+/// assert!(world.ranks().eq([Rank(0), Rank(1)]));
+/// assert!(WorldSize::new(0).is_err());
+/// # Ok::<(), plm_core::WorldSizeError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorldSize(NonZeroU32);
 
-/// A world of no ranks was asked for.
+/// A world without ranks was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a world needs at least one rank")]
 pub struct WorldSizeError;
@@ -71,7 +82,7 @@ impl fmt::Display for WorldSize {
     }
 }
 
-/// The deterministic share of one rank: positions r, r+N, r+2N, ... of `0..len`.
+/// The positions of `0..len` that rank r of N takes: r, r+N, r+2N, ...
 ///
 /// ```
 /// use plm_core::{Rank, Stride, WorldSize};
@@ -88,10 +99,10 @@ pub struct Stride {
 }
 
 impl Stride {
-    /// The positions of `rank` in a world of `world` ranks over `len` items.
+    /// The positions, among `len` items, that `rank` takes in a world of `world` ranks.
     ///
     /// # Panics
-    /// If `rank` is not one of `world`'s ranks.
+    /// If `rank` is not in the world.
     pub fn new(rank: Rank, world: WorldSize, len: u64) -> Self {
         assert!(
             rank.0 < world.get(),

@@ -1,28 +1,32 @@
-//! Which letters a protein sequence may hold.
+//! The letters that a protein sequence may have.
 
-/// What becomes of one byte of a sequence line.
+/// What one byte of a sequence line means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Letter {
     /// A residue of the alphabet, upper-cased.
     Residue(u8),
     /// A letter outside the alphabet, which becomes this one (always `X`).
     Substituted(u8),
-    /// White space, which means nothing anywhere in a sequence and is dropped.
+    /// White space, which is dropped.
     Blank,
-    /// A `*`: dropped at the end of a record, whatever number there are; else the record is
+    /// A `*`. Any number of them is dropped at the end of a record; elsewhere, one makes the record
     /// invalid.
     Stop,
-    /// No residue at all: the record is invalid.
+    /// Anything else, which makes the record invalid.
     Invalid,
 }
 
-/// Sorts one byte of a sequence line: one residue, one token, always.
+/// Classifies one byte of a sequence line. A letter is always one residue, and so one token.
 ///
-/// Lower case is upper-cased. `J`, the one letter that ESM-2's alphabet lacks, becomes `X` and is
-/// to be counted as substituted. The alphabet's own `.` and `-`, the gaps of an alignment, are
-/// residues. Blanks, tabs, vertical tabs and form feeds are white space; line ends are not, for
-/// they are no part of a line. Anything else (a digit, a byte past ASCII) is invalid. Whether a `*`
-/// stands at the end is for the reader of the whole record to see.
+/// - Lower case becomes upper case.
+/// - `J`, the one letter that ESM-2's alphabet lacks, becomes `X`. The caller counts it as
+///   substituted.
+/// - `.` and `-`, the gaps of an alignment, are residues of that alphabet.
+/// - Blanks, tabs, vertical tabs and form feeds are white space. Line ends are invalid, since they
+///   are no part of a line.
+/// - A digit, a byte beyond ASCII and all else is invalid.
+///
+/// Only the reader of the whole record sees whether a `*` is at its end.
 ///
 /// ```
 /// use plm_core::{Letter, classify_letter};

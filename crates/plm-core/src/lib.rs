@@ -1,12 +1,18 @@
 //! The vocabulary and the ports of plm-fleet.
 //!
-//! Every other crate of the workspace speaks in these words: a *row* is a record's position in the
-//! input, a *residue* is one letter of a protein, a *token* is a residue or one of the two special
-//! tokens around a sequence, a *rank* is one lane of threads out of a *world*. The traits in
-//! [`ports`] are where the crates meet; each comes as a factory that is shared between threads and
-//! a product that never leaves the thread that made it.
+//! Every other crate of the workspace uses these words:
 //!
-//! This crate must not know how a FASTA file looks, what a tensor is, or that HDF5 exists.
+//! - A *row* is a record's position in the input.
+//! - A *residue* is one letter of a protein.
+//! - A *token* is what a model reads: one for each residue, and BOS and EOS around a sequence.
+//! - A *sequence* is what a model computes at once: a whole record, or one window of it.
+//! - A *rank* is one of the workers of a run, and a *world* is all of them.
+//! - An *output* is a named result of the model. A *column* is its values for a batch or a file.
+//!
+//! The crates meet at the traits in [`ports`] and [`store`]. Each port is a factory, which threads
+//! share, and a product, which never leaves the thread that made it.
+//!
+//! This crate must not know FASTA, tensors or HDF5.
 //!
 //! ```
 //! use plm_core::{Packer, RowId, TokenMap};
@@ -60,7 +66,7 @@ pub use sweep::{name_of_temporary, sweep};
 pub use sync::{sync_data, sync_directory, sync_file};
 pub use tokens::TokenMap;
 
-/// The examples of README.md are tested.
+/// Tests the example in README.md.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,22 +1,30 @@
-//! What became of a record.
+//! The outcome of a record.
 
 use std::fmt;
 
-/// The one outcome that every input record has at the end of a run.
+/// What a run made of a record. Every record has exactly one outcome at the end of a run.
 ///
-/// The numbers are stored in files: they are given once and never changed.
+/// Files hold these numbers, so they never change.
+///
+/// ```
+/// use plm_core::Outcome;
+///
+/// assert_eq!(Outcome::from_code(2), Some(Outcome::Windowed));
+/// assert!(Outcome::Windowed.has_vector());
+/// assert_eq!(Outcome::Failed.name(), "failed");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Outcome {
-    /// All residues went through the model at once.
+    /// The model computed all residues at once.
     Embedded = 0,
-    /// Only the N-terminal residues that fit the model's window were embedded.
+    /// The model computed only the first (N-terminal) residues, as many as the window holds.
     Truncated = 1,
-    /// Embedded in overlapping windows, combined by a length-weighted mean.
+    /// The model computed overlapping windows. The vector is their mean, weighted by length.
     Windowed = 2,
-    /// Left out on purpose, under a policy of the run.
+    /// A policy of the run left the record out.
     Skipped = 3,
-    /// Should have been embedded and was not.
+    /// The record should have been embedded and was not.
     Failed = 4,
 }
 
@@ -41,7 +49,7 @@ impl Outcome {
         }
     }
 
-    /// The number for this outcome in the `/status` datasets: stable, never reused.
+    /// The number for this outcome in the `/status` datasets. It never changes and is never reused.
     pub fn code(self) -> u8 {
         self as u8
     }

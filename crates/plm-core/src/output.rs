@@ -1,22 +1,23 @@
-//! The outputs of a model: what is taken of which layer.
+//! The outputs of a model: what is taken from which layer.
 //!
-//! A caller asks for a set of outputs before it knows the model ([`OutputSet`]). The model answers
-//! with what it will give ([`OutputSpec`]), one column for each, or refuses.
+//! A caller asks for a set of outputs before it knows the model ([`OutputSet`]). The model refuses,
+//! or answers with an [`OutputSpec`] for each column that it will give. This module must not know
+//! how a model computes them.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::Dtype;
 
-/// What is taken of a layer.
+/// What is taken from a layer.
 ///
-/// Whoever matches on it gives every kind an arm, so that the compiler finds each model that has not
-/// heard of a new one.
+/// A `match` on a kind gives each one an arm. So the compiler finds every model that does not know
+/// a new kind yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum OutputKind {
     /// The mean over the residues, without special tokens. One row per sequence.
     Mean,
-    /// The row of the token before the first residue (BOS, which BERT calls CLS). One row per
+    /// The row of BOS, the token before the first residue, which BERT calls CLS. One row per
     /// sequence.
     Bos,
 }
@@ -32,7 +33,7 @@ impl OutputKind {
     /// Every kind.
     pub const ALL: [Self; 2] = [Self::Mean, Self::Bos];
 
-    /// Its short name, as [`FromStr`] reads it.
+    /// The kind's short name, as [`FromStr`] reads it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Mean => "mean",
@@ -40,7 +41,7 @@ impl OutputKind {
         }
     }
 
-    /// How a sequence's tokens become its row, in the words that files have.
+    /// How a sequence's tokens become its row, as files say it.
     pub fn pooling(self) -> &'static str {
         match self {
             Self::Mean => "mean over residues",
@@ -48,19 +49,27 @@ impl OutputKind {
         }
     }
 
-    /// The row of a protein that was computed in several windows, from the residue counts and the
-    /// rows of its windows in order: their mean, weighted by residues, added in f64 and rounded
-    /// once.
+    /// The row of a record that was computed in windows: the mean of the windows' rows, weighted by
+    /// residue counts, summed in order in f64 and rounded once.
+    ///
+    /// `windows` are the residue count and the row `[width]` of each window, in order.
     ///
     /// # Panics
     /// If there is no window.
+    ///
+    /// ```
+    /// use plm_core::OutputKind;
+    ///
+    /// let row = OutputKind::Mean.of_windows(&[(3, vec![1.0]), (1, vec![5.0])]);
+    /// assert_eq!(row, [2.0]);
+    /// ```
     pub fn of_windows(self, windows: &[(u32, Vec<f32>)]) -> Vec<f32> {
         match self {
             Self::Mean | Self::Bos => mean_of_windows(windows),
         }
     }
 
-    /// Whether special tokens go into its row: "excluded" or "included".
+    /// Whether special tokens contribute to the row: `excluded` or `included`.
     pub fn special_tokens(self) -> &'static str {
         match self {
             Self::Mean => "excluded",
@@ -104,8 +113,10 @@ impl FromStr for OutputKind {
     }
 }
 
-/// A layer of a model of any depth: 0 is the embedding, `k` the output of block `k`, and negative
-/// numbers count from the end. The last is taken after the model's final layer norm.
+/// A layer of a model of any depth.
+///
+/// 0 is the embedding, and `k` the output of block `k`. Negative numbers count from the end: -1 is
+/// the last layer, which is taken after the model's final layer norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Layer(pub i32);
 
@@ -135,7 +146,7 @@ impl fmt::Display for Layer {
     }
 }
 
-/// A model has no such layer.
+/// A layer was asked for that the model does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the model has no layer {layer}: it has 0 (the embedding) to {num_layers}, or -1 (the last) to \
@@ -145,11 +156,11 @@ impl fmt::Display for Layer {
 pub struct NoSuchLayer {
     /// The layer that was asked for.
     pub layer: Layer,
-    /// The blocks of the model.
+    /// The number of blocks of the model.
     pub num_layers: usize,
 }
 
-/// The outputs that a run asks for: each kind of each layer.
+/// The outputs that a run asks for: each kind from each layer.
 ///
 /// ```
 /// use plm_core::{Layer, OutputKind, OutputSet};
@@ -167,7 +178,7 @@ pub struct OutputSet {
 }
 
 impl OutputSet {
-    /// Each of `kinds` of each of `layers`.
+    /// Each of `kinds` from each of `layers`.
     ///
     /// # Panics
     /// If there is no kind or no layer: a run without outputs computes nothing.
@@ -212,26 +223,34 @@ impl Default for OutputSet {
 
 /// One output of an encoder, and so one column of every batch.
 ///
-/// An encoder says here what its values are; nobody guesses it. The words of
-/// [`pooling`](Self::pooling) and [`special_tokens`](Self::special_tokens) stand in the result.
+/// An encoder says here what its values are, and nobody guesses it. The result holds the words of
+/// [`pooling`](Self::pooling) and [`special_tokens`](Self::special_tokens).
+///
+/// ```
+/// use plm_core::{OutputKind, OutputSpec};
+///
+/// let output = OutputSpec::new(OutputKind::Mean, 33, 1280);
+/// assert_eq!(output.name(), "mean/layer_33");
+/// assert_eq!(output.pooling, "mean over residues");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputSpec {
-    /// What is taken.
+    /// What is taken from the layer.
     pub kind: OutputKind,
-    /// The layer it is taken of, from 0 (the embedding); the number of blocks is the last.
+    /// The layer, from 0 (the embedding) to the number of blocks (the last layer).
     pub layer: usize,
-    /// The values of a row.
+    /// The number of values of a row.
     pub width: usize,
-    /// The number format in which the encoder gives them: f32 or f16.
+    /// The number format in which the encoder gives the values: f32 or f16.
     pub dtype: Dtype,
-    /// How a sequence's tokens become its row, as in "mean over residues".
+    /// How a sequence's tokens become its row, for example `mean over residues`.
     pub pooling: String,
-    /// Whether special tokens go into that: "excluded", "included", or "none" if there are none.
+    /// Whether special tokens contribute: `excluded`, `included`, or `none` if there are none.
     pub special_tokens: String,
 }
 
 impl OutputSpec {
-    /// An output of this kind in f32, described in the kind's own words.
+    /// An output of this kind in f32, with the kind's own descriptions.
     pub fn new(kind: OutputKind, layer: usize, width: usize) -> Self {
         Self {
             kind,
@@ -243,7 +262,7 @@ impl OutputSpec {
         }
     }
 
-    /// The column's name in files and messages, as in `mean/layer_33`.
+    /// The column's name in files and messages, for example `mean/layer_33`.
     pub fn name(&self) -> String {
         format!("{}/layer_{}", self.kind, self.layer)
     }

@@ -1,10 +1,12 @@
 //! What keeps the columns of a run, from its first batch to its result.
 //!
-//! A run's output directory has two owners. Whose it is, its index, ledger and reports are kept by
-//! the facade. The columns are kept by a [`Store`]: below a directory of each part while ranks are
-//! at work, and in one result at the end. A store says what is durable, so that a run resumes; what
-//! is damaged, so that it is computed again; and what the result holds, so that the ledger can be
-//! held against it. How it does that is its own affair.
+//! A run's output directory has two owners. The facade keeps its claim, index, ledger and reports.
+//! A [`Store`] keeps the columns: below a directory of each part while ranks are at work, and in
+//! one result at the end.
+//!
+//! A store says what is durable, so that a run resumes. It says what is damaged, so that this is
+//! computed again. It says what the result holds, so that the facade can compare the ledger with
+//! it. Nobody else knows how it does that.
 //!
 //! A store must not know models, FASTA, batches, or what else is in the output directory.
 
@@ -18,35 +20,35 @@ use crate::{
     BoxError, Digest, Dtype, EmbeddingSink, EncoderSpec, Outcome, OutputSpec, RowId, SequenceSource,
 };
 
-/// Where the columns of a run come from: what a reader must know of them to trust them.
+/// Where the columns of a run come from: what a reader must know to trust them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provenance {
     /// The model's name.
     pub model: String,
-    /// What its weights are known by, as `algorithm:hex`: of a checkpoint a [`Digest`], of another
-    /// loader what it says.
+    /// What the model's weights are known by, as `algorithm:hex`. For a checkpoint this is a
+    /// [`Digest`]; another loader chooses its own text.
     pub weights_digest: String,
     /// The number format that the model computed in.
     pub model_dtype: Dtype,
-    /// The program that wrote the result.
+    /// The name of the program that wrote the result.
     pub program: String,
-    /// Its version.
+    /// The version of that program.
     pub program_version: String,
     /// The input files, in order.
     pub inputs: Vec<InputDigest>,
 }
 
-/// An input file and what was in it.
+/// An input file, by name and content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InputDigest {
-    /// Its name.
+    /// The name of the file.
     pub name: String,
-    /// The digest of its content.
+    /// The digest of the file's content.
     pub digest: Digest,
 }
 
 impl Provenance {
-    /// Of the columns of a model, written by this version of plm-fleet.
+    /// The provenance of a model's columns that this version of plm-fleet writes.
     pub fn new(spec: &EncoderSpec, inputs: Vec<InputDigest>) -> Self {
         Self {
             model: spec.model.clone(),
@@ -59,54 +61,62 @@ impl Provenance {
     }
 }
 
-/// A run, as its store knows it.
+/// What a store knows about a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredRun {
-    /// Names the input, the weights and the configuration: what differs in it is never mixed.
+    /// The digest of the run's fingerprint. Files of runs that differ in it are never mixed.
     pub digest: Digest,
-    /// Its outputs, at least one, each with a name of its own. `dtype` is the number format in
-    /// which the store keeps it, one that [`Store::stored_dtype`] has given.
+    /// The outputs, at least one, each with a name of its own. Their `dtype` is the number format
+    /// in which the store keeps them, as [`Store::stored_dtype`] gave it.
     pub outputs: Vec<OutputSpec>,
 }
 
-/// What a store must hold of a run: one row in each column for each record but those left out.
+/// What a store must hold at the end of a run: in each column, one row for each record that is not
+/// left out.
 #[derive(Clone, Copy)]
 pub struct Expected<'a> {
-    /// The run.
+    /// The run that the rows are of.
     pub run: &'a StoredRun,
-    /// The input: its ids and lengths, in its order.
+    /// The input, which says the ids, lengths and order of the rows.
     pub source: &'a dyn SequenceSource,
-    /// Records without a row, for instance failed ones, in any order. Those that the source calls
-    /// skipped need not be among them.
+    /// The records without a row, for example failed ones, in any order. Records that the source
+    /// skips need not be among them.
     pub without_row: &'a [RowId],
 }
 
-/// Parts that are to become a result.
+/// Parts to merge into a result.
 #[derive(Clone, Copy)]
 pub struct Merge<'a> {
     /// The directories of all parts.
     pub parts: &'a [PathBuf],
-    /// What they must amount to.
+    /// The rows that the parts must hold together.
     pub expected: Expected<'a>,
     /// Where the columns come from.
     pub provenance: &'a Provenance,
-    /// The result to make.
+    /// The path of the result.
     pub result: &'a Path,
 }
 
-/// How much is to be stored, as far as the size of files depends on it.
+/// A number of rows and the sizes of their ids: what the size of files depends on.
+///
+/// ```
+/// use plm_core::store::Amount;
+///
+/// let amount = Amount::of(["P1", "protein"].into_iter());
+/// assert_eq!((amount.rows, amount.id_bytes, amount.longest_id_bytes), (2, 9, 7));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amount {
-    /// How many rows there are.
+    /// The number of rows.
     pub rows: u64,
-    /// The bytes of all their ids together, as UTF-8.
+    /// The bytes of all ids together, as UTF-8.
     pub id_bytes: u64,
-    /// The bytes of the longest id.
+    /// The bytes of the longest id, as UTF-8.
     pub longest_id_bytes: u64,
 }
 
 impl Amount {
-    /// Of rows with these ids.
+    /// The amount of rows with these ids.
     pub fn of<'a>(ids: impl Iterator<Item = &'a str>) -> Self {
         let mut amount = Self::default();
         for id in ids {
@@ -119,41 +129,41 @@ impl Amount {
     }
 }
 
-/// What earlier tries left of a part.
+/// What earlier tries have left of a part.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Durable {
-    /// Rows that are whole in every column, in increasing order.
+    /// The rows that are whole in every column, in increasing order.
     pub rows: Vec<RowId>,
-    /// Files that are not what was written. Their rows are not among [`rows`](Self::rows).
+    /// The damaged files. Their rows are not among [`rows`](Self::rows).
     pub damaged: Vec<DamagedFile>,
 }
 
-/// A file that is not what was written.
+/// A file whose content is not what was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DamagedFile {
-    /// The file.
+    /// The path of the file.
     pub path: PathBuf,
-    /// What gave it away.
+    /// How the damage shows.
     pub reason: String,
 }
 
-/// A result that was read to the last byte and is whole.
+/// A result whose every byte was read and is whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedResult {
-    /// Its rows.
+    /// The number of rows.
     pub rows: u64,
-    /// Its outputs; `dtype` is the number format in which they are stored.
+    /// The outputs. Their `dtype` is the number format in which they are stored.
     pub outputs: Vec<OutputSpec>,
-    /// The digest of its content: the same whenever all that it says is.
+    /// The digest of the content. Two results with the same content have the same digest.
     pub content_digest: Digest,
 }
 
-/// What an entry of a part's directory is, if its name is one that the store gives.
+/// The kind of an entry in a part's directory whose name is one of the store's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
-    /// A file.
+    /// A file of the store.
     File,
-    /// A directory.
+    /// A directory of the store.
     Directory,
 }
 
@@ -161,25 +171,25 @@ pub enum Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreFault {
-    /// A file can't be read or written now; nothing is known of what it holds.
+    /// A file can't be read or written now. Its content may be whole or not.
     Io,
-    /// The result is there, and is not what was written.
+    /// The result is not what was written.
     DamagedResult,
-    /// Whatever else: the error says.
+    /// Anything else, which the text of the error says.
     Other,
 }
 
-/// Why a store did not do what it was asked. It reads as the store's own error does.
+/// Why a store did not do what it was asked to do. Its text is that of the store's own error.
 #[derive(Debug)]
 pub struct StoreError {
-    /// What it means for the run.
+    /// What the error means for the run.
     pub fault: StoreFault,
     /// The store's own error, which says what and where.
     pub source: BoxError,
 }
 
 impl StoreError {
-    /// An error with no more to say than its text.
+    /// An error that means nothing more for the run than its text says.
     pub fn other(source: impl Into<BoxError>) -> Self {
         Self {
             fault: StoreFault::Other,
@@ -202,85 +212,86 @@ impl Error for StoreError {
 
 /// Keeps the columns of a run. See the [module](self).
 ///
-/// Directories of parts belong to one process at a time: the caller has locked them. A store finds
-/// its own files in them by their names and leaves others alone.
+/// The caller has locked the directories of parts, so that one process works in them at a time. A
+/// store finds its own files there by their names, and leaves others alone.
 pub trait Store: fmt::Debug + Send + Sync {
-    /// Its name, which stands in the fingerprint of its runs: `hdf5`.
+    /// The name of the store in the fingerprints of its runs, for example `hdf5`.
     fn name(&self) -> &str;
 
-    /// The name of the result in the output directory: `embeddings.h5`.
+    /// The name of the result in the output directory, for example `embeddings.h5`.
     fn result_name(&self) -> &str;
 
-    /// The number format in which it keeps an output.
+    /// The number format in which the store keeps an output.
     fn stored_dtype(&self, output: &OutputSpec) -> Dtype;
 
-    /// The sink of a part, below a directory that need not be there yet.
+    /// Opens the sink of a part, below a directory that need not exist yet.
     ///
     /// # Errors
-    /// If it can't keep such outputs.
+    /// If the store can't keep these outputs.
     fn open(&self, part: &Path, run: &StoredRun) -> Result<Arc<dyn EmbeddingSink>, StoreError>;
 
-    /// Reads every byte that earlier tries left of a part, if anything, and removes what killed
-    /// writers left unfinished. Damaged files stay where they are.
+    /// Reads every byte that earlier tries have left of a part, and removes what killed writers
+    /// left unfinished. Damaged files stay where they are.
     ///
     /// # Errors
-    /// If a file is of another run, two hold the same row, or one can't be read.
+    /// If a file is of another run, two files have the same row, or a file can't be read.
     fn durable(&self, part: &Path, run: &StoredRun) -> Result<Durable, StoreError>;
 
-    /// Takes a damaged file out of the run, whose rows are then written again, and says under which
-    /// name it is kept.
+    /// Takes a damaged file out of the run and returns the name under which it is kept. Its rows
+    /// are then computed again.
     ///
     /// # Errors
-    /// If it can't be renamed.
+    /// If the file can't be renamed.
     fn set_aside(&self, damaged: &Path) -> Result<PathBuf, StoreError>;
 
-    /// How many rows there are in these parts, told from what is read quickly: damaged values may
-    /// count.
+    /// The number of rows in these parts, by a quick look: rows whose values are damaged may count.
     ///
     /// # Errors
     /// If a file is of another run or can't be read.
     fn count_rows(&self, parts: &[PathBuf], run: &StoredRun) -> Result<u64, StoreError>;
 
-    /// The rows that took f32 where the model computes in a smaller format, in increasing order.
+    /// The rows that were computed in f32 because the model's own format was too coarse, in
+    /// increasing order.
     ///
     /// # Errors
     /// If a file is damaged, of another run, or can't be read.
     fn rows_in_f32(&self, parts: &[PathBuf], run: &StoredRun) -> Result<Vec<RowId>, StoreError>;
 
-    /// What an entry of a part's directory is, by its name; `None` if it is not the store's.
+    /// The kind of an entry in a part's directory, by its name; `None` if it is not the store's.
     fn entry(&self, name: &str) -> Option<Entry>;
 
-    /// The files that [`discard`](Self::discard) would remove; none if there is no such directory.
+    /// The files that [`discard`](Self::discard) would remove; empty if there is no such directory.
     ///
     /// # Errors
     /// If a directory can't be listed.
     fn files(&self, part: &Path) -> Result<Vec<PathBuf>, StoreError>;
 
-    /// Removes all its files below a part's directory, those that were set aside and unfinished
-    /// ones too, and nothing else.
+    /// Removes all files of the store below a part's directory, and nothing else. Unfinished files
+    /// and those that were set aside go too.
     ///
     /// # Errors
-    /// If one can't be removed.
+    /// If a file can't be removed.
     fn discard(&self, part: &Path) -> Result<(), StoreError>;
 
-    /// The most bytes that rows still to be written by `ranks` ranks take in a part.
+    /// The most bytes that rows take in a part when `ranks` ranks write them.
     fn part_bytes(&self, run: &StoredRun, rows: Amount, ranks: u32) -> u64;
 
-    /// The most bytes that rows take in the result, which is made while the parts are still there.
+    /// The most bytes that rows take in the result. The parts are still there when it is made.
     fn result_bytes(&self, run: &StoredRun, provenance: &Provenance, rows: Amount) -> u64;
 
-    /// That parts hold exactly the expected rows, each once. Need not read values.
+    /// Checks that the parts hold exactly the expected rows, each once. It need not read values.
     ///
     /// # Errors
     /// If they do not, or a file is damaged, of another run, or can't be read.
     fn check_parts(&self, parts: &[PathBuf], expected: &Expected<'_>) -> Result<(), StoreError>;
 
-    /// Begins the result before the parts are whole, with the outcomes that its rows are meant to
-    /// have, in the order of the input. `None` if the store merges at the end only. Gives up with
-    /// an error once `is_wanted` says no.
+    /// Starts the result before the parts are whole. `None` if the store merges only at the end.
+    ///
+    /// `outcomes` are what the rows are planned to have, in the order of the input. The store gives
+    /// up with an error once `is_wanted` returns false.
     ///
     /// # Errors
-    /// If it can't be begun; a run then merges at its end.
+    /// If the draft can't be made. The run then merges at its end.
     fn draft(
         &self,
         _merge: &Merge<'_>,
@@ -290,29 +301,29 @@ pub trait Store: fmt::Debug + Send + Sync {
         Ok(None)
     }
 
-    /// Makes the result of its parts: rows in the order of the input, durable and verified before
-    /// it has its name. A result that is there already is verified and left as it is.
+    /// Makes the result from the parts: rows in the order of the input, durable and verified before
+    /// the file gets its name. An existing result is verified and left as it is.
     ///
     /// # Errors
-    /// If the parts are not exactly the expected rows, one can't be read, or the result can't be
-    /// written. No result is then made, and none is touched.
+    /// If the parts do not hold exactly the expected rows, a file can't be read, or the result
+    /// can't be written. There is then no new result, and an existing one is untouched.
     fn merge(&self, merge: &Merge<'_>) -> Result<(), StoreError>;
 
     /// Whether a file shows that it is a result of this store, damaged or not.
     ///
     /// # Errors
-    /// If it can't be read.
+    /// If the file can't be read.
     fn is_result(&self, path: &Path) -> Result<bool, StoreError>;
 
-    /// Opens a result and holds all of it but its values against its digests.
+    /// Opens a result and checks everything except its values against its digests.
     ///
     /// # Errors
     /// [`StoreFault::DamagedResult`] if it is not what was written, [`StoreFault::Io`] if it can't
     /// be read.
     fn open_result(&self, path: &Path) -> Result<Box<dyn StoredResult>, StoreError>;
 
-    /// Reads every byte of a result and checks it: digests, no NaN or infinity, unique ids; and, if
-    /// it is known what is expected, run, ids, lengths and order against it.
+    /// Reads every byte of a result and checks it: digests, no NaN or infinity, unique ids. With
+    /// `expected`, it also checks the run, and the ids, lengths and order of the rows.
     ///
     /// # Errors
     /// [`StoreFault::DamagedResult`] if it is not what was written or not what is expected.
@@ -323,51 +334,51 @@ pub trait Store: fmt::Debug + Send + Sync {
     ) -> Result<VerifiedResult, StoreError>;
 }
 
-/// A result in the making, which takes what is durable while more is to come.
+/// A result in the making, which takes what is durable while ranks still work.
 pub trait Draft: Send {
-    /// Takes something that is new in the parts, if there is anything.
+    /// Takes one piece that is new in the parts. Returns whether there was one.
     ///
     /// # Errors
-    /// If it can't be read, or is not what is expected.
+    /// If the piece can't be read, or is not what is expected.
     fn take_next(&mut self, merge: &Merge<'_>) -> Result<bool, StoreError>;
 
-    /// Makes durable what it has taken, so that the end does not wait for it.
+    /// Makes durable what the draft has taken, so that the end need not wait for it.
     ///
     /// # Errors
-    /// If that fails.
+    /// If the sync fails.
     fn sync(&mut self) -> Result<(), StoreError>;
 
-    /// As [`Store::merge`], with what it has taken. What the parts say decides: a draft of
-    /// something else is begun anew.
+    /// Makes the result as [`Store::merge`] does, with what the draft has taken. The parts decide:
+    /// a draft that does not match them is dropped, and the result is made from the start.
     ///
     /// # Errors
-    /// As [`Store::merge`].
+    /// All errors of [`Store::merge`].
     fn finish(self: Box<Self>, merge: &Merge<'_>) -> Result<(), StoreError>;
 }
 
 /// A result that was [opened](Store::open_result).
 pub trait StoredResult {
-    /// The digest of the run it is of.
+    /// The digest of the run that made the result.
     fn run_digest(&self) -> Digest;
 
-    /// How many rows it has.
+    /// The number of rows.
     fn rows(&self) -> u64;
 
-    /// How many bytes its values take.
+    /// The number of bytes that the values take.
     fn values_bytes(&self) -> u64;
 
-    /// Reads all values and holds them against their digests.
+    /// Reads all values and checks them against their digests.
     ///
     /// # Errors
     /// [`StoreFault::DamagedResult`] if they are not what was written.
     fn check_values(&self) -> Result<(), StoreError>;
 
-    /// How some rows were embedded.
+    /// The outcomes of a range of rows, in order.
     ///
     /// # Errors
-    /// If that can't be read.
+    /// If they can't be read.
     ///
     /// # Panics
-    /// If the range goes past the last row.
+    /// If the range goes beyond the last row.
     fn outcomes(&self, rows: Range<u64>) -> Result<Vec<Outcome>, StoreError>;
 }

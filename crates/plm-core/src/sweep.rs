@@ -1,9 +1,9 @@
-//! What killed writers left of temporary files.
+//! Removal of temporary files that killed writers have left.
 //!
-//! Several runs may share a folder at the same time, so a temporary file is not stale because it
-//! is of another process. Its writer holds a lock on it, which ends with the writer however that
-//! ends, and on other machines' files too where the file system has such locks; where it has
-//! none, nothing is removed.
+//! Several runs may share a folder at the same time, so another process's temporary file is not
+//! stale for that. Its writer holds a lock on it, and the system releases the lock when the writer
+//! ends, however it ends. Some file systems lock between machines too. Where a file system has no
+//! locks, nothing is removed.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -11,26 +11,27 @@ use std::path::Path;
 
 use crate::TEMPORARY_SUFFIX;
 
-/// Locks a temporary file that was just made against [`sweep`]; false if one took it away first.
+/// Locks a new temporary file against [`sweep`]. Returns false if a sweep was first.
 pub(crate) fn lock(file: &File, path: &Path) -> bool {
     match file.try_lock() {
-        // A sweep may have come between creation and lock.
+        // A sweep may have removed the file between its creation and its lock.
         Ok(()) => path.exists(),
         Err(TryLockError::WouldBlock) => false,
-        // Without locks, no one removes it either.
+        // Where there are no locks, nobody removes the file either.
         Err(TryLockError::Error(_)) => true,
     }
 }
 
-/// Removes what killed [`DurableFile`](crate::DurableFile)s left of temporary files that were to
-/// become `path`, and leaves those of living ones. What can't be removed stays: no one reads a
-/// temporary name.
+/// Removes the temporary files of killed [`DurableFile`](crate::DurableFile)s that were to become
+/// `path`, and leaves those of living ones.
+///
+/// A file that can't be removed stays, which does no harm: nobody reads a temporary name.
 pub fn sweep(path: &Path) {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    // A folder that is not there yet holds nothing; one that can't be listed fails its writer.
+    // A missing folder has nothing to remove. One that can't be listed fails its writer anyway.
     let Ok(entries) = fs::read_dir(folder) else {
         return;
     };
@@ -41,8 +42,15 @@ pub fn sweep(path: &Path) {
     }
 }
 
-/// The name that a file of this temporary name, `.NAME.<process>-<attempt>.tmp`, is to become.
-/// `None` of all other names, which no [`DurableFile`](crate::DurableFile) has.
+/// The final name of a file with this temporary name, `.NAME.<process>-<attempt>.tmp`. `None` for
+/// any other name, which no [`DurableFile`](crate::DurableFile) has.
+///
+/// ```
+/// use plm_core::name_of_temporary;
+///
+/// assert_eq!(name_of_temporary(".run.json.4711-0.tmp"), Some("run.json"));
+/// assert_eq!(name_of_temporary("run.json"), None);
+/// ```
 pub fn name_of_temporary(name: &str) -> Option<&str> {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let (name, writer) = name
@@ -59,10 +67,10 @@ fn is_temporary_of(path: &Path, name: &str) -> bool {
 }
 
 fn remove_if_stale(path: &Path) -> io::Result<()> {
-    // For writing: some network file systems give a lock only with that.
+    // Opened for writing, since some network file systems lock no other files.
     let file = File::options().write(true).open(path)?;
     file.try_lock()?;
-    // Removed with the lock held, so that its writer can't come to hold it in between.
+    // Removed while this lock is held, so that a writer can't lock the file in between.
     fs::remove_file(path)
 }
 
@@ -79,7 +87,7 @@ mod tests {
         let alive = DurableFile::create(&path).unwrap();
         let leftover = folder.join(".text.4000000000-0.tmp");
         fs::write(&leftover, "half").unwrap();
-        // Of the very process: numbers are given again.
+        // Of this very process's number: systems reuse numbers.
         let same_number = folder.join(format!(".text.{}-7.tmp", std::process::id()));
         fs::write(&same_number, "half").unwrap();
         let others = [

@@ -1,24 +1,24 @@
 //! Making content and names durable, as far as the file system can.
 //!
-//! Some file systems have no such operation for directories, or for any file (SMB, some of FUSE):
-//! they answer that the call makes no sense there. That is no failure of a disk. What was asked
-//! for is then as durable as that file system makes it, and the log says so once.
+//! Some file systems (SMB, some of FUSE) can't sync directories, or can't sync at all: they answer
+//! that there is no such operation. That is no failure of a disk. The content or name is then as
+//! durable as the file system makes it, and the log says so once per process.
 
 use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::Once;
 
-/// `EINVAL`, `ENOTSUP` and `ENOSYS`: the operation is not there. (Numbers of Linux; the standard
-/// library's kinds do not tell `EINVAL` of a system from others.)
+/// Linux's numbers of `EINVAL`, `ENOTSUP` and `ENOSYS`, which say that there is no such operation.
+/// Numbers, since the standard library's error kinds do not tell `EINVAL` from other errors.
 const NO_SUCH_OPERATION: [i32; 3] = [22, 95, 38];
 
 /// Makes the names in a directory durable.
 ///
-/// A file system that can't do that is taken as it is, and a warning says so, once in a process.
+/// If the file system can't sync directories, this does nothing, with one warning per process.
 ///
 /// # Errors
-/// If the directory can't be opened or synced.
+/// If the directory can't be opened, or the disk fails to sync it.
 pub fn sync_directory(directory: &Path) -> io::Result<()> {
     let directory = if directory.as_os_str().is_empty() {
         Path::new(".")
@@ -28,20 +28,23 @@ pub fn sync_directory(directory: &Path) -> io::Result<()> {
     as_far_as_can_be(File::open(directory)?.sync_all(), directory)
 }
 
-/// Makes the content of a file durable. `path` is its name, for the log.
+/// Makes the content and the metadata of a file durable. `path` is its name, for the log.
 ///
-/// As [`sync_directory`], where the file system can't do that.
+/// If the file system can't sync files, this does nothing, with one warning per process.
 ///
 /// # Errors
-/// If it can't be synced.
+/// If the disk fails to sync the file.
 pub fn sync_file(file: &File, path: &Path) -> io::Result<()> {
     as_far_as_can_be(file.sync_all(), path)
 }
 
-/// As [`sync_file`], without what the system notes of the file besides.
+/// Makes the content of a file durable, and of its metadata only what is needed to read it: less
+/// work than [`sync_file`]. `path` is its name, for the log.
+///
+/// If the file system can't sync files, this does nothing, with one warning per process.
 ///
 /// # Errors
-/// If it can't be synced.
+/// If the disk fails to sync the file.
 pub fn sync_data(file: &File, path: &Path) -> io::Result<()> {
     as_far_as_can_be(file.sync_data(), path)
 }

@@ -1,12 +1,21 @@
-//! From residues to a model's token ids.
+//! Tables from residues to a model's token ids.
 
 /// A model's token id for every residue, and the special tokens around a sequence.
 ///
-/// Any model that reads one token per residue is described by such a table, so that the packer
-/// needs to know nothing else about it.
+/// The table describes any model that reads one token per residue. A packer needs to know nothing
+/// else about the model.
+///
+/// ```
+/// use plm_core::TokenMap;
+///
+/// let tokens = TokenMap::new([(b'A', 5), (b'G', 6)], Some(0), Some(2));
+/// assert_eq!(tokens.token_id(b'G'), Some(6));
+/// assert_eq!(tokens.token_id(b'?'), None);
+/// assert_eq!(tokens.special_tokens(), 2);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenMap {
-    /// Indexed by byte; [`Self::NONE`] where the model has no token.
+    /// Token ids by the residue's byte; [`Self::NONE`] where the model has no token.
     token_ids: [u32; 256],
     bos: Option<u32>,
     eos: Option<u32>,
@@ -15,11 +24,11 @@ pub struct TokenMap {
 impl TokenMap {
     const NONE: u32 = u32::MAX;
 
-    /// A table from `(residue, token id)` pairs, with a token to put before (`bos`) and after
-    /// (`eos`) each sequence, if the model wants one. Residues are upper case.
+    /// A table of `(residue, token id)` pairs, with residues in upper case. `bos` and `eos` are the
+    /// tokens before and after each sequence, if the model has them.
     ///
     /// # Panics
-    /// If a residue is given twice, or a token id is `u32::MAX`.
+    /// If a residue occurs twice, or its token id is `u32::MAX`.
     pub fn new(
         residues: impl IntoIterator<Item = (u8, u32)>,
         bos: Option<u32>,
@@ -46,17 +55,17 @@ impl TokenMap {
         (token_id != Self::NONE).then_some(token_id)
     }
 
-    /// The token before each sequence.
+    /// The token before each sequence, if the model has one.
     pub fn bos(&self) -> Option<u32> {
         self.bos
     }
 
-    /// The token after each sequence.
+    /// The token after each sequence, if the model has one.
     pub fn eos(&self) -> Option<u32> {
         self.eos
     }
 
-    /// How many special tokens each sequence carries: 0, 1 or 2.
+    /// The number of special tokens of each sequence: 0, 1 or 2.
     pub fn special_tokens(&self) -> u32 {
         u32::from(self.bos.is_some()) + u32::from(self.eos.is_some())
     }

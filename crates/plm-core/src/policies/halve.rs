@@ -1,15 +1,42 @@
-//! A batch that the device has no room for is halved until it has, down to single sequences.
+//! Halving of batches that the device has no room for.
+//!
+//! No estimate of memory is exact, so a batch can be too large for its device. Its pieces rarely
+//! are.
 
 use crate::{EncodedBatch, OutputSpec, PackedBatch};
 
-/// Encodes a batch by `forward`, in halves, quarters and so on where `has_no_room` says of its
-/// error that the device is full. A single sequence without room fails alone, and the others do
-/// not.
+/// Encodes a batch with `forward`, and in halves if the device is full, down to single sequences.
 ///
-/// `device` names the device in messages, as in "cuda:0".
+/// `has_no_room` tells errors of a full device from others. A single sequence without room fails
+/// alone, with a [`Note::Failed`](crate::Note::Failed); the others get their values. `device` names
+/// the device in messages, for example `cuda:0`.
 ///
 /// # Errors
-/// Any other error of `forward`.
+/// The first error of `forward` that is not one of a full device.
+///
+/// ```
+/// use plm_core::policies::halve;
+/// use plm_core::{Column, EncodedBatch, OutputKind, OutputSpec, PackedBatch};
+/// # use plm_core::{Packer, RowId, TokenMap};
+/// # let tokens = TokenMap::new([(b'A', 5)], None, None);
+/// # let mut packer = Packer::new(&tokens, 8);
+/// # (0..4).try_for_each(|row| packer.push(RowId(row), b"AA"))?;
+/// # let batch = packer.finish();
+///
+/// // A device with room for four tokens, and a batch of eight.
+/// let forward = |batch: &PackedBatch| match batch.total_tokens() {
+///     5.. => Err("out of memory"),
+///     _ => {
+///         let column = Column::new(1, vec![1.0_f32; batch.num_sequences()]);
+///         Ok(EncodedBatch::new(vec![column.map_err(|_| "shape")?]))
+///     }
+/// };
+/// let outputs = [OutputSpec::new(OutputKind::Mean, 0, 1)];
+/// let is_full = |error: &&str| *error == "out of memory";
+/// let encoded = halve(&batch, &outputs, "cuda:0", &is_full, &forward);
+/// assert_eq!(encoded.map(|encoded| encoded.num_sequences()), Ok(4));
+/// # Ok::<(), plm_core::PackError>(())
+/// ```
 pub fn halve<E>(
     batch: &PackedBatch,
     outputs: &[OutputSpec],
@@ -32,9 +59,9 @@ pub fn halve<E>(
     tracing::warn!(device, tokens, "no room for a batch: halving it");
     let half = num_sequences / 2;
     let mut all = EncodedBatch::empty(outputs);
-    for part in [0..half, half..num_sequences] {
-        let count = part.len();
-        let encoded = halve(&batch.select(part), outputs, device, has_no_room, forward)?;
+    for piece in [0..half, half..num_sequences] {
+        let count = piece.len();
+        let encoded = halve(&batch.select(piece), outputs, device, has_no_room, forward)?;
         all.append(&encoded, 0..count);
     }
     Ok(all)
@@ -53,8 +80,8 @@ mod tests {
         Broken,
     }
 
-    /// Encodes a batch of sequences of these residue counts on a device with room for `room`
-    /// tokens, and tells the tokens of each try.
+    /// Encodes sequences of these residue counts on a device with room for `room` tokens, and
+    /// returns the tokens of each try too.
     fn encode(residues: &[usize], room: usize) -> (Result<EncodedBatch, Failure>, Vec<usize>) {
         let tokens = TokenMap::new([(b'A', 5)], Some(0), Some(2));
         let mut packer = Packer::new(&tokens, 1_000);

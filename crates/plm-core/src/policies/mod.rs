@@ -1,7 +1,7 @@
 //! What an encoder does where its device is too small or its number format too coarse.
 //!
-//! A model's encoder gives the forward pass; these decide which sequences go through it, and how
-//! often. They know batches and columns, and neither a model nor a device.
+//! A model's encoder gives the forward pass. A policy decides which sequences go through it, and
+//! how often. Policies know batches and columns, and must not know models or devices.
 
 mod halve;
 mod redo_in_f32;

@@ -1,18 +1,18 @@
-//! What a number format is too coarse for is computed again in f32.
+//! Computing again in f32 what the model's number format is too coarse for.
 
 use crate::{EncodedBatch, Note, PackedBatch};
 
-/// Which sequences are computed again.
+/// Decides which sequences are computed again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RedoInF32 {
-    /// The fewest residues that a sequence needs to be good enough in the model's own format: a
-    /// mean over fewer has too few terms for the format's roundings to cancel in it. 0 if all are.
+    /// Sequences of fewer residues are computed again; 0 if none are. The mean over few residues
+    /// has too few terms for the roundings of the model's format to cancel.
     pub min_residues: u32,
 }
 
 impl RedoInF32 {
-    /// The sequences of `batch` that are to be computed again: short ones, and those with a number
-    /// beyond the format's range, which shows as one that is not finite.
+    /// The sequences of `batch` to compute again: short ones, and those with a value that is not
+    /// finite. A value beyond the format's range shows as one of these.
     fn sequences(self, batch: &PackedBatch, encoded: &EncodedBatch) -> Vec<usize> {
         let is_finite = |sequence| {
             let mut columns = encoded.columns().iter();
@@ -28,11 +28,35 @@ impl RedoInF32 {
     }
 }
 
-/// Replaces the values that the model's format is not good enough for by those that `in_f32` gives,
-/// each with [`Note::InF32`] unless `in_f32` notes something else of it.
+/// Replaces the sequences that `which` chooses by those that `in_f32` gives.
+///
+/// `in_f32` gets a batch of these sequences alone, or is not called if there are none. Each gets
+/// [`Note::InF32`], unless `in_f32` has set a note itself.
 ///
 /// # Errors
-/// Those of `in_f32`.
+/// Any error of `in_f32`. `encoded` is then as it was.
+///
+/// ```
+/// use plm_core::policies::{RedoInF32, redo_in_f32};
+/// use plm_core::{Column, EncodedBatch, Note, PackedBatch, Packer, RowId, ShapeError, TokenMap};
+///
+/// let tokens = TokenMap::new([(b'A', 5)], None, None);
+/// let mut packer = Packer::new(&tokens, 16);
+/// packer.push(RowId(0), b"AAAAAAAAA")?;
+/// packer.push(RowId(1), b"AA")?;
+/// let batch = packer.finish();
+/// let encode = |value: f32, batch: &PackedBatch| {
+///     let column = Column::new(1, vec![value; batch.num_sequences()])?;
+///     Ok::<_, ShapeError>(EncodedBatch::new(vec![column]))
+/// };
+///
+/// let mut encoded = encode(1.0, &batch)?;
+/// let which = RedoInF32 { min_residues: 8 };
+/// redo_in_f32(which, &batch, &mut encoded, |short| encode(2.0, short))?;
+/// assert_eq!(encoded.columns()[0].as_f32(), Some(&[1.0, 2.0][..]));
+/// assert_eq!(encoded.note_of(1), Some(&Note::InF32));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn redo_in_f32<E>(
     which: RedoInF32,
     batch: &PackedBatch,
