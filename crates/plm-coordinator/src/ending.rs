@@ -1,4 +1,6 @@
 //! Why a run ends before its batches are done, though nobody stopped it and ranks are left.
+//!
+//! What is wrong here is the input or the model, so more work would not help.
 
 use std::time::Duration;
 
@@ -7,10 +9,11 @@ use plm_core::BoxError;
 use crate::queue::Missing;
 use crate::{CoordinatorReport, Error, FailedRow, UnreadRecord};
 
-/// What all ranks end for. The first counts.
+/// The reason why all ranks end. Only the first reason counts.
 #[derive(Debug)]
 pub(crate) enum Ending {
-    /// A record could not be read for as long as there was patience.
+    /// A record could not be read for as long as
+    /// [`LaneConfig::input_patience`](crate::LaneConfig::input_patience).
     InputUnreadable {
         record: Box<UnreadRecord>,
         waited: Duration,
@@ -18,14 +21,15 @@ pub(crate) enum Ending {
     },
     /// The model gives no vector that can be stored.
     NoVectors {
-        /// The records that it was given so far.
+        /// The number of records that the model was given so far.
         records: u64,
+        /// A record whose vector can't be stored.
         first: Box<FailedRow>,
     },
 }
 
 impl Ending {
-    /// The error of a run that ended so.
+    /// The error of a run that ended for this reason.
     pub(crate) fn into_error(self, missing: Missing, report: Box<CoordinatorReport>) -> Error {
         let Missing {
             batches: missing_batches,

@@ -12,116 +12,117 @@ use crate::{CoordinatorReport, FailedRow};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A setting that must be at least 1.
+    /// A setting is zero that must be at least 1.
     #[error("{setting} is zero: set it to at least 1")]
     ZeroSetting {
-        /// Its name.
+        /// The name of the setting.
         setting: &'static str,
     },
 
-    /// Batches that attention kernels could not index.
+    /// The batch size is more than attention kernels can index.
     #[error(
         "max_batch_tokens {max_batch_tokens} is over {}, the most that a packed batch can count: lower it",
         i32::MAX
     )]
     BatchTooLarge {
-        /// The limit that was asked for.
+        /// The batch size that was asked for.
         max_batch_tokens: u32,
     },
 
-    /// Sequences that attention kernels could not index.
+    /// Sequences may be longer than attention kernels can index.
     #[error(
         "max_residues {max_residues} is over {most_residues}, the most that a packed batch can count: lower it"
     )]
     WindowTooLarge {
         /// The limit that was asked for.
         max_residues: u32,
-        /// What it may be.
+        /// The largest limit that is allowed.
         most_residues: u32,
     },
 
-    /// Windows that would never reach the end of a sequence.
+    /// Windows overlap so much that they would never reach the end of a sequence.
     #[error(
         "windows of max_residues {max_residues} that share overlap_residues {overlap_residues} never advance: lower the overlap"
     )]
     OverlapTooLarge {
-        /// What neighbouring windows would share.
+        /// The number of residues that neighbouring windows would share.
         overlap_residues: u32,
-        /// The residues of a window.
+        /// The number of residues of a window.
         max_residues: u32,
     },
 
-    /// A record over `max_residues` under [`LongSequences::Fail`](crate::LongSequences::Fail).
+    /// A record has more than `max_residues` residues under
+    /// [`LongSequences::Fail`](crate::LongSequences::Fail).
     #[error(
         "{id:?} ({row}) has {residue_count} residues, over max_residues {max_residues}, and {others} more records are too long: truncate, window or skip long sequences"
     )]
     SequenceTooLong {
-        /// The first such record.
+        /// The first record that is too long.
         row: RowId,
-        /// Its name.
+        /// The name of that record.
         id: String,
-        /// Its residues.
+        /// The number of residues of that record.
         residue_count: u32,
-        /// The limit.
+        /// The most residues that a record may have.
         max_residues: u32,
-        /// How many more records are over it.
+        /// The number of other records that are too long.
         others: u64,
     },
 
-    /// A part that is not one of its parts.
+    /// A part was asked for that does not exist.
     #[error("there is no part of index {index}, from 0, among {count} parts")]
     NoSuchPart {
-        /// The part.
+        /// The index that was asked for, from 0.
         index: u32,
-        /// How many there are.
+        /// The number of parts.
         count: u32,
     },
 
-    /// A plan that was made for another source or another model.
+    /// The plan was made for another source or another model.
     #[error("the plan was made for {planned} {what}, and there are {actual}: plan again")]
     PlanMismatch {
-        /// What differs.
+        /// What differs, in words.
         what: &'static str,
-        /// What the plan was made for.
+        /// The number that the plan was made for.
         planned: u64,
-        /// What the run was given.
+        /// The number that the run was given.
         actual: u64,
     },
 
-    /// No rank was left to do the rest. What is durable stays.
+    /// All ranks failed before everything was durable. What is durable stays.
     #[error(
         "all ranks failed, with {} not durable{}",
         missing(*missing_batches, *missing_rows),
         first_failure(report)
     )]
     AllRanksFailed {
-        /// The batches that are not durable.
+        /// The number of batches that are not durable.
         missing_batches: u64,
-        /// Their rows.
+        /// The number of rows in these batches.
         missing_rows: u64,
-        /// Who did what, with the failure of every rank.
+        /// What each rank did, and how it failed.
         report: Box<CoordinatorReport>,
     },
 
-    /// A writer hung with batches in its hands. They may be durable or not, and were left alone
-    /// because writing them again could have stored them twice. All others are durable.
+    /// A writer hung while it held batches. They may be durable or not. They were left alone, since
+    /// writing them again could have stored them twice. All others are durable.
     #[error(
         "a writer hung with {}: see what is durable and run again for the rest{}",
         missing(*missing_batches, *missing_rows),
         first_failure(report)
     )]
     InDoubt {
-        /// The batches that may or may not be durable.
+        /// The number of batches that may be durable or not.
         missing_batches: u64,
-        /// Their rows.
+        /// The number of rows in these batches.
         missing_rows: u64,
-        /// Who did what.
+        /// What each rank did.
         report: Box<CoordinatorReport>,
     },
 
     /// A record could not be read, or was not what had been planned, for as long as
-    /// [`LaneConfig::input_patience`](crate::LaneConfig::input_patience). No record has failed for
-    /// it, and what is durable stays: the same run goes on once the input is there as it was.
+    /// [`LaneConfig::input_patience`](crate::LaneConfig::input_patience). No record has failed, and
+    /// what is durable stays. The same run resumes once the input is there as it was.
     #[error(
         "{record} could not be read for {} s, with {} not durable: run again once the input is \
          there as it was",
@@ -129,39 +130,39 @@ pub enum Error {
         missing(*missing_batches, *missing_rows)
     )]
     InputUnreadable {
-        /// The record.
+        /// The record that could not be read.
         record: Box<UnreadRecord>,
-        /// For how long it was tried.
+        /// How long the rank has tried to read it.
         waited: Duration,
-        /// The batches that are not durable.
+        /// The number of batches that are not durable.
         missing_batches: u64,
-        /// Their rows.
+        /// The number of rows in these batches.
         missing_rows: u64,
-        /// Who did what.
+        /// What each rank did.
         report: Box<CoordinatorReport>,
-        /// What was wrong the last time.
+        /// The error of the last try.
         source: BoxError,
     },
 
-    /// Not one record got a vector that can be stored, and at least one got one that can't be. That
-    /// is no property of these records.
+    /// No record has a vector that can be stored, and at least one has a vector that can't be. So
+    /// the model is broken, and not these records.
     #[error(
-        "not one of {records} records got a vector that can be stored, such as {:?} ({}): {}; look \
-         at the weights of the model",
+        "not one of {records} records got a vector that can be stored, for example {:?} ({}): {}; \
+         look at the weights of the model",
         first.id,
         first.row,
         first.reason
     )]
     NoVectors {
-        /// The records that failed: all that were computed.
+        /// The number of records that failed: all that were computed.
         records: u64,
-        /// One of them.
+        /// One of the records that failed.
         first: Box<FailedRow>,
-        /// The batches that were not computed any more, or are not durable.
+        /// The number of batches that were not computed, or are not durable.
         missing_batches: u64,
-        /// Their rows.
+        /// The number of rows in these batches.
         missing_rows: u64,
-        /// Who did what.
+        /// What each rank did.
         report: Box<CoordinatorReport>,
     },
 
@@ -171,23 +172,23 @@ pub enum Error {
         missing(*missing_batches, *missing_rows)
     )]
     Stopped {
-        /// The batches that are not durable.
+        /// The number of batches that are not durable.
         missing_batches: u64,
-        /// Their rows.
+        /// The number of rows in these batches.
         missing_rows: u64,
-        /// Who did what.
+        /// What each rank did.
         report: Box<CoordinatorReport>,
     },
 }
 
-/// A record that could not be read, and where it is.
+/// A record that could not be read, and its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnreadRecord {
-    /// The record.
+    /// The record's position in the input.
     pub row: RowId,
-    /// Its name.
+    /// The record's name.
     pub id: String,
-    /// The file that it is in, if the source names it.
+    /// The record's file, if the source names it.
     pub path: Option<PathBuf>,
 }
 
@@ -202,7 +203,7 @@ impl fmt::Display for UnreadRecord {
 }
 
 impl Error {
-    /// What was done all the same, if the run had begun.
+    /// What was done before the error, if the run had started.
     pub fn report(&self) -> Option<&CoordinatorReport> {
         match self {
             Self::AllRanksFailed { report, .. }
@@ -215,14 +216,14 @@ impl Error {
     }
 }
 
-/// `1 batch (2 rows)`.
+/// Says how much is missing, for example `1 batch (2 rows)`.
 fn missing(batches: u64, rows: u64) -> String {
     let batch = if batches == 1 { "batch" } else { "batches" };
     let row = if rows == 1 { "row" } else { "rows" };
     format!("{batches} {batch} ({rows} {row})")
 }
 
-/// The first rank's failure as the end of a sentence.
+/// The failure of the first rank that failed, as the end of a sentence.
 fn first_failure(report: &CoordinatorReport) -> String {
     report
         .failures()

@@ -4,29 +4,33 @@ use std::time::Duration;
 
 use crate::Error;
 
-/// When a call of a port has hung, so that its rank is out.
+/// When a call of a port counts as hung, and its rank is out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchTimeout {
-    /// Never.
+    /// No call ever counts as hung.
     Never,
-    /// When it takes longer than this: reading a record, encoding a packed batch, writing or
+    /// A call counts as hung after this time: reading a record, encoding a packed batch, writing or
     /// flushing.
     Fixed(Duration),
-    /// When encoding a packed batch takes `times` as long as the rank's slowest one so far would
-    /// have for as much work, and `at_least` that. Work is counted in tokens, of which those of
-    /// long sequences count more, as attention goes. All that is not encoding may take
-    /// [`LaneConfig::load_timeout`]; so may a rank's first packed batch, on which a device may have
-    /// to compile its kernels, and longer in proportion if it is more work than a full one of
-    /// ordinary sequences.
+    /// Encoding a packed batch counts as hung by the rank's own pace.
+    ///
+    /// A packed batch may take `times` as long as it would at the pace of the rank's slowest so
+    /// far, and `at_least` in any case. Pace is time over work. Work is the number of tokens, and
+    /// tokens of long sequences count more, since their attention takes longer.
+    ///
+    /// A rank's first packed batch may take [`LaneConfig::load_timeout`], since a device may have
+    /// to compile kernels for it. If it is more work than a full one of ordinary sequences, it may
+    /// take longer in proportion. Any call that does not encode may take
+    /// [`LaneConfig::load_timeout`].
     Pace {
-        /// How many times as long.
+        /// How many times as long as at the slowest pace so far.
         times: u32,
-        /// What any packed batch may take.
+        /// The time that any packed batch may take.
         at_least: Duration,
     },
 }
 
-/// How lanes work. Made by [`LaneConfig::builder`], which checks it.
+/// How lanes work. [`LaneConfig::builder`] makes it and checks it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -54,58 +58,69 @@ pub struct LaneConfig {
 pub struct LaneConfigBuilder(LaneConfig);
 
 impl LaneConfig {
-    /// A builder with the defaults: two batches on their way to the encoder and sixteen to the
-    /// writer, half an hour to load, twenty times its usual time and at least two minutes for a
-    /// batch, 64 reloads, two seconds to stop, two minutes for an input that can't be read.
+    /// A builder with the defaults:
+    ///
+    /// | setting | default |
+    /// |---|---|
+    /// | [`queue_batches`](Self::queue_batches) | 2 |
+    /// | [`write_queue_batches`](Self::write_queue_batches) | 16 |
+    /// | [`load_timeout`](Self::load_timeout) | half an hour |
+    /// | [`batch_timeout`](Self::batch_timeout) | 20 times the slowest pace, at least 2 minutes |
+    /// | [`max_reloads`](Self::max_reloads) | 64 |
+    /// | [`stop_grace`](Self::stop_grace) | 2 seconds |
+    /// | [`input_patience`](Self::input_patience) | 2 minutes |
     pub fn builder() -> LaneConfigBuilder {
         LaneConfigBuilder::default()
     }
 
-    /// How many packed batches may lie between a rank's producer and its device thread.
+    /// The most packed batches that wait between a rank's producer and its device thread.
     pub fn queue_batches(&self) -> usize {
         self.queue_batches
     }
 
-    /// How many encoded batches may lie between a rank's device thread and its writer: for as many
-    /// the device goes on while a segment is written.
+    /// The most encoded batches that wait between a rank's device thread and its writer. The device
+    /// computes that many more while the writer is busy.
     pub fn write_queue_batches(&self) -> usize {
         self.write_queue_batches
     }
 
-    /// How long a rank may take to load its encoder, and as long each to open the source and its
-    /// shard and to drop what it opened. A run does not end before all its ranks have loaded or are
-    /// over this limit.
+    /// How long a rank may take to load its encoder. Opening the source, opening the shard, and
+    /// dropping each of these may take as long. A run does not end before each rank has loaded or
+    /// is over this limit.
     pub fn load_timeout(&self) -> Duration {
         self.load_timeout
     }
 
-    /// When a call has hung.
+    /// When a call counts as hung.
     pub fn batch_timeout(&self) -> BatchTimeout {
         self.batch_timeout
     }
 
-    /// How often a rank's encoder may be loaded anew after it has failed. A sequence that no
-    /// encoder survives takes about as many as there are octal digits in the number of sequences of
-    /// its batch, and three more.
+    /// How often a rank may load another encoder after one has failed.
+    ///
+    /// A batch that fails is cut into eight pieces at a time. So one sequence that no encoder
+    /// survives costs about as many loads as the number of the batch's sequences has octal digits,
+    /// and three more.
     pub fn max_reloads(&self) -> u32 {
         self.max_reloads
     }
 
-    /// How long a stopped run waits for calls that read or encode. Threads that are still in one
-    /// are then left behind: they end when it returns, and change nothing any more.
+    /// How long a stopped run waits for calls that read or encode. A thread that is still in a call
+    /// is then left behind: it ends when the call returns, and changes nothing any more.
     pub fn stop_grace(&self) -> Duration {
         self.stop_grace
     }
 
-    /// How long a rank tries to read a record that can't be read, or is not what was planned,
-    /// before it ends the run. The pauses between its tries grow from 20 milliseconds to 10
-    /// seconds, and the input is opened anew for each. If this is zero, it opens the input anew
-    /// once and does not pause.
+    /// How long a rank tries to read a record that can't be read, or is not what was planned. It
+    /// then ends the run.
+    ///
+    /// The rank opens the input again for each try. Its pauses grow from 20 milliseconds to 10
+    /// seconds. If this is zero, it tries once more and does not pause.
     pub fn input_patience(&self) -> Duration {
         self.input_patience
     }
 
-    /// How long reading a record, writing or flushing may take.
+    /// How long reading a record, writing or flushing may take; `None` without a limit.
     pub(crate) fn call_limit(&self) -> Option<Duration> {
         match self.batch_timeout {
             BatchTimeout::Never => None,
@@ -114,8 +129,8 @@ impl LaneConfig {
         }
     }
 
-    /// How long encoding so much [`work`] may take a rank whose slowest packed batch took so many
-    /// seconds for each unit.
+    /// How long encoding this much [`work`] may take; `None` without a limit. `seconds_per_work` is
+    /// the pace of the rank's slowest packed batch so far, if there was one.
     pub(crate) fn encode_limit(
         &self,
         work: f64,
@@ -131,15 +146,15 @@ impl LaneConfig {
     }
 }
 
-/// Sequences of so many tokens cost twice as much a token as short ones: attention takes as long as
-/// all else. In small models; in others only longer ones do, and what counts too much makes no call
-/// too late.
+/// The tokens of a sequence whose attention takes as long as all else, so that each of its tokens
+/// costs twice as much as one of a short sequence. This holds for small models. Larger models reach
+/// it with longer sequences: there it counts too much work, which only makes limits longer.
 const ATTENTION_TOKENS: f64 = 1024.0;
 
-/// The largest batches that are usual, of sequences that are.
+/// The work of the largest usual batch: 33,792 tokens, in sequences of 1,024 tokens.
 const ORDINARY_WORK: f64 = 2.0 * 33_792.0;
 
-/// What there is to do for sequences of these token counts, in tokens of short ones.
+/// The work of sequences with these token counts, in tokens of short sequences.
 pub(crate) fn work(sequences: impl Iterator<Item = usize>) -> f64 {
     sequences
         .map(|tokens| tokens as f64 * (1.0 + tokens as f64 / ATTENTION_TOKENS))
@@ -168,52 +183,53 @@ impl Default for LaneConfig {
 }
 
 impl LaneConfigBuilder {
-    /// See [`LaneConfig::queue_batches`].
+    /// Sets [`LaneConfig::queue_batches`].
     pub fn queue_batches(mut self, batches: usize) -> Self {
         self.0.queue_batches = batches;
         self
     }
 
-    /// See [`LaneConfig::write_queue_batches`].
+    /// Sets [`LaneConfig::write_queue_batches`].
     pub fn write_queue_batches(mut self, batches: usize) -> Self {
         self.0.write_queue_batches = batches;
         self
     }
 
-    /// See [`LaneConfig::load_timeout`].
+    /// Sets [`LaneConfig::load_timeout`].
     pub fn load_timeout(mut self, timeout: Duration) -> Self {
         self.0.load_timeout = timeout;
         self
     }
 
-    /// See [`LaneConfig::batch_timeout`].
+    /// Sets [`LaneConfig::batch_timeout`].
     pub fn batch_timeout(mut self, timeout: BatchTimeout) -> Self {
         self.0.batch_timeout = timeout;
         self
     }
 
-    /// See [`LaneConfig::max_reloads`].
+    /// Sets [`LaneConfig::max_reloads`].
     pub fn max_reloads(mut self, reloads: u32) -> Self {
         self.0.max_reloads = reloads;
         self
     }
 
-    /// See [`LaneConfig::stop_grace`].
+    /// Sets [`LaneConfig::stop_grace`].
     pub fn stop_grace(mut self, grace: Duration) -> Self {
         self.0.stop_grace = grace;
         self
     }
 
-    /// See [`LaneConfig::input_patience`].
+    /// Sets [`LaneConfig::input_patience`].
     pub fn input_patience(mut self, patience: Duration) -> Self {
         self.0.input_patience = patience;
         self
     }
 
-    /// The configuration, checked.
+    /// Checks the configuration and returns it.
     ///
     /// # Errors
-    /// [`Error::ZeroSetting`] if a number or a limit is zero.
+    /// [`Error::ZeroSetting`] if a queue or a limit is zero. `max_reloads`, `stop_grace` and
+    /// `input_patience` may be.
     pub fn build(self) -> Result<LaneConfig, Error> {
         let LaneConfig {
             queue_batches,
@@ -287,8 +303,8 @@ mod tests {
     #[test]
     fn a_long_protein_has_the_time_that_its_attention_takes() {
         let config = LaneConfig::default();
-        // 650M on ten cores that multiply 3e11 numbers a second: 33 layers, of products and of
-        // attention.
+        // The 650M model, 33 layers of products and attention, on ten cores that do 3e11
+        // multiplications a second.
         let (layers, hidden, rate) = (33.0, 1_280.0, 3e11);
         let takes = |tokens: f64| {
             let products = 12.0 * hidden * hidden * tokens;
@@ -300,12 +316,12 @@ mod tests {
         assert!(takes(tokens as f64) > config.load_timeout() / 4);
         assert!(config.encode_limit(long, None).unwrap() > 3 * takes(tokens as f64));
 
-        // Likewise behind short ones, whose pace is another.
+        // The same after short sequences, whose pace is another.
         let short = work(std::iter::repeat_n(100, 160));
         let pace = takes(100.0).as_secs_f64() * 160.0 / short;
         assert!(config.encode_limit(long, Some(pace)).unwrap() > 3 * takes(tokens as f64));
 
-        // What is ordinary has the time that it had.
+        // An ordinary batch has no more than the plain limit.
         let ordinary = work(std::iter::repeat_n(1_024, 33));
         let limit = config.encode_limit(ordinary, None).unwrap();
         assert!(limit <= config.load_timeout() + Duration::from_secs(1));

@@ -1,20 +1,20 @@
 //! One lane of threads per rank: read, encode and write packed batches, and finish what a failed
 //! rank leaves.
 //!
-//! Devices are fast, few, and fail one at a time. This crate plans the work before any of them is
-//! touched ([`BatchPlan`]), keeps each busy with threads of its own, and guarantees that every
-//! planned record is durable exactly once or that the run says what is missing ([`run`]).
+//! Devices are fast, few, and fail one at a time. This crate plans the work before any device is
+//! touched ([`BatchPlan`]), and keeps each device busy with threads of its own. At the end, every
+//! planned record is durable exactly once, or the run says what is missing ([`run`]).
 //!
-//! - The plan is a function of the input and the configuration; ranks take its batches by stride.
-//! - A rank that is done takes batches from the one with the most left, so that a slow or a failed
-//!   rank costs time and no records.
-//! - Ports that fail, panic or never return are the failure of their rank, reported with the first
-//!   cause. A rank that hangs is left behind.
-//! - An input that can't be read is no property of a record: ranks wait for it, and the run ends
-//!   without it ([`Error::InputUnreadable`]).
+//! - The plan depends on the input and the configuration alone. Ranks take its batches by stride.
+//! - A rank that is done takes batches from the rank with the most left. So a slow or failed rank
+//!   costs time and no records.
+//! - A port that fails, panics or never returns is a failure of its rank, which the report names
+//!   with the first cause. A rank that hangs is left behind.
+//! - An input that can't be read says nothing about a record. Ranks wait for it, and if it does not
+//!   come back, the run ends ([`Error::InputUnreadable`]).
 //!
-//! It meets sources, encoders and sinks by plm-core's ports alone: it must not know what a FASTA
-//! file, a tensor or an HDF5 dataset is.
+//! The crate knows sources, encoders and sinks only by the ports of plm-core. It must not know
+//! FASTA files, tensors or HDF5.
 
 mod ending;
 mod error;
@@ -42,7 +42,7 @@ pub use report::{
 pub use run::{RunOptions, run};
 pub use stop::StopToken;
 
-/// The examples of README.md are tested.
+/// Tests the example in README.md.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,10 +1,12 @@
-//! Who works on which batch, and which batches are durable.
+//! Which rank works on which batch, and which batches are durable.
+//!
+//! The queue must not know what a batch holds, how it is computed, or what a sink is.
 //!
 //! # How no batch is lost and none is stored twice
 //!
-//! A batch is always in one place: *queued* for some rank, *leased* to a rank (being read, encoded,
-//! or in a channel), *in the sink* of a rank (its writer may have it, durable or not), or
-//! *durable*. All moves are made under one lock:
+//! A batch is always in one place: *queued* for some rank, *leased* to a rank (which reads or
+//! encodes it, or has it in a channel), *in the sink* of a rank (its writer may have it, durable or
+//! not), or *durable*. All moves are made under one lock:
 //!
 //! - queued -> leased: [`take`](WorkQueue::take), by the rank's producer.
 //! - leased -> in the sink: [`enter_sink`](WorkQueue::enter_sink), by the rank's writer, *before*
@@ -12,21 +14,22 @@
 //! - in the sink -> durable: [`durable`](WorkQueue::durable), *after* the sink has said so. A
 //!   fenced rank may still say it: what the sink has stored is stored.
 //! - leased -> queued: [`fence`](WorkQueue::fence), when a rank fails or hangs. The sink has never
-//!   seen these batches, and `enter_sink` sees to it that it never will from this rank.
+//!   seen these batches, and because of `enter_sink` it never will from this rank.
 //! - in the sink -> queued: [`release`](WorkQueue::release), by the rank's writer thread, *after*
-//!   its shard writer is gone, when nothing can make these batches durable any more.
+//!   its shard writer is gone. Nothing can make these batches durable any more.
 //!
-//! So there is no moment at which a batch that a sink may yet store is in another rank's hands: the
-//! time between a write's return and the word that it was durable belongs to the writer, fenced or
-//! not. The price is paid where a *writer* hangs: what is in its sink is in doubt for good, nobody
-//! may do it again, and [`abandon`](WorkQueue::abandon) tells the others not to wait for it.
+//! So another rank never holds a batch that a sink may still store: from the call of a write until
+//! the sink says that the batch is durable, it belongs to the writer, fenced or not. If a *writer*
+//! hangs, this has a price: the batches in its sink stay in doubt, and nobody may do them again.
+//! [`abandon`](WorkQueue::abandon) tells the other ranks not to wait for them.
 //!
 //! # How one batch does not take all ranks with it
 //!
-//! A batch that a rank's encoder was at when the rank failed is a *suspect*: it may do the same to
-//! the next. So suspects, and batches that the plan sets apart for what an earlier run has seen of
-//! them, come after all others, one at a time and while no other batch is leased: if one of them
-//! takes the last rank with it, everything else is in a sink, and it is known which it was.
+//! If an encoder fails and its rank with it, the records of the batch that it held are *suspects*:
+//! they may do the same to the next rank. An earlier run may have left suspects too, which the plan
+//! sets apart. Batches of suspects come after all others, one at a time, while no other batch is
+//! leased. If one takes the last rank with it, all others are in a sink, and it is known which
+//! batch it was.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -48,61 +51,64 @@ pub(crate) struct WorkQueue {
 
 #[derive(Debug)]
 struct State {
-    /// `[world]`
+    /// The batches of each rank: `[world]`.
     ranks: Vec<RankWork>,
-    /// Queued for whoever comes, once nothing else is.
+    /// The batches of suspects, queued for any rank once no other batch is queued.
     apart: VecDeque<BatchIndex>,
-    /// What ranks have failed on, until it is durable.
+    /// The batches that ranks have failed on and that are not durable.
     suspicions: BTreeMap<BatchIndex, Suspicion>,
     missing: Missing,
-    /// Whether batches are given out no more.
+    /// Whether no more batches are given out.
     ended: bool,
 }
 
-/// What is held against a batch.
+/// What ranks have seen of a batch that they failed on.
 #[derive(Debug)]
 struct Suspicion {
     lost_ranks: u32,
-    /// The last of the failures.
+    /// How the last of these ranks failed, in words.
     failure: String,
 }
 
+/// The batches of one rank, by their state.
 #[derive(Debug, Default)]
 struct RankWork {
     queued: VecDeque<BatchIndex>,
     leased: BTreeSet<BatchIndex>,
     in_sink: Vec<BatchIndex>,
+    /// Whether the rank is out, so that what it delivers now is refused.
     fenced: bool,
+    /// Whether the rank's writer hangs, so that nobody waits for what is in its sink.
     abandoned: bool,
 }
 
-/// What is not durable.
+/// How much is not durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Missing {
     pub(crate) batches: u64,
     pub(crate) rows: u64,
 }
 
-/// What a rank is to do next.
+/// What a rank does next.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Take {
-    /// This batch.
+    /// It does this batch.
     Batch(BatchIndex),
-    /// Nothing now, but other ranks have work that may yet come back.
+    /// It waits: other ranks have work that may come back.
     Drained,
-    /// Nothing any more.
+    /// It ends: there is nothing more to do.
     Ended,
 }
 
 impl State {
-    /// Whether everything is durable, or in doubt and out of reach.
+    /// Whether everything is durable, or in doubt for good.
     fn is_finished(&self) -> bool {
         let abandoned = self.ranks.iter().filter(|work| work.abandoned);
         let in_doubt: usize = abandoned.map(|work| work.in_sink.len()).sum();
         self.missing.batches == in_doubt as u64
     }
 
-    /// The rank with the most queued batches, the lowest of several.
+    /// The rank with the most queued batches; of several, the lowest.
     fn fullest(&mut self) -> Option<&mut RankWork> {
         self.ranks
             .iter_mut()
@@ -111,14 +117,14 @@ impl State {
             .max_by_key(|work| work.queued.len())
     }
 
-    /// Whether the next batch that is set apart may be given out.
+    /// Whether the next batch of suspects may be given out.
     fn may_try_apart(&self) -> bool {
         !self.apart.is_empty() && self.ranks.iter().all(|work| work.leased.is_empty())
     }
 }
 
 impl WorkQueue {
-    /// Every rank's stride of the part.
+    /// A queue with each rank's stride of the part.
     pub(crate) fn new(plan: Arc<BatchPlan>, part: Part, world: WorldSize, stop: StopToken) -> Self {
         let ranks = world.ranks().map(|rank| RankWork {
             queued: plan
@@ -160,8 +166,8 @@ impl WorkQueue {
         Rank(rank as u32)
     }
 
-    /// The next batch of a rank: its own, or one from the back of the fullest queue, where the
-    /// batches lie that its owner would come to last; in the end those that are set apart.
+    /// The next batch of a rank: one of its own, or the last of the fullest queue, which its owner
+    /// would reach last. Batches of suspects come after all others.
     pub(crate) fn take(&self, rank: Rank) -> Take {
         let mut state = self.lock();
         if self.has_ended(&state, rank) {
@@ -180,8 +186,8 @@ impl WorkQueue {
 
     /// Waits until [`take`](Self::take) has another answer than [`Take::Drained`].
     ///
-    /// A stop needs no waking: whoever waits does so for another rank's batches, and that rank
-    /// stops too, and its writer's [`release`](Self::release) wakes everyone.
+    /// A stop need not wake those who wait: they wait for another rank's batches, that rank stops
+    /// too, and the [`release`](Self::release) of its writer wakes everyone.
     pub(crate) fn wait(&self, rank: Rank) {
         let mut state = self.lock();
         while !self.has_ended(&state, rank) && state.fullest().is_none() && !state.may_try_apart() {
@@ -192,8 +198,8 @@ impl WorkQueue {
         }
     }
 
-    /// Moves a leased batch into the sink of a rank. If that is false, the rank is fenced and must
-    /// not write it.
+    /// Moves a leased batch into the sink of a rank. Returns false if the rank is fenced: it must
+    /// not write the batch.
     #[must_use]
     pub(crate) fn enter_sink(&self, rank: Rank, batch: BatchIndex) -> bool {
         let mut state = self.lock();
@@ -210,7 +216,7 @@ impl WorkQueue {
         true
     }
 
-    /// Everything in the sink of a rank is durable.
+    /// Marks everything in the sink of a rank as durable.
     pub(crate) fn durable(&self, rank: Rank) {
         let mut state = self.lock();
         for batch in std::mem::take(&mut state.ranks[rank.0 as usize].in_sink) {
@@ -221,8 +227,8 @@ impl WorkQueue {
         self.changed.notify_all();
     }
 
-    /// Takes a rank out, and gives back what its sink has not seen; `in_encoder` are the batches
-    /// that its encoder failed on, if it was its encoder that failed.
+    /// Takes a rank out, and gives back the batches that its sink has not seen. `in_encoder` are
+    /// the batches that its encoder held, if the encoder failed; their records become suspects.
     pub(crate) fn fence(&self, rank: Rank, failure: &RankFailure, in_encoder: &[BatchIndex]) {
         let mut state = self.lock();
         let work = &mut state.ranks[rank.0 as usize];
@@ -242,7 +248,7 @@ impl WorkQueue {
         self.give_back(&mut state, leased);
     }
 
-    /// The shard writer of a rank is gone: gives back everything it held and had not made durable.
+    /// Gives back all batches of a rank that are not durable, after its shard writer is gone.
     pub(crate) fn release(&self, rank: Rank) {
         let mut state = self.lock();
         let work = &mut state.ranks[rank.0 as usize];
@@ -253,29 +259,29 @@ impl WorkQueue {
         self.give_back(&mut state, unfinished);
     }
 
-    /// The shard writer of a rank hangs: nobody is to wait for what is in its sink.
+    /// Marks the shard writer of a rank as hung: nobody waits for what is in its sink.
     pub(crate) fn abandon(&self, rank: Rank) {
         self.lock().ranks[rank.0 as usize].abandoned = true;
         self.changed.notify_all();
     }
 
-    /// Gives out no more batches: the run is to end with what ranks have in their hands.
+    /// Gives out no more batches. The run ends with those that ranks hold.
     pub(crate) fn end(&self) {
         self.lock().ended = true;
         self.changed.notify_all();
     }
 
-    /// Whether no more batches are given out, since the run was stopped or is to end.
+    /// Whether no more batches are given out, because the run was stopped or ends.
     pub(crate) fn is_over(&self) -> bool {
         self.stop.is_stopped() || self.lock().ended
     }
 
-    /// What is not durable.
+    /// How much is not durable.
     pub(crate) fn missing(&self) -> Missing {
         self.lock().missing
     }
 
-    /// The batches that ranks have failed on and that are not durable.
+    /// The records that ranks have failed on and that are not durable, by batch.
     pub(crate) fn suspects(&self) -> Vec<Suspect> {
         let state = self.lock();
         let suspects = state.suspicions.iter().map(|(&batch, suspicion)| Suspect {
@@ -293,7 +299,7 @@ impl WorkQueue {
             || state.is_finished()
     }
 
-    /// Puts batches back to the front of the queues they came from, in the plan's order.
+    /// Puts batches back at the front of the queues that they came from, in the plan's order.
     fn give_back(&self, state: &mut State, batches: BTreeSet<BatchIndex>) {
         for batch in batches.into_iter().rev() {
             if self.plan.is_apart(batch) || state.suspicions.contains_key(&batch) {
@@ -306,158 +312,12 @@ impl WorkQueue {
         self.changed.notify_all();
     }
 
-    /// The state is whole even if a holder of the lock has panicked: no port is called under it.
+    /// Locks the state. It is whole even if a holder of the lock panicked: no port is called under
+    /// the lock.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use plm_testkit::{MemorySource, fake_tokens};
-
-    use super::*;
-    use crate::PlanConfig;
-
-    const ONE: Rank = Rank(1);
-    const ZERO: Rank = Rank(0);
-
-    /// As many batches as asked for, of one sequence each.
-    fn queue(batches: usize, world: u32) -> WorkQueue {
-        let source = MemorySource::random(1, &vec![8; batches]);
-        let config = PlanConfig::builder()
-            .max_residues(8)
-            .max_batch_tokens(10)
-            .build()
-            .unwrap();
-        let plan = BatchPlan::new(&source, &fake_tokens(), &config).unwrap();
-        let world = WorldSize::new(world).unwrap();
-        WorkQueue::new(Arc::new(plan), Part::WHOLE, world, StopToken::new())
-    }
-
-    fn take(queue: &WorkQueue, rank: Rank) -> u64 {
-        match queue.take(rank) {
-            Take::Batch(batch) => batch.0,
-            other => panic!("{rank} was given no batch but {other:?}"),
-        }
-    }
-
-    fn write(queue: &WorkQueue, rank: Rank, batch: u64) {
-        assert!(queue.enter_sink(rank, BatchIndex(batch)));
-    }
-
-    fn failure() -> RankFailure {
-        RankFailure::hung(ZERO, crate::Stage::Encode, std::time::Duration::ZERO)
-    }
-
-    #[test]
-    fn what_a_rank_failed_on_comes_last_and_alone() {
-        let queue = queue(4, 2);
-        assert_eq!([take(&queue, ZERO), take(&queue, ZERO)], [0, 2]);
-        queue.fence(ZERO, &failure(), &[BatchIndex(0)]);
-        assert_eq!(
-            [take(&queue, ONE), take(&queue, ONE), take(&queue, ONE)],
-            [1, 3, 2]
-        );
-        for batch in [1, 3, 2] {
-            assert_eq!(queue.take(ONE), Take::Drained, "{batch} is still leased");
-            write(&queue, ONE, batch);
-        }
-        let suspects = queue.suspects();
-        assert_eq!((suspects.len(), suspects[0].lost_ranks), (1, 1));
-        assert_eq!(take(&queue, ONE), 0);
-        write(&queue, ONE, 0);
-        queue.durable(ONE);
-        assert!(queue.suspects().is_empty());
-    }
-
-    #[test]
-    fn a_rank_takes_its_stride_and_then_the_last_of_the_fullest() {
-        let queue = queue(7, 2);
-        let taken: Vec<u64> = (0..7).map(|_| take(&queue, ONE)).collect();
-        assert_eq!(taken, [1, 3, 5, 6, 4, 2, 0]);
-        assert_eq!(queue.planned_rank(BatchIndex(6)), ZERO);
-        assert_eq!(queue.take(ZERO), Take::Drained);
-    }
-
-    #[test]
-    fn what_a_fenced_rank_had_not_written_goes_to_the_others() {
-        let queue = queue(4, 2);
-        assert_eq!([take(&queue, ZERO), take(&queue, ZERO)], [0, 2]);
-        write(&queue, ZERO, 0);
-        queue.fence(ZERO, &failure(), &[]);
-        assert_eq!(queue.take(ZERO), Take::Ended);
-        let taken: Vec<u64> = (0..3).map(|_| take(&queue, ONE)).collect();
-        assert_eq!(taken, [1, 3, 2]);
-        assert_eq!(queue.take(ONE), Take::Drained, "batch 0 may yet be durable");
-    }
-
-    #[test]
-    fn late_results_of_a_fenced_rank_are_refused() {
-        let queue = queue(1, 2);
-        take(&queue, ZERO);
-        queue.fence(ZERO, &failure(), &[]);
-        assert!(!queue.enter_sink(ZERO, BatchIndex(0)));
-        assert_eq!(take(&queue, ONE), 0);
-    }
-
-    #[test]
-    fn what_was_in_the_sink_of_a_fenced_rank_may_become_durable() {
-        let queue = queue(1, 2);
-        take(&queue, ZERO);
-        write(&queue, ZERO, 0);
-        queue.fence(ZERO, &failure(), &[]);
-        queue.durable(ZERO);
-        queue.release(ZERO);
-        assert_eq!(queue.missing().batches, 0);
-        assert_eq!(queue.take(ONE), Take::Ended);
-    }
-
-    #[test]
-    fn what_was_in_the_sink_comes_back_when_the_writer_is_gone() {
-        let queue = queue(1, 2);
-        take(&queue, ZERO);
-        write(&queue, ZERO, 0);
-        queue.fence(ZERO, &failure(), &[]);
-        assert_eq!(queue.take(ONE), Take::Drained);
-        queue.release(ZERO);
-        assert_eq!(take(&queue, ONE), 0);
-    }
-
-    #[test]
-    fn what_a_hung_writer_holds_is_left_alone() {
-        let queue = queue(2, 2);
-        take(&queue, ZERO);
-        write(&queue, ZERO, 0);
-        queue.fence(ZERO, &failure(), &[]);
-        queue.abandon(ZERO);
-        assert_eq!(take(&queue, ONE), 1);
-        write(&queue, ONE, 1);
-        queue.durable(ONE);
-        assert_eq!(queue.take(ONE), Take::Ended);
-        let missing = Missing {
-            batches: 1,
-            rows: 1,
-        };
-        assert_eq!(queue.missing(), missing);
-    }
-
-    #[test]
-    fn a_run_that_is_to_end_gives_out_nothing_and_takes_what_is_in_hand() {
-        let queue = queue(2, 1);
-        take(&queue, ZERO);
-        queue.end();
-        assert_eq!(queue.take(ZERO), Take::Ended);
-        write(&queue, ZERO, 0);
-        queue.durable(ZERO);
-        assert_eq!(queue.missing().batches, 1);
-    }
-
-    #[test]
-    fn a_stopped_run_gives_out_nothing() {
-        let queue = queue(2, 1);
-        take(&queue, ZERO);
-        queue.stop.stop();
-        assert_eq!(queue.take(ZERO), Take::Ended);
-    }
-}
+mod tests;

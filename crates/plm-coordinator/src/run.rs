@@ -1,4 +1,4 @@
-//! The verb: from a plan to columns in a sink.
+//! The verb of the crate, [`run`]: from a plan to columns in a sink.
 
 use std::fmt;
 use std::sync::{Arc, Mutex};
@@ -19,25 +19,25 @@ use crate::{
 /// What a run does, and with how many ranks.
 #[derive(Clone)]
 pub struct RunOptions {
-    /// The batches, planned from the same source and for the same model.
+    /// The plan, made from the same source and for the same model.
     pub plan: Arc<BatchPlan>,
-    /// How many ranks work on them.
+    /// The number of ranks.
     pub world: WorldSize,
-    /// Which of them this run is for.
+    /// The part of the plan that this run does.
     pub part: Part,
     /// How each rank works.
     pub lanes: LaneConfig,
-    /// Whether earlier tries of the same run have made vectors durable. If there are none, and a
-    /// try ends without one, it is the model that is broken ([`Error::NoVectors`]).
+    /// Whether earlier tries of the same run have made vectors durable. If not, and this try gives
+    /// none either, the model is broken ([`Error::NoVectors`]).
     pub has_vectors: bool,
-    /// Is told what happens.
+    /// The observer, which is told what happens.
     pub observer: Arc<dyn Observer>,
-    /// Ends the run early.
+    /// The token that ends the run early.
     pub stop: StopToken,
 }
 
 impl RunOptions {
-    /// All of a plan, by `world` ranks, with nobody watching.
+    /// Options to do all of a plan with `world` ranks, without an observer.
     pub fn new(plan: Arc<BatchPlan>, world: WorldSize) -> Self {
         Self {
             plan,
@@ -66,16 +66,20 @@ impl fmt::Debug for RunOptions {
 /// are durable.
 ///
 /// Ranks take the batches of their stride of the plan, then those of slower ranks. A rank that
-/// fails, panics or hangs is taken out, and the others do what it leaves; the report names it. A
-/// record that the model has no tokens for, or no vector that can be stored, costs nothing but
-/// itself: it is in [`CoordinatorReport::failed_rows`]. One that can't be read is waited for.
+/// fails, panics or hangs is out: the others do its batches, and the report names it.
+///
+/// A record fails alone if the model has no token for a letter, or gives no vector that can be
+/// stored: it is in [`CoordinatorReport::failed_rows`]. Ranks wait for a record that can't be read.
 /// Nothing is stored twice.
 ///
 /// # Errors
-/// [`Error::AllRanksFailed`] and [`Error::InDoubt`] if not everything could be made durable,
-/// [`Error::InputUnreadable`] if the input did not come back, [`Error::NoVectors`] if the model
-/// gave no vector that can be stored, [`Error::Stopped`] if that was asked for, all with the report
-/// of what was done; [`Error::PlanMismatch`] if the plan was made for another source or model.
+/// - [`Error::PlanMismatch`] if the plan was made for another source or model.
+/// - [`Error::AllRanksFailed`] or [`Error::InDoubt`] if not everything could be made durable.
+/// - [`Error::InputUnreadable`] if the input did not come back.
+/// - [`Error::NoVectors`] if the model gave no vector that can be stored.
+/// - [`Error::Stopped`] if the run was stopped.
+///
+/// All but the first hold the report of what was done.
 ///
 /// # Examples
 /// ```
@@ -153,7 +157,7 @@ pub fn run(
         sequences: missing.rows,
         tokens: part_tokens.sum(),
     });
-    // No encoder is loaded for nothing: a part of a small plan may be empty.
+    // A part of a small plan may be empty: then no encoder is loaded.
     let lanes = if missing.batches == 0 {
         Vec::new()
     } else {

@@ -1,22 +1,31 @@
-//! A way to end a run early.
+//! The token that ends a run early.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Tells a run to stop: each rank drops what it has not encoded yet, and flushes the rest.
+/// Tells a run to stop: each rank drops what it has not encoded, and makes the rest durable.
 ///
-/// Cloned, it is the same token. [`stop`](Self::stop) is one store to an atomic, so that even a
-/// signal handler may call it.
+/// A clone is the same token. [`stop`](Self::stop) is one store to an atomic, so even a signal
+/// handler may call it.
+///
+/// ```
+/// use plm_coordinator::StopToken;
+///
+/// let token = StopToken::new();
+/// let held_by_the_run = token.clone();
+/// token.stop();
+/// assert!(held_by_the_run.is_stopped());
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct StopToken(Arc<AtomicBool>);
 
 impl StopToken {
-    /// A token that has not been used.
+    /// A token that does not ask for a stop yet.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Asks for the end of the run.
+    /// Asks the run to stop. It can't be taken back.
     pub fn stop(&self) {
         // Relaxed: the flag guards no other memory.
         self.0.store(true, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Starts the lanes, and sees to it that a run ends though threads may not.
+//! Starts the lanes and watches them, so that a run ends even if some of its threads do not.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,14 +9,13 @@ use plm_core::{Rank, WorldSize};
 use crate::RankFailure;
 use crate::lane::{Job, Lane, LaneThread, Role, Watch, spawn};
 
-/// How often to look for calls that have begun since the last look.
+/// How often to look for calls that have started since the last look.
 const TICK: Duration = Duration::from_millis(20);
 
-/// A look that comes so much later than it should was held up with all of the process, by Ctrl-Z
-/// say.
+/// If a look comes this much too late, the whole process stood still, for example after Ctrl-Z.
 const STANDSTILL: Duration = Duration::from_secs(2);
 
-/// Runs every rank of a world until each of its threads is over or is left behind.
+/// Runs every rank of a world until each of its threads has ended or is left behind.
 pub(crate) fn supervise(job: &Arc<Job>, world: WorldSize) -> Vec<Arc<Lane>> {
     let (ended_here, ended) = unbounded();
     let mut lanes = Vec::new();
@@ -59,7 +58,7 @@ fn watch(thread: &LaneThread) -> &Watch {
 }
 
 fn join(running: &mut Vec<LaneThread>, (rank, role): (Rank, Role)) {
-    // It is not there if it was left behind and has come back.
+    // A thread that was left behind and ends later is not in the list.
     let position = running
         .iter()
         .position(|thread| thread.lane.rank == rank && thread.role == role);
@@ -72,14 +71,14 @@ fn join(running: &mut Vec<LaneThread>, (rank, role): (Rank, Role)) {
     }
 }
 
-/// Whether a thread of a stopped run is not waited for any more: one that writes always is.
+/// Whether to leave a thread of a stopped run behind. The writer is always waited for.
 fn is_left(thread: &LaneThread) -> bool {
     thread.lane.leave();
     thread.role != Role::Write
 }
 
-/// Whether a thread is in a call for too long. Its rank is then out; the thread itself can't be
-/// ended and is left behind.
+/// Whether a thread's call has taken too long. Its rank is then out. The thread itself can't be
+/// ended, and is left behind.
 fn has_hung(thread: &LaneThread) -> bool {
     let Some((stage, limit)) = watch(thread).overdue() else {
         return false;

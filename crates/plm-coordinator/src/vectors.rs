@@ -1,28 +1,28 @@
-//! Whether the model gives vectors at all.
+//! Whether the model gives any vector that can be stored.
 //!
-//! A record without a vector that can be stored fails alone, and the rest is worth having. If there
-//! is no rest, it is the model that is broken: one NaN among its weights makes NaN of everything.
+//! A record without such a vector fails alone, and the others are worth having. If there are no
+//! others, the model is broken: a single NaN among its weights makes NaN of everything.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::ending::Ending;
 use crate::{CoordinatorReport, FailedRow, RowFailure};
 
-/// After so many batches without a vector that can be stored, and none with one, nothing more is
-/// computed. A sound model has some in its first batch; a GPU does so many in seconds to a minute.
+/// If this many batches give no vector that can be stored, and no batch has given one, the run
+/// ends. A sound model gives some in its first batch, and a GPU does this many in a minute at most.
 pub(crate) const MOST_WITHOUT: u64 = 64;
 
-/// What all lanes have seen of the model's vectors.
+/// What all lanes together have seen of the model's vectors.
 #[derive(Debug)]
 pub(crate) struct Vectors {
-    /// Whether there is one that can be stored.
+    /// Whether there is a vector that can be stored.
     any: AtomicBool,
     batches_without: AtomicU64,
     records_without: AtomicU64,
 }
 
 impl Vectors {
-    /// `any`: whether earlier tries have made vectors.
+    /// A count that starts with `any`: whether earlier tries have made vectors durable.
     pub(crate) fn new(any: bool) -> Self {
         Self {
             any: AtomicBool::new(any),
@@ -31,10 +31,9 @@ impl Vectors {
         }
     }
 
-    /// Counts a batch. With the one that is one too many without a vector, this is why the run
-    /// ends.
+    /// Counts a batch. Returns why the run ends, if this is one batch too many without a vector.
     pub(crate) fn count(&self, sequences: u64, failed: &[FailedRow]) -> Option<Ending> {
-        // Relaxed: what these count guards no other memory, and a batch more or less is no matter.
+        // Relaxed: these counts guard no other memory, and one batch more or less does not matter.
         if sequences > 0 {
             self.any.store(true, Ordering::Relaxed);
         }
@@ -51,7 +50,7 @@ impl Vectors {
         })
     }
 
-    /// Why a run whose batches are all done is none all the same, if the model gave it no vector.
+    /// Why a run has failed though all its batches are done: the model gave no vector.
     pub(crate) fn missing_in(&self, report: &CoordinatorReport) -> Option<Ending> {
         if self.any.load(Ordering::Relaxed) {
             return None;
@@ -63,7 +62,7 @@ impl Vectors {
     }
 }
 
-/// The worst of those whose vectors can't be stored: one that is not finite, if there is any.
+/// The first record whose vector is not finite, or else the first whose vector can't be stored.
 fn first_of_vector(failed: &[FailedRow]) -> Option<&FailedRow> {
     let first = |is_such: fn(RowFailure) -> bool| failed.iter().find(|row| is_such(row.kind));
     first(|kind| kind == RowFailure::NotFinite).or_else(|| first(RowFailure::is_of_vector))

@@ -1,4 +1,6 @@
-//! From the columns of packed batches to one row per record in each column.
+//! Makes one row per record, in each column, of the columns of packed batches.
+//!
+//! Here the windows of a long record become one row, as the output's kind says.
 
 use std::iter::Peekable;
 use std::sync::Arc;
@@ -10,20 +12,21 @@ use plm_core::{
 
 use crate::{FailedRow, RowFailure};
 
-/// A packed batch and what the encoder made of it.
+/// A packed batch and its columns.
 pub(super) type Encoded = (Arc<PackedBatch>, EncodedBatch);
 
 /// One output of the encoder.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Output<'a> {
     pub(super) spec: &'a OutputSpec,
-    /// The largest magnitude that the store takes of it.
+    /// The largest magnitude that the store takes.
     pub(super) largest_value: f32,
 }
 
-/// Gives each record its row in every column: the encoder's own, or the mean of its windows'. A
-/// record with a number in any column that is not finite, or is larger than the store takes, is
-/// left out of all columns and comes back as failed.
+/// Gives each record its row in every column: the encoder's own, or the mean of its windows' rows.
+///
+/// If any value of a record is not finite, or larger than the store takes, the record is left out
+/// of all columns and returned as failed.
 ///
 /// `encoded` are the packed batches of one planned batch, in order. The sequences of a record
 /// follow each other, in the order of `rows`.
@@ -32,7 +35,7 @@ pub(super) fn assemble(
     rows: Vec<EmbeddedRow>,
     outputs: &[Output<'_>],
 ) -> (EmbeddedBatch, Vec<FailedRow>) {
-    // Nearly every batch is whole as it came: its columns are moved, not copied.
+    // Nearly every batch needs no change. Its columns are moved, not copied.
     if let [(packed, batch)] = &*encoded
         && packed.num_sequences() == rows.len()
         && batch.notes().len() == 0
@@ -90,7 +93,7 @@ pub(super) fn assemble(
 /// Why a record has no row.
 type Refusal = (String, RowFailure);
 
-/// Holds the last row of each column against what can be stored.
+/// Checks that the last row of each column can be stored.
 fn check_last(columns: &[Column], outputs: &[Output<'_>]) -> Result<(), Refusal> {
     for (column, output) in columns.iter().zip(outputs) {
         let last = column.num_sequences() - 1;
@@ -109,7 +112,7 @@ fn check_last(columns: &[Column], outputs: &[Output<'_>]) -> Result<(), Refusal>
         } else {
             gave
         };
-        // Of a row with both, that it is not finite is worse.
+        // A row may have both faults. That it is not finite is the worse one.
         let kind = match column.first_beyond(last, f32::MAX) {
             None => RowFailure::TooLarge,
             Some(_) => RowFailure::NotFinite,
@@ -119,16 +122,18 @@ fn check_last(columns: &[Column], outputs: &[Output<'_>]) -> Result<(), Refusal>
     Ok(())
 }
 
-/// One sequence of a packed batch, with its place in what the encoder made of it.
+/// One sequence of a packed batch, and its position in the encoded batch.
 struct Sequence<'a> {
     sequence: &'a PackedSequence,
     batch: &'a EncodedBatch,
     position: usize,
 }
 
-/// Adds a record's row to each column, and tells whether any of it took f32. A single sequence's is
-/// as it came, bit for bit. What several windows give is for the output's kind to say
-/// ([`OutputKind::of_windows`](plm_core::OutputKind::of_windows)). An error says why there is none.
+/// Appends a record's row to each column. Returns whether any of it was computed in f32.
+///
+/// The row of a single sequence stays as it is, bit for bit. The output's kind makes one row of
+/// several windows ([`OutputKind::of_windows`](plm_core::OutputKind::of_windows)). An error says why
+/// the record has no row.
 fn add<'a>(
     row: RowId,
     sequences: &mut Peekable<impl Iterator<Item = Sequence<'a>>>,

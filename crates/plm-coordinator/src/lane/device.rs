@@ -1,10 +1,10 @@
-//! The encoder of a rank, which is loaded anew when it fails: a sequence that no encoder survives
-//! costs itself, and no rank.
+//! The encoder of a rank, and the next one when it fails.
 //!
-//! A batch that an encoder failed on is given to the next one in pieces. What fails is cut again,
-//! until single sequences are left. A sequence that fails alone is tried once more, then in f32,
-//! and then given up if the encoder still encodes a plain sequence. If it does not, the device is
-//! at fault and the rank is out.
+//! A sequence that no encoder survives must cost only itself, and no rank. So if an encoder fails
+//! on a batch, the next one gets the batch in pieces. A piece that fails is cut again, down to
+//! single sequences. A sequence that fails alone is tried once more, then in f32. If the encoder
+//! then still encodes a plain sequence, that sequence is given up. If not, the device is broken,
+//! and the rank is out.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -19,28 +19,28 @@ use super::{Lane, Role};
 use crate::lane_config::work;
 use crate::{OBSERVED, RankFailure, RunEvent, Stage};
 
-/// Into how many pieces a batch is cut: to load an encoder takes longer than to encode some of
-/// them.
+/// The number of pieces that a batch is cut into. Not two: loading an encoder takes longer than
+/// encoding a few pieces.
 const PIECES: usize = 8;
 
-/// A sequence that there is nothing wrong with.
+/// A sequence that any sound encoder can encode.
 const PLAIN: &[u8] = b"MAGSTLLKAV";
 
-/// A batch that an encoder was given.
+/// A batch that was submitted to an encoder.
 pub(super) enum Submitted {
-    /// To be exchanged with the encoder that was loaded after so many others.
+    /// The ticket, and how many reloads there were before its encoder: no other encoder takes it.
     Ticket(Ticket, u32),
-    /// The encoder failed on it, or there is nothing in it to compute.
+    /// A batch that the encoder failed on, or that has no sequences.
     Batch(Arc<PackedBatch>),
 }
 
-/// Stays on the thread that loaded it.
+/// The device of a rank, on the thread that loaded its encoder.
 pub(super) struct Device<'a> {
     lane: &'a Lane,
-    /// None between an encoder that failed and the next.
+    /// `None` between an encoder that failed and the next one.
     encoder: Option<Box<dyn Encoder + 'a>>,
     reloads: u32,
-    /// Of the packed batch that took longest for what there was to do.
+    /// The slowest pace of a packed batch so far, if one was encoded.
     seconds_per_work: Option<f64>,
 }
 
@@ -75,7 +75,7 @@ impl<'a> Device<'a> {
         })
     }
 
-    /// That the device encodes what there is nothing wrong with, with another encoder if need be.
+    /// Checks that the device encodes a plain sequence, with another encoder if this one fails.
     pub(super) fn prove(&mut self) -> Result<(), RankFailure> {
         let Some(plain) = self.plain_sequence() else {
             return Ok(());
@@ -87,7 +87,7 @@ impl<'a> Device<'a> {
         Ok(())
     }
 
-    /// Gives the encoder a batch, which it may start on.
+    /// Submits a batch to the encoder, and replaces the encoder if it fails.
     pub(super) fn submit(&mut self, packed: &Arc<PackedBatch>) -> Result<Submitted, RankFailure> {
         if packed.num_sequences() == 0 {
             return Ok(Submitted::Batch(Arc::clone(packed)));
@@ -101,13 +101,14 @@ impl<'a> Device<'a> {
         }
     }
 
-    /// What the encoder makes of a batch; none if the run was stopped while that was looked for.
+    /// The columns of a submitted batch, in pieces if need be. `None` if the run was stopped before
+    /// all pieces were done.
     pub(super) fn finish(
         &mut self,
         submitted: Submitted,
     ) -> Result<Option<EncodedBatch>, RankFailure> {
         let (packed, ticket) = match submitted {
-            // The encoder that gave it is gone otherwise.
+            // With other reloads, the encoder that gave the ticket is gone, and the ticket is void.
             Submitted::Ticket(ticket, reloads) if reloads == self.reloads => {
                 (Arc::clone(ticket.batch()), Some(ticket))
             }
@@ -126,7 +127,8 @@ impl<'a> Device<'a> {
         }
     }
 
-    /// What encoders make of a batch that one has failed on.
+    /// The columns of a batch that an encoder has failed on, computed in pieces. `None` if the run
+    /// was stopped meanwhile.
     fn in_pieces(&mut self, packed: &PackedBatch) -> Result<Option<EncodedBatch>, RankFailure> {
         let num_sequences = packed.num_sequences();
         let mut done: Vec<(Range<usize>, EncodedBatch)> = Vec::new();
@@ -160,7 +162,7 @@ impl<'a> Device<'a> {
         Ok(Some(all))
     }
 
-    /// What becomes of a sequence that an encoder has failed on alone.
+    /// The columns of a sequence that an encoder has failed on alone, or its failure in a note.
     fn alone(
         &mut self,
         alone: &Arc<PackedBatch>,
@@ -180,7 +182,7 @@ impl<'a> Device<'a> {
         Ok(EncodedBatch::failed(self.outputs(), 1, &reason))
     }
 
-    /// What the encoder makes of a sequence in f32, if it can do that and survives it.
+    /// The columns of a sequence in f32, if the encoder has that way and survives it.
     fn in_f32(&mut self, alone: &PackedBatch) -> Result<Option<EncodedBatch>, RankFailure> {
         let answer = self
             .call(alone, |encoder| encoder.encode_in_f32(alone))
@@ -194,8 +196,8 @@ impl<'a> Device<'a> {
         }
     }
 
-    /// Why a sequence that encoders fail on has no values. The failure is the rank's if the encoder
-    /// fails on a plain sequence too.
+    /// Why a sequence that encoders fail on has no values, in words. If the encoder fails on a
+    /// plain sequence too, the failure is the rank's.
     fn give_up(&mut self, failure: RankFailure) -> Result<String, RankFailure> {
         let Some(plain) = self.plain_sequence() else {
             return Err(failure);
@@ -207,7 +209,7 @@ impl<'a> Device<'a> {
         ))
     }
 
-    /// A sequence that any encoder that works can encode.
+    /// A batch of one plain sequence. `None` if the model's alphabet lacks its residues.
     fn plain_sequence(&self) -> Option<Arc<PackedBatch>> {
         let tokens = &self.lane.job.loader.spec().tokens;
         let mut packer = Packer::new(tokens, PLAIN.len() + tokens.special_tokens() as usize);
@@ -219,7 +221,7 @@ impl<'a> Device<'a> {
         &self.lane.job.loader.spec().outputs
     }
 
-    /// What the encoder makes of a batch, by the ticket that it gave for it or from the start.
+    /// The columns of a batch: for its ticket, or computed from the start.
     fn encoded(
         &mut self,
         packed: &Arc<PackedBatch>,
@@ -238,7 +240,7 @@ impl<'a> Device<'a> {
         self.checked(packed, encoded)
     }
 
-    /// The answer for a batch, if it is what the encoder's spec says.
+    /// The columns of a batch, if they are what the encoder's spec promises.
     fn checked(
         &self,
         packed: &PackedBatch,
@@ -253,7 +255,7 @@ impl<'a> Device<'a> {
         }
     }
 
-    /// One call of the encoder, within the time that there is for so much work.
+    /// Calls the encoder, watched by the time limit for this much work.
     fn call<T>(
         &mut self,
         packed: &PackedBatch,
@@ -262,7 +264,10 @@ impl<'a> Device<'a> {
         let config = &self.lane.job.config;
         let limit = config.encode_limit(work_of(packed), self.seconds_per_work);
         let _encoding = self.lane.watch(Role::Encode).enter(Stage::Encode, limit);
-        let mut encoder = self.encoder.take().expect("one that fails is replaced");
+        let mut encoder = self
+            .encoder
+            .take()
+            .expect("an encoder that fails is replaced");
         let (encoder, answer) = self.lane.attempt(Stage::Encode, || {
             let answer = call(&mut *encoder)?;
             Ok((encoder, answer))
@@ -271,7 +276,7 @@ impl<'a> Device<'a> {
         Ok(answer)
     }
 
-    /// Another encoder, after one that has failed; if there is to be none, that failure is the
+    /// Loads another encoder after one has failed. If there is no other, that failure is the
     /// rank's.
     fn replace(&mut self, failure: RankFailure) -> Result<(), RankFailure> {
         let Lane { rank, job, .. } = self.lane;
@@ -297,7 +302,8 @@ impl<'a> Device<'a> {
         let lane = self.lane;
         let limit = Some(lane.job.config.load_timeout());
         let _loading = lane.watch(Role::Encode).enter(Stage::Load, limit);
-        // The device may have no room for two, nor the one that failed for its end.
+        // Dropped first, and watched: the device may have no room for two encoders, and dropping
+        // one that failed may hang.
         let failed = self.encoder.take();
         let encoder = lane.attempt(Stage::Load, || {
             drop(failed);
@@ -313,7 +319,7 @@ fn work_of(packed: &PackedBatch) -> f64 {
     work(ends.map(|ends| (ends[1] - ends[0]) as usize))
 }
 
-/// A stretch of sequences in pieces of nearly the same number.
+/// Cuts a range of sequences into pieces of nearly equal size.
 fn cut(range: Range<usize>) -> Vec<Range<usize>> {
     let piece = range.len().div_ceil(PIECES).max(1);
     range

@@ -1,4 +1,4 @@
-//! The device thread: loads an encoder, runs it, drops it, all in one place.
+//! The device thread, which loads an encoder, runs it and drops it.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use super::device::{Device, Submitted};
 use super::{Lane, Packed, ToEncode, ToWrite};
 use crate::RankFailure;
 
-/// Loads the encoder, says so through `loaded`, and encodes until there is nothing more to come.
+/// Loads the encoder, says so through `loaded`, and encodes until nothing more comes.
 pub(super) fn run(
     lane: &Lane,
     loaded: &Sender<()>,
@@ -25,7 +25,7 @@ pub(super) fn run(
     {
         lane.fail(failure);
     }
-    // Only now that a failure is known: dropping an encoder whose device has failed may hang too.
+    // A failure is reported first: dropping an encoder whose device has failed may hang too.
     if let Err(failure) = device.unload() {
         lane.fail(failure);
     }
@@ -63,7 +63,7 @@ fn encode_all(
             Taken::Flush => ToWrite::Flush,
             Taken::Packed(packed, submitted) => {
                 let encoding = Instant::now();
-                // The device is to have its next batch before it is done with this one.
+                // The device gets its next batch before it is done with this one.
                 if let Ok(next) = inbox.try_recv() {
                     ahead = Some(submit(lane, device, next)?);
                 }
@@ -93,7 +93,7 @@ fn submit(lane: &Lane, device: &mut Device<'_>, message: ToEncode) -> Result<Tak
         return Ok(Taken::Flush);
     };
     if lane.job.plan.is_apart(packed.batch) {
-        // Before it is held against the batch that a device fails.
+        // If the device fails by itself, no batch must be suspected.
         device.prove()?;
     }
     lane.in_encoder().push(packed.batch);
@@ -101,7 +101,7 @@ fn submit(lane: &Lane, device: &mut Device<'_>, message: ToEncode) -> Result<Tak
     Ok(Taken::Packed(packed, submitted))
 }
 
-/// The encoder holds one packed batch less of this planned one.
+/// Notes that the encoder holds one packed batch less of this planned batch.
 fn is_answered(lane: &Lane, batch: BatchIndex) {
     let mut in_encoder = lane.in_encoder();
     if let Some(position) = in_encoder.iter().position(|held| *held == batch) {

@@ -1,10 +1,9 @@
-//! The input of a rank: read as long as it can be, waited for as long as there is patience.
+//! The input of a rank, which is waited for if it can't be read.
 //!
-//! That a record can't be read says nothing of it. A file server restarts, a folder is moved away
-//! and back, a file is copied over: a moment later all is as it was. So a read that fails, and one
-//! that gives what was not planned, is done again, each time by a reader that has opened the input
-//! anew, since a handle that has become stale stays so. What never comes back ends the run, and
-//! fails no record.
+//! A failed read says nothing about the record. A file server restarts, a folder is moved away and
+//! back, a file is copied over: a moment later all is as it was. So a read that fails, or gives
+//! something that was not planned, is tried again. Each try opens the input again, since a stale
+//! file handle stays stale. If the input does not come back, the run ends and no record fails.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,14 +15,14 @@ use crate::ending::Ending;
 use crate::report::with_causes;
 use crate::{RunEvent, Stage, UnreadRecord};
 
-/// The first pause between two tries; each is twice as long as the one before.
+/// The first pause between two tries. Each pause is twice as long as the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-/// No pause is longer.
+/// The longest pause between two tries.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// How often the log says that the input is waited for.
+/// How often the log says that ranks wait for the input.
 const WARN_EVERY: Duration = Duration::from_secs(30);
 
-/// A record is not as long as the plan has it.
+/// A record does not have as many residues as the plan knows.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "it has {read_residues} residues and had {planned_residues} when it was indexed: the input has \
@@ -34,12 +33,12 @@ struct OtherLength {
     planned_residues: u32,
 }
 
-/// Reads records. Stays on its thread.
+/// Reads records, on the producer thread.
 pub(super) struct Input<'a> {
     lane: &'a Lane,
-    /// None before the first record, and after a failure.
+    /// `None` before the first record, and after a failed read.
     reader: Option<Box<dyn SequenceReader + 'a>>,
-    /// Of the record that was read last; its room is used again for the next.
+    /// The residues of the record that was read last. The next read reuses the memory.
     residues: Vec<u8>,
 }
 
@@ -52,17 +51,17 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// The residues that were read last.
+    /// The residues of the record that was read last.
     pub(super) fn residues(&self) -> &[u8] {
         &self.residues
     }
 
-    /// Reads a record, and waits until that can be done. False if the lane is to end instead.
+    /// Reads a record, and waits for the input if need be. False if the lane must end instead.
     pub(super) fn read(&mut self, row: RowId, record: &RecordInfo<'_>) -> bool {
         if self.attempt(row, record).is_ok() {
             return true;
         }
-        // A stale handle is all that was wrong, often.
+        // Often, only the file handle was stale.
         let Err(error) = self.attempt(row, record) else {
             return true;
         };
@@ -105,7 +104,7 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// One try, by the reader that is there or a new one. After an error there is none.
+    /// Tries once to read a record, with the reader or a new one. An error drops the reader.
     fn attempt(&mut self, row: RowId, record: &RecordInfo<'_>) -> Result<(), BoxError> {
         let Lane { job, .. } = self.lane;
         let watch = self.lane.watch(Role::Produce);
@@ -123,7 +122,7 @@ impl<'a> Input<'a> {
                 Ok(())
             }
             Err(error) => {
-                // Here, where it is watched: to close a file may hang as to read it may.
+                // Dropped here, while it is watched: closing a file may hang, as reading may.
                 drop(reader);
                 Err(error)
             }
@@ -148,7 +147,7 @@ impl<'a> Input<'a> {
         .into())
     }
 
-    /// Ends the run.
+    /// Ends the run, because this record can't be read.
     fn give_up(&self, row: RowId, record: &RecordInfo<'_>, waited: Duration, source: BoxError) {
         let job = &self.lane.job;
         job.end(Ending::InputUnreadable {
@@ -163,18 +162,19 @@ impl<'a> Input<'a> {
     }
 }
 
-/// The ranks that wait for their input: together they are told of once.
+/// Counts the ranks that wait for their input, so that the log speaks of them together.
 #[derive(Debug, Default)]
 pub(crate) struct InputWaits(Mutex<Waits>);
 
 #[derive(Debug, Default)]
 struct Waits {
+    /// The number of ranks that wait.
     ranks: u32,
-    /// Since when there has always been one.
+    /// Since when at least one rank waits; `None` while none does.
     since: Option<Instant>,
-    /// When the log last said so.
+    /// When the log last spoke of it.
     told: Option<Instant>,
-    /// Whether it has said so since then, and so must say that it is over.
+    /// Whether the log has spoken of this wait, and so must also tell of its end.
     is_told: bool,
 }
 
@@ -185,8 +185,8 @@ impl InputWaits {
 }
 
 impl Waits {
-    /// Whether it is time that the log says so. It is then taken to do that.
-    fn is_to_tell(&mut self) -> bool {
+    /// Whether it is time for the log to speak of it. If it is, the caller must log it.
+    fn must_tell(&mut self) -> bool {
         let is_time = self.told.is_none_or(|told| told.elapsed() >= WARN_EVERY);
         if is_time {
             self.told = Some(Instant::now());
@@ -196,7 +196,7 @@ impl Waits {
     }
 }
 
-/// A rank waits for as long as this lives.
+/// Counts a rank as waiting for as long as this lives.
 struct Waiting<'a> {
     lane: &'a Lane,
     row: RowId,
@@ -221,11 +221,11 @@ impl<'a> Waiting<'a> {
         waiting
     }
 
-    /// Says what is waited for, if nobody has for some time.
+    /// Logs the wait, if no rank has done so for some time.
     fn warn(&self, row: RowId, record: &RecordInfo<'_>, error: &BoxError) {
         let (ranks, since) = {
             let mut waits = self.lane.job.waits.lock();
-            if !waits.is_to_tell() {
+            if !waits.must_tell() {
                 return;
             }
             (waits.ranks, waits.since)
@@ -242,7 +242,7 @@ impl<'a> Waiting<'a> {
         );
     }
 
-    /// It waits no more, for it has read the record.
+    /// Ends the wait of a rank that has read its record.
     fn end_well(self, waited: Duration) {
         self.lane.job.emit(&RunEvent::InputBack {
             rank: self.lane.rank,
@@ -278,9 +278,9 @@ mod tests {
     #[test]
     fn ranks_that_wait_at_once_are_told_of_once() {
         let waits = InputWaits::default();
-        let told = [(); 3].map(|()| waits.lock().is_to_tell());
+        let told = [(); 3].map(|()| waits.lock().must_tell());
         assert_eq!(told, [true, false, false]);
         waits.lock().told = Instant::now().checked_sub(WARN_EVERY);
-        assert!(waits.lock().is_to_tell(), "and again after some time");
+        assert!(waits.lock().must_tell(), "and again after some time");
     }
 }

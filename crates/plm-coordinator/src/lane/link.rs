@@ -1,7 +1,7 @@
-//! Channels between the threads of a lane that open up when the lane is fenced.
+//! Channels between the threads of a lane, whose waits end when the lane is fenced.
 //!
-//! A neighbour that hangs neither sends nor hangs up. So every wait on a channel is also a wait for
-//! the fence, and the threads beside one that hangs end by themselves.
+//! A thread that hangs neither sends nor drops its end of a channel. So every wait on a channel is
+//! also a wait for the fence, and the lane's other threads end by themselves.
 
 use std::convert::Infallible;
 use std::sync::{Mutex, PoisonError};
@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select_biased};
 
-/// Open until it is closed. Nothing is ever sent through its channel: that the sender is dropped is
-/// the message, and any number of threads can wait for it.
+/// A signal that is given once, and that any number of threads can wait for.
+///
+/// Nothing is ever sent through its channel. Dropping the sender is the signal.
 pub(super) struct Fence {
     keeper: Mutex<Option<Sender<Infallible>>>,
     closed: Receiver<Infallible>,
@@ -29,7 +30,7 @@ impl Fence {
         *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Waits so long. True if the fence is closed.
+    /// Waits for `pause` at most. True if the fence is closed.
     pub(super) fn closes_within(&self, pause: Duration) -> bool {
         select_biased! {
             recv(self.closed) -> _ => true,
@@ -37,7 +38,7 @@ impl Fence {
         }
     }
 
-    /// The next message; `None` once the fence is closed, or nobody is left to send one.
+    /// Waits for the next message. `None` if the fence is closed, or nobody is left to send one.
     pub(super) fn receive<T>(&self, inbox: &Receiver<T>) -> Option<T> {
         select_biased! {
             recv(self.closed) -> _ => None,
@@ -45,7 +46,7 @@ impl Fence {
         }
     }
 
-    /// Sends a message. False once the fence is closed, or nobody is left to receive it.
+    /// Sends a message. False if the fence is closed, or nobody is left to receive it.
     #[must_use]
     pub(super) fn send<T>(&self, outbox: &Sender<T>, message: T) -> bool {
         select_biased! {

@@ -1,12 +1,12 @@
 //! One rank's three threads: produce, encode, write.
 //!
-//! The producer reads and packs, the device thread loads the encoder and runs it, the writer puts
-//! columns into the rank's shard. Bounded channels join them, so that the device never waits for
-//! disk as long as there is room in between, and memory stays bounded when it has to.
+//! The producer reads and packs. The device thread loads the encoder and runs it. The writer puts
+//! columns into the rank's shard. Bounded channels join them: the device does not wait for a disk
+//! while there is room in a channel, and memory stays bounded when there is none.
 //!
-//! Each port's product lives and dies on the thread that made it. The threads own what they use
-//! (`Arc`s, not borrows), because a port that hangs can't be interrupted: its thread is left
-//! behind, and the run returns without it.
+//! Each port's product lives and dies on the thread that made it. The threads own what they use, by
+//! `Arc` and not by borrow. A port that hangs can't be interrupted: its thread is left behind, and
+//! the run returns without it.
 
 mod assemble;
 mod device;
@@ -40,7 +40,7 @@ use crate::{
     BatchPlan, FailedRow, LaneConfig, OBSERVED, Observer, RankFailure, RunEvent, Stage, StopToken,
 };
 
-/// How often a thread that pauses looks whether it is to end.
+/// How often a thread that pauses checks whether it must end.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// What all lanes of a run share.
@@ -55,7 +55,7 @@ pub(crate) struct Job {
     pub(crate) stop: StopToken,
     pub(crate) waits: InputWaits,
     pub(crate) vectors: Vectors,
-    /// Why the run is to end before its batches are done.
+    /// Why the run ends before its batches are done, once it does.
     pub(crate) ending: Mutex<Option<Ending>>,
 }
 
@@ -63,16 +63,17 @@ pub(crate) struct Job {
 pub(crate) struct Lane {
     pub(crate) rank: Rank,
     pub(crate) job: Arc<Job>,
-    /// `[3]` by [`Role`]: what each thread is waiting for.
+    /// The port call that each thread is in, by [`Role`].
     watches: [Watch; 3],
     fence: Fence,
+    /// The first failure of the rank, once there is one.
     failure: OnceLock<RankFailure>,
-    /// The batches that the encoder has been given and has not answered for.
+    /// The batch of each packed batch that was submitted to the encoder and is not finished.
     in_encoder: Mutex<Vec<BatchIndex>>,
     tally: Mutex<Tally>,
 }
 
-/// Which of a rank's threads.
+/// What one of a rank's threads does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Produce,
@@ -92,29 +93,31 @@ pub(crate) struct LaneThread {
 #[error("the system gives no more threads")]
 struct NoThread(#[source] io::Error);
 
-/// From the producer to the device thread.
+/// A message from the producer to the device thread.
 enum ToEncode {
     Packed(Packed),
-    /// Nothing follows for now: what has been encoded should become durable.
+    /// Nothing follows for now: what is encoded should become durable.
     Flush,
 }
 
 /// One packed batch of a planned batch.
+///
+/// A planned batch is one packed batch, except for a record whose windows don't fit together.
 struct Packed {
     batch: BatchIndex,
-    /// Empty if the model has tokens for no record of the batch.
+    /// Empty if every record of the batch has a letter that the model has no token for.
     packed: Arc<PackedBatch>,
-    /// With the last packed batch of the planned one.
+    /// Set on the last packed batch of the planned batch.
     end: Option<BatchEnd>,
 }
 
-/// What a planned batch holds, now that all of it has been read.
+/// The records of a planned batch, once all of them have been read.
 struct BatchEnd {
     rows: Vec<EmbeddedRow>,
     failed: Vec<FailedRow>,
 }
 
-/// From the device thread to the writer.
+/// A message from the device thread to the writer.
 enum ToWrite {
     Encoded {
         packed: Packed,
@@ -125,15 +128,15 @@ enum ToWrite {
 }
 
 impl Job {
-    /// Tells the observer, whose panics are its own: no rank and no batch is lost to them.
+    /// Tells the observer. If it panics, no rank and no batch is lost.
     pub(crate) fn emit(&self, event: &RunEvent<'_>) {
         if catch_unwind(AssertUnwindSafe(|| self.observer.event(event))).is_err() {
             tracing::error!(?event, "the observer panicked");
         }
     }
 
-    /// Ends the run: ranks are given no more batches, and what they have in their hands becomes
-    /// durable. The first reason counts.
+    /// Ends the run: ranks get no more batches, and those that they hold become durable. Only the
+    /// first reason counts.
     fn end(&self, ending: Ending) {
         self.ending().get_or_insert(ending);
         self.queue.end();
@@ -161,12 +164,12 @@ impl Lane {
         &self.watches[role as usize]
     }
 
-    /// The first thing that went wrong.
+    /// How the rank failed first, if it did.
     pub(crate) fn failure(&self) -> Option<&RankFailure> {
         self.failure.get()
     }
 
-    /// What has been counted so far. Not to be held across a call of a port.
+    /// What has been counted so far. Must not be held while a port is called.
     pub(crate) fn tally(&self) -> MutexGuard<'_, Tally> {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -177,7 +180,8 @@ impl Lane {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits so long. True if the lane is to end: its rank is out, or the run is stopped or ends.
+    /// Waits for `pause`. True if the lane must end: its rank is out, or the run is stopped or
+    /// ends.
     fn ends_within(&self, pause: Duration) -> bool {
         let started = Instant::now();
         loop {
@@ -191,8 +195,8 @@ impl Lane {
         }
     }
 
-    /// Lets go of the rank's threads that may yet be in a call, because the run was stopped. What
-    /// its sink has is flushed.
+    /// Leaves the rank's threads alone that may still be in a call, because the run was stopped.
+    /// The writer still flushes what it has.
     pub(crate) fn leave(&self) {
         self.fence.close();
     }
@@ -200,8 +204,7 @@ impl Lane {
     /// Takes the rank out of the run. Only the first failure counts: the others follow from it.
     pub(crate) fn fail(&self, failure: RankFailure) {
         let in_encoder = match failure.stage {
-            // To load comes first, when it has none yet, or after an encoder that has failed on
-            // them.
+            // A rank loads at its start, when it holds no batch, or after an encoder failed on one.
             Stage::Encode | Stage::Load => self.in_encoder().clone(),
             Stage::Read | Stage::Write => Vec::new(),
         };
@@ -219,30 +222,30 @@ impl Lane {
         }
     }
 
-    /// Runs `body`, whose error or panic is the rank's failure.
+    /// Runs `body`, and takes the rank out if it fails or panics.
     fn guard<T>(&self, stage: Stage, body: impl FnOnce() -> Result<T, BoxError>) -> Option<T> {
         self.attempt(stage, body)
             .map_err(|failure| self.fail(failure))
             .ok()
     }
 
-    /// Runs `body`, whose error or panic is given back.
+    /// Runs `body`, and returns its error or panic.
     ///
-    /// Nothing broken is seen after a panic: what `body` owns is gone with it, and the locks of
-    /// what it shares are never held while a port is called.
+    /// Nobody sees broken state after a panic: what `body` owns is dropped, and no lock is held
+    /// while a port is called.
     fn attempt<T>(
         &self,
         stage: Stage,
         body: impl FnOnce() -> Result<T, BoxError>,
     ) -> Result<T, RankFailure> {
-        // An error's words are a port's too.
+        // Inside, since the text of an error is a port's code too, and may panic.
         let body = || body().map_err(|error| RankFailure::error(self.rank, stage, &error));
         catch_unwind(AssertUnwindSafe(body))
             .unwrap_or_else(|payload| Err(RankFailure::panic(self.rank, stage, &*payload)))
     }
 }
 
-/// Starts the threads of a rank; each sends its rank and role to `ended` when it is over.
+/// Starts the threads of a rank. Each sends its rank and role to `ended` when it ends.
 pub(crate) fn spawn(
     rank: Rank,
     job: &Arc<Job>,
@@ -310,7 +313,7 @@ impl Role {
     }
 }
 
-/// Says that a thread is over, however it ends.
+/// Says that a thread has ended, however it ends.
 struct Ended(Sender<(Rank, Role)>, (Rank, Role));
 
 impl Drop for Ended {

@@ -1,4 +1,4 @@
-//! The producer thread: from planned batches to packed ones.
+//! The producer thread, which makes packed batches of planned ones.
 
 use std::sync::Arc;
 
@@ -10,9 +10,9 @@ use super::{BatchEnd, Lane, Packed, ToEncode};
 use crate::queue::Take;
 use crate::{FailedRow, RowFailure, RunEvent, Stage};
 
-/// Takes batches from when the encoder is loaded until there are none.
+/// Waits until the encoder is loaded, then takes batches until there are none.
 pub(super) fn run(lane: &Lane, loaded: &Receiver<()>, to_encode: &Sender<ToEncode>) {
-    // A rank that never loads must hold no work.
+    // A rank that never loads must not hold batches.
     if lane.fence.receive(loaded).is_some() {
         lane.guard(Stage::Read, || produce(lane, to_encode));
     }
@@ -35,7 +35,8 @@ fn produce(lane: &Lane, to_encode: &Sender<ToEncode>) -> Result<(), BoxError> {
                 }
                 unflushed = true;
             }
-            // Others may wait for these batches, and if they fail there will be more.
+            // Flushed now: other ranks may wait for these batches to become durable. The rank does
+            // not end, since it takes over batches if another rank fails.
             Take::Drained if unflushed => {
                 if !lane.fence.send(to_encode, ToEncode::Flush) {
                     return Ok(());
@@ -70,7 +71,7 @@ impl Producer<'_> {
         }
     }
 
-    /// Reads, packs and sends a planned batch. False if the lane is coming to its end.
+    /// Reads, packs and sends a planned batch. False if the lane ends.
     fn batch(&mut self, batch: BatchIndex) -> bool {
         let job = &self.lane.job;
         let tokens = &job.loader.spec().tokens;
@@ -96,7 +97,7 @@ impl Producer<'_> {
             }
             for window in job.plan.windows(record.residue_count) {
                 if window.len() + tokens.special_tokens() as usize > packer.free_tokens() {
-                    // Only windows of one record that don't fit together come here.
+                    // Only a record whose windows don't fit together comes here.
                     let packed = Packed {
                         batch,
                         packed: Arc::new(packer.take()),
@@ -132,8 +133,8 @@ impl Producer<'_> {
             .send(self.to_encode, ToEncode::Packed(packed))
     }
 
-    /// The first letter of the record that was read that the model has no token for. This is the
-    /// record's own: it would fail in every rank, and always.
+    /// The first letter of the current record that the model has no token for, as an error. The
+    /// record itself is at fault: it would fail in every rank and every try.
     fn unknown_residue(&self, row: RowId) -> Option<PackError> {
         let tokens = &self.lane.job.loader.spec().tokens;
         let residues = self.input.residues();

@@ -1,4 +1,4 @@
-//! How long a thread has been inside a call that may never return.
+//! How long a thread has been in a call that may never return.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,11 +16,11 @@ struct Call {
     limit: Duration,
 }
 
-/// The call is over when this is dropped, be it by a panic.
+/// Marks the end of the call when it is dropped, also by a panic.
 pub(super) struct Watched<'a>(&'a Watch);
 
 impl Watch {
-    /// Enters a call of at most `limit`. Without a limit nothing is watched.
+    /// Marks the start of a call of at most `limit`. Without a limit nothing is watched.
     pub(super) fn enter(&self, stage: Stage, limit: Option<Duration>) -> Watched<'_> {
         *self.lock() = limit.map(|limit| Call {
             stage,
@@ -30,19 +30,19 @@ impl Watch {
         Watched(self)
     }
 
-    /// How much time the current call has left.
+    /// The time that the current call has left, if it has a limit.
     pub(crate) fn time_left(&self) -> Option<Duration> {
         let call = (*self.lock())?;
         Some(call.limit.saturating_sub(call.since.elapsed()))
     }
 
-    /// The current call's stage and limit, if it is over the limit.
+    /// The stage and limit of the current call, if it is over the limit.
     pub(crate) fn overdue(&self) -> Option<(Stage, Duration)> {
         let call = (*self.lock())?;
         (call.since.elapsed() >= call.limit).then_some((call.stage, call.limit))
     }
 
-    /// Does not count time in which the whole process stood still.
+    /// Leaves out time in which the whole process stood still.
     pub(crate) fn forgive(&self, standstill: Duration) {
         if let Some(call) = &mut *self.lock() {
             call.since += standstill;

@@ -1,4 +1,4 @@
-//! The writer thread: the only one that touches the rank's shard.
+//! The writer thread, the only one that touches the rank's shard.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use super::assemble::{Encoded, Output, assemble};
 use super::{BatchEnd, Lane, Packed, Role, ToWrite};
 use crate::{FailedRow, OBSERVED, RunEvent, Stage};
 
-/// Writes what the device thread sends, flushes, and gives back what did not become durable.
+/// Writes what the device thread sends, flushes, and gives back batches that are not durable.
 pub(super) fn run(lane: &Lane, inbox: &Receiver<ToWrite>) {
     if let Some(mut writer) = lane.guard(Stage::Write, || Writer::open(lane)) {
         lane.guard(Stage::Write, || writer.write_all(inbox));
@@ -20,9 +20,9 @@ pub(super) fn run(lane: &Lane, inbox: &Receiver<ToWrite>) {
             Ok(())
         });
     }
-    // Only now that the shard writer is gone: nothing it held can become durable any more, and
-    // others may do it again (see `queue`). A shard writer that panics must, like one that fails,
-    // leave nothing of it behind.
+    // Only after the shard writer is gone: then nothing that it held can become durable, and other
+    // ranks may do it again (see `queue`). A shard writer that fails or panics leaves nothing
+    // behind that is not durable.
     lane.job.queue.release(lane.rank);
 }
 
@@ -31,18 +31,18 @@ struct Writer<'a> {
     shard: Box<dyn ShardWriter + 'a>,
     outputs: Vec<Output<'a>>,
     current: Current,
-    /// What the shard has taken and not yet made durable.
+    /// The batches that the shard has taken and not made durable.
     in_sink: Vec<Unsettled>,
 }
 
-/// The planned batch that is coming in.
+/// The planned batch whose packed batches are coming in.
 #[derive(Default)]
 struct Current {
     encoded: Vec<Encoded>,
     encode: Duration,
 }
 
-/// What is to be counted once a batch is durable.
+/// What is counted once a batch is durable.
 struct Unsettled {
     batch: BatchIndex,
     sequences: u64,
@@ -87,12 +87,11 @@ impl<'a> Writer<'a> {
                 }
             }
         }
-        // The lane is done, stopped or fenced. What the sink has already taken is good all the
-        // same.
+        // The lane is done, stopped or fenced. In each case, what the sink has taken may be kept.
         self.flush()
     }
 
-    /// Writes the batch that has come in. False if the rank is fenced and must write no more.
+    /// Writes the planned batch that has come in. False if the rank is fenced and must not write.
     fn write(&mut self, batch: BatchIndex, end: BatchEnd) -> Result<bool, BoxError> {
         let Lane { rank, job, .. } = self.lane;
         let Current { encoded, encode } = std::mem::take(&mut self.current);
@@ -165,7 +164,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Everything the shard has taken is durable.
+    /// Counts and reports all batches that the shard has taken, now that they are durable.
     fn settle(&mut self) {
         let Lane { rank, job, .. } = self.lane;
         job.queue.durable(*rank);

@@ -1,4 +1,4 @@
-//! The plan itself.
+//! The plan: which rows are in which batch, and which batches a rank takes.
 
 use plm_core::{
     BatchIndex, LargestBatches, Rank, RecordInfo, RowId, SequenceSource, Stride, TokenMap,
@@ -12,7 +12,7 @@ use crate::{Balance, Error};
 
 /// Which rows go into which batch.
 ///
-/// Eight bytes a row and a few a batch: six million rows are 50 MB.
+/// A plan takes 8 bytes for each row and a few for each batch: 50 MB for six million rows.
 ///
 /// ```
 /// use plm_coordinator::{BatchPlan, PlanConfig};
@@ -34,12 +34,12 @@ pub struct BatchPlan {
     special_tokens: u32,
     source_len: u64,
     fitted: Fitted,
-    /// The first of the batches that are set apart, if any are.
+    /// The first of the batches that are set apart, which are the last ones of the plan.
     first_apart: Option<BatchIndex>,
 }
 
 impl BatchPlan {
-    /// Plans all records of a source that are to be embedded, for a model of these tokens.
+    /// Plans all records of a source that are not skipped, for a model with these tokens.
     ///
     /// # Errors
     /// [`Error::SequenceTooLong`] if a record has more than `max_residues` residues under
@@ -90,8 +90,11 @@ impl BatchPlan {
         })
     }
 
-    /// The same batches less the rows in `done`, in increasing order, which an earlier run over
-    /// `source` has made durable. A batch of which nothing is left is no rank's.
+    /// A plan of the same batches without the rows in `done`, which an earlier try has made
+    /// durable.
+    ///
+    /// `done` is in increasing order. A batch that becomes empty keeps its index, and no rank takes
+    /// it.
     ///
     /// # Panics
     /// If `source` is not the one that the plan was made for.
@@ -118,10 +121,12 @@ impl BatchPlan {
         }
     }
 
-    /// The same with some of a part's rows taken out of their batches, for a batch each: what they
-    /// are suspected of (see [`Suspect`](crate::Suspect)), and what they are not, shows when they
-    /// are computed alone. Such batches come after all others, one at a time. `suspects` are in
-    /// increasing order; those not in a batch of the part are passed over.
+    /// A plan that takes the suspects of a part out of their batches and gives each a batch of its
+    /// own, after all others.
+    ///
+    /// Ranks compute these batches one at a time. So it shows which record, if any, costs a rank:
+    /// see [`Suspect`](crate::Suspect). `suspects` is in increasing order. Rows that are in no
+    /// batch of the part are ignored.
     ///
     /// # Panics
     /// If `source` is not the one that the plan was made for.
@@ -159,22 +164,22 @@ impl BatchPlan {
         self.fitted.tokens.push(tokens);
     }
 
-    /// Whether a batch holds a row that was set apart.
+    /// Whether a batch holds a suspect that was set apart.
     pub(crate) fn is_apart(&self, batch: BatchIndex) -> bool {
         self.first_apart.is_some_and(|first| batch >= first)
     }
 
-    /// The configuration it was made with.
+    /// The configuration that the plan was made with.
     pub fn config(&self) -> &PlanConfig {
         &self.config
     }
 
-    /// The special tokens of each sequence that it was made with.
+    /// The number of special tokens of each sequence.
     pub fn special_tokens(&self) -> u32 {
         self.special_tokens
     }
 
-    /// The records of the source that it was made for, planned or not.
+    /// The number of records of the source that the plan was made for, skipped ones included.
     pub fn source_len(&self) -> u64 {
         self.source_len
     }
@@ -189,7 +194,7 @@ impl BatchPlan {
         self.fitted.rows.len() as u64
     }
 
-    /// The tokens of all batches, special tokens included.
+    /// The number of tokens of all batches, special tokens included.
     pub fn total_tokens(&self) -> u64 {
         self.fitted.tokens.iter().sum()
     }
@@ -206,9 +211,11 @@ impl BatchPlan {
         &self.fitted.rows[start..self.fitted.ends[position]]
     }
 
-    /// The tokens of a batch, special tokens included. Over `max_batch_tokens` for a record that is
-    /// alone in its batch: one that is longer than that, or whose windows don't fit together. Each
-    /// sequence goes through the model whole, so such windows make several packed batches.
+    /// The number of tokens of a batch, special tokens included.
+    ///
+    /// It is over `max_batch_tokens` for a record that is longer than that, or whose windows don't
+    /// fit together. The record is then alone in its batch, and its windows become several packed
+    /// batches.
     ///
     /// # Panics
     /// If there is no such batch.
@@ -216,13 +223,14 @@ impl BatchPlan {
         self.fitted.tokens[batch.0 as usize]
     }
 
-    /// How full the batches are, in `0.0..=1.0`: their tokens over the room of as few packed
-    /// batches as could hold each. 1 for an empty plan.
+    /// How full the batches are, in `0.0..=1.0`; 1 for an empty plan.
+    ///
+    /// It is the number of tokens over the room of the fewest packed batches that could hold them.
     pub fn fill(&self) -> f64 {
         let limit = u64::from(self.config.max_batch_tokens());
         let of_window = u64::from(self.config.max_residues()) + u64::from(self.special_tokens);
         let room = |&tokens: &u64| match tokens {
-            // Windows that are longer than a batch, each in one of its own size.
+            // Windows may be longer than a batch: each fills a packed batch of its own size.
             tokens if tokens > limit && of_window > limit => tokens,
             tokens => tokens.div_ceil(limit) * limit,
         };
@@ -233,20 +241,20 @@ impl BatchPlan {
         self.total_tokens() as f64 / room as f64
     }
 
-    /// What becomes of a record of the source if all goes well.
+    /// What the plan does with a record of the source.
     pub fn outcome(&self, record: &RecordInfo<'_>) -> PlannedOutcome {
         self.config.outcome(record)
     }
 
-    /// The batches of a part.
+    /// The batches of a part that are not empty, in order.
     pub fn part_batches(&self, part: Part) -> impl Iterator<Item = BatchIndex> {
         self.rank_batches(part, Rank(0), WorldSize::ONE)
     }
 
-    /// The batches of a part that are meant for a rank: those of the part, by stride.
+    /// The batches of a part that are meant for a rank, by stride, without empty ones.
     ///
     /// # Panics
-    /// If `rank` is not one of `world`'s ranks.
+    /// If `rank` is not in `world`.
     pub fn rank_batches(
         &self,
         part: Part,
@@ -259,7 +267,7 @@ impl BatchPlan {
             .filter(|&batch| !self.rows(batch).is_empty())
     }
 
-    /// How evenly the tokens of a part are meant to be spread over a world.
+    /// How evenly the plan spreads the tokens of a part over the ranks of a world.
     pub fn balance(&self, part: Part, world: WorldSize) -> Balance {
         let rank_tokens = |rank| {
             self.rank_batches(part, rank, world)
@@ -269,7 +277,7 @@ impl BatchPlan {
         Balance::new(world.ranks().map(rank_tokens).collect())
     }
 
-    /// The largest of a part's batches, and the row of the longest sequence in them; none if the
+    /// The largest batches of a part, and the row of the longest sequence in them. `None` if the
     /// part has no batches. `source` is the one that the plan was made for.
     pub fn largest_batches(
         &self,
@@ -279,7 +287,7 @@ impl BatchPlan {
     ) -> Option<(RowId, LargestBatches)> {
         let special_tokens = self.special_tokens as usize;
         let max_batch_tokens = self.config.max_batch_tokens() as usize;
-        // The longest so far, from the longest on, with their rows.
+        // The longest sequences so far and their rows, longest first.
         let mut longest: Vec<(usize, RowId)> = Vec::new();
         let mut shared_tokens = 0;
         for batch in self.part_batches(part) {
@@ -307,7 +315,7 @@ impl BatchPlan {
         Some((row, largest))
     }
 
-    /// The most tokens in the packed batches that a batch goes through the model as.
+    /// The most tokens that a packed batch of this batch may have.
     pub(crate) fn max_packed_tokens(
         &self,
         batch: BatchIndex,
@@ -315,7 +323,7 @@ impl BatchPlan {
     ) -> usize {
         let special_tokens = self.special_tokens as usize;
         let max_batch_tokens = self.config.max_batch_tokens() as usize;
-        // A record with a longer window is alone, and its first window is its longest.
+        // A record with windows over max_batch_tokens is alone. Its first window is its longest.
         let longest = self.rows(batch).first().and_then(|&row| {
             let residue_count = source.record(row).residue_count;
             self.windows(residue_count).next()
@@ -325,7 +333,7 @@ impl BatchPlan {
         })
     }
 
-    /// The stretches of a planned record that go through the model one by one.
+    /// The windows of a planned record; one if it is computed whole.
     pub(crate) fn windows(&self, residue_count: u32) -> Windows {
         self.config.windows(residue_count)
     }

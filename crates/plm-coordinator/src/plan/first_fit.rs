@@ -1,37 +1,38 @@
-//! First-fit decreasing: full batches out of sequences of many lengths.
+//! First-fit decreasing, which makes full batches of records with many lengths.
 //!
-//! A batch is opened with the longest sequence left and goes on taking the longest that still fits,
-//! which puts each sequence, from the longest on, into the first batch with room for it. Taking
-//! sequences in order until one does not fit (next-fit) would leave half a long sequence's room
-//! empty in every batch; here the short ones fill it.
+//! A batch starts with the longest record left. It then takes the longest that still fits, until
+//! none does. So each record, longest first, is in the first batch with room for it.
+//!
+//! The simpler way is to fill a batch in order until a record does not fit (next-fit). It would
+//! leave about half a long record's room empty in every batch. Here short records fill that room.
 
 use std::cmp::Reverse;
 
 use plm_core::RowId;
 
-/// A record to be placed: all its windows stay together.
+/// A record to place. All its windows stay together.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Item {
-    /// What it takes, special tokens included; never 0.
+    /// The number of tokens of all its windows, special tokens included; never 0.
     pub(super) tokens: u64,
     pub(super) row: RowId,
 }
 
-/// Batches as flat arrays: millions of rows make no allocation each.
+/// Batches as flat arrays, so that millions of batches need no allocation each.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Fitted {
-    /// `[num_rows]` the rows, batch after batch, longest first.
+    /// The rows, batch after batch, longest first: `[num_rows]`.
     pub(super) rows: Vec<RowId>,
-    /// `[num_batches]` where each batch ends in `rows`.
+    /// Where each batch ends in `rows`: `[num_batches]`.
     pub(super) ends: Vec<usize>,
-    /// `[num_batches]` the tokens of each batch.
+    /// The number of tokens of each batch: `[num_batches]`.
     pub(super) tokens: Vec<u64>,
 }
 
-/// Places every item. One over `max_batch_tokens` gets a batch of its own.
+/// Places every item. An item over `max_batch_tokens` gets a batch of its own.
 ///
-/// The order of batches, and of rows in them, is by tokens, descending, ties by row: it depends on
-/// the items alone. O(n log n).
+/// Batches, and rows in them, are ordered by tokens, descending, and then by row. The result
+/// depends on the items and the limit alone. Takes O(n log n).
 pub(super) fn first_fit_decreasing(mut items: Vec<Item>, max_batch_tokens: u64) -> Fitted {
     items.sort_unstable_by_key(|item| (Reverse(item.tokens), item.row));
     let mut left = Remaining::new(&items);
@@ -51,7 +52,7 @@ pub(super) fn first_fit_decreasing(mut items: Vec<Item>, max_batch_tokens: u64) 
     fitted
 }
 
-/// The items of one token count that are not placed yet.
+/// The items of one token count that are not placed yet: `next..end` of the sorted items.
 struct Class {
     tokens: u64,
     next: usize,
@@ -60,16 +61,18 @@ struct Class {
 
 /// The items that are not placed yet, found by token count.
 struct Remaining<'a> {
+    /// All items, sorted by tokens, descending, and then by row.
     items: &'a [Item],
-    /// By tokens, descending.
+    /// The classes by tokens, descending.
     classes: Vec<Class>,
-    /// `[num_classes + 1]` for a used-up class, one that is nearer to the first with items left:
-    /// the parent links of a union-find forest. A class with items left leads to itself.
+    /// The parent links of a union-find forest over the classes: `[num_classes + 1]`. A class with
+    /// items left links to itself. A used-up class links to one nearer to the next class with
+    /// items left, or to the end.
     onwards: Vec<usize>,
 }
 
 impl<'a> Remaining<'a> {
-    /// `items` must be sorted.
+    /// All items, which must be sorted.
     fn new(items: &'a [Item]) -> Self {
         let mut classes = Vec::new();
         for class in items.chunk_by(|one, other| one.tokens == other.tokens) {
@@ -93,15 +96,15 @@ impl<'a> Remaining<'a> {
             .classes
             .partition_point(|class| class.tokens > max_tokens);
         while self.onwards[class] != class {
-            // Halving the path keeps all later searches short.
+            // Halving the path makes later searches short.
             self.onwards[class] = self.onwards[self.onwards[class]];
             class = self.onwards[class];
         }
         (class < self.classes.len()).then_some(class)
     }
 
-    /// Moves items of a class to `rows`: as many as go into `free_tokens`, but at least one.
-    /// Returns their tokens.
+    /// Moves items of a class to `rows`: as many as fit into `free_tokens`, but at least one.
+    /// Returns the number of their tokens.
     fn take(&mut self, position: usize, free_tokens: u64, rows: &mut Vec<RowId>) -> u64 {
         let class = &mut self.classes[position];
         let fitting = usize::try_from((free_tokens / class.tokens).max(1)).unwrap_or(usize::MAX);
@@ -137,7 +140,7 @@ mod tests {
             .collect()
     }
 
-    /// The rule as it is said, in quadratic time.
+    /// The rule of the module docs, word by word and in quadratic time.
     fn fit_slowly(tokens: &[u64], max_batch_tokens: u64) -> Vec<Vec<u64>> {
         let mut left: Vec<(Reverse<u64>, u64)> = tokens
             .iter()

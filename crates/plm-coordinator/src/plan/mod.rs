@@ -1,8 +1,9 @@
 //! Which sequences go into which batch, decided before any device is touched.
 //!
-//! A plan is a function of the records' residue counts and the configuration: the same input gives
-//! the same batches on every machine, whatever the world size, so that processes on several nodes
-//! can share one plan without talking to each other.
+//! A plan depends on the records' residue counts, the number of special tokens and the
+//! configuration alone, and must not know ranks or devices. The same input gives the same batches
+//! on every machine and with every world size. So processes on several nodes share one plan without
+//! talking to each other.
 
 mod batches;
 mod first_fit;

@@ -1,36 +1,35 @@
-//! What a plan means to do with a record.
+//! What a plan does with a record.
 
 use std::fmt;
 
 use plm_core::Outcome;
 
-/// What becomes of a record if all goes well.
+/// The outcome that a record has if nothing fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlannedOutcome {
-    /// All residues go through the model at once.
+    /// The model computes all residues at once.
     Embedded,
-    /// Only the N-terminal residues do.
+    /// The model computes only the first (N-terminal) residues.
     Truncated,
-    /// Its windows do, and their vectors are combined.
+    /// The model computes windows, and their vectors are combined.
     Windowed,
-    /// It is in no batch.
+    /// The record is in no batch, for this reason.
     Skipped(SkipReason),
 }
 
 /// Why a record is in no batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SkipReason {
-    /// The source says so ([`RecordInfo::skipped`](plm_core::RecordInfo::skipped)).
+    /// The source skips the record ([`RecordInfo::skipped`](plm_core::RecordInfo::skipped)).
     BySource,
-    /// It has more residues than a model may see, under
-    /// [`LongSequences::Skip`](crate::LongSequences::Skip).
+    /// The record has too many residues, under [`LongSequences::Skip`](crate::LongSequences::Skip).
     TooLong {
-        /// Its residues.
+        /// The number of residues of the record.
         residue_count: u32,
-        /// The limit.
+        /// The most residues that a record may have.
         max_residues: u32,
     },
-    /// It has no residues, and so no mean over them.
+    /// The record has no residues, so there is no mean over them.
     NoResidues,
 }
 

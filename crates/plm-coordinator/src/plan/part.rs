@@ -1,4 +1,4 @@
-//! A share of a plan, for runs that are spread over several processes.
+//! Parts of a plan, for runs that are spread over several processes.
 
 use plm_core::{BatchIndex, WorldSize};
 
@@ -6,8 +6,17 @@ use crate::Error;
 
 /// Part `index` of `count`: the batches `index`, `index + count`, `index + 2 * count`, ...
 ///
-/// The parts of a plan share no batch and leave none out, so that every process of a job array can
-/// work on its own part of the one plan that all of them make.
+/// The parts of a plan share no batch and leave none out. So each process of a job array makes the
+/// same plan and works on its own part.
+///
+/// ```
+/// use plm_coordinator::Part;
+///
+/// let second = Part::new(1, 4)?;
+/// assert_eq!((second.index(), second.count()), (1, 4));
+/// assert!(Part::new(4, 4).is_err());
+/// # Ok::<(), plm_coordinator::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
     index: u32,
@@ -15,13 +24,13 @@ pub struct Part {
 }
 
 impl Part {
-    /// All of a plan.
+    /// The only part of a plan that is not spread.
     pub const WHOLE: Self = Self {
         index: 0,
         count: WorldSize::ONE,
     };
 
-    /// Part `index`, from zero, of `count`.
+    /// Part `index`, from 0, of `count`.
     ///
     /// # Errors
     /// [`Error::NoSuchPart`] if `index` is not below `count`.
@@ -33,39 +42,39 @@ impl Part {
         }
     }
 
-    /// Which part it is, from zero.
+    /// The index of this part, from 0.
     pub fn index(self) -> u32 {
         self.index
     }
 
-    /// How many parts there are.
+    /// The number of parts of the plan.
     pub fn count(self) -> u32 {
         self.count.get()
     }
 
-    /// Whether it is all of the plan.
+    /// Whether this part is all of the plan.
     pub fn is_whole(self) -> bool {
         self.count == WorldSize::ONE
     }
 
-    /// Whether a batch is one of its.
+    /// Whether a batch is in this part.
     pub(crate) fn has(self, batch: BatchIndex) -> bool {
         batch.0 % u64::from(self.count()) == u64::from(self.index)
     }
 
-    /// How many of a plan's batches are its.
+    /// How many of a plan's batches are in this part.
     pub(crate) fn num_batches(self, plan_batches: u64) -> u64 {
         plan_batches
             .saturating_sub(u64::from(self.index))
             .div_ceil(u64::from(self.count()))
     }
 
-    /// The batch at a position among its batches.
+    /// The batch at a position among the batches of this part.
     pub(crate) fn batch(self, position: u64) -> BatchIndex {
         BatchIndex(u64::from(self.index) + position * u64::from(self.count()))
     }
 
-    /// The position of one of its batches: the inverse of [`batch`](Self::batch).
+    /// The position of a batch among those of this part: the inverse of [`batch`](Self::batch).
     pub(crate) fn position(self, batch: BatchIndex) -> u64 {
         (batch.0 - u64::from(self.index)) / u64::from(self.count())
     }

@@ -1,4 +1,4 @@
-//! What a plan may put into a batch, and what becomes of sequences that are too long.
+//! How large batches may be, and what happens to sequences that are too long.
 
 use plm_core::RecordInfo;
 use serde::{Deserialize, Serialize};
@@ -7,28 +7,29 @@ use super::windows::Windows;
 use super::{PlannedOutcome, SkipReason};
 use crate::Error;
 
-/// What becomes of a record with more residues than `max_residues`.
+/// What happens to a record with more residues than `max_residues`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LongSequences {
-    /// Its N-terminal `max_residues` residues are embedded.
+    /// Only the first (N-terminal) `max_residues` residues are embedded.
     #[default]
     Truncate,
-    /// It is embedded in windows of `max_residues` residues, each `max_residues - overlap_residues`
-    /// after the one before. The last window ends with the sequence and may be shorter, so that
-    /// without overlap every residue counts once. The vector is the mean of the windows' vectors,
-    /// weighted by their residue counts.
+    /// The record is embedded in windows of `max_residues` residues.
+    ///
+    /// Each window starts `max_residues - overlap_residues` after the one before. The last ends
+    /// with the record and may be shorter, so that without overlap every residue counts once. The
+    /// vector is the mean of the windows' vectors, weighted by their residue counts.
     Window {
-        /// How many residues neighbouring windows share.
+        /// The number of residues that neighbouring windows share.
         overlap_residues: u32,
     },
-    /// It is left out.
+    /// The record is left out.
     Skip,
-    /// No plan is made.
+    /// Planning fails.
     Fail,
 }
 
-/// How batches are planned. Made by [`PlanConfig::builder`], which checks it.
+/// How batches are planned. [`PlanConfig::builder`] makes it and checks it.
 ///
 /// ```
 /// use plm_coordinator::{LongSequences, PlanConfig};
@@ -43,7 +44,7 @@ pub enum LongSequences {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "PlanConfigBuilder")]
 pub struct PlanConfig {
-    /// If one was set.
+    /// The batch size, if one was set.
     max_batch_tokens: Option<u32>,
     max_residues: u32,
     long_sequences: LongSequences,
@@ -59,31 +60,32 @@ pub struct PlanConfigBuilder {
 }
 
 impl PlanConfig {
-    /// The batch size, in tokens, where none was set and the devices ask for no other: batches on
-    /// a CPU are cut into smaller pieces anyway, and a run that is stopped ends sooner with small
-    /// ones.
+    /// The batch size, in tokens, if none was set and the devices ask for no other.
+    ///
+    /// Larger batches would not help a CPU, which computes them in pieces that fit into its caches.
+    /// A stopped run ends sooner with small ones.
     pub const DEFAULT_MAX_BATCH_TOKENS: u32 = 16_384;
-    /// The most residues of a sequence that a packed batch can count, with BOS and EOS: the most
-    /// special tokens that a [`TokenMap`](plm_core::TokenMap) has.
+    /// The most residues of a sequence that a packed batch can count, beside BOS and EOS. No
+    /// [`TokenMap`](plm_core::TokenMap) has more special tokens.
     const MOST_RESIDUES: u32 = i32::MAX as u32 - 2;
 
-    /// A builder with the defaults: no batch size of its own (see
-    /// [`or_max_batch_tokens`](Self::or_max_batch_tokens)), windows of 1,022 residues, longer
-    /// sequences truncated.
+    /// A builder with the defaults: no batch size, 1,022 residues at most, and longer sequences
+    /// truncated. [`or_max_batch_tokens`](Self::or_max_batch_tokens) sets the batch size later.
     pub fn builder() -> PlanConfigBuilder {
         PlanConfigBuilder::default()
     }
 
-    /// The most tokens in a packed batch of several sequences, special tokens included. A longer
-    /// sequence is a batch by itself. If none was set,
-    /// [`DEFAULT_MAX_BATCH_TOKENS`](Self::DEFAULT_MAX_BATCH_TOKENS).
+    /// The batch size: the most tokens in a packed batch of several sequences, special tokens
+    /// included. A longer sequence is a batch by itself.
+    ///
+    /// [`DEFAULT_MAX_BATCH_TOKENS`](Self::DEFAULT_MAX_BATCH_TOKENS) if none was set.
     pub fn max_batch_tokens(&self) -> u32 {
         self.max_batch_tokens
             .unwrap_or(Self::DEFAULT_MAX_BATCH_TOKENS)
     }
 
-    /// The same with batches of `tokens`, if no size was set: what suits the devices, for whoever
-    /// knows them to say. Held to what a batch can be: 1 to `i32::MAX`.
+    /// Sets the batch size to `tokens` if none was set. A caller that knows the devices gives the
+    /// size that suits them. `tokens` is clamped to 1 to `i32::MAX`.
     #[must_use]
     pub fn or_max_batch_tokens(self, tokens: u32) -> Self {
         let max_batch_tokens = self
@@ -95,17 +97,17 @@ impl PlanConfig {
         }
     }
 
-    /// The most residues that go through the model as one sequence.
+    /// The most residues that the model computes as one sequence.
     pub fn max_residues(&self) -> u32 {
         self.max_residues
     }
 
-    /// What becomes of records with more residues.
+    /// What happens to records with more than [`max_residues`](Self::max_residues) residues.
     pub fn long_sequences(&self) -> LongSequences {
         self.long_sequences
     }
 
-    /// What a plan of this configuration does with a record.
+    /// What a plan with this configuration does with a record.
     pub fn outcome(&self, record: &RecordInfo<'_>) -> PlannedOutcome {
         if record.skipped {
             return PlannedOutcome::Skipped(SkipReason::BySource);
@@ -128,7 +130,7 @@ impl PlanConfig {
         }
     }
 
-    /// The stretches of a record of so many residues that go through the model one by one.
+    /// The windows of a record with this many residues; one if it is computed whole.
     pub(super) fn windows(&self, residue_count: u32) -> Windows {
         match self.long_sequences {
             LongSequences::Window { overlap_residues } => {
@@ -165,30 +167,31 @@ impl Default for PlanConfigBuilder {
 }
 
 impl PlanConfigBuilder {
-    /// The most tokens in a packed batch of several sequences, special tokens included.
+    /// Sets [`PlanConfig::max_batch_tokens`].
     pub fn max_batch_tokens(mut self, tokens: u32) -> Self {
         self.max_batch_tokens = Some(tokens);
         self
     }
 
-    /// The most residues that go through the model as one sequence. There may be more than fit a
-    /// batch.
+    /// Sets [`PlanConfig::max_residues`]. It may be more than fit into a batch.
     pub fn max_residues(mut self, residues: u32) -> Self {
         self.max_residues = residues;
         self
     }
 
-    /// What becomes of records with more residues.
+    /// Sets [`PlanConfig::long_sequences`].
     pub fn long_sequences(mut self, long_sequences: LongSequences) -> Self {
         self.long_sequences = long_sequences;
         self
     }
 
-    /// The configuration, checked.
+    /// Checks the configuration and returns it.
     ///
     /// # Errors
-    /// If a limit is zero or over what a packed batch can count, or if windows overlap so much that
-    /// they never advance.
+    /// - [`Error::ZeroSetting`] if a limit is zero.
+    /// - [`Error::BatchTooLarge`] or [`Error::WindowTooLarge`] if a limit is more than a packed
+    ///   batch can count.
+    /// - [`Error::OverlapTooLarge`] if windows overlap so much that they never advance.
     pub fn build(self) -> Result<PlanConfig, Error> {
         let Self {
             max_batch_tokens: set,

@@ -1,10 +1,10 @@
-//! A sequence cut into overlapping windows.
+//! The overlapping windows of a record.
 
 use std::ops::Range;
 
-/// The windows over `0..covered_residues`: of `max_residues` each, neighbours sharing
-/// `overlap_residues`. The last ends with the sequence and may be shorter, but never so short that
-/// the one before covers it all.
+/// The windows over `0..covered_residues`: `max_residues` each, with `overlap_residues` shared
+/// between neighbours. The last ends with the record and may be shorter, but the one before never
+/// covers all of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Windows {
     /// `None` once a window has reached the end.
@@ -15,7 +15,8 @@ pub(crate) struct Windows {
 }
 
 impl Windows {
-    /// One window if all residues fit in it. The overlap must be under `max_residues`.
+    /// The windows of a record; one if all residues fit into it. The overlap must be below
+    /// `max_residues`.
     pub(super) fn new(covered_residues: u32, max_residues: u32, overlap_residues: u32) -> Self {
         Self {
             next_start: (covered_residues > 0).then_some(0),
@@ -25,7 +26,7 @@ impl Windows {
         }
     }
 
-    /// What all windows together take, with `special_tokens` around each.
+    /// The number of tokens of all windows together, with `special_tokens` around each.
     pub(super) fn total_tokens(&self, special_tokens: u32) -> u64 {
         let step = self.max_residues - self.overlap_residues;
         let seams = self

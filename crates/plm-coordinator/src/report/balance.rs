@@ -5,12 +5,13 @@ use serde::{Deserialize, Serialize};
 /// The tokens of every rank, and how far they are from even.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Balance {
+    /// `[world]`
     tokens_per_rank: Vec<u64>,
     max_deviation_percent: f64,
 }
 
 impl Balance {
-    /// The balance of these tokens, one number per rank.
+    /// The balance of these numbers of tokens: `[world]`.
     pub(crate) fn new(tokens_per_rank: Vec<u64>) -> Self {
         let total: u64 = tokens_per_rank.iter().sum();
         let mean = total as f64 / tokens_per_rank.len().max(1) as f64;
@@ -28,12 +29,13 @@ impl Balance {
         }
     }
 
-    /// `[world]` tokens, by rank.
+    /// The number of tokens of each rank: `[world]`.
     pub fn tokens_per_rank(&self) -> &[u64] {
         &self.tokens_per_rank
     }
 
-    /// The largest distance of a rank from the mean, in percent of the mean; 0 without tokens.
+    /// The largest distance of a rank's tokens from the mean, in percent of the mean. 0 if there
+    /// are no tokens.
     pub fn max_deviation_percent(&self) -> f64 {
         self.max_deviation_percent
     }

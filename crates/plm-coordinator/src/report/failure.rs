@@ -1,4 +1,4 @@
-//! Why a rank is out.
+//! How ranks fail, and how that reads.
 
 use std::any::Any;
 use std::error::Error as StdError;
@@ -14,13 +14,13 @@ use super::ids;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
-    /// Loading its encoder.
+    /// The rank loaded its encoder.
     Load,
-    /// Reading and packing sequences.
+    /// The rank read and packed sequences.
     Read,
-    /// Encoding a batch.
+    /// The rank encoded a batch.
     Encode,
-    /// Opening its shard, writing or flushing.
+    /// The rank opened its shard, wrote or flushed.
     Write,
 }
 
@@ -28,7 +28,7 @@ pub enum Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureKind {
-    /// A port raised an error.
+    /// A port returned an error.
     Error,
     /// A port panicked.
     Panic,
@@ -39,16 +39,16 @@ pub enum FailureKind {
 /// The first thing that went wrong in a rank.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RankFailure {
-    /// The rank.
+    /// The rank that failed.
     #[serde(with = "ids::RankNumber")]
     pub rank: Rank,
-    /// What it was doing.
+    /// What the rank was doing.
     pub stage: Stage,
-    /// How it failed.
+    /// How the rank failed.
     pub kind: FailureKind,
-    /// The error's or the panic's message.
+    /// The message of the error or the panic.
     pub message: String,
-    /// The error's sources, outermost first.
+    /// The messages of the error's sources, outermost first.
     pub causes: Vec<String>,
 }
 
@@ -63,7 +63,7 @@ impl RankFailure {
         }
     }
 
-    /// What went wrong, without whose and where.
+    /// What went wrong, without the rank and the stage.
     pub(crate) fn words(&self) -> String {
         let causes = self.causes.iter();
         causes.fold(self.message.clone(), |text, cause| text + ": " + cause)
@@ -95,7 +95,7 @@ impl RankFailure {
     }
 }
 
-/// What the sources of an error say, outermost first.
+/// The messages of an error's sources, outermost first.
 fn causes(error: &BoxError) -> impl Iterator<Item = String> {
     std::iter::successors(error.source(), |&cause| cause.source()).map(<dyn StdError>::to_string)
 }

@@ -1,4 +1,4 @@
-//! plm-core's numbers in serde's terms: it does not know serde, so they are mirrored here.
+//! How serde writes the numbers of plm-core, which does not know serde for them.
 
 use plm_core::{Rank, RowId};
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,7 @@ pub(super) struct RankNumber(u32);
 #[serde(remote = "RowId")]
 pub(super) struct RowNumber(u64);
 
-/// `Vec<RowId>`.
+/// Writes and reads a `Vec<RowId>` as a list of numbers.
 pub(super) mod row_numbers {
     use plm_core::RowId;
     use serde::{Deserialize, Deserializer, Serializer};

@@ -1,4 +1,6 @@
-//! Who did what, and what was not done: the part of a run's record that this crate knows.
+//! What each rank did, and what was not done.
+//!
+//! The facade puts this report into `run.json`, so its fields are an on-disk format.
 
 mod balance;
 mod failure;
@@ -16,46 +18,46 @@ pub use failure::{FailureKind, RankFailure, Stage};
 /// What a run did.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CoordinatorReport {
-    /// Every rank, in order.
+    /// What each rank did, by rank: `[world]`.
     pub workers: Vec<WorkerReport>,
-    /// Planned records that have no vector, by row; their batches are durable without them.
+    /// The planned records that have no vector, by row. Their batches are durable without them.
     pub failed_rows: Vec<FailedRow>,
-    /// The records that ranks have failed on; a run that goes on may want to
+    /// The records that ranks failed on and that are not durable. The next try may
     /// [set them apart](crate::BatchPlan::apart).
     #[serde(default)]
     pub suspects: Vec<Suspect>,
-    /// How long the run took.
+    /// How long the run took, in seconds.
     pub wall_seconds: f64,
 }
 
 /// What one rank did. Batches, sequences and tokens count once they are durable.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkerReport {
-    /// The rank.
+    /// The rank that this report is about.
     #[serde(with = "ids::RankNumber")]
     pub rank: Rank,
-    /// The tokens that the plan meant it to do.
+    /// The number of tokens in the batches that the plan means for the rank.
     pub planned_tokens: u64,
-    /// Its batches.
+    /// The number of batches that the rank has done.
     pub batches: u64,
-    /// Those of its batches that were meant for other ranks.
+    /// The number of these batches that the plan means for other ranks.
     pub batches_taken_over: u64,
-    /// The vectors in its batches.
+    /// The number of records with vectors in its batches.
     pub sequences: u64,
-    /// The tokens that went through its encoder for its batches.
+    /// The number of tokens that its encoder computed for its batches.
     pub tokens: u64,
-    /// How often its encoder failed and was loaded anew.
+    /// How often its encoder failed and another was loaded.
     #[serde(default)]
     pub reloads: u64,
-    /// How long its encoder took to load.
+    /// How long its first encoder took to load, in seconds.
     pub load_seconds: f64,
-    /// How long its encoder computed, for batches that never became durable too.
+    /// How long its encoders computed, in seconds. Batches that never became durable count too.
     pub encode_seconds: f64,
-    /// How long its encoder waited for batches to come or for room to put them.
+    /// How long its device thread waited for batches or for room to put them, in seconds.
     pub wait_seconds: f64,
-    /// How long its writer wrote and flushed.
+    /// How long its writer wrote and flushed, in seconds.
     pub write_seconds: f64,
-    /// How it ended.
+    /// How the rank ended.
     pub outcome: WorkerOutcome,
 }
 
@@ -63,67 +65,70 @@ pub struct WorkerReport {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkerOutcome {
-    /// It worked until nothing was left to do, or the run was stopped.
+    /// The rank worked until nothing was left to do, or the run was stopped.
     Completed,
-    /// It failed.
+    /// The rank failed.
     Failed(RankFailure),
 }
 
 /// A planned record without a vector.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailedRow {
-    /// The record.
+    /// The record's position in the input.
     #[serde(with = "ids::RowNumber")]
     pub row: RowId,
-    /// Its name.
+    /// The record's name.
     pub id: String,
-    /// Why it has none, in words.
+    /// Why the record has no vector, in words.
     pub reason: String,
-    /// Why it has none.
+    /// Why the record has no vector.
     #[serde(default)]
     pub kind: RowFailure,
 }
 
-/// Why a planned record has no vector. That it can't be read is none of these: see
+/// Why a planned record has no vector.
+///
+/// A record that can't be read is no failed record: see
 /// [`Error::InputUnreadable`](crate::Error::InputUnreadable).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RowFailure {
-    /// It holds a letter that the model has no token for.
+    /// The record has a letter that the model has no token for.
     UnknownResidue,
-    /// Its vector holds NaN or an infinity.
+    /// The vector has NaN or an infinity in it.
     NotFinite,
-    /// Its vector holds a number beyond
+    /// The vector has a value beyond
     /// [`EmbeddingSink::largest_value`](plm_core::EmbeddingSink::largest_value).
     TooLarge,
-    /// Encoders fail on it, also alone. (Or it failed under a version that did not say why.)
+    /// Encoders fail on the record, also alone. Reports of versions that did not say why a record
+    /// failed are read as this too.
     #[default]
     GivenUp,
 }
 
 impl RowFailure {
-    /// Whether an encoder gave a vector for it, which can't be stored.
+    /// Whether the model gave a vector that can't be stored.
     pub fn is_of_vector(self) -> bool {
         matches!(self, Self::NotFinite | Self::TooLarge)
     }
 }
 
-/// What a rank's encoder was at when the rank failed, or hung, and what is not durable: any of
-/// these records, or none, may be why.
+/// Records that an encoder held when its rank failed or hung, and that are not durable. Any of
+/// them may be the reason, or none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Suspect {
-    /// The records: one, if it was alone.
+    /// The records of the batch; one if it was computed alone.
     #[serde(with = "ids::row_numbers")]
     pub rows: Vec<RowId>,
-    /// How many ranks were lost to them.
+    /// The number of ranks that were lost while their encoders held the batch.
     pub lost_ranks: u32,
-    /// How the last of these failed.
+    /// How the last of these ranks failed, in words.
     pub failure: String,
 }
 
 impl CoordinatorReport {
-    /// How many vectors are durable.
+    /// The number of records whose vectors are durable.
     pub fn sequences(&self) -> u64 {
         self.workers.iter().map(|worker| worker.sequences).sum()
     }
@@ -138,7 +143,7 @@ impl CoordinatorReport {
         self.failures().map(|failure| failure.rank).collect()
     }
 
-    /// How evenly the plan meant the tokens to be spread.
+    /// How evenly the plan spreads the tokens over ranks.
     pub fn planned_balance(&self) -> Balance {
         Balance::new(
             self.workers
@@ -148,14 +153,14 @@ impl CoordinatorReport {
         )
     }
 
-    /// How evenly the tokens were spread in the end.
+    /// How evenly the ranks shared the tokens in the end.
     pub fn balance(&self) -> Balance {
         Balance::new(self.workers.iter().map(|worker| worker.tokens).collect())
     }
 }
 
 impl WorkerReport {
-    /// Its failure, if it failed.
+    /// How the rank failed, if it did.
     pub fn failure(&self) -> Option<&RankFailure> {
         match &self.outcome {
             WorkerOutcome::Completed => None,

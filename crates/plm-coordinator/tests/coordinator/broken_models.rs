@@ -68,7 +68,7 @@ fn a_model_that_gives_nothing_is_not_asked_to_the_end() {
     };
     assert!(records < 500, "{records} were computed");
     assert!(missing_rows > 500, "{missing_rows} were not");
-    // As many as the reports tell of are durable without a vector.
+    // Batches were written without a vector until the run ended, and not all of them.
     let planned = finished.plan.num_batches();
     assert!((finished.seen.written as u64) < planned);
 }

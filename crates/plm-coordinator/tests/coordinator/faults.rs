@@ -6,7 +6,7 @@ use plm_testkit::{EncoderFault, Injected, SinkFault};
 
 use crate::support::{Case, Finished, undisturbed};
 
-/// Rank 0 meets an encoder fault while it is the only one at work; the others do what it leaves.
+/// Rank 0 meets an encoder fault while it works alone. The others then do its batches.
 fn encoder_fault(fault: EncoderFault) -> Finished {
     let case = Case::of(40).world(3);
     let mut case = case.others_load_after_the_failure_of(Rank(0));
@@ -14,7 +14,7 @@ fn encoder_fault(fault: EncoderFault) -> Finished {
     nothing_is_lost(case)
 }
 
-/// The same with a fault of its shard writer.
+/// Rank 0 meets a fault of its shard writer while it works alone. The others then do its batches.
 fn sink_fault(fault: SinkFault) -> Finished {
     let case = Case::of(40).world(3);
     let mut case = case.others_load_after_the_failure_of(Rank(0));
@@ -76,7 +76,7 @@ fn a_panic_is_reported_with_its_message() {
 
 #[test]
 fn columns_of_the_wrong_shape_fail_their_rank() {
-    for (fault, part) in [
+    for (fault, words) in [
         (
             EncoderFault::TooFewRows { at: 1 },
             "rows of 5 in f32 for mean/layer_0",
@@ -92,7 +92,7 @@ fn columns_of_the_wrong_shape_fail_their_rank() {
             (failure.stage, failure.kind),
             (Stage::Encode, FailureKind::Error)
         );
-        assert!(failure.message.contains(part), "{}", failure.message);
+        assert!(failure.message.contains(words), "{}", failure.message);
     }
 }
 

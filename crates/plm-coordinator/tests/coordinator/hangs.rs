@@ -1,4 +1,4 @@
-//! Ports that do not return: their ranks are left behind, and what comes back late is dropped.
+//! Ports that do not return: their ranks are left behind, and late results are dropped.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use plm_testkit::{EncoderFault, MemorySink, SinkFault};
 
 use crate::support::{Case, undisturbed};
 
-/// Longer than any fake needs, also on a machine that is busy with other things.
+/// Longer than any fake needs, also on a busy machine.
 const TIMEOUT_MS: u64 = 300;
 
 #[test]
@@ -32,7 +32,7 @@ fn a_rank_that_hangs_while_it_loads_is_left_behind() {
 
 #[test]
 fn a_hung_encode_is_done_by_others_and_its_late_answer_is_dropped() {
-    // The gate that lets the others load lets the hung encoder answer too, in the middle of the
+    // The gate that lets the others load also lets the hung encoder answer, while others do the
     // work that it has lost.
     let case = Case::of(40).world(2).batch_timeout(TIMEOUT_MS);
     let expected = undisturbed(&case);
@@ -92,7 +92,7 @@ fn what_a_hung_writer_holds_is_in_doubt_and_done_by_nobody() {
     );
     assert!(durable.len() < everything.len());
 
-    // The write comes back after all: the rows are there, once.
+    // The hung write returns: its rows are there, once.
     gate.open();
     for _ in 0..1_000 {
         if finished.sink.durable().len() == everything.len() {

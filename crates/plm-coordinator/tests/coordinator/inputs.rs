@@ -1,4 +1,4 @@
-//! Inputs that can't be read for a while, or not any more: no record fails for it.
+//! Inputs that can't be read for a while or for good, which fail no record.
 
 use std::error::Error as _;
 use std::time::{Duration, Instant};
@@ -18,7 +18,8 @@ fn patience(milliseconds: u64) -> LaneConfig {
         .unwrap()
 }
 
-/// That a run ended since this record could not be read, and the rows that are missing for it.
+/// Checks that a run ended because this record could not be read. Returns how many rows are
+/// missing.
 fn missing_rows(finished: &Finished, lost: RowId) -> u64 {
     let report = finished.any_report();
     assert!(report.failed_rows.is_empty(), "{:?}", report.failed_rows);
@@ -49,8 +50,7 @@ fn a_record_that_can_be_read_again_ends_an_undisturbed_run() {
             let finished = case.run();
             assert_eq!(finished.check(), expected);
             assert!(finished.report().failed_rows.is_empty());
-            // With a reader of its own that is opened at once, the first failure is over in no
-            // time.
+            // The first failure costs no pause: another reader is opened at once.
             let is_told = attempts > 1;
             assert_eq!(finished.seen.waits.len(), usize::from(is_told));
             assert_eq!(finished.seen.back.len(), usize::from(is_told));
@@ -148,7 +148,7 @@ fn a_source_that_does_not_open_is_an_input_that_cannot_be_read() {
 }
 
 #[test]
-fn without_patience_the_input_is_opened_anew_once() {
+fn without_patience_the_input_is_opened_again_once() {
     for (attempts, is_lost) in [(1, false), (2, true)] {
         let mut case = Case::of(30);
         case.lanes = patience(0);
@@ -161,10 +161,10 @@ fn without_patience_the_input_is_opened_anew_once() {
 }
 
 #[test]
-fn to_wait_for_the_input_is_not_to_hang() {
+fn waiting_for_the_input_is_not_hanging() {
     let mut case = Case::of(30).world(2);
     let expected = undisturbed(&case);
-    // Eight tries take two seconds and a half.
+    // Eight failed tries take 2.5 seconds, more than the time limits.
     case.source = case.source.fault_for(RowId(12), ReadFault::Error, 8);
     case.lanes = LaneConfig::builder()
         .batch_timeout(BatchTimeout::Fixed(Duration::from_millis(1_000)))
@@ -195,7 +195,7 @@ fn the_work_of_a_rank_that_fails_while_it_waits_is_done_by_others() {
     let case = Case::of(30).world(2);
     let expected = undisturbed(&case);
     let mut case = case.others_load_after_the_failure_of(Rank(0));
-    // The longest is in the first batch; the encoder fails at the next, which comes from elsewhere.
+    // The longest record is in the first batch. The encoder fails at the next batch.
     let source: MemorySource = case.source.clone();
     let last = (0..30)
         .map(RowId)

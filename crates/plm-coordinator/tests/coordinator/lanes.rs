@@ -140,7 +140,7 @@ fn parts_run_apart_store_what_the_whole_stores() {
 
 #[test]
 fn rows_that_are_done_are_not_done_again() {
-    // Of the first batches nothing is left, of the others something.
+    // The first batches become empty, and the others keep some rows.
     let mut case = Case::of(50).world(3);
     let expected = undisturbed(&case);
     let tokens = &case.loader.spec().tokens;
@@ -181,7 +181,7 @@ fn a_stopped_run_keeps_what_it_has_encoded_and_counts_the_rest() {
 }
 
 #[test]
-fn a_run_stopped_before_it_begins_stores_nothing() {
+fn a_run_stopped_before_it_starts_stores_nothing() {
     let case = Case::of(30).world(2);
     case.stop.stop();
     let finished = case.run();
@@ -197,7 +197,7 @@ fn a_run_stopped_before_it_begins_stores_nothing() {
 
 #[test]
 fn a_stop_ends_ranks_that_wait_for_others() {
-    // Rank 1 has nothing left while rank 0 hangs, and no timeout ends that: only the stop does.
+    // Rank 1 waits with nothing left to do while rank 0 hangs. Only the stop ends that.
     let mut case = Case::of(8).world(2);
     case.loader = case
         .loader
@@ -275,7 +275,7 @@ fn an_observer_that_panics_costs_nothing() {
     assert_eq!(durable.len(), 20);
 }
 
-/// Encoders that hold every ticket against those that they gave.
+/// A loader of encoders that check that tickets come back in the order in which they were given.
 struct Strict(FakeLoader, Arc<AtomicUsize>);
 
 struct StrictEncoder<'a> {
@@ -311,7 +311,7 @@ impl Encoder for StrictEncoder<'_> {
 
     fn finish(&mut self, ticket: Ticket) -> Result<EncodedBatch, BoxError> {
         assert_eq!(self.submitted.pop_front(), Some(ticket.number()));
-        // Time for the producer to have the next.
+        // Gives the producer time to send the next batch.
         thread::sleep(Duration::from_millis(2));
         self.fake.finish(ticket)
     }

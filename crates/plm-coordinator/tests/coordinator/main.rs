@@ -1,4 +1,4 @@
-//! Runs on fakes: what is promised when all goes well, and when things go wrong.
+//! Runs on fakes: what a run promises when nothing fails, and when something does.
 
 mod broken_models;
 mod faults;

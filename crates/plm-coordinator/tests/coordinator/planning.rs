@@ -1,4 +1,4 @@
-//! Plans of inputs like those that people have.
+//! Plans of realistic inputs.
 
 use plm_coordinator::{
     BatchPlan, Error, LongSequences, Part, PlanConfig, PlannedOutcome, SkipReason,
@@ -8,7 +8,7 @@ use plm_core::{
 };
 use plm_testkit::{MemorySource, fake_tokens, lognormal_residue_counts, uniform_residue_counts};
 
-/// Residue counts and nothing else: a plan needs no residues.
+/// A source of residue counts alone: a plan needs no residues.
 struct Counts(Vec<u32>);
 
 impl SequenceSource for Counts {
@@ -159,7 +159,7 @@ fn long_sequences_are_planned_by_their_policy() {
         overlap_residues: 2,
     })
     .unwrap();
-    // 0..10 and 8..11; 0..10, 8..18, 16..26 and 24..30.
+    // The windows are 0..10 and 8..11, and 0..10, 8..18, 16..26 and 24..30.
     assert_eq!(plan.total_tokens(), 7 + (12 + 5) + 12 + (12 * 3 + 8));
     assert_eq!(outcome(&plan, 11), PlannedOutcome::Windowed);
     assert_eq!(
@@ -241,7 +241,7 @@ fn the_largest_batches_are_those_that_are_still_to_be_done() {
     let (row, two) = largest(&plan, 2).unwrap();
     assert_eq!(row, RowId(1));
     assert_eq!(two.longest_sequences, [36_002, 34_352]);
-    // 16,000 and 300 residues and what else fits.
+    // The records of 16,000 and 300 residues, and all others that fit.
     assert_eq!(two.shared_tokens, 16_002 + 302 + 72 + 7);
 
     let rest = plan.without(&[RowId(1), RowId(4), RowId(5)], &source);

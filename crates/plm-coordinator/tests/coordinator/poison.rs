@@ -1,4 +1,4 @@
-//! Sequences that encoders do not survive, and encoders that fail for other reasons: who is blamed.
+//! Who is blamed: a sequence that encoders do not survive, or an encoder that fails by itself.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use plm_testkit::{EncoderFault, FakeLoader, MemorySink, MemorySource, Poison};
 
 use crate::support::{Case, Finished, undisturbed};
 
-/// Forty sequences that all differ, in batches of twenty, of which row 11 is poison.
+/// Forty different sequences in batches of twenty. Row 11 is poison.
 fn poisoned(world: u32, poison: Poison) -> Case {
     let mut case = Case::with(MemorySource::random(5, &[9; 40])).world(world);
     case.plan = PlanConfig::builder()
@@ -54,7 +54,7 @@ fn a_sequence_that_no_encoder_survives_fails_alone_and_costs_no_rank() {
             let finished = case.run();
             assert_eq!(finished.check(), expected);
             only_row_11_failed(&finished);
-            // The batch, a piece of 3, itself alone, and again.
+            // Failed on: the batch, a piece of 3, the sequence alone, and once more.
             assert_eq!(finished.seen.reloads, 4, "{poison:?}");
             let reloads: u64 = finished.report().workers.iter().map(|w| w.reloads).sum();
             assert_eq!(reloads, 4);
@@ -228,7 +228,7 @@ fn suspects_come_last(mut case: Case) {
     let world = case.world;
     let expected = undisturbed(&case);
     case.apart = [3, 8, 9, 30].map(RowId).to_vec();
-    // Beyond the input, and done already.
+    // Row 99 is beyond the input, and row 30 is done already.
     case.done = vec![RowId(30)];
     case.apart.push(RowId(99));
     let finished = case.run();
@@ -237,7 +237,7 @@ fn suspects_come_last(mut case: Case) {
     durable.insert("seq30".to_owned(), expected["seq30"].clone());
     assert_eq!(durable, expected);
     if world > 1 {
-        // Which of several ranks says it first is not given.
+        // Several ranks report in any order.
         return;
     }
     let last: Vec<_> = finished

@@ -64,14 +64,14 @@ fn read_fault() -> impl Strategy<Value = ReadFault> {
 #[derive(Debug)]
 struct Scenario {
     residue_counts: Vec<u32>,
-    /// A record that can't be read, and for how many tries if that passes.
+    /// A record that can't be read, and for how many tries; `None` for good.
     unreadable: Option<(u64, ReadFault, Option<usize>)>,
     stale_after: Option<usize>,
     max_batch_tokens: u32,
     overlap_residues: Option<u32>,
     segment_batches: usize,
     queue_batches: usize,
-    /// One of each for every rank.
+    /// The fault of each rank: `[world]`.
     encoder_faults: Vec<Option<EncoderFault>>,
     sink_faults: Vec<Option<SinkFault>>,
 }
@@ -119,7 +119,7 @@ fn scenario(
 }
 
 fn case(scenario: &Scenario) -> Case {
-    // Long enough that nothing that works is taken for hung on a busy machine.
+    // Long enough that no working call counts as hung on a busy machine.
     let timeout = Duration::from_millis(250);
     let mut case = Case::with(MemorySource::random(1, &scenario.residue_counts))
         .world(scenario.encoder_faults.len() as u32);
@@ -139,7 +139,7 @@ fn case(scenario: &Scenario) -> Case {
         .write_queue_batches(scenario.queue_batches)
         .load_timeout(timeout)
         .batch_timeout(BatchTimeout::Fixed(timeout))
-        // So long that what passes is not taken for what stays.
+        // Long enough that a fault that passes never ends the run.
         .input_patience(Duration::from_millis(match scenario.unreadable {
             Some((_, _, None)) => 30,
             _ => 10_000,
@@ -196,7 +196,7 @@ fn check(scenario: &Scenario) {
     }
     assert!(finished.any_report().failed_rows.is_empty());
 
-    // What hung comes back: it may complete what was in doubt, but doubles nothing.
+    // Hung calls return. They may complete what was in doubt, but store nothing twice.
     gates.iter().for_each(Gate::open);
     std::thread::sleep(Duration::from_millis(1));
     let stored = finished.sink.durable();
@@ -215,7 +215,7 @@ proptest! {
 }
 
 proptest! {
-    // Few, since each waits for its timeouts.
+    // Few cases, since each waits for its timeouts.
     #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
     #[test]

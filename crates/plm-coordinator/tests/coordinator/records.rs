@@ -1,4 +1,4 @@
-//! Faults of single records, which must cost nothing but themselves.
+//! Faults of single records, which must cost only these records.
 
 use plm_coordinator::RowFailure;
 use plm_core::RowId;
@@ -40,7 +40,7 @@ fn a_vector_that_is_not_finite_is_left_out_alone() {
     assert_eq!(report.failed_rows[0].kind, RowFailure::NotFinite);
 }
 
-/// Two records or more that the model has no tokens for.
+/// Records with a letter that the model has no token for.
 fn without_tokens(count: usize) -> MemorySource {
     let names: Vec<String> = (0..count).map(|row| format!("seq{row}")).collect();
     MemorySource::new(names.into_iter().map(|name| (name, "MJV")))

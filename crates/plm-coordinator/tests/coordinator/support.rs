@@ -1,4 +1,4 @@
-//! One run on fakes, and what to hold it to.
+//! One run on fakes, and the checks that every run must pass.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -15,14 +15,14 @@ use plm_testkit::{
 
 pub(crate) const HIDDEN_SIZE: usize = 5;
 
-/// Far over what any case here takes, also on a machine that is busy with other things.
+/// Far more than any case here takes, also on a busy machine.
 pub(crate) const WATCHDOG: Duration = Duration::from_secs(60);
 
-/// How long an input is waited for that never comes back.
+/// How long a run waits for an input that never comes back.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Everything a run needs. The defaults: one rank, batches of two or three of the short sequences
-/// that [`Case::of`] makes.
+/// Everything that a run needs. By default one rank, and batches of two or three of the short
+/// sequences that [`Case::of`] makes.
 pub(crate) struct Case {
     pub(crate) source: MemorySource,
     pub(crate) loader: FakeLoader,
@@ -32,21 +32,21 @@ pub(crate) struct Case {
     pub(crate) world: u32,
     pub(crate) part: Part,
     pub(crate) stop: StopToken,
-    /// Rows that an earlier run is said to have made durable, in increasing order.
+    /// Rows that count as durable from an earlier run, in increasing order.
     pub(crate) done: Vec<RowId>,
-    /// Rows that an earlier run suspects, in increasing order.
+    /// The suspects of an earlier run, in increasing order.
     pub(crate) apart: Vec<RowId>,
-    /// Opened when a rank fails.
+    /// The gates that open when a rank fails.
     pub(crate) opens_at_failure: Option<Gate>,
-    /// How many batches are written before the run is stopped.
+    /// The number of written batches after which the run is stopped, if it is.
     pub(crate) stops_after: Option<usize>,
-    /// Whether the run is stopped when a rank waits for its input.
+    /// Whether the run is stopped once a rank waits for its input.
     pub(crate) stops_at_wait: bool,
-    /// Whether an earlier run is said to have made vectors.
+    /// Whether vectors count as durable from an earlier run.
     pub(crate) has_vectors: bool,
 }
 
-/// What came of it.
+/// What a run did.
 pub(crate) struct Finished {
     pub(crate) source: MemorySource,
     pub(crate) plan: BatchPlan,
@@ -56,10 +56,10 @@ pub(crate) struct Finished {
     pub(crate) seen: Seen,
 }
 
-/// What an observer was told.
+/// What the observer was told.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
-    /// The sequences that each start announced.
+    /// The number of sequences that each `Started` event announced.
     pub(crate) started: Vec<u64>,
     pub(crate) loaded: Vec<Rank>,
     pub(crate) failures: Vec<RankFailure>,
@@ -70,7 +70,7 @@ pub(crate) struct Seen {
     pub(crate) reloads: usize,
     /// The record and the reason of each wait for the input.
     pub(crate) waits: Vec<(RowId, String)>,
-    /// The records that were read after all.
+    /// The records that could be read again.
     pub(crate) back: Vec<RowId>,
 }
 
@@ -160,8 +160,8 @@ impl Case {
         self
     }
 
-    /// Makes all ranks but this one load only after a rank has failed, so that it is this one that
-    /// works until then, however the threads are scheduled.
+    /// Makes all other ranks load only after a rank has failed. So this rank works alone until
+    /// then, however the threads are scheduled.
     pub(crate) fn others_load_after_the_failure_of(mut self, rank: Rank) -> Self {
         let others = (0..self.world).map(Rank).filter(|&other| other != rank);
         for other in others {
@@ -220,7 +220,7 @@ impl Case {
 }
 
 impl Finished {
-    /// The report of a run that came to its end.
+    /// The report of a run that succeeded.
     pub(crate) fn report(&self) -> &CoordinatorReport {
         match &self.result {
             Ok(report) => report,
@@ -232,7 +232,7 @@ impl Finished {
     pub(crate) fn any_report(&self) -> &CoordinatorReport {
         match &self.result {
             Ok(report) => report,
-            Err(error) => error.report().expect("the run had begun"),
+            Err(error) => error.report().expect("the run had started"),
         }
     }
 
@@ -243,8 +243,8 @@ impl Finished {
         failures[0]
     }
 
-    /// Checks what must hold however a run ended: nothing is stored twice, every vector is that of
-    /// the sequence whose name it bears, and what is not stored is accounted for.
+    /// Checks what must hold however a run ended: nothing is stored twice, every vector belongs to
+    /// its name, and the report accounts for all that is not stored.
     pub(crate) fn check(&self) -> BTreeMap<String, Vec<u32>> {
         let durable = self.sink.durable();
         for pair in durable.windows(2) {
@@ -313,7 +313,7 @@ impl Finished {
     }
 }
 
-/// What one rank makes of a case's input when nothing goes wrong.
+/// The vectors that one rank computes from a case's input when nothing fails.
 pub(crate) fn undisturbed(case: &Case) -> BTreeMap<String, Vec<u32>> {
     let alone = Case {
         plan: case.plan.clone(),

@@ -1,4 +1,4 @@
-//! Sequences that are longer than a model may see.
+//! Records that are longer than a model's window.
 
 use plm_coordinator::{LongSequences, PlanConfig};
 use plm_core::{Outcome, RowId};
@@ -20,7 +20,8 @@ fn case(long_sequences: LongSequences, world: u32) -> Case {
     case
 }
 
-/// The mean by hand: sum of weight times value over sum of weights, in f64, for windows given here.
+/// The mean of these windows by hand: the sum of weight times value over the sum of weights, in
+/// f64.
 fn mean(residues: &[u8], windows: &[std::ops::Range<usize>]) -> Vec<f32> {
     let vectors: Vec<Vec<f32>> = windows
         .iter()
@@ -116,7 +117,7 @@ fn a_record_longer_than_a_batch_is_a_batch() {
             .build()
             .unwrap();
         let finished = case.run();
-        // Each with the vector of all its residues.
+        // Each record has the vector of all its residues.
         assert_eq!(finished.check().len(), 8);
         let stored = finished.sink.durable();
         assert!(
