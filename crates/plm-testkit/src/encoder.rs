@@ -20,8 +20,9 @@ pub fn fake_tokens() -> TokenMap {
     )
 }
 
-/// `[width]` the row of a [`FakeEncoder`]'s output for a sequence: numbers in `[-1, 1)` that differ
-/// everywhere as soon as one residue does. A wider row begins with the numbers of a narrower one.
+/// The row that a [`FakeEncoder`] gives for a sequence: `[width]`, values in `[-1, 1)`.
+///
+/// If one residue differs, all values differ. A wider row starts with the values of a narrower one.
 ///
 /// # Panics
 /// If a residue is not in [`fake_tokens`].
@@ -51,7 +52,16 @@ fn vector_of_tokens(token_ids: &[u32], width: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Loads a [`FakeEncoder`] for each rank, with the faults it was given.
+/// Loads a [`FakeEncoder`] for each rank, with the faults that the rank was given.
+///
+/// ```
+/// use plm_core::{EncoderLoader, Rank};
+/// use plm_testkit::{EncoderFault, FakeLoader};
+///
+/// let loader = FakeLoader::new(8).fault(Rank(1), EncoderFault::FailLoad);
+/// assert!(loader.load(Rank(0)).is_ok());
+/// assert!(loader.load(Rank(1)).is_err());
+/// ```
 #[derive(Clone, Debug)]
 pub struct FakeLoader {
     spec: EncoderSpec,
@@ -65,7 +75,7 @@ pub struct FakeLoader {
 }
 
 impl FakeLoader {
-    /// A loader of encoders that do what they should, with one output of rows of `width` numbers.
+    /// A loader of encoders without faults, with one output: `[num_sequences, width]`, f32.
     pub fn new(width: usize) -> Self {
         let output = OutputSpec {
             pooling: "hash of all tokens".to_owned(),
@@ -90,7 +100,7 @@ impl FakeLoader {
         }
     }
 
-    /// Adds an output to those of its encoders: the same numbers, in f16 if `dtype` says so.
+    /// Adds an output to the encoders, with the same values as the first, in f16 or f32.
     pub fn output(mut self, kind: OutputKind, width: usize, dtype: Dtype) -> Self {
         self.spec.outputs.push(OutputSpec {
             dtype,
@@ -105,13 +115,13 @@ impl FakeLoader {
         self
     }
 
-    /// Makes every rank answer with a NaN for this sequence.
+    /// Makes every encoder give a NaN for this sequence.
     pub fn nan_for(mut self, residues: &[u8]) -> Self {
         self.nan_for.push(self.token_ids(residues));
         self
     }
 
-    /// Makes this sequence do so to every encoder of every rank; another can then be loaded.
+    /// Makes every encoder of every rank fail on this sequence. The rank can then load another.
     pub fn poison(mut self, residues: &[u8], poison: Poison) -> Self {
         self.poison.push((self.token_ids(residues), poison));
         self
@@ -149,7 +159,7 @@ impl FakeLoader {
         *failures.entry(rank).or_default() += 1;
     }
 
-    /// What the hanging faults wait for.
+    /// The gate that hanging faults wait for.
     pub fn gate(&self) -> Gate {
         self.gate.clone()
     }

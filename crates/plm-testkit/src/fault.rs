@@ -1,125 +1,126 @@
-//! Faults on cue.
+//! The faults that fakes have on cue.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use plm_core::BoxError;
 
-/// What a sequence does to every encoder that is given it, in whatever batch.
+/// How every encoder fails on a poison sequence, in any batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Poison {
     /// The call fails.
     Error,
     /// The call panics.
     Panic,
-    /// The call waits for the [`Gate`], and then answers as if nothing had been.
+    /// The call waits for the [`Gate`], and then answers as if nothing had happened.
     Hang,
 }
 
-/// What goes wrong in the encoder of a rank, and with its device, so that no other can be loaded.
-/// Calls are counted from zero.
+/// How the encoder of a rank fails. Calls are counted from 0.
+///
+/// Unless a variant says otherwise, the device is then broken: the rank can load no other encoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EncoderFault {
-    /// It never loads: an error.
+    /// Loading always fails.
     FailLoad,
-    /// It never loads: a panic.
+    /// Loading always panics.
     PanicLoad,
     /// Loading waits for the [`Gate`].
     HangLoad,
     /// The call fails.
     FailEncode {
-        /// The call.
+        /// The number of the call, from 0.
         at: usize,
     },
     /// The call panics.
     PanicEncode {
-        /// The call.
+        /// The number of the call, from 0.
         at: usize,
     },
-    /// The call fails, and the next encoder's too; the third does what it should.
+    /// The call fails, and so does the next encoder's. The third encoder has no fault.
     FailTwice {
-        /// The call.
+        /// The number of the call, from 0.
         at: usize,
     },
     /// The call fails, and loading another encoder waits for the [`Gate`].
     FailThenHangLoad {
-        /// The call.
+        /// The number of the call, from 0.
         at: usize,
     },
-    /// The call waits for the [`Gate`], and then answers as if nothing had been.
+    /// The call waits for the [`Gate`], and then answers as if nothing had happened.
     HangEncode {
-        /// The call.
+        /// The number of the call, from 0.
         at: usize,
     },
-    /// The call answers with one vector too few.
+    /// The call gives one row too few.
     TooFewRows {
-        /// The call.
+        /// The number of the call, from 0.
         at: usize,
     },
-    /// The call answers with vectors that are one number too long.
+    /// The call gives rows with one value too many.
     WrongWidth {
-        /// The call.
+        /// The number of the call, from 0.
         at: usize,
     },
-    /// Calls with more sequences than this fail for want of memory.
+    /// Calls with more than this number of sequences fail for lack of memory.
     OutOfMemory {
-        /// As many as there is room for.
+        /// The most sequences that there is room for.
         over: usize,
     },
-    /// Every call takes so long.
+    /// Every call is slow. The device is not broken.
     Slow {
-        /// How long.
+        /// How long each call takes.
         each: Duration,
     },
 }
 
-/// What goes wrong when a record is read.
+/// How reading a record fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadFault {
-    /// An error.
+    /// The read is an error.
     Error,
-    /// One residue less is read than the [`RecordInfo`](plm_core::RecordInfo) says, as if the file
-    /// had changed since it was indexed.
+    /// The read gives one residue less than the [`RecordInfo`](plm_core::RecordInfo) says, as if
+    /// the file had changed since it was indexed.
     Shortened,
 }
 
-/// What goes wrong in the shard writer of a rank. Calls are counted from zero.
+/// How the shard writer of a rank fails. Calls are counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SinkFault {
     /// The shard can't be opened.
     FailOpen,
     /// The write fails and loses what was buffered.
     FailWrite {
-        /// The call.
+        /// The number of the call, from 0.
         at: usize,
     },
     /// The write panics.
     PanicWrite {
-        /// The call.
+        /// The number of the call, from 0.
         at: usize,
     },
-    /// The write waits for the [`Gate`], and then goes on as if nothing had been.
+    /// The write waits for the [`Gate`], and then continues as if nothing had happened.
     HangWrite {
-        /// The call.
+        /// The number of the call, from 0.
         at: usize,
     },
     /// The flush fails and loses what was buffered.
     FailFlush {
-        /// The call.
+        /// The number of the call, from 0.
         at: usize,
     },
 }
 
-/// What everything that hangs is waiting for. Cloned, it is the same gate.
+/// The gate that everything that hangs waits for. A clone is the same gate.
 ///
-/// A test opens it once the run is over, to see that what comes back late changes nothing.
+/// A test opens it after the run has ended, to see that late answers change nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Gate {
     shared: Arc<(Mutex<bool>, Condvar)>,
 }
 
 impl Gate {
-    /// Lets everyone go on.
+    /// Opens the gate for good: everyone continues.
     pub fn open(&self) {
         let (is_open, opened) = &*self.shared;
         *is_open.lock().unwrap_or_else(PoisonError::into_inner) = true;
@@ -146,7 +147,7 @@ pub struct Injected {
 }
 
 impl Injected {
-    /// The text of every injected error's cause.
+    /// The text of the cause of every injected error.
     pub const CAUSE: &'static str = "injected by a test";
 
     pub(crate) fn error(message: &'static str) -> BoxError {

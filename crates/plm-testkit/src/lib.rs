@@ -1,12 +1,11 @@
 //! What the tests of plm-fleet share: fakes for every port, sequence generators, injected faults.
 //!
-//! A pipeline of ports can only be trusted if each side has been run against a partner that fails,
-//! panics, hangs or lies on cue. The fakes here do so in memory and in microseconds, and their
-//! vectors are a function of the sequence alone, so that a vector under the wrong name shows.
-//! [`conformance`] turns the ports' contracts into functions that any implementation can be put
-//! through.
+//! A port can be trusted only after each side has met a partner that fails, panics, hangs or lies
+//! on cue. The fakes here do so in memory and in microseconds. Their vectors depend on the sequence
+//! alone, so a vector under the wrong name shows. [`conformance`] has a function for each port that
+//! checks an implementation against the port's contract.
 //!
-//! This crate knows plm-core and nothing else of the workspace; it is never published.
+//! This crate must know no crate of the workspace but plm-core. It is never published.
 //!
 //! ```
 //! use std::sync::Arc;

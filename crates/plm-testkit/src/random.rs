@@ -1,6 +1,6 @@
 //! A seeded random number generator, so that no test depends on a crate's choice of one.
 
-/// Steele, Lea and Flood's SplitMix64 (OOPSLA 2014).
+/// The generator SplitMix64 by Steele, Lea and Flood (OOPSLA 2014).
 #[derive(Clone, Debug)]
 pub struct SplitMix64 {
     state: u64,
@@ -21,14 +21,14 @@ impl SplitMix64 {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number in `[0, 1)`, of 53 random bits.
+    /// A number in `[0, 1)` with 53 random bits.
     pub fn next_f64(&mut self) -> f64 {
         (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// A number in `0..bound`; 0 if `bound` is.
+    /// A number in `0..bound`; 0 if `bound` is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        // The bias of a multiply is under bound / 2^64: nothing a test can see.
+        // The bias of the product is below bound / 2^64, which no test can see.
         ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64
     }
 

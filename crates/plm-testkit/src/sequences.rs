@@ -7,7 +7,7 @@ use crate::SplitMix64;
 /// The twenty amino acids of proteins.
 const AMINO_ACIDS: &[u8; 20] = b"ACDEFGHIKLMNPQRSTVWY";
 
-/// `residue_count` random amino acids, the same for the same seed.
+/// Random amino acids: `[residue_count]`. A seed always gives the same.
 pub fn random_residues(seed: u64, residue_count: usize) -> Vec<u8> {
     let mut random = SplitMix64::new(seed);
     (0..residue_count)
@@ -15,8 +15,10 @@ pub fn random_residues(seed: u64, residue_count: usize) -> Vec<u8> {
         .collect()
 }
 
-/// `count` residue counts with the median and the spread of a proteome: lognormal, clamped to
-/// `range`. `sigma` is the standard deviation of the logarithm, about 0.6 in UniRef50.
+/// Lognormal residue counts, clamped to `range`: `[count]`. With the right median and `sigma`, they
+/// are spread like those of a proteome.
+///
+/// `sigma` is the standard deviation of the logarithm, about 0.6 in UniRef50.
 pub fn lognormal_residue_counts(
     seed: u64,
     count: usize,
@@ -32,7 +34,8 @@ pub fn lognormal_residue_counts(
         .collect()
 }
 
-/// `count` residue counts spread evenly over `range`, like peptides translated from short reads.
+/// Residue counts spread evenly over `range`, like those of peptides translated from short reads:
+/// `[count]`.
 pub fn uniform_residue_counts(seed: u64, count: usize, range: RangeInclusive<u32>) -> Vec<u32> {
     let mut random = SplitMix64::new(seed);
     let width = u64::from(range.end() - range.start()) + 1;

@@ -1,4 +1,4 @@
-//! A sink in memory that tells what would have survived a crash.
+//! A sink in memory that knows what would survive a crash.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,20 +7,42 @@ use plm_core::{BoxError, EmbeddedBatch, EmbeddedRow, EmbeddingSink, Rank, ShardW
 
 use crate::{Gate, Injected, SinkFault};
 
-/// What is durable of one record.
+/// A record that is durable in a [`MemorySink`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredRow {
-    /// The rank that wrote it.
+    /// The rank that wrote the record.
     pub rank: Rank,
-    /// Whose it is.
+    /// The record.
     pub row: EmbeddedRow,
-    /// `[outputs][width]` its numbers in each column, in f32.
+    /// The record's values in each column, in f32: `[outputs][width]`.
     pub columns: Vec<Vec<f32>>,
 }
 
-/// An [`EmbeddingSink`] whose writers buffer a segment of batches before it is durable.
+/// An [`EmbeddingSink`] in memory, whose writers buffer several batches before they are durable.
 ///
-/// Cloned, it is the same sink.
+/// A clone is the same sink.
+///
+/// ```
+/// use plm_core::{Column, EmbeddedBatch, EmbeddedRow, EmbeddingSink, Outcome, Rank, RowId,
+/// Written}; use plm_testkit::MemorySink;
+///
+/// let batch = |row, id: &str| EmbeddedBatch {
+///     rows: vec![EmbeddedRow {
+///         row: RowId(row),
+///         id: id.to_owned(),
+///         residue_count: 3,
+///         outcome: Outcome::Embedded,
+///         in_f32: false,
+///     }],
+///     columns: vec![Column::new(1, vec![0.5_f32]).expect("one row")],
+/// };
+/// let sink = MemorySink::new(2);
+/// let mut shard = sink.open_shard(Rank(0))?;
+/// assert_eq!(shard.write(batch(0, "a"))?, Written::Buffered);
+/// assert_eq!(shard.write(batch(1, "b"))?, Written::Durable);
+/// assert_eq!(sink.durable()[1].row.id, "b");
+/// # Ok::<(), plm_core::BoxError>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct MemorySink {
     segment_batches: usize,
@@ -31,7 +53,7 @@ pub struct MemorySink {
 }
 
 impl MemorySink {
-    /// A sink whose writers make every `segment_batches`-th write durable, with all before it.
+    /// A sink whose writers make all batches durable at every `segment_batches`-th write.
     pub fn new(segment_batches: usize) -> Self {
         Self {
             segment_batches,
@@ -48,18 +70,18 @@ impl MemorySink {
         self
     }
 
-    /// Makes it a sink that stores no larger magnitude than this.
+    /// Sets the largest magnitude that the sink stores.
     pub fn largest_value(mut self, largest_value: f32) -> Self {
         self.largest_value = largest_value;
         self
     }
 
-    /// What the hanging faults wait for.
+    /// The gate that hanging faults wait for.
     pub fn gate(&self) -> Gate {
         self.gate.clone()
     }
 
-    /// Everything durable so far, by row; a row that was made durable twice is there twice.
+    /// Everything that is durable so far, by row. A row that was stored twice is there twice.
     pub fn durable(&self) -> Vec<StoredRow> {
         let mut rows = self.lock().clone();
         rows.sort_by_key(|stored| stored.row.row);

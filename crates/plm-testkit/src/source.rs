@@ -1,4 +1,4 @@
-//! Records in memory.
+//! A source of records in memory.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,14 +22,16 @@ pub struct MemorySource {
     records: Vec<(String, Vec<u8>)>,
     skipped: HashSet<RowId>,
     faults: HashMap<RowId, ReadFault>,
-    /// For how many more attempts each fault is there; without an entry, for ever. Of all clones.
+    /// How many more attempts each fault lasts, shared by all clones. Without an entry, it lasts
+    /// for ever.
     left: Arc<Mutex<HashMap<RowId, usize>>>,
+    /// The number of reads after which a reader is stale, if any.
     stale_after: Option<usize>,
     unopenable: bool,
 }
 
 impl MemorySource {
-    /// The records in their order.
+    /// A source of these `(id, residues)` pairs, in their order.
     pub fn new(records: impl IntoIterator<Item = (impl Into<String>, impl Into<Vec<u8>>)>) -> Self {
         Self {
             records: records
@@ -40,7 +42,7 @@ impl MemorySource {
         }
     }
 
-    /// Random records of these residue counts, named `seq0`, `seq1`, ...
+    /// A source of random records with these residue counts, named `seq0`, `seq1`, ...
     pub fn random(seed: u64, residue_counts: &[u32]) -> Self {
         Self::new(residue_counts.iter().zip(0_u64..).map(|(&count, row)| {
             let residues = crate::random_residues(seed ^ (row << 32), count as usize);
@@ -48,25 +50,25 @@ impl MemorySource {
         }))
     }
 
-    /// Marks a record as left out by a policy.
+    /// Marks a record as skipped by a policy.
     pub fn skip(mut self, row: RowId) -> Self {
         self.skipped.insert(row);
         self
     }
 
-    /// Makes every read of a record go wrong.
+    /// Makes every read of a record fail.
     pub fn fault(mut self, row: RowId, fault: ReadFault) -> Self {
         self.faults.insert(row, fault);
         self
     }
 
-    /// Makes the first `attempts` reads of a record go wrong, by whatever reader.
+    /// Makes the first `attempts` reads of a record fail, with any reader.
     pub fn fault_for(self, row: RowId, fault: ReadFault, attempts: usize) -> Self {
         self.left().insert(row, attempts);
         self.fault(row, fault)
     }
 
-    /// Makes every read of a reader fail after its first `reads`: only another reader reads on.
+    /// Makes every read of a reader fail after its first `reads`. Another reader then succeeds.
     pub fn stale_after(mut self, reads: usize) -> Self {
         self.stale_after = Some(reads);
         self
@@ -98,7 +100,7 @@ impl MemorySource {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What goes wrong with this attempt to read a record.
+    /// How this attempt to read a record fails, if it does.
     fn fault_of(&self, row: RowId) -> Option<ReadFault> {
         let fault = self.faults.get(&row)?;
         match self.left().get_mut(&row) {

@@ -4,14 +4,22 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-/// Runs `test` on a thread of its own and gives back what it returns.
+/// Runs `test` on a thread of its own and returns its result. So a deadlock fails a test instead of
+/// hanging it.
 ///
 /// # Panics
-/// If `test` panics, or is not done within `limit`: a deadlock fails a test instead of hanging it.
+/// If `test` panics, or is not done within `limit`.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let answer = plm_testkit::within(Duration::from_secs(60), || 6 * 7);
+/// assert_eq!(answer, 42);
+/// ```
 pub fn within<T: Send + 'static>(limit: Duration, test: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, answer) = mpsc::channel();
     let thread = thread::spawn(move || {
-        // The receiver is gone only if the limit is past, and then nobody waits for the answer.
+        // If the receiver is gone, the limit is over and nobody waits for the answer.
         let _ = done.send(test());
     });
     match answer.recv_timeout(limit) {

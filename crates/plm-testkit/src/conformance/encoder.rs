@@ -1,20 +1,21 @@
-//! The contract of encoders.
+//! The check of encoders.
 
 use std::sync::Arc;
 
 use plm_core::{Encoder, EncoderLoader, PackedBatch, Packer, Rank, RowId, Ticket};
 
-/// `[outputs][rows, width]` what an encoder gives of one sequence, in f32.
+/// The values of one sequence in each output, in f32: `[outputs][rows * width]`.
 type Rows = Vec<Vec<f32>>;
 
-/// Checks that the rows of a sequence depend on it and on nothing else, bit for bit, in each
-/// output: each sequence alone, all of them in one batch, in the opposite order, beside itself,
-/// after other batches, submitted in advance and from an encoder loaded anew all give the same
-/// rows, finite and as the spec says.
+/// Checks that the values of a sequence depend on the sequence alone, bit for bit, in each output.
+///
+/// Each sequence must give the same values alone, in a batch with the others, in the opposite
+/// order, beside itself, after other batches, submitted in advance, and from another encoder. The
+/// values must be finite and as the loader's spec says.
 ///
 /// # Panics
-/// If that is not so, naming the sequence by its position in `sequences`; or if a sequence is empty
-/// or holds a residue that the loader's spec has no token for.
+/// If the contract is broken: the message names the sequence by its position in `sequences`. Also
+/// if a sequence is empty or has a residue that the spec has no token for.
 pub fn check_encoder(loader: &dyn EncoderLoader, sequences: &[&[u8]]) {
     let mut encoder = load(loader);
     let alone: Vec<Rows> = sequences
@@ -41,7 +42,7 @@ pub fn check_encoder(loader: &dyn EncoderLoader, sequences: &[&[u8]]) {
     }
     check_submitted(loader, &mut *encoder, sequences, &alone);
     drop(encoder);
-    let how = "from an encoder loaded anew";
+    let how = "from another encoder";
     check_batch(
         loader,
         &mut *load(loader),
@@ -82,8 +83,8 @@ fn bits(rows: &Rows) -> Vec<Vec<u32>> {
     rows.iter().map(bits).collect()
 }
 
-/// Each sequence alone, two submitted at a time before the first of them is finished. The third
-/// ticket of three is dropped.
+/// Checks each sequence alone, with two batches submitted before the first is finished. A third
+/// ticket is dropped.
 fn check_submitted(
     loader: &dyn EncoderLoader,
     encoder: &mut dyn Encoder,
@@ -129,7 +130,7 @@ fn pack(loader: &dyn EncoderLoader, sequences: &[&[u8]]) -> Arc<PackedBatch> {
     Arc::new(packer.finish())
 }
 
-/// What the encoder gives of each sequence of a batch.
+/// The values of each sequence of a submitted batch.
 fn finish(loader: &dyn EncoderLoader, encoder: &mut dyn Encoder, ticket: Ticket) -> Vec<Rows> {
     let num_sequences = ticket.batch().num_sequences();
     let encoded = encoder
@@ -155,7 +156,7 @@ mod tests {
     use super::*;
     use crate::FakeLoader;
 
-    /// Adds the batch's size to every vector: what padding bugs look like from outside.
+    /// A loader of encoders that add the batch's size to every value, as a padding bug might.
     struct Leaky(FakeLoader);
 
     struct LeakyEncoder<'a>(Box<dyn Encoder + 'a>);

@@ -1,4 +1,5 @@
-//! The ports' contracts as functions: put an implementation in, and it panics where it breaks one.
+//! Checks of the ports' contracts. Each function takes an implementation, and panics where it
+//! breaks the contract.
 //!
 //! ```
 //! use plm_core::{OutputKind, OutputSpec};

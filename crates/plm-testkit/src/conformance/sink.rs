@@ -1,4 +1,4 @@
-//! The contract of sinks.
+//! The check of sinks.
 
 use plm_core::{
     Column, EmbeddedBatch, EmbeddedRow, EmbeddingSink, Outcome, OutputSpec, Rank, RowId,
@@ -7,15 +7,17 @@ use plm_core::{
 
 use crate::SplitMix64;
 
-/// A row and its numbers in each column, in f32, as read back from a sink.
+/// A row and its values in each column, in f32, as read back from a sink.
 type Stored = (EmbeddedRow, Vec<Vec<f32>>);
 
-/// Checks an empty sink: what a writer has called durable, by [`Written::Durable`] or by a flush,
-/// can be read back bit for bit, from several ranks; a writer that is dropped with more in its
-/// buffer leaves that behind and nothing else. `read_back` gives everything stored, in any order.
+/// Checks that an empty sink stores what writers call durable, and nothing else.
+///
+/// A writer calls rows durable by [`Written::Durable`] or by a flush. They must come back bit for
+/// bit, from several ranks. A writer that is dropped with rows in its buffer must forget them.
+/// `read_back` returns everything that is stored, in any order.
 ///
 /// # Panics
-/// If that is not so, naming the row.
+/// If the contract is broken: the message names the row.
 pub fn check_sink(
     sink: &dyn EmbeddingSink,
     outputs: &[OutputSpec],
@@ -63,7 +65,7 @@ fn write(shard: &mut dyn ShardWriter, batch: EmbeddedBatch) -> Written {
         .unwrap_or_else(|error| panic!("a batch can't be written: {error}"))
 }
 
-/// Three new rows, with names that are no file names.
+/// Three new rows, with names that can't be file names.
 fn next_batch(written: &mut Vec<Stored>, outputs: &[OutputSpec]) -> EmbeddedBatch {
     let first = written.len();
     for row in first as u64..first as u64 + 3 {
@@ -71,7 +73,7 @@ fn next_batch(written: &mut Vec<Stored>, outputs: &[OutputSpec]) -> EmbeddedBatc
         let rows: Vec<Vec<f32>> = outputs
             .iter()
             .map(|output| {
-                // Numbers that f16 holds as they are.
+                // Numbers that f16 holds exactly.
                 let numbers = (0..output.width).map(|_| (random.next_f64() * 1024.0).floor());
                 numbers.map(|number| number as f32).collect()
             })
@@ -101,8 +103,8 @@ fn next_batch(written: &mut Vec<Stored>, outputs: &[OutputSpec]) -> EmbeddedBatc
     }
 }
 
-/// Exactly the first `durable` rows must be stored. Not one more: the run computes again what a
-/// writer was dropped with, and a row that had been kept would be there twice.
+/// Checks that exactly the first `durable` rows are stored. Not one more: the run computes again
+/// what a dropped writer held, so a row that was kept would be stored twice.
 fn check_stored(written: &[Stored], durable: usize, mut stored: Vec<Stored>) {
     stored.sort_by_key(|(row, _)| row.row);
     assert_eq!(
@@ -132,7 +134,7 @@ mod tests {
     use super::*;
     use crate::MemorySink;
 
-    /// Calls everything durable and passes only flushes on.
+    /// A sink that calls everything durable, though only a flush makes it so.
     struct Boastful(MemorySink);
 
     struct BoastfulWriter<'a>(Box<dyn ShardWriter + 'a>);
@@ -178,7 +180,7 @@ mod tests {
         }
     }
 
-    /// Flushes when it is dropped.
+    /// A sink whose writers flush when they are dropped.
     struct Clinging(MemorySink);
 
     struct ClingingWriter<'a>(Box<dyn ShardWriter + 'a>);

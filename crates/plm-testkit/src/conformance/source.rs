@@ -1,14 +1,17 @@
-//! The contract of sources.
+//! The checks of sources.
 
 use std::collections::HashSet;
 
 use plm_core::{BoxError, RowId, SequenceSource};
 
-/// Checks that the records of a source have unique names and that each reads as its `RecordInfo`
-/// says, first in order and then backwards through a second reader.
+/// Checks that the records of a source have unique names, and that each reads as its `RecordInfo`
+/// says.
+///
+/// Records are read in order, and backwards through a second reader. Skipped records are not read,
+/// and may share names.
 ///
 /// # Panics
-/// If that is not so, naming the row. Skipped records are neither read nor held to unique names.
+/// If the contract is broken: the message names the row.
 pub fn check_source(source: &dyn SequenceSource) {
     let rows: Vec<RowId> = (0..source.len())
         .map(RowId)
@@ -30,12 +33,13 @@ pub fn check_source(source: &dyn SequenceSource) {
     }
 }
 
-/// Checks what becomes of a source whose input is spoiled and mended: each record is meanwhile an
-/// error or read as before, whatever reader reads it, and a reader that is opened afterwards reads
-/// all of them as before. Gives the first error that there was.
+/// Checks a source whose input is spoiled and then mended. Returns the first error.
+///
+/// While the input is spoiled, each record must be an error or read as before, with any reader. A
+/// reader that is opened after the input was mended must read all records as before.
 ///
 /// # Panics
-/// If that is not so, naming the row, or if nothing was an error.
+/// If the contract is broken: the message names the row. Also if no read was an error.
 pub fn check_source_recovers(
     source: &dyn SequenceSource,
     spoil: impl FnOnce(),
@@ -76,7 +80,7 @@ fn read<'a>(source: &dyn SequenceSource, rows: impl Iterator<Item = &'a RowId>) 
     let mut reader = source
         .open()
         .unwrap_or_else(|error| panic!("the source does not open: {error}"));
-    // Never cleared in between: replacing what is there is the reader's part of the contract.
+    // Never cleared in between: the contract is that a reader replaces what is there.
     let mut residues = b"left over".to_vec();
     rows.map(|&row| {
         reader
@@ -119,7 +123,8 @@ mod tests {
         );
     }
 
-    /// A source that is spoiled by a switch, and then gives an error or this for every record.
+    /// A source with a switch that spoils it. Every record is then `answer`, or an error without
+    /// it.
     struct Switched {
         records: MemorySource,
         is_spoiled: AtomicBool,

@@ -1,4 +1,4 @@
-//! The contract of stores.
+//! The check of stores.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,23 +13,27 @@ use crate::MemorySource;
 
 const RUN_DIGEST: Digest = Digest::from_bytes([0; 32]);
 const ROWS: u64 = 24;
-/// A record without a row, as if it had failed.
+/// The record without a row, as if it had failed.
 const FAILED: RowId = RowId(5);
 const IN_F32: RowId = RowId(7);
-/// Bytes between those that are flipped, one at a time.
+/// The distance between the bytes that are flipped, one at a time.
 const FLIP_EVERY: usize = 23;
 
-/// `[rows][outputs][width]` the values of a result, in its order, in f32.
+/// Reads the values of a result, in its order, in f32: `[rows][outputs][width]`.
 pub type ReadValues<'a> = &'a dyn Fn(&Path) -> Vec<Vec<Vec<f32>>>;
 
-/// Checks a store below a directory that is empty: what writers call durable is found again and
-/// nothing else is; each damaged byte of a part is told, its file set aside and written anew; the
-/// parts become one result in the order of the input, whose bytes depend on the rows alone; each
-/// damaged byte of that is told; files take no more room than was said; and what is discarded is
-/// the store's own. `read` gives the values of a result.
+/// Checks a store in an empty directory. `read` returns the values of a result.
+///
+/// - The store finds what writers called durable, and nothing else.
+/// - It notices each damaged byte of a part. The damaged file is set aside, and its rows are
+///   written again.
+/// - The parts become one result in the order of the input, whose bytes depend on the rows alone.
+/// - It notices each damaged byte of the result.
+/// - Files take no more room than the store said.
+/// - It discards its own files, and nothing else.
 ///
 /// # Panics
-/// If that is not so.
+/// If the contract is broken.
 pub fn check_store(store: &dyn Store, directory: &Path, read: ReadValues<'_>) {
     let case = Case::new(store, directory);
     case.check_empty();
@@ -42,7 +46,7 @@ pub fn check_store(store: &dyn Store, directory: &Path, read: ReadValues<'_>) {
     case.check_discard();
 }
 
-/// A store and a run in two parts.
+/// A store, and a run in two parts.
 struct Case<'a> {
     store: &'a dyn Store,
     run: StoredRun,
@@ -106,12 +110,12 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// All rows that have one, in the order of the input.
+    /// The records that have rows, in the order of the input.
     fn rows() -> Vec<u64> {
         (0..ROWS).filter(|&row| RowId(row) != FAILED).collect()
     }
 
-    /// Those that the first part has.
+    /// The rows of the first part.
     fn of_the_first() -> Vec<u64> {
         Self::rows()
             .into_iter()
@@ -119,7 +123,7 @@ impl<'a> Case<'a> {
             .collect()
     }
 
-    /// Those that are the second part's, last row first.
+    /// The rows of the second part, last row first.
     fn rest(&self) -> Vec<u64> {
         let rest = Self::rows().into_iter().filter(|row| row % 3 != 0);
         rest.rev().collect()
@@ -193,7 +197,7 @@ impl<'a> Case<'a> {
             "all that was flushed"
         );
 
-        // What is not durable when a writer is dropped is computed again: it must not be there.
+        // A run computes again what a dropped writer held: it must not be there.
         let sink = told(self.store.open(part, &self.run), "a part is opened again");
         let shard = sink.open_shard(Rank(0));
         let mut shard = shard.unwrap_or_else(|error| panic!("no shard is opened again: {error}"));
@@ -248,7 +252,7 @@ impl<'a> Case<'a> {
         sorted.sort_unstable();
         assert_eq!(whole, sorted);
         let in_f32 = self.store.rows_in_f32(&self.parts, &self.run);
-        assert_eq!(told(in_f32, "rows in f32 are told"), [IN_F32]);
+        assert_eq!(told(in_f32, "rows in f32 are known"), [IN_F32]);
 
         let files = told(self.store.files(part), "files are listed");
         let file = files.first().expect("its rows are in a file");
@@ -275,7 +279,7 @@ impl<'a> Case<'a> {
             "it is kept under another name"
         );
         let (rows, damaged) = self.durable(part);
-        assert!(damaged.is_empty(), "what is set aside is not told again");
+        assert!(damaged.is_empty(), "a file set aside is not reported again");
         let lost = whole.iter().copied().filter(|row| !rows.contains(row));
         self.write(part, 0, lost.collect());
         assert!(aside.exists(), "its name is not used again");
@@ -320,7 +324,7 @@ impl<'a> Case<'a> {
 
         let mut outcomes = Self::rows().into_iter().map(outcome);
         let draft = self.store.draft(&self.merge(), &mut outcomes, &|| true);
-        match told(draft, "a draft is begun, or none") {
+        match told(draft, "a draft is started, or none") {
             None => told(self.store.merge(&self.merge()), "parts are merged again"),
             Some(mut draft) => {
                 while told(
@@ -436,7 +440,7 @@ impl<'a> Case<'a> {
     }
 }
 
-/// An input whose last record has another name.
+/// A source whose last record has another name.
 struct Renamed<'a>(&'a MemorySource);
 
 impl SequenceSource for Renamed<'_> {
@@ -468,7 +472,7 @@ fn outcome(row: u64) -> Outcome {
     [Outcome::Embedded, Outcome::Truncated, Outcome::Windowed][row as usize % 3]
 }
 
-/// Numbers that f16 holds as they are, different for each row and output.
+/// Values that f16 holds exactly, different for each row and output.
 fn values(row: u64, position: usize, width: usize) -> Vec<f32> {
     let first = row as f32 * 8.0 + position as f32 * 512.0;
     (0..width).map(|at| first + at as f32).collect()

@@ -1,8 +1,8 @@
-//! A second store, of numpy's own files: proof that a run does not depend on the first, and an
-//! example to start from.
+//! A second store, which keeps numpy's own files. It proves that a run does not depend on the
+//! default store, and is an example to start from.
 //!
-//! It has no draft, holds all rows of a merge in memory, and reads a file as a whole: what makes
-//! the default store large is left out.
+//! It is small, since it leaves out what makes the default store large. It has no draft, holds all
+//! rows of a merge in memory, and reads each file as a whole.
 
 mod sink;
 mod table;
@@ -26,27 +26,27 @@ use plm_core::{
 use sink::NpySink;
 use table::{ROW_BYTES, STRUCTURE_BYTES, Table, TableRow, values_bytes};
 
-/// What a damaged file's name ends with once it is set aside.
+/// The ending of a damaged file's name after the file was set aside.
 const ASIDE_SUFFIX: &str = ".damaged";
 
 /// Keeps the columns of a run as `.npy` files, and its result as one `embeddings.npy`.
 ///
-/// Values are stored as they come: those of f16 as f16.
+/// Values are stored in the number format in which they come: f32 or f16.
 #[derive(Clone, Debug)]
 pub struct NpyStore {
     rows_per_file: usize,
 }
 
 impl NpyStore {
-    /// A store whose ranks make a file of every so many rows.
+    /// A store whose ranks write a file once they have `rows_per_file` rows.
     pub fn new(rows_per_file: usize) -> Self {
         Self { rows_per_file }
     }
 
-    /// `[rows][outputs][width]` the values of a result, in f32.
+    /// The values of a result, in f32: `[rows][outputs][width]`.
     ///
     /// # Panics
-    /// If it is damaged.
+    /// If the result can't be read or is damaged.
     pub fn read(path: &Path) -> Vec<Vec<Vec<f32>>> {
         let table = load(path).unwrap_or_else(|error| panic!("{error}"));
         let of_row = |row: &TableRow| numbers(&table.run, &row.values);
@@ -220,7 +220,7 @@ impl Store for NpyStore {
     }
 }
 
-/// A result, all of which is in memory and has been checked.
+/// A result that is in memory and has been checked.
 struct Opened(Table);
 
 impl StoredResult for Opened {
@@ -246,7 +246,7 @@ impl StoredResult for Opened {
     }
 }
 
-/// `rank_00003-000017.npy`.
+/// Whether a file is named like `rank_00003-000017.npy`.
 fn is_table_name(name: &str) -> bool {
     let is_number = |text: &str| text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
     let numbers = name
@@ -260,7 +260,7 @@ fn tables(part: &Path) -> Result<Vec<PathBuf>, StoreError> {
     list(part, &is_table_name)
 }
 
-/// The files of a directory with such names, in order; none if it is not there.
+/// The files of a directory whose names are wanted, in order; empty if there is no directory.
 fn list(directory: &Path, is_wanted: &dyn Fn(&str) -> bool) -> Result<Vec<PathBuf>, StoreError> {
     let entries = match fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -306,7 +306,7 @@ fn check_run(path: &Path, found: &StoredRun, expected: &StoredRun) -> Result<(),
     Err(StoreError::other(problem))
 }
 
-/// That these are exactly the rows that a run should have.
+/// Checks that these are exactly the rows that a run should have.
 fn check_rows(rows: &BTreeMap<RowId, TableRow>, expected: &Expected<'_>) -> Result<(), StoreError> {
     let mut found = 0;
     for row in (0..expected.source.len()).map(RowId) {
@@ -332,7 +332,7 @@ fn check_rows(rows: &BTreeMap<RowId, TableRow>, expected: &Expected<'_>) -> Resu
     }
 }
 
-/// `[outputs][width]` the numbers of a row, in f32.
+/// The values of a row, in f32: `[outputs][width]`.
 fn numbers(run: &StoredRun, mut values: &[u8]) -> Vec<Vec<f32>> {
     let mut number = |dtype| match dtype {
         Dtype::F16 => {
@@ -350,7 +350,7 @@ fn numbers(run: &StoredRun, mut values: &[u8]) -> Vec<Vec<f32>> {
     run.outputs.iter().map(of).collect()
 }
 
-/// Ids are padded to the longest.
+/// The bytes of files with this amount of rows. Ids are padded to the longest.
 fn bytes(run: &StoredRun, amount: Amount) -> u64 {
     let row_bytes = ROW_BYTES + values_bytes(run) as u64 + amount.longest_id_bytes.max(1);
     amount.rows.saturating_mul(row_bytes)

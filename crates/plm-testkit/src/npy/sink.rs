@@ -1,4 +1,4 @@
-//! The writers of a part: each makes a file of what it has whenever it has enough.
+//! The writers of a part, which collect rows and write them as files.
 
 use std::fs;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use plm_core::{
 
 use super::table::{Table, TableRow, append_values};
 
-/// Writes `rank_00000-000000.npy` and so on into a part's directory.
+/// The sink of a part, whose writers make files named `rank_00000-000000.npy` and so on.
 #[derive(Debug)]
 pub(super) struct NpySink {
     pub(super) directory: PathBuf,
@@ -37,7 +37,7 @@ impl EmbeddingSink for NpySink {
 }
 
 impl NpyWriter<'_> {
-    /// A name that no file of the rank has had, set aside ones included.
+    /// A name that no file of the rank has had, including files that were set aside.
     fn next_path(&self) -> Result<PathBuf, BoxError> {
         let prefix = format!("rank_{:05}-", self.rank.0);
         let mut next = 0;
@@ -71,7 +71,7 @@ impl ShardWriter for NpyWriter<'_> {
     }
 
     fn flush(&mut self) -> Result<(), BoxError> {
-        // What can't be written is given to another writer, and so must not be kept.
+        // Taken out first: another rank computes rows that can't be written here.
         let rows = std::mem::take(&mut self.rows);
         if rows.is_empty() {
             return Ok(());

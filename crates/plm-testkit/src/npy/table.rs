@@ -1,9 +1,11 @@
-//! Rows of every output as one `.npy` file, which says in a trailer what it is.
+//! Rows of every output as one `.npy` file, with a trailer that describes it.
 //!
-//! The file is a structured array, as `numpy.load` reads it (it ignores the trailer), with the
-//! fields `row` (u64), `id` (UTF-8, padded by NUL), `residues` (u32), `status` and `in_f32` (u8),
-//! and one for each output by its name. The trailer is a JSON object, its bytes (u64,
-//! little-endian) and the BLAKE3 digest of all before it.
+//! `numpy.load` reads the file as a structured array and ignores the trailer. The fields are `row`
+//! (u64), `id` (UTF-8, padded with NUL), `residues` (u32), `status` and `in_f32` (u8), and one for
+//! each output, by its name.
+//!
+//! The trailer is a JSON object, the number of its bytes (u64, little-endian), and the BLAKE3
+//! digest of all bytes before the digest.
 
 use plm_core::store::StoredRun;
 use plm_core::{Digest, Dtype, EmbeddedRow, Outcome, OutputSpec, RowId, Values};
@@ -11,41 +13,41 @@ use serde_json::{Value, json};
 
 const MAGIC: &[u8] = b"\x93NUMPY\x02\x00";
 const DIGEST_BYTES: usize = 32;
-/// Row, residues, status, whether in f32.
+/// The bytes of the fields `row`, `residues`, `status` and `in_f32`.
 const NUMBERS_BYTES: usize = 8 + 4 + 1 + 1;
-/// More than header and trailer take besides texts.
+/// More bytes than header and trailer take without their texts.
 pub(super) const STRUCTURE_BYTES: u64 = 4 << 10;
 
-/// Whether a file starts as all `.npy` files of this version do.
+/// Whether a file starts like every `.npy` file of this version.
 pub(super) fn has_magic(bytes: &[u8]) -> bool {
     bytes.starts_with(MAGIC)
 }
 
-/// Rows in any order, and whose they are.
+/// Rows in any order, and the run that they are of.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Table {
     pub(super) run: StoredRun,
     pub(super) rows: Vec<TableRow>,
 }
 
-/// One record.
+/// One record of a table.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct TableRow {
     pub(super) row: EmbeddedRow,
-    /// Its values in all outputs, one after the other, as they are stored.
+    /// The values of all outputs, one output after the other, as the file has them.
     pub(super) values: Vec<u8>,
 }
 
-/// The bytes of a row in all outputs.
+/// The bytes of a row's values in all outputs.
 pub(super) fn values_bytes(run: &StoredRun) -> usize {
     let of = |output: &OutputSpec| output.width * output.dtype.bytes() as usize;
     run.outputs.iter().map(of).sum()
 }
 
-/// The bytes of a row besides its values and the bytes of its id.
+/// The bytes of a row without its values and its id.
 pub(super) const ROW_BYTES: u64 = NUMBERS_BYTES as u64;
 
-/// Appends the numbers of one sequence, in the format in which they have come.
+/// Appends the values of one sequence, in the number format in which they came.
 pub(super) fn append_values(values: &Values, numbers: std::ops::Range<usize>, bytes: &mut Vec<u8>) {
     match values {
         Values::F32(values) => bytes.extend(values[numbers].iter().flat_map(|x| x.to_le_bytes())),
@@ -54,10 +56,10 @@ pub(super) fn append_values(values: &Values, numbers: std::ops::Range<usize>, by
 }
 
 impl Table {
-    /// The bytes of its file.
+    /// The table as the bytes of a file.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let longest = self.rows.iter().map(|row| row.row.id.len()).max();
-        // numpy knows no texts of no bytes.
+        // numpy has no text field of zero bytes.
         let id_bytes = longest.unwrap_or(0).max(1);
         let mut bytes = header(&self.run, id_bytes, self.rows.len());
         for TableRow { row, values } in &self.rows {
@@ -76,7 +78,7 @@ impl Table {
         bytes
     }
 
-    /// Reads a file; why not, if it is not one that was written here.
+    /// Reads the bytes of a file. An error says why they are no whole table.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
         let cut = |bytes: &[u8], at: Option<usize>| at.filter(|&at| at <= bytes.len());
         let end = cut(bytes, bytes.len().checked_sub(DIGEST_BYTES)).ok_or("it was cut short")?;
@@ -105,7 +107,7 @@ impl Table {
         })
     }
 
-    /// The digest of what it holds: the same in any order of writing, since the rows have theirs.
+    /// The digest of the table as a file: tables with the same rows in the same order share it.
     pub(super) fn digest(&self) -> Digest {
         Digest::from_bytes(blake3::hash(&self.to_bytes()).into())
     }
@@ -129,7 +131,7 @@ fn parse_row(bytes: &[u8], id_bytes: usize) -> Option<TableRow> {
     })
 }
 
-/// What numpy reads: version 2.0 of its format, whose header may be longer than 64 KiB.
+/// The header that numpy reads: version 2.0, since a header may be longer than 64 KiB.
 fn header(run: &StoredRun, id_bytes: usize, rows: usize) -> Vec<u8> {
     let outputs = run.outputs.iter().map(|output| {
         let number = if output.dtype == Dtype::F16 {
@@ -144,7 +146,7 @@ fn header(run: &StoredRun, id_bytes: usize, rows: usize) -> Vec<u8> {
          ('in_f32', 'u1'){}], 'fortran_order': False, 'shape': ({rows},)}}",
         outputs.collect::<String>()
     );
-    // The array starts at a multiple of 64, after a line feed.
+    // The header ends with a line feed, and the array starts at a multiple of 64.
     let start = (MAGIC.len() + 4 + text.len() + 1).next_multiple_of(64);
     let padded = start - MAGIC.len() - 4;
     let mut header = MAGIC.to_vec();
@@ -172,7 +174,7 @@ fn trailer(run: &StoredRun, id_bytes: usize, rows: usize) -> Value {
     })
 }
 
-/// The run, the bytes of an id and the rows that a trailer tells of.
+/// The run, the bytes of an id and the number of rows that a trailer describes.
 fn described(trailer: &Value) -> Option<(StoredRun, usize, usize)> {
     let number = |value: &Value| usize::try_from(value.as_u64()?).ok();
     let text = |value: &Value| value.as_str().map(str::to_owned);
