@@ -132,8 +132,8 @@ struct Sequence<'a> {
 /// Appends a record's row to each column. Returns whether any of it was computed in f32.
 ///
 /// The row of a single sequence stays as it is, bit for bit. The output's kind makes one row of
-/// several windows ([`OutputKind::of_windows`](plm_core::OutputKind::of_windows)). An error says why
-/// the record has no row.
+/// several windows ([`OutputKind::of_windows`](plm_core::OutputKind::of_windows)). An error says
+/// why the record has no row.
 fn add<'a>(
     row: RowId,
     sequences: &mut Peekable<impl Iterator<Item = Sequence<'a>>>,

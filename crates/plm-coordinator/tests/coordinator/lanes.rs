@@ -337,8 +337,8 @@ fn an_encoder_is_given_its_next_batch_before_it_is_asked_for_the_last() {
     assert_eq!(most_submitted.load(Ordering::Relaxed), 2);
 }
 
-/// Encoders that know their own tickets. The first of each rank fails at its second batch, when it
-/// has been given the third.
+/// A loader of encoders that know their own tickets. The first one fails at its second batch, after
+/// the third was submitted.
 struct Jealous(FakeLoader, AtomicUsize);
 
 struct JealousEncoder<'a> {
@@ -368,7 +368,7 @@ impl Encoder for JealousEncoder<'_> {
 
     fn finish(&mut self, ticket: Ticket) -> Result<EncodedBatch, BoxError> {
         assert_eq!(ticket.number(), self.number, "a ticket of another encoder");
-        // Time for the producer to have the next.
+        // Gives the producer time to send the next batch.
         thread::sleep(Duration::from_millis(2));
         self.finished += 1;
         if self.number == 0 && self.finished == 2 {
