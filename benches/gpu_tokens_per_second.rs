@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use plm_core::{BatchIndex, BoxError, Dtype, Encoder, EncoderLoader, PackedBatch, Packer, Rank};
-use plm_esm2::{Checkpoint, Esm2Loader, GPU_BATCH_TOKENS, Gpu, RELEASED, token_map};
+use plm_esm2::{Checkpoint, Esm2Loader, GPU_BATCH_TOKENS, RELEASED, describe_gpu, token_map};
 use plm_fleet::PlanConfig;
 use plm_fleet::coordinator::BatchPlan;
 use plm_testkit::{MemorySource, lognormal_residue_counts, uniform_residue_counts};
@@ -48,7 +48,7 @@ fn main() -> Result<(), BoxError> {
         .ok_or("SHAPE is one of 8M, 35M, 150M, 650M, 3B and 15B")?;
     let dtype: Dtype = dtype.parse()?;
     // Before minutes go into random weights.
-    Gpu::check(0).map_err(|error| error.to_string())?;
+    describe_gpu(0).map_err(|error| error.to_string())?;
     let loader = Esm2Loader::on_gpus(Checkpoint::random(shape, 1), vec![0], dtype)?;
     let mut encoder = loader.load(Rank(0))?;
 

@@ -21,7 +21,7 @@ mod utilisation;
 use std::time::Instant;
 
 use plm_core::{BoxError, WorldSize};
-use plm_esm2::Gpu;
+use plm_esm2::count_gpus;
 use plm_fleet::{Devices, EmbeddingsFile, RunConfig, RunReport, run_multi_gpu_inference};
 use runs::Setup;
 use utilisation::Utilisation;
@@ -39,10 +39,10 @@ fn main() -> Result<(), BoxError> {
     let usage = "DEVICES is cuda, cuda/2,4 or stand-in:TOKENS_PER_SECOND";
     let (present, wanted) = match (stand_in, setup.devices.split_once('/')) {
         (Some(_), _) => (4, WORLD_SIZES.to_vec()),
-        (None, None) if setup.devices == "cuda" => (Gpu::count()?, WORLD_SIZES.to_vec()),
+        (None, None) if setup.devices == "cuda" => (count_gpus()?, WORLD_SIZES.to_vec()),
         (None, Some(("cuda", sizes))) => {
             let sizes = sizes.split(',').map(str::parse);
-            (Gpu::count()?, sizes.collect::<Result<_, _>>()?)
+            (count_gpus()?, sizes.collect::<Result<_, _>>()?)
         }
         _ => return Err(usage.into()),
     };

@@ -24,7 +24,7 @@ use std::env;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
-use plm_esm2::Gpu;
+use plm_esm2::{GpuError, count_gpus, describe_gpu};
 
 const REQUIRE: &str = "PLM_FLEET_REQUIRE_GPUS";
 
@@ -37,9 +37,13 @@ fn required() -> u32 {
     }
 }
 
+fn check_int8() -> Result<(), GpuError> {
+    describe_gpu(0)?.check_int8()
+}
+
 /// Whether there are kernels for int8. Where GPUs are required, none is a failure.
 fn has_int8() -> bool {
-    match Gpu::check_int8(0) {
+    match check_int8() {
         Ok(()) => true,
         Err(error) => {
             assert!(required() == 0, "{REQUIRE} is set, and {error}");
@@ -64,7 +68,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // One at a time: they share the GPUs' memory, and some look at the clock.
     arguments.test_threads = Some(1);
-    let present = Gpu::count().unwrap_or(0);
+    let present = count_gpus().unwrap_or(0);
     let required = required();
     let trial = |needed: u32, name: &str, test: fn()| {
         Trial::test(name, move || {
@@ -78,10 +82,10 @@ fn main() -> ExitCode {
         .with_ignored_flag(present < needed && required < needed)
     };
     // Only Hoppers have these.
-    let is_hopper = Gpu::check_int8(0).is_ok();
+    let is_hopper = check_int8().is_ok();
     let int8_trial = |name: &str, test: fn()| {
         Trial::test(name, move || {
-            Gpu::check_int8(0).map_err(|error| format!("needs a Hopper: {error}"))?;
+            check_int8().map_err(|error| format!("needs a Hopper: {error}"))?;
             test();
             Ok(())
         })

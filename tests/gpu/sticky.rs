@@ -156,7 +156,6 @@ impl Encoder for PoisonedEncoder<'_> {
 }
 
 /// Runs a kernel that traps.
-#[cfg(feature = "cuda")]
 #[allow(unsafe_code, reason = "kernels are launched by pointer")]
 fn break_gpu(ordinal: usize) -> Result<(), BoxError> {
     use candle_core::cuda_backend::cudarc::driver::LaunchConfig;
@@ -171,9 +170,4 @@ fn break_gpu(ordinal: usize) -> Result<(), BoxError> {
     unsafe { trap.builder().launch(LaunchConfig::for_num_elems(1)) }?;
     // It shows in what is asked of the GPU next.
     Ok(())
-}
-
-#[cfg(not(feature = "cuda"))]
-fn break_gpu(_ordinal: usize) -> Result<(), BoxError> {
-    Err("there is no GPU to break".into())
 }

@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use nvml_wrapper::Nvml;
-use plm_esm2::Gpu;
+use plm_esm2::describe_gpu;
 
 /// Samples GPUs, ten times a second, until it is asked.
 pub(crate) struct Utilisation {
@@ -20,12 +20,7 @@ impl Utilisation {
     pub(crate) fn of(ordinals: &[u32]) -> Self {
         let uuids: Vec<String> = ordinals
             .iter()
-            .map(|&ordinal| {
-                Gpu::open(ordinal)
-                    .expect("it was counted")
-                    .uuid()
-                    .expect("it has one")
-            })
+            .map(|&ordinal| describe_gpu(ordinal).expect("it was counted").uuid)
             .collect();
         let done = Arc::new(AtomicBool::new(false));
         let is_done = Arc::clone(&done);

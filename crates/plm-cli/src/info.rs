@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use plm_fleet::kernels::{Gpu, GpuError};
+use plm_fleet::kernels::{GpuError, count_gpus, describe_gpu, gpu_memory};
 use plm_fleet::shards::Error as ShardError;
 use plm_fleet::{
     Checked, EmbeddingsFile, Error, FastaIndex, Kind, Model, ModelInfo, RunReport, check_result,
@@ -89,22 +89,20 @@ fn program() -> Result<String, Error> {
 
 /// One line per GPU, or why there is none.
 fn gpus() -> String {
-    let count = match Gpu::count() {
+    let count = match count_gpus() {
         Ok(0) => return "; no GPU is visible".to_owned(),
         Err(GpuError::NotBuilt) => return "; this program was built without CUDA".to_owned(),
         Err(error) => return format!("; {error}"),
         Ok(count) => count,
     };
-    let describe = |ordinal| match Gpu::open(ordinal) {
-        Err(error) => crate::sentence(&error),
-        Ok(gpu) => match (gpu.name(), gpu.memory()) {
-            (Ok(name), Ok(memory)) => format!(
-                "cuda:{ordinal} ({name}, {} of {} GiB free)",
-                memory.free_bytes >> 30,
-                memory.total_bytes >> 30
-            ),
-            (Err(error), _) | (_, Err(error)) => format!("cuda:{ordinal} ({error})"),
-        },
+    let describe = |ordinal| match (describe_gpu(ordinal), gpu_memory(ordinal)) {
+        (Ok(gpu), Ok(memory)) => format!(
+            "cuda:{ordinal} ({}, {} of {} GiB free)",
+            gpu.name,
+            memory.free_bytes >> 30,
+            memory.total_bytes >> 30
+        ),
+        (Err(error), _) | (_, Err(error)) => crate::sentence(&error),
     };
     (0..count)
         .map(|ordinal| format!("\n              {}", describe(ordinal)))

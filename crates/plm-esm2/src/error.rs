@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use plm_core::{Dtype, Layer, Rank};
-use plm_kernels::{GpuDescription, GpuError, is_out_of_memory};
+use plm_kernels::{GpuDescription, GpuError};
 
 use words::{advice, and_a_sequence, by_kind, quoted, without_backtrace};
 
@@ -186,16 +186,5 @@ impl fmt::Display for NoInt8 {
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
         Self::Tensor(error)
-    }
-}
-
-impl Error {
-    /// Whether a GPU had no room, so that something smaller may fit.
-    pub(crate) fn is_out_of_memory(&self) -> bool {
-        match self {
-            Self::NoRoom { .. } => true,
-            Self::Tensor(error) => is_out_of_memory(error),
-            _ => false,
-        }
     }
 }

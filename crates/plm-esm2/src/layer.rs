@@ -1,26 +1,27 @@
-//! One transformer layer.
+//! Transformer layers of one kind, for any place.
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use plm_kernels::{Gpu, VarlenAttention};
+use plm_kernels::{LayerNorm, VarlenAttention};
 
 use crate::Config;
-use crate::linear::{Linear, ResidualLinear};
+use crate::place::{Layers, Linear, Pass, Place, Pool, ResidualLinear, ResidualWeights};
 
-/// One pre-layer-norm transformer layer, cut so that every operation between two matrix products is one.
+/// One pre-layer-norm transformer layer, cut so that every operation between two matrix products is
+/// one.
 ///
-/// The layer norm before attention belongs to what comes before the layer, and the norm that follows
-/// the layer (the next layer's first, or the model's last) belongs to it, so that each residual
-/// addition and the norm behind it are together. Other biases are added by the operation after
-/// the product, which reads its output anyway.
+/// The layer norm before attention belongs to what comes before the layer, and the norm that
+/// follows the layer (the next layer's first, or the model's last) belongs to it, so that each
+/// residual addition and the norm behind it are together. Other biases are added by the operation
+/// after the product, which reads its output anyway.
 #[derive(Debug)]
 pub(crate) struct Layer {
-    qkv: Linear,
+    qkv: Box<dyn Linear>,
     qkv_bias: Tensor,
-    attention_output: ResidualLinear,
-    fc1: Linear,
+    attention_output: Box<dyn ResidualLinear>,
+    fc1: Box<dyn Linear>,
     fc1_bias: Tensor,
-    fc2: ResidualLinear,
+    fc2: Box<dyn ResidualLinear>,
 }
 
 impl Layer {
@@ -29,7 +30,7 @@ impl Layer {
         own: &VarBuilder<'_>,
         next_norm: &VarBuilder<'_>,
         config: &Config,
-        gpu: Option<&Gpu>,
+        place: &dyn Place,
     ) -> Result<Self> {
         let (hidden, ffn) = (config.hidden_size, config.ffn_size);
         let attention = own.pp("attention.self");
@@ -39,25 +40,24 @@ impl Layer {
             Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)
         };
         let residual = |linear: &VarBuilder<'_>, inputs: usize, norm: &VarBuilder<'_>| {
-            ResidualLinear::new(
-                linear.get((hidden, inputs), "weight")?,
-                linear.get(hidden, "bias")?,
-                [norm.get(hidden, "weight")?, norm.get(hidden, "bias")?],
-                config.layer_norm_eps,
-                gpu,
-            )
+            place.residual_linear(ResidualWeights {
+                weight: linear.get((hidden, inputs), "weight")?,
+                bias: linear.get(hidden, "bias")?,
+                norm: [norm.get(hidden, "weight")?, norm.get(hidden, "bias")?],
+                eps: config.layer_norm_eps,
+            })
         };
         let fc1 = own.pp("intermediate.dense");
         let qkv = stacked(&|part| part.get((hidden, hidden), "weight"))?;
         Ok(Self {
-            qkv: Linear::new(qkv, gpu)?,
+            qkv: place.linear(qkv)?,
             qkv_bias: stacked(&|part| part.get(hidden, "bias"))?,
             attention_output: residual(
                 &own.pp("attention.output.dense"),
                 hidden,
                 &own.pp("LayerNorm"),
             )?,
-            fc1: Linear::new(fc1.get((ffn, hidden), "weight")?, gpu)?,
+            fc1: place.linear(fc1.get((ffn, hidden), "weight")?)?,
             fc1_bias: fc1.get(ffn, "bias")?,
             fc2: residual(&own.pp("output.dense"), ffn, next_norm)?,
         })
@@ -78,5 +78,24 @@ impl Layer {
 
         let inner = self.fc1.forward_gelu(&normalised, &self.fc1_bias)?;
         self.fc2.forward(&x, &inner)
+    }
+}
+
+/// Such layers, and the first of all norms.
+#[derive(Debug)]
+pub(crate) struct PlainLayers {
+    pub(crate) first_norm: LayerNorm,
+    pub(crate) layers: Vec<Layer>,
+}
+
+impl Layers for PlainLayers {
+    fn forward(&self, mut x: Tensor, pass: &Pass<'_>, pool: Pool<'_>) -> Result<Tensor> {
+        let mut normalised = self.first_norm.forward(&x)?;
+        for (layer, number) in self.layers.iter().take(pass.depth).zip(1..) {
+            (x, normalised) = layer.forward(&x, &normalised, &pass.attention)?;
+            let is_last = number == self.layers.len();
+            pool(number, if is_last { &normalised } else { &x })?;
+        }
+        Ok(normalised)
     }
 }

@@ -28,15 +28,26 @@
 //! assert_eq!((means.num_sequences(), means.width()), (2, 128));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+#![cfg_attr(
+    not(feature = "cuda"),
+    allow(
+        dead_code,
+        reason = "some of what models offer is for GPUs; builds with them tell what is for nobody"
+    )
+)]
 
 mod alphabet;
 mod checkpoint;
+mod cpu;
+mod cpu_ranks;
 mod error;
-mod gpu_encoder;
-mod gpus;
-mod int8;
+#[cfg(feature = "cuda")]
+mod gpu;
+#[cfg(not(feature = "cuda"))]
+#[path = "no_gpu.rs"]
+mod gpu;
+mod int8_shape;
 mod layer;
-mod linear;
 mod lm_head;
 mod loader;
 mod memory;
@@ -44,22 +55,28 @@ mod micro_batch;
 mod model;
 mod model_config;
 mod outputs;
+mod place;
+mod ranks;
 mod shapes;
 mod splitmix;
-mod stream_layer;
-mod weights;
+mod tensors;
 
-pub use plm_kernels::{Generation, Gpu, GpuDescription, GpuError, GpuKind};
+#[cfg(feature = "cuda")]
+pub use plm_kernels::Gpu;
+pub use plm_kernels::{Generation, GpuDescription, GpuError, GpuKind, count_gpus, describe_gpu};
 
 pub use alphabet::{VOCABULARY, token_map};
 pub use checkpoint::Checkpoint;
+pub use cpu_ranks::CpuOptions;
 pub use error::{Error, NoInt8};
-pub use gpus::GPU_BATCH_TOKENS;
-pub use loader::{CpuOptions, Esm2Loader, output_specs};
+pub use loader::{Esm2Loader, output_specs};
 pub use model::Esm2;
 pub use model_config::Config;
 pub use outputs::{ModelOutputs, Outputs, Started};
 pub use shapes::{ModelShape, RELEASED, hub_name};
+
+/// The batch size, in tokens, that suits GPUs.
+pub const GPU_BATCH_TOKENS: u32 = Generation::FULL_BATCH_TOKENS;
 
 /// The examples of README.md are tested.
 #[cfg(doctest)]

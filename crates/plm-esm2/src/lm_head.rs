@@ -2,23 +2,23 @@
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use plm_kernels::{Gpu, LayerNorm, bias_gelu_inplace};
+use plm_kernels::LayerNorm;
 
-use crate::linear::Linear;
 use crate::outputs::on_cpu;
+use crate::place::{Linear, Place};
 use crate::{Config, VOCABULARY};
 
 /// Makes logits over the 33 tokens of hidden states. Its decoder is the token embedding.
 #[derive(Debug)]
 pub(crate) struct LmHead {
     /// It multiplies by `[hidden_size, hidden_size]`.
-    dense: Linear,
+    dense: Box<dyn Linear>,
     /// It is `[hidden_size]`, and is added before GELU.
     dense_bias: Tensor,
     /// It normalizes what GELU gives.
     norm: LayerNorm,
     /// It multiplies by the token embedding `[33, hidden_size]`.
-    decoder: Linear,
+    decoder: Box<dyn Linear>,
     /// It is `[33]`, and on the CPU, where the logits are made.
     bias: Tensor,
 }
@@ -29,27 +29,26 @@ impl LmHead {
         own: &VarBuilder<'_>,
         embeddings: &Tensor,
         config: &Config,
-        gpu: Option<&Gpu>,
+        place: &dyn Place,
     ) -> Result<Self> {
         let hidden = config.hidden_size;
         let (dense, norm) = (own.pp("dense"), own.pp("layer_norm"));
         Ok(Self {
-            dense: Linear::new(dense.get((hidden, hidden), "weight")?, gpu)?,
+            dense: place.linear(dense.get((hidden, hidden), "weight")?)?,
             dense_bias: dense.get(hidden, "bias")?,
             norm: LayerNorm::new(
                 &norm.get(hidden, "weight")?,
                 &norm.get(hidden, "bias")?,
                 config.layer_norm_eps,
             )?,
-            decoder: Linear::new(embeddings.clone(), gpu)?,
+            decoder: place.linear(embeddings.clone())?,
             bias: on_cpu(&own.get(VOCABULARY.len(), "bias")?)?,
         })
     }
 
     /// `[total_tokens, 33]` on the CPU, from the last layer's `[total_tokens, hidden_size]`.
     pub(crate) fn forward(&self, hidden: &Tensor) -> Result<Tensor> {
-        let x = self.dense.forward(hidden)?;
-        bias_gelu_inplace(&x, &self.dense_bias)?;
+        let x = self.dense.forward_gelu(hidden, &self.dense_bias)?;
         let x = self.norm.forward(&x)?;
         on_cpu(&self.decoder.forward(&x)?)?.broadcast_add(&self.bias)
     }

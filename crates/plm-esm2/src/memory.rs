@@ -14,7 +14,7 @@
 
 use std::path::{Path, PathBuf};
 
-use plm_core::{Dtype, LargestBatches};
+use plm_core::LargestBatches;
 
 use crate::Config;
 use crate::micro_batch::MICRO_BATCH_TOKENS;
@@ -40,17 +40,6 @@ pub(crate) fn cpu_bytes(config: &Config, threads: &[usize], largest: &LargestBat
         tokens * of_token + threads as u64 * longest as u64 * of_key
     });
     lanes.sum::<u64>() + rotary_bytes(config, largest)
-}
-
-/// What the longest sequence takes on a GPU, in a model of `dtype`. (A batch of several is halved
-/// until it fits.)
-pub(crate) fn gpu_bytes(config: &Config, dtype: Dtype, longest: usize) -> u64 {
-    let number = match dtype {
-        Dtype::F32 => F32_BYTES,
-        Dtype::F16 | Dtype::Bf16 | Dtype::Int8 => 2,
-    };
-    let (hidden, ffn) = (config.hidden_size as u64, config.ffn_size as u64);
-    longest as u64 * number * (7 * hidden + ffn)
 }
 
 /// The tables of positions, which are grown to powers of two.

@@ -1,8 +1,8 @@
 //! A batch in pieces that a processor's cache can hold.
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use plm_core::PackedBatch;
-use plm_kernels::{CuSeqlens, Gpu};
+use plm_kernels::CuSeqlens;
 
 use crate::alphabet::{MASK, PAD};
 
@@ -12,8 +12,8 @@ pub(crate) const MICRO_BATCH_TOKENS: usize = 384;
 
 /// The fewest rows that matrix products are given.
 ///
-/// Below it, the gemm crate sums in another order: products of up to 256 numbers and products with one
-/// row have kernels of their own, and where neither side is over 64 the common dimension is cut
+/// Below it, the gemm crate sums in another order: products of up to 256 numbers and products with
+/// one row have kernels of their own, and where neither side is over 64 the common dimension is cut
 /// elsewhere. A row's bits would then depend on how many rows stand beside it.
 const MIN_ROWS: usize = 65;
 
@@ -46,18 +46,6 @@ impl MicroBatch {
             first = last;
         }
         Ok(pieces)
-    }
-
-    /// All of `batch` as one piece on a GPU, for a model in `dtype`: matrix products there keep a row's bits at any
-    /// height.
-    pub(crate) fn whole(batch: &PackedBatch, gpu: &Gpu, dtype: DType) -> Result<Self> {
-        let sequences = CuSeqlens::new(batch.cu_seqlens().to_vec())?;
-        Ok(Self {
-            token_ids: gpu.upload(batch.token_ids(), &sequences, dtype)?,
-            padded: sequences.clone(),
-            sequences,
-            has_masks: batch.token_ids().contains(&MASK),
-        })
     }
 
     fn new(token_ids: &[u32], ends: &[u32]) -> Result<Self> {

@@ -1,13 +1,13 @@
 //! What can be asked of a forward pass.
 
+use std::fmt;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result as TensorResult, Tensor};
 use plm_core::{Column, OutputKind, OutputSpec};
-use plm_kernels::{Download, Gpu};
 
 use crate::Error;
-use crate::int8::PooledNorm;
+use crate::place::PooledNorm;
 
 /// What to compute for a batch. Nothing, by default.
 ///
@@ -64,7 +64,7 @@ pub struct Started {
     pub(crate) hidden_size: usize,
     pub(crate) outputs: Outputs,
     /// What is still to be done to pooled rows, if anything.
-    pub(crate) pooled_norm: Option<Arc<PooledNorm>>,
+    pub(crate) pooled_norm: Option<Arc<dyn PooledNorm>>,
 }
 
 /// What one piece of a batch gave; empty where nothing was asked for.
@@ -124,28 +124,26 @@ impl Started {
 #[derive(Debug)]
 pub(crate) enum Values {
     Here(Vec<f32>),
-    OnTheirWay(Download),
+    OnTheirWay(Box<dyn OnTheirWay>),
+}
+
+/// Numbers that a device is still at work on.
+pub(crate) trait OnTheirWay: fmt::Debug + Send {
+    /// Waits for them.
+    fn wait(self: Box<Self>) -> TensorResult<Vec<f32>>;
 }
 
 impl Values {
-    /// Of a contiguous f32 tensor, which is on `gpu` or else on the CPU.
-    pub(crate) fn of(tensor: &Tensor, gpu: Option<&Gpu>) -> TensorResult<Self> {
-        Ok(match gpu {
-            Some(gpu) => Self::OnTheirWay(gpu.download(tensor)?),
-            None => Self::Here(to_values(tensor)?),
-        })
-    }
-
     fn wait(self) -> TensorResult<Vec<f32>> {
         match self {
             Self::Here(values) => Ok(values),
-            Self::OnTheirWay(download) => download.wait(),
+            Self::OnTheirWay(values) => values.wait(),
         }
     }
 }
 
-/// A tensor of any format and device, as f32 on the CPU. (Converted there: candle's own kernels are compiled at their first
-/// use, which takes seconds.)
+/// A tensor of any format and device, as f32 on the CPU. (Converted there: candle's own kernels are
+/// compiled at their first use, which takes seconds.)
 pub(crate) fn on_cpu(tensor: &Tensor) -> TensorResult<Tensor> {
     tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)
 }

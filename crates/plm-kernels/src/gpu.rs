@@ -1,8 +1,35 @@
-//! What this crate says of GPUs with the feature `cuda` and without.
+//! What this crate says of GPUs with the feature `cuda` and without. What it does with them is in
+//! the modules that the feature brings.
 
 use std::fmt;
 
 use crate::generation::{Generation, readable};
+use crate::{contract, cuda};
+
+/// How many GPUs there are; `CUDA_VISIBLE_DEVICES` hides some from every CUDA program.
+///
+/// # Errors
+/// [`GpuError::NotBuilt`], [`GpuError::NoDriver`] and [`GpuError::DriverTooOld`].
+pub fn count_gpus() -> Result<u32, GpuError> {
+    cuda::count()
+}
+
+/// What the GPU that CUDA numbers `ordinal` is, if this build has kernels for it. Opens nothing.
+///
+/// # Errors
+/// [`GpuError::NoSuchGpu`], [`GpuError::TooOld`], and those of [`count_gpus`].
+pub fn describe_gpu(ordinal: u32) -> Result<GpuDescription, GpuError> {
+    cuda::describe(ordinal)
+}
+
+/// The memory of the GPU that CUDA numbers `ordinal`. Opens it for a moment, so it also tells
+/// whether it can be opened.
+///
+/// # Errors
+/// [`GpuError::Open`], and those of [`describe_gpu`].
+pub fn gpu_memory(ordinal: u32) -> Result<GpuMemory, GpuError> {
+    cuda::memory(ordinal)
+}
 
 /// Why a GPU can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -77,10 +104,28 @@ pub struct GpuDescription {
     pub ordinal: u32,
     /// What it is sold as.
     pub name: String,
+    /// Its identity as NVML and `nvidia-smi` write it, where ordinals may count otherwise.
+    pub uuid: String,
     /// What decides the bits of its results.
     pub kind: GpuKind,
     /// All the memory that it has.
     pub total_bytes: u64,
+}
+
+impl GpuDescription {
+    /// Refuses a GPU that has no kernels for 8-bit integers.
+    ///
+    /// # Errors
+    /// [`GpuError::NoInt8`].
+    pub fn check_int8(&self) -> Result<(), GpuError> {
+        if self.kind.generation.has_int8 {
+            return Ok(());
+        }
+        Err(GpuError::NoInt8 {
+            ordinal: self.ordinal,
+            found: readable(self.kind.capability),
+        })
+    }
 }
 
 /// What decides the last bits of what a GPU computes in this build, beside the model: GPUs of one
@@ -120,19 +165,18 @@ pub struct GpuMemory {
     pub total_bytes: u64,
 }
 
-/// How the rows that [`Int8Linear`](crate::Int8Linear) multiplies become 8-bit integers, with a
-/// scale each.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Int8Rows {
-    /// From -127 to 127, by the largest magnitude of the row.
-    Symmetric,
-    /// The same, of the row divided by its root mean square, which is `sqrt(mean(x^2) + eps)`.
-    Normalised {
-        /// The mean square of a row of zeros.
-        eps: f32,
-    },
-    /// Of rows without negative numbers: 256 steps from 0 to the largest of the row.
-    Positive,
+/// What products of 8-bit integers ask of a model's shape, on the GPUs that have them.
+#[derive(Clone, Copy, Debug)]
+pub struct Int8Limits;
+
+impl Int8Limits {
+    /// What the number of outputs is a multiple of.
+    pub const OUTPUTS_MULTIPLE: usize = contract::HOPPER_HEAD_DIM;
+    /// The most inputs that rows can have: what a block holds of bf16 to quantise it.
+    pub const MAX_INPUTS: usize =
+        contract::ROW_THREADS * contract::ROW_VECTORS * contract::VECTOR_BYTES / 2;
+    /// What is added to GELU so that none is negative: more than the least it can be.
+    pub const GELU_SHIFT: f32 = contract::GELU_SHIFT;
 }
 
 fn what_there_is(count: u32) -> String {

@@ -17,10 +17,12 @@
 //! Each op is a candle custom op: on the CPU of f32 tensors, and with the feature `cuda` on GPUs of
 //! f32, f16 and bf16 tensors. All sums are f32 in an order that is fixed per row or per sequence:
 //! what an op computes for one sequence does not depend, to the last bit, on the sequences packed
-//! beside it or on the number of threads. [`Gpu`] opens a GPU, and [`GpuLinear`] are the matrix
-//! products there; on a Hopper, [`StreamLinear`] are such as do the layer norms too,
-//! [`TokenProjection`] is one of these done in advance, and [`Int8Linear`] are those of 8-bit
-//! integers. Without the feature all are there too, and opening a GPU is an error.
+//! beside it or on the number of threads.
+//!
+//! [`count_gpus`] and [`describe_gpu`] say what GPUs there are. With the feature `cuda` there is
+//! also `Gpu`, which opens one, `GpuLinear`, the matrix products there, and what only a Hopper has:
+//! `StreamLinear`, products that do the layer norms too, `TokenProjection`, one of these done in
+//! advance, and `Int8Linear`, those of 8-bit integers.
 //!
 //! The ops fail as candle's own do, with [`candle_core::Error`]: on a tensor of another shape,
 //! format or device than they ask for.
@@ -59,16 +61,17 @@ mod segment_mean;
 pub use attention::VarlenAttention;
 pub use bias_gelu::bias_gelu_inplace;
 pub use cu_seqlens::CuSeqlens;
+#[cfg(feature = "cuda")]
 pub use cuda::{Download, Gpu, is_out_of_memory};
-#[cfg(not(feature = "cuda"))]
-pub use cuda::{GpuLinear, Int8Linear, Stream, StreamLinear, TokenProjection};
 pub use embed_tokens::{TokenDropout, embed_tokens};
 pub use first_token::first_token;
 pub use generation::{Generation, Target};
-pub use gpu::{GpuDescription, GpuError, GpuKind, GpuMemory, Int8Rows};
+pub use gpu::{
+    GpuDescription, GpuError, GpuKind, GpuMemory, Int8Limits, count_gpus, describe_gpu, gpu_memory,
+};
 pub use layer_norm::{LayerNorm, ResidualLayerNorm};
 #[cfg(feature = "cuda")]
-pub use products::{GpuLinear, Int8Linear, Stream, StreamLinear, TokenProjection};
+pub use products::{GpuLinear, Int8Linear, Int8Rows, Stream, StreamLinear, TokenProjection};
 pub use rotary::Rotary;
 pub use segment_mean::segment_mean;
 

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use plm_coordinator::PlanConfig;
 use plm_core::{Dtype, WorldSize};
-use plm_kernels::{Gpu, GpuError};
+use plm_kernels::{GpuError, count_gpus, describe_gpu};
 
 use super::families;
 use crate::Error;
@@ -52,14 +52,14 @@ impl Devices {
     }
 
     fn automatic() -> Self {
-        let usable = |ordinal: &u32| match Gpu::check(*ordinal) {
-            Ok(()) => true,
+        let usable = |ordinal: &u32| match describe_gpu(*ordinal) {
+            Ok(_) => true,
             Err(error) => {
                 tracing::warn!("{error}; it is left out");
                 false
             }
         };
-        let usable: Vec<u32> = match Gpu::count() {
+        let usable: Vec<u32> = match count_gpus() {
             Ok(count) => (0..count).filter(usable).collect(),
             Err(GpuError::NotBuilt) => Vec::new(),
             Err(error) => {
@@ -83,7 +83,7 @@ impl Devices {
         }
         ordinals
             .iter()
-            .try_for_each(|&ordinal| Gpu::check(ordinal))
+            .try_for_each(|&ordinal| describe_gpu(ordinal).map(drop))
             .map_err(|source| Error::Devices {
                 devices: self.clone(),
                 source: Box::new(source),

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaContext, DriverError, result,
+    DriverError,
     sys::{self, CUresult},
 };
 use candle_core::cuda_backend::{CudaError, WrapErr};
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Error, Result, Storage, Tensor, bail};
 
 use super::pinned::{Download, Staging};
-use super::{generation, generation_of};
-use crate::gpu::{GpuDescription, GpuError, GpuKind, GpuMemory};
+use super::{generation, probe};
+use crate::gpu::{GpuError, GpuMemory};
 use crate::products::{Blas, GpuLinear};
-use crate::{CuSeqlens, Generation, generation::readable};
+use crate::{CuSeqlens, Generation};
 
 /// One GPU, opened for one thread: all work goes to one stream, in order.
 #[derive(Clone, Debug)]
@@ -26,129 +26,12 @@ pub struct Gpu {
 }
 
 impl Gpu {
-    /// The CUDA version that a driver must support: the one whose libraries this is built for.
-    const DRIVER_VERSION: i32 = 13_000;
-
-    /// How many GPUs there are; `CUDA_VISIBLE_DEVICES` hides some from every CUDA program.
-    ///
-    /// # Errors
-    /// [`GpuError::NoDriver`] and [`GpuError::DriverTooOld`].
-    pub fn count() -> std::result::Result<u32, GpuError> {
-        match result::init() {
-            Ok(()) => {}
-            Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) => return Ok(0),
-            Err(error) => return Err(GpuError::NoDriver(error.to_string())),
-        }
-        let mut version = 0;
-        // SAFETY: it writes one number.
-        unsafe { sys::cuDriverGetVersion(&raw mut version) }
-            .result()
-            .map_err(|error| GpuError::NoDriver(error.to_string()))?;
-        if version < Self::DRIVER_VERSION {
-            let readable = |version: i32| format!("{}.{}", version / 1000, version % 1000 / 10);
-            return Err(GpuError::DriverTooOld {
-                found: readable(version),
-                needed: readable(Self::DRIVER_VERSION),
-            });
-        }
-        let count =
-            CudaContext::device_count().map_err(|error| GpuError::NoDriver(error.to_string()))?;
-        Ok(count.unsigned_abs())
-    }
-
-    /// Whether this build has kernels for the GPU that CUDA numbers `ordinal`. Opens nothing.
-    ///
-    /// # Errors
-    /// [`GpuError::NoSuchGpu`], [`GpuError::TooOld`], and those of [`count`](Self::count).
-    pub fn check(ordinal: u32) -> std::result::Result<(), GpuError> {
-        Self::generation_at(ordinal).map(drop)
-    }
-
-    /// Whether this build has kernels for 8-bit integers ([`Int8Linear`](crate::Int8Linear)) for
-    /// the GPU that CUDA numbers `ordinal`. Opens nothing.
-    ///
-    /// # Errors
-    /// [`GpuError::NoInt8`], and those of [`check`](Self::check).
-    pub fn check_int8(ordinal: u32) -> std::result::Result<(), GpuError> {
-        let (found, generation) = Self::generation_at(ordinal)?;
-        if !generation.has_int8 {
-            let found = readable(found);
-            return Err(GpuError::NoInt8 { ordinal, found });
-        }
-        Ok(())
-    }
-
-    /// The compute capability of the GPU that CUDA numbers `ordinal`, and whose kernels it runs.
-    fn generation_at(
-        ordinal: u32,
-    ) -> std::result::Result<((i32, i32), &'static Generation), GpuError> {
-        let found = Self::capability(ordinal)?;
-        match generation_of(found) {
-            Some(generation) => Ok((found, generation)),
-            None => Err(GpuError::TooOld {
-                ordinal,
-                found: readable(found),
-                needed: readable(Generation::oldest().first),
-            }),
-        }
-    }
-
-    /// The compute capability of the GPU that CUDA numbers `ordinal`.
-    fn capability(ordinal: u32) -> std::result::Result<(i32, i32), GpuError> {
-        use sys::CUdevice_attribute::{
-            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
-            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
-        };
-
-        let count = Self::count()?;
-        if ordinal >= count {
-            return Err(GpuError::NoSuchGpu { ordinal, count });
-        }
-        let capability = || {
-            let device = result::device::get(ordinal as i32)?;
-            // SAFETY: the driver has just named the device.
-            let [major, minor] = [MAJOR, MINOR]
-                .map(|attribute| unsafe { result::device::get_attribute(device, attribute) });
-            Ok((major?, minor?))
-        };
-        capability().map_err(|error: DriverError| GpuError::NoDriver(error.to_string()))
-    }
-
-    /// What the GPU that CUDA numbers `ordinal` is. Opens nothing.
-    ///
-    /// # Errors
-    /// Those of [`check`](Self::check).
-    pub fn describe(ordinal: u32) -> std::result::Result<GpuDescription, GpuError> {
-        use sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT as MULTIPROCESSORS;
-
-        let (capability, generation) = Self::generation_at(ordinal)?;
-        let describe = || -> std::result::Result<GpuDescription, DriverError> {
-            let device = result::device::get(ordinal as i32)?;
-            // SAFETY: the driver has just named the device.
-            let multiprocessors =
-                unsafe { result::device::get_attribute(device, MULTIPROCESSORS) }?;
-            // SAFETY: the driver has just named the device, and the call writes one number.
-            let total_bytes = unsafe { result::device::total_mem(device) }?;
-            Ok(GpuDescription {
-                ordinal,
-                name: result::device::get_name(device)?,
-                kind: GpuKind {
-                    capability,
-                    multiprocessors: multiprocessors.unsigned_abs(),
-                    generation,
-                },
-                total_bytes: total_bytes as u64,
-            })
-        };
-        describe().map_err(|error| GpuError::NoDriver(error.to_string()))
-    }
-
     /// Opens the GPU that CUDA numbers `ordinal`, for the calling thread.
     ///
     /// # Errors
     /// [`GpuError`], by what is in the way.
     pub fn open(ordinal: u32) -> std::result::Result<Self, GpuError> {
-        Self::check(ordinal)?;
+        probe::generation_at(ordinal)?;
         let open = || -> Result<Self> {
             // A stream of its own: the default one of a thread would be another one in each thread.
             let cuda = CudaDevice::new_with_stream(ordinal as usize)?;
@@ -183,28 +66,6 @@ impl Gpu {
     /// If the driver fails.
     pub fn name(&self) -> Result<String> {
         self.cuda.cuda_stream().context().name().w()
-    }
-
-    /// Its identity as NVML and `nvidia-smi` write it, where ordinals may count otherwise.
-    ///
-    /// # Errors
-    /// If the driver fails.
-    pub fn uuid(&self) -> Result<String> {
-        let uuid = self.cuda.cuda_stream().context().uuid().w()?;
-        let hex: Vec<String> = uuid
-            .bytes
-            .iter()
-            .map(|byte| format!("{:02x}", *byte as u8))
-            .collect();
-        let part = |range: std::ops::Range<usize>| hex[range].concat();
-        Ok(format!(
-            "GPU-{}-{}-{}-{}-{}",
-            part(0..4),
-            part(4..6),
-            part(6..8),
-            part(8..10),
-            part(10..16)
-        ))
     }
 
     /// Whose kernels it runs.

@@ -8,6 +8,7 @@ mod layout;
 mod modules;
 mod operand;
 mod pinned;
+mod probe;
 mod seqlens;
 mod tensor_map;
 
@@ -19,6 +20,7 @@ pub(crate) use operand::{
     tensor, view,
 };
 pub use pinned::Download;
+pub(crate) use probe::{count, describe, memory};
 pub(crate) use seqlens::DeviceSeqlens;
 pub(crate) use tensor_map::{Mapped, TensorMap};
 

@@ -11,7 +11,7 @@ mod stream;
 mod tiles;
 mod token_projection;
 
-pub use int8::Int8Linear;
+pub use int8::{Int8Linear, Int8Rows};
 pub(crate) use linear::Blas;
 pub use linear::GpuLinear;
 pub use stream::{Stream, StreamLinear};

@@ -16,13 +16,13 @@ use candle_core::{DType, Device, Tensor};
 use common::{cu_seqlens, random, values};
 use libtest_mimic::{Arguments, Trial};
 use plm_kernels::{
-    CuSeqlens, Gpu, LayerNorm, ResidualLayerNorm, Rotary, TokenDropout, VarlenAttention,
-    bias_gelu_inplace, embed_tokens, segment_mean,
+    CuSeqlens, Gpu, GpuError, LayerNorm, ResidualLayerNorm, Rotary, TokenDropout, VarlenAttention,
+    bias_gelu_inplace, count_gpus, describe_gpu, embed_tokens, segment_mean,
 };
 
 fn main() -> ExitCode {
-    let is_there = Gpu::count().is_ok_and(|count| count > 0);
-    let is_hopper = Gpu::check_int8(0).is_ok();
+    let is_there = count_gpus().is_ok_and(|count| count > 0);
+    let is_hopper = check_int8().is_ok();
     let is_required = env::var("PLM_FLEET_REQUIRE_GPUS").is_ok_and(|count| count != "0");
     let trial = |name, test: fn()| {
         Trial::test(name, move || {
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     // Only Hoppers have these. On another GPU they fail where GPUs are required, as they can't run.
     let hopper_trial = |name, test: fn()| {
         Trial::test(name, move || {
-            Gpu::check_int8(0).map_err(|error| format!("needs a Hopper: {error}"))?;
+            check_int8().map_err(|error| format!("needs a Hopper: {error}"))?;
             test();
             Ok(())
         })
@@ -98,6 +98,10 @@ const SHAPES: [(usize, usize); 7] = [
     (5120, 40),
 ];
 const FORMATS: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
+
+fn check_int8() -> Result<(), GpuError> {
+    describe_gpu(0)?.check_int8()
+}
 
 fn open() -> Gpu {
     Gpu::open(0).expect("there is a GPU")

@@ -7,14 +7,16 @@ use half::bf16;
 
 use super::tiles::{self, Nothing, PositiveGelu, Residual, Rotary, Scales, Then};
 use crate::VarlenAttention;
-use crate::contract::{GELU_SHIFT, HOPPER_HEAD_DIM};
+use crate::contract::HOPPER_HEAD_DIM;
 use crate::cpu::check_shape;
 use crate::cuda::{
     Module, address, cuda, generation, kernel, max_row_of_block, module, rows_config, tensor, view,
 };
-use crate::gpu::Int8Rows;
+use crate::gpu::Int8Limits;
 
 static KERNELS: Module = module!("products_int8_hopper");
+
+const _: () = assert!(Int8Limits::MAX_INPUTS == max_row_of_block::<bf16>());
 
 /// A matrix of weights on a Hopper as 8-bit integers with a scale per output, and a bias, to
 /// multiply rows by that become such integers first, with a scale per row. Tensors between products
@@ -30,6 +32,21 @@ pub struct Int8Linear {
     rows: Int8Rows,
 }
 
+/// How the rows that [`Int8Linear`] multiplies become 8-bit integers, with a
+/// scale each.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Int8Rows {
+    /// From -127 to 127, by the largest magnitude of the row.
+    Symmetric,
+    /// The same, of the row divided by its root mean square, which is `sqrt(mean(x^2) + eps)`.
+    Normalised {
+        /// The mean square of a row of zeros.
+        eps: f32,
+    },
+    /// Of rows without negative numbers: 256 steps from 0 to the largest of the row.
+    Positive,
+}
+
 impl Int8Rows {
     /// As the kernels call it.
     fn name(self) -> &'static str {
@@ -42,28 +59,20 @@ impl Int8Rows {
 }
 
 impl Int8Linear {
-    /// What [`forward_positive_gelu`](Self::forward_positive_gelu) adds to GELU: more than the
-    /// least it can be.
-    pub const GELU_SHIFT: f32 = GELU_SHIFT;
-    /// What the number of outputs is a multiple of.
-    pub const OUTPUTS_MULTIPLE: usize = HOPPER_HEAD_DIM;
-    /// The most inputs that rows can have: what a block holds to quantise it.
-    pub const MAX_INPUTS: usize = max_row_of_block::<bf16>();
-
     /// With a weight of `integers` `[outputs, inputs]`, signed ones by their bytes, times `scales`
     /// `[outputs]`, and `bias` `[outputs]`, for rows that become integers as `rows` says. All is on
     /// a GPU, and f32 but for the bytes. `outputs` is a multiple of
-    /// [`OUTPUTS_MULTIPLE`](Self::OUTPUTS_MULTIPLE) and `inputs` of 16, up to
-    /// [`MAX_INPUTS`](Self::MAX_INPUTS).
+    /// [`Int8Limits::OUTPUTS_MULTIPLE`] and `inputs` of 16, up to
+    /// [`Int8Limits::MAX_INPUTS`].
     ///
     /// # Errors
     /// If shapes, formats or devices do not fit, or the GPU is no Hopper.
     pub fn new(integers: Tensor, scales: Tensor, bias: Tensor, rows: Int8Rows) -> Result<Self> {
         let op = "int8";
         let (outputs, inputs) = integers.dims2()?;
-        if !outputs.is_multiple_of(Self::OUTPUTS_MULTIPLE)
+        if !outputs.is_multiple_of(Int8Limits::OUTPUTS_MULTIPLE)
             || !inputs.is_multiple_of(16)
-            || inputs > Self::MAX_INPUTS
+            || inputs > Int8Limits::MAX_INPUTS
         {
             bail!("{op}: there is no kernel for {inputs} inputs and {outputs} outputs");
         }

@@ -39,8 +39,8 @@ impl Weights {
         self.matrix.len() / self.bias.len()
     }
 
-    /// Of a product with rows behind a layer norm, as those of one with rows over their deviation, in a basis that `to_basis`, which
-    /// gets some memory to use, takes each row of the matrix to.
+    /// Of a product with rows behind a layer norm, as those of one with rows over their deviation,
+    /// in a basis that `to_basis`, which gets some memory to use, takes each row of the matrix to.
     pub(crate) fn behind(
         mut self,
         norm: &Self,
@@ -56,7 +56,8 @@ impl Weights {
         self
     }
 
-    /// A layer norm's gain into a row of the weights behind it. Returns what its shift adds to the bias.
+    /// A layer norm's gain into a row of the weights behind it. Returns what its shift adds to the
+    /// bias.
     fn fold_into(&self, row: &mut [f32]) -> f32 {
         let shift = sum_of(row, &self.bias, |weight, shift| weight * shift);
         for (weight, gain) in row.iter_mut().zip(&self.matrix) {
@@ -65,9 +66,11 @@ impl Weights {
         shift
     }
 
-    /// The weights called `part` of a layer of the checkpoint, of a product behind this layer norm, as those of one with rows over their
-    /// deviation, whatever their mean: the matrix in `dtype` of 16 bits, with rows whose mean is zero but for rounding, and the bias in
-    /// f32, on a device. The same as [`behind`](Self::behind) and [`on_device`](Self::on_device), without all of it in f32.
+    /// The weights called `part` of a layer of the checkpoint, of a product behind this layer norm,
+    /// as those of one with rows over their deviation, whatever their mean: the matrix in `dtype`
+    /// of 16 bits, with rows whose mean is zero but for rounding, and the bias in f32, on a device.
+    /// The same as [`behind`](Self::behind) and [`on_device`](Self::on_device), without all of it
+    /// in f32.
     pub(crate) fn centred_behind(
         &self,
         (checkpoint, layer, part): (&Checkpoint, usize, &str),

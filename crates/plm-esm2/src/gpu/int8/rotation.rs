@@ -1,19 +1,18 @@
 //! An orthogonal matrix that spreads what is large in one column over all columns.
 
+use crate::int8_shape::hadamard_order;
 use crate::splitmix::SplitMix64;
-
-/// The primes p = 3 (mod 4) whose Paley matrices, of p + 1, are used; besides them the matrix of one.
-const PRIMES: [usize; 2] = [11, 19];
 
 /// Where the signs begin. Another number gives other vectors, so it stays.
 const SEED: u64 = 8;
 
-/// A reflection, times diag(random signs), times a Hadamard matrix over the square root of its size: Paley's (1933,
-/// doi:10.1002/sapm1933121311) times Sylvester's of a power of two.
+/// A reflection, times diag(random signs), times a Hadamard matrix over the square root of its
+/// size: Paley's (1933, doi:10.1002/sapm1933121311) times Sylvester's of a power of two.
 ///
-/// Rows of mean zero stay of mean zero, so that a layer norm does to rotated rows what it does to others: such rows have nothing in
-/// the direction in which all columns are alike, so nothing in the first column once the reflection has brought that direction
-/// there; and the first row of the Hadamard matrix, all ones, is the only one with a mean.
+/// Rows of mean zero stay of mean zero, so that a layer norm does to rotated rows what it does to
+/// others: such rows have nothing in the direction in which all columns are alike, so nothing in
+/// the first column once the reflection has brought that direction there; and the first row of the
+/// Hadamard matrix, all ones, is the only one with a mean.
 #[derive(Debug)]
 pub(crate) struct Rotation {
     /// `[size]`, over the square root of the size.
@@ -26,10 +25,11 @@ pub(crate) struct Rotation {
 impl Rotation {
     /// Of so many columns, if there is one.
     pub(crate) fn new(size: usize) -> Option<Self> {
-        let (order, paley) = [(1, vec![1.0])]
-            .into_iter()
-            .chain(PRIMES.map(|prime| (prime + 1, paley(prime))))
-            .find(|(order, _)| size.is_multiple_of(*order) && (size / order).is_power_of_two())?;
+        let order = hadamard_order(size)?;
+        let paley = match order {
+            1 => vec![1.0],
+            _ => paley(order - 1),
+        };
         let scale = (size as f32).sqrt().recip();
         let mut random = SplitMix64(SEED);
         let signs = (0..size)
@@ -110,13 +110,15 @@ impl Rotation {
     }
 }
 
-/// `row` mirrored, so that the direction in which all columns are alike and the first column change places (Householder).
+/// `row` mirrored, so that the direction in which all columns are alike and the first column change
+/// places (Householder).
 fn reflect(row: &mut [f32]) {
     if row.len() == 1 {
         return;
     }
     let size = row.len() as f32;
-    // The mirror's normal is 1 in all columns but the first: all ones, less the first axis times their length.
+    // The mirror's normal is 1 in all columns but the first: all ones, less the first axis times
+    // their length.
     let first = 1.0 - size.sqrt();
     let length_squared = size - 1.0 + first * first;
     let product = row[1..].iter().sum::<f32>() + first * row[0];
@@ -139,7 +141,7 @@ fn sylvester(block: &mut [f32]) {
     }
 }
 
-/// Paley's Hadamard matrix of `prime` + 1, row by row.
+/// Paley's Hadamard matrix of `prime` + 1, row by row. The prime is 3 (mod 4).
 fn paley(prime: usize) -> Vec<f32> {
     // 1 for squares modulo the prime, -1 for the others, 0 for 0.
     let mut character = vec![-1.0; prime];

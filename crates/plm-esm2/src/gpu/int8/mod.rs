@@ -1,10 +1,12 @@
 //! Transformer layers whose matrix products are of 8-bit integers.
 //!
-//! Three things keep what 8 bits lose small. The residual stream is kept in a rotated basis, in which no column is much larger
-//! than others, from the embeddings to the means over residues; that, and the layer norms, are folded into the weights
-//! (Ashkboos et al. 2024, arXiv:2404.00456). The inputs of the last product of a layer are multiplied by factors that the
-//! weights of that product are divided by (Xiao et al. 2022, arXiv:2211.10438). And the first layer, whose errors would depend
-//! on the residue alone and so not average out in a mean over residues, is not among these. `docs/numerics.md` has the figures.
+//! Three things keep what 8 bits lose small. The residual stream is kept in a rotated basis, in
+//! which no column is much larger than others, from the embeddings to the means over residues;
+//! that, and the layer norms, are folded into the weights (Ashkboos et al. 2024, arXiv:2404.00456).
+//! The inputs of the last product of a layer are multiplied by factors that the weights of that
+//! product are divided by (Xiao et al. 2022, arXiv:2211.10438). And the first layer, whose errors
+//! would depend on the residue alone and so not average out in a mean over residues, is not among
+//! these. `docs/numerics.md` has the figures.
 
 mod fold;
 mod rotation;
@@ -15,36 +17,40 @@ use candle_core::{DType, Device, Result as TensorResult, Shape, Tensor};
 use plm_kernels::{Gpu, GpuLinear, Int8Linear, Int8Rows, LayerNorm, VarlenAttention};
 use rayon::prelude::*;
 
-use crate::stream_layer::{FirstLayer, StreamLayer};
-use crate::weights::in_16_bits;
+use super::stream_layer::{FirstLayer, StreamLayer};
+use super::weights::in_16_bits;
+use crate::place::{Layers, Pass, Pool, PooledNorm};
 use crate::{Checkpoint, Config, Error};
 use fold::{Folded, Int8Weights, rotate_rows};
 use rotation::Rotation;
 
-/// Layers whose weights are folded side by side: each takes some bytes of memory for each of its parameters.
+/// Layers whose weights are folded side by side: each takes some bytes of memory for each of its
+/// parameters.
 const LAYERS_AT_A_TIME: usize = 6;
 
-/// A model's layers, but for the first, and what is behind them.
+/// A model's layers, and what is after them.
 #[derive(Debug)]
 pub(crate) struct Int8Layers {
-    layers: Vec<Int8Layer>,
+    /// In 16 bits.
+    first: FirstLayer,
+    others: Vec<Int8Layer>,
     rotated_norm: LayerNorm,
     rotate_back: GpuLinear,
     norm: LayerNorm,
-    pooled_norm: Arc<PooledNorm>,
+    pooled_norm: Arc<RotatedNorm>,
 }
 
-/// What is before them, in 16 bits.
-pub(crate) struct Before {
+/// What is before the layers of 8-bit integers, in 16 bits.
+struct Before {
     /// `[33, hidden_size]`.
-    pub(crate) embeddings: Tensor,
-    pub(crate) first: FirstLayer,
+    embeddings: Tensor,
+    first: FirstLayer,
 }
 
 /// Makes of pooled rows of the rotated stream, each over its deviation, those of what follows the
 /// last layer norm.
 #[derive(Debug)]
-pub(crate) struct PooledNorm {
+struct RotatedNorm {
     rotation: Rotation,
     gain: Vec<f32>,
     shift: Vec<f32>,
@@ -61,21 +67,11 @@ struct Int8Layer {
 }
 
 impl Int8Layers {
-    /// Whether there are such layers for models of this shape.
-    pub(crate) fn supports(config: &Config) -> bool {
-        let fits = |outputs: usize| {
-            outputs.is_multiple_of(Int8Linear::OUTPUTS_MULTIPLE)
-                && outputs <= Int8Linear::MAX_INPUTS
-        };
-        fits(config.hidden_size)
-            && fits(config.ffn_size)
-            && Rotation::new(config.hidden_size).is_some()
-    }
-
-    /// All layers of a [supported](Self::supports) model but the first, on `gpu`, and what is before them.
-    pub(crate) fn new(checkpoint: &Checkpoint, gpu: &Gpu) -> Result<(Before, Self), Error> {
+    /// All layers of a model whose shape was checked, on `gpu`, and its embeddings
+    /// `[33, hidden_size]`.
+    pub(crate) fn new(checkpoint: &Checkpoint, gpu: &Gpu) -> Result<(Tensor, Self), Error> {
         let config = checkpoint.config();
-        let rotation = Rotation::new(config.hidden_size).expect("the model is supported");
+        let rotation = Rotation::new(config.hidden_size).expect("the shape was checked");
         let before = Before::new(checkpoint, &rotation, gpu)?;
         let normalised = Int8Rows::Normalised {
             eps: config.layer_norm_eps,
@@ -99,14 +95,15 @@ impl Int8Layers {
             }
         }
         let hidden = config.hidden_size;
-        let pooled_norm = PooledNorm {
+        let pooled_norm = RotatedNorm {
             gain: checkpoint.values("encoder.emb_layer_norm_after.weight")?,
             shift: checkpoint.values("encoder.emb_layer_norm_after.bias")?,
             rotation,
         };
         let here = |values: &[f32]| in_bf16(values, hidden, gpu.device());
         let layers = Self {
-            layers,
+            first: before.first,
+            others: layers,
             rotated_norm: norm_of_nothing_else(config, gpu.device())?,
             rotate_back: gpu.linear(in_bf16(
                 &pooled_norm.rotation.matrix(),
@@ -120,34 +117,33 @@ impl Int8Layers {
             )?,
             pooled_norm: Arc::new(pooled_norm),
         };
-        Ok((before, layers))
+        Ok((before.embeddings, layers))
     }
+}
 
-    /// From the rotated residual stream `x` `[total_tokens, hidden_size]` before these layers to that behind them.
-    pub(crate) fn forward(
-        &self,
-        x: &Tensor,
-        attention: &VarlenAttention<'_>,
-    ) -> TensorResult<Tensor> {
-        let mut x = x.clone();
-        for layer in &self.layers {
-            x = layer.forward(&x, attention)?;
+impl Layers for Int8Layers {
+    fn forward(&self, x: Tensor, pass: &Pass<'_>, pool: Pool<'_>) -> TensorResult<Tensor> {
+        let x = self.first.forward(x, pass.piece, &pass.attention)?;
+        let mut x = x.rows().clone();
+        for layer in &self.others {
+            x = layer.forward(&x, &pass.attention)?;
+        }
+        if !pass.outputs.pooled.is_empty() {
+            // Over their deviations: `RotatedNorm` does the rest.
+            pool(self.others.len() + 1, &self.rotated_norm.forward(&x)?)?;
+        }
+        if pass.outputs.needs_tokens() {
+            return self.norm.forward(&self.rotate_back.forward(&x)?);
         }
         Ok(x)
     }
 
-    /// The rows of the stream behind the layers, over their deviations: whose pooled rows [`PooledNorm`] takes.
-    pub(crate) fn rotated_norm(&self, x: &Tensor) -> TensorResult<Tensor> {
-        self.rotated_norm.forward(x)
+    fn has_hidden_layers(&self) -> bool {
+        false
     }
 
-    /// What follows the last layer norm, of the stream behind the layers.
-    pub(crate) fn norm(&self, x: &Tensor) -> TensorResult<Tensor> {
-        self.norm.forward(&self.rotate_back.forward(x)?)
-    }
-
-    pub(crate) fn pooled_norm(&self) -> &Arc<PooledNorm> {
-        &self.pooled_norm
+    fn pooled_norm(&self) -> Option<Arc<dyn PooledNorm>> {
+        Some(Arc::clone(&self.pooled_norm) as Arc<dyn PooledNorm>)
     }
 }
 
@@ -167,9 +163,9 @@ impl Before {
     }
 }
 
-impl PooledNorm {
+impl PooledNorm for RotatedNorm {
     /// `row` `[hidden_size]`, in its place.
-    pub(crate) fn apply(&self, row: &mut [f32], scratch: &mut [f32]) {
+    fn apply(&self, row: &mut [f32], scratch: &mut [f32]) {
         self.rotation.rotate_back(row, scratch);
         for ((value, gain), shift) in row.iter_mut().zip(&self.gain).zip(&self.shift) {
             *value = *value * gain + shift;

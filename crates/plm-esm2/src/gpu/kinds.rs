@@ -1,16 +1,13 @@
 //! The GPUs of a run are of one kind, or its bits would be of several.
 
 use plm_core::Rank;
-use plm_kernels::{Generation, Gpu, GpuDescription, GpuKind};
+use plm_kernels::{GpuDescription, GpuKind, describe_gpu};
 
 use crate::Error;
 
-/// The batch size, in tokens, that suits GPUs.
-pub const GPU_BATCH_TOKENS: u32 = Generation::FULL_BATCH_TOKENS;
-
 /// What the GPUs are that CUDA numbers `ordinals`.
 pub(crate) fn describe(ordinals: &[u32]) -> Result<Vec<GpuDescription>, Error> {
-    let described = ordinals.iter().map(|&ordinal| Gpu::describe(ordinal));
+    let described = ordinals.iter().map(|&ordinal| describe_gpu(ordinal));
     Ok(described.collect::<Result<_, _>>()?)
 }
 
@@ -27,6 +24,8 @@ pub(crate) fn one_kind(gpus: &[GpuDescription]) -> Result<GpuKind, Error> {
 
 #[cfg(test)]
 mod tests {
+    use plm_kernels::Generation;
+
     use super::*;
 
     type Kind = ((i32, i32), u32, &'static Generation);
@@ -39,6 +38,7 @@ mod tests {
         GpuDescription {
             ordinal,
             name: name.to_owned(),
+            uuid: format!("GPU-{ordinal}"),
             kind: GpuKind {
                 capability,
                 multiprocessors,

@@ -7,8 +7,9 @@ use plm_core::policies::{self, RedoInF32};
 use plm_core::{BoxError, Dtype, EncodedBatch, Encoder, OutputSpec, PackedBatch, Ticket};
 use plm_kernels::Gpu;
 
-use crate::memory::gpu_bytes;
-use crate::{Checkpoint, Error, Esm2, ModelOutputs, Outputs, Started};
+use super::room::{check_room, gib};
+use crate::ranks::Job;
+use crate::{Checkpoint, Error, Esm2, Outputs, Started};
 
 /// The fewest residues of sequences that need no f32.
 fn min_residues(dtype: Dtype) -> u32 {
@@ -22,7 +23,7 @@ fn min_residues(dtype: Dtype) -> u32 {
 /// A model on a GPU. [`policies`] say what is done where its number format or the GPU's memory does
 /// not suffice: sequences that the format is too coarse for (`docs/numerics.md`) are computed by a
 /// second model in f32, which is loaded when the first of them comes.
-pub(crate) struct GpuEncoder<'a> {
+pub(super) struct GpuEncoder<'a> {
     checkpoint: &'a Checkpoint,
     gpu: Gpu,
     dtype: Dtype,
@@ -63,14 +64,15 @@ struct Submitted {
 }
 
 impl<'a> GpuEncoder<'a> {
-    /// Opens `cuda:ordinal` and loads the model into it to give `specs`, if there is room for that
-    /// and for a sequence of `longest_tokens`.
-    pub(crate) fn new(
-        checkpoint: &'a Checkpoint,
-        ordinal: u32,
-        (dtype, specs): (Dtype, &'a [OutputSpec]),
-        longest_tokens: usize,
-    ) -> Result<Self, Error> {
+    /// Opens `cuda:ordinal` and loads the model into it to give what `job` wants, if there is room
+    /// for that and for its longest sequence.
+    pub(super) fn new(ordinal: u32, job: Job<'a>) -> Result<Self, Error> {
+        let Job {
+            checkpoint,
+            dtype,
+            specs,
+            longest_tokens,
+        } = job;
         let gpu = Gpu::open(ordinal)?;
         check_room(checkpoint, &gpu, dtype, longest_tokens)?;
         let model = Esm2::on_gpu(checkpoint, dtype, &gpu)?;
@@ -102,7 +104,7 @@ impl<'a> GpuEncoder<'a> {
             None => self.model.start(ticket.batch(), &self.outputs),
         };
         match started.and_then(Started::finish) {
-            Ok(outputs) => Ok(encoded(outputs)),
+            Ok(outputs) => Ok(EncodedBatch::new(outputs.pooled)),
             Err(error) if error.is_out_of_memory() => {
                 if matches!(self.exact, Exact::Loaded(_)) {
                     // It comes back when it is needed again.
@@ -118,7 +120,10 @@ impl<'a> GpuEncoder<'a> {
     /// What `model` gives, in halves where there is no room for more at once.
     fn by(&self, model: &Esm2, batch: &PackedBatch) -> Result<EncodedBatch, Error> {
         let device = format!("cuda:{}", self.gpu.ordinal());
-        let forward = |batch: &PackedBatch| Ok(encoded(model.forward(batch, &self.outputs)?));
+        let forward = |batch: &PackedBatch| {
+            let outputs = model.forward(batch, &self.outputs)?;
+            Ok(EncodedBatch::new(outputs.pooled))
+        };
         policies::halve(
             batch,
             self.specs,
@@ -180,56 +185,4 @@ impl Encoder for GpuEncoder<'_> {
             Dtype::F16 | Dtype::Bf16 | Dtype::Int8 => Some(self.in_f32(batch)?),
         })
     }
-}
-
-/// A batch of the pooled outputs, which is all that an encoder asks for.
-pub(crate) fn encoded(outputs: ModelOutputs) -> EncodedBatch {
-    EncodedBatch::new(outputs.pooled)
-}
-
-/// What the weights and a sequence of so many tokens take on a GPU, about.
-pub(crate) fn needed_bytes(checkpoint: &Checkpoint, dtype: Dtype, longest_tokens: usize) -> u64 {
-    weight_bytes(checkpoint, dtype) + gpu_bytes(checkpoint.config(), dtype, longest_tokens)
-}
-
-/// Refuses a GPU whose free memory the weights and a sequence of so many tokens exceed, before they
-/// are read.
-fn check_room(
-    checkpoint: &Checkpoint,
-    gpu: &Gpu,
-    dtype: Dtype,
-    longest_tokens: usize,
-) -> Result<(), Error> {
-    let memory = gpu.memory()?;
-    let needed_bytes = needed_bytes(checkpoint, dtype, longest_tokens);
-    if needed_bytes <= memory.free_bytes {
-        return Ok(());
-    }
-    Err(Error::NoRoom {
-        gpu: gpu.ordinal(),
-        model: checkpoint.name().to_owned(),
-        dtype,
-        longest_tokens,
-        needed_gib: gib(needed_bytes),
-        free_gib: gib(memory.free_bytes),
-        total_gib: gib(memory.total_bytes),
-    })
-}
-
-/// What the weights take on a GPU.
-fn weight_bytes(checkpoint: &Checkpoint, dtype: Dtype) -> u64 {
-    let all = checkpoint.num_parameters();
-    if dtype != Dtype::Int8 {
-        return all * dtype.bytes();
-    }
-    // The matrices of all layers but the first; the rest is bf16.
-    let config = checkpoint.config();
-    let (hidden, ffn) = (config.hidden_size as u64, config.ffn_size as u64);
-    let in_8_bits = (config.num_layers as u64 - 1) * (4 * hidden * hidden + 2 * hidden * ffn);
-    in_8_bits * Dtype::Int8.bytes() + (all - in_8_bits) * Dtype::Bf16.bytes()
-}
-
-/// In GiB, to one digit.
-fn gib(bytes: u64) -> f64 {
-    (bytes as f64 / (1_u64 << 30) as f64 * 10.0).round() / 10.0
 }

@@ -1,17 +1,21 @@
-//! One transformer layer whose layer norms are part of its products.
+//! Transformer layers whose layer norms are part of their products.
 
 use candle_core::{DType, Result as TensorResult, Tensor};
 use candle_nn::VarBuilder;
 use plm_kernels::{
-    CuSeqlens, Gpu, Stream, StreamLinear, TokenProjection, VarlenAttention, embed_tokens,
+    CuSeqlens, Gpu, LayerNorm, Stream, StreamLinear, TokenProjection, VarlenAttention, embed_tokens,
 };
 
+use super::side_by_side::side_by_side;
+use super::weights::Weights;
 use crate::micro_batch::MicroBatch;
-use crate::weights::Weights;
+use crate::place::{Layers, Pass, Pool};
+use crate::tensors::Tensors;
 use crate::{Checkpoint, Config, Error};
 
-/// One pre-layer-norm transformer layer in 16 bits on a Hopper: five operations, of which attention alone is no product. What
-/// the norm of a row needs to know comes with the product that the row is of; gains and shifts are in the weights behind the norm.
+/// One pre-layer-norm transformer layer in 16 bits on a Hopper: five operations, of which attention
+/// alone is no product. What the norm of a row needs to know comes with the product that the row is
+/// of; gains and shifts are in the weights behind the norm.
 #[derive(Debug)]
 pub(crate) struct StreamLayer {
     qkv: StreamLinear,
@@ -22,7 +26,8 @@ pub(crate) struct StreamLayer {
 }
 
 impl StreamLayer {
-    /// Layer `index` of a checkpoint, whose weights in 16 bits on a GPU, where no layer norm is before them, are in `own`.
+    /// Layer `index` of a checkpoint, whose weights in 16 bits on a GPU, where no layer norm is
+    /// before them, are in `own`.
     pub(crate) fn new(
         checkpoint: &Checkpoint,
         index: usize,
@@ -62,8 +67,8 @@ impl StreamLayer {
         })
     }
 
-    /// With the weights of its four products in order, in `dtype` of 16 bits. Layer norms are in those behind them, and rows of
-    /// the stream have a mean of zero.
+    /// With the weights of its four products in order, in `dtype` of 16 bits. Layer norms are in
+    /// those behind them, and rows of the stream have a mean of zero.
     pub(crate) fn of(
         products: [Weights; 4],
         eps: f32,
@@ -93,7 +98,8 @@ impl StreamLayer {
         self.behind_attention(x.rows(), &attended)
     }
 
-    /// The same from the rows of the residual stream before the layer, and what attention made of them.
+    /// The same from the rows of the residual stream before the layer, and what attention made of
+    /// them.
     fn behind_attention(&self, x: &Tensor, attended: &Tensor) -> TensorResult<Stream> {
         let x = self.attention_output.forward_onto(x, attended)?;
         let inner = self.fc1.forward_gelu(&x, self.eps)?;
@@ -101,8 +107,8 @@ impl StreamLayer {
     }
 }
 
-/// The first layer of a model. Its input is embeddings, so that its projection to queries, keys and values is looked up by token
-/// wherever a token's embedding is always the same.
+/// The first layer of a model. Its input is embeddings, so that its projection to queries, keys and
+/// values is looked up by token wherever a token's embedding is always the same.
 #[derive(Debug)]
 pub(crate) struct FirstLayer {
     layer: StreamLayer,
@@ -139,7 +145,8 @@ impl FirstLayer {
         })
     }
 
-    /// From the embeddings `x` `[total_tokens, hidden_size]` of a batch to the residual stream behind the layer.
+    /// From the embeddings `x` `[total_tokens, hidden_size]` of a batch to the residual stream
+    /// behind the layer.
     pub(crate) fn forward(
         &self,
         x: Tensor,
@@ -153,5 +160,54 @@ impl FirstLayer {
             }
             _ => self.layer.forward(&Stream::new(x)?, attention),
         }
+    }
+}
+
+/// A model of such layers, and the last of all norms.
+#[derive(Debug)]
+pub(crate) struct StreamLayers {
+    first: FirstLayer,
+    others: Vec<StreamLayer>,
+    last_norm: LayerNorm,
+}
+
+impl StreamLayers {
+    /// All layers of a checkpoint, on `gpu`.
+    pub(crate) fn new(
+        checkpoint: &Checkpoint,
+        gpu: &Gpu,
+        tensors: &Tensors<'_>,
+    ) -> Result<Self, Error> {
+        let config = checkpoint.config();
+        let mut layers = side_by_side(config.num_layers, |index| {
+            StreamLayer::new(checkpoint, index, &tensors.of_layer(index))
+        })?;
+        let first = layers.remove(0);
+        Ok(Self {
+            first: FirstLayer::new(first, &tensors.embeddings, config, gpu)?,
+            others: layers,
+            last_norm: tensors.norm(config.num_layers)?,
+        })
+    }
+}
+
+impl Layers for StreamLayers {
+    fn forward(&self, x: Tensor, pass: &Pass<'_>, pool: Pool<'_>) -> TensorResult<Tensor> {
+        if pass.depth == 0 {
+            return Ok(x);
+        }
+        let num_layers = self.others.len() + 1;
+        let mut x = self.first.forward(x, pass.piece, &pass.attention)?;
+        for (layer, number) in self.others.iter().take(pass.depth - 1).zip(1..) {
+            pool(number, x.rows())?;
+            x = layer.forward(&x, &pass.attention)?;
+        }
+        if pass.depth < num_layers {
+            pool(pass.depth, x.rows())?;
+            return Ok(x.rows().clone());
+        }
+        let normalised = self.last_norm.forward(x.rows())?;
+        pool(num_layers, &normalised)?;
+        Ok(normalised)
     }
 }

@@ -1,11 +1,11 @@
 //! What the weights of a layer become, on the threads of the current rayon pool.
 
 use half::bf16;
-use plm_kernels::Int8Linear;
+use plm_kernels::Int8Limits;
 use rayon::prelude::*;
 
 use super::rotation::Rotation;
-use crate::weights::{Weights, centre, transposed};
+use crate::gpu::weights::{Weights, centre, transposed};
 use crate::{Checkpoint, Error};
 
 /// The most that inputs of `fc2` are multiplied by, and the inverse of the least.
@@ -30,7 +30,7 @@ pub(super) struct Layer {
     pub(super) fc1: Int8Weights,
     /// `[ffn]`: what GELU's outputs are multiplied by.
     pub(super) factors: Vec<bf16>,
-    /// For inputs that are GELU plus [`Int8Linear::GELU_SHIFT`], times the factors.
+    /// For inputs that are GELU plus [`Int8Limits::GELU_SHIFT`], times the factors.
     pub(super) fc2: Int8Weights,
 }
 
@@ -97,8 +97,9 @@ pub(super) fn rotate_rows(rows: &mut [f32], width: usize, rotation: &Rotation) {
 }
 
 impl Weights {
-    /// Of a product that is added to the stream, as those of one that is added to the rotated stream, all of whose rows have a
-    /// mean of zero. The matrix is transposed: `[inputs, outputs]`.
+    /// Of a product that is added to the stream, as those of one that is added to the rotated
+    /// stream, all of whose rows have a mean of zero. The matrix is transposed: `[inputs,
+    /// outputs]`.
     fn onto_stream(mut self, rotation: &Rotation) -> Self {
         let outputs = self.bias.len();
         self.matrix = transposed(&self.matrix, self.inputs());
@@ -107,9 +108,10 @@ impl Weights {
         self
     }
 
-    /// Divides the columns of this, which are the rows of `matrix`, by what the inputs that they meet are multiplied by, so that
-    /// both are of like size in all columns: the square root of the length of a column over that of the row of `fc1` that
-    /// its inputs come from, about a geometric mean of 1.
+    /// Divides the columns of this, which are the rows of `matrix`, by what the inputs that they
+    /// meet are multiplied by, so that both are of like size in all columns: the square root of the
+    /// length of a column over that of the row of `fc1` that its inputs come from, about a
+    /// geometric mean of 1.
     fn divide_by_factors(&mut self, fc1: &Self) -> Vec<bf16> {
         // A length of 0 has no logarithm.
         let square = |row: &[f32]| row.iter().map(|x| x * x).sum::<f32>() + f32::MIN_POSITIVE;
@@ -176,7 +178,7 @@ impl Int8Weights {
                 let sum: f32 = products
                     .map(|(integer, factor)| f32::from(integer.cast_signed()) * factor)
                     .sum();
-                *bias -= Int8Linear::GELU_SHIFT * scale * sum;
+                *bias -= Int8Limits::GELU_SHIFT * scale * sum;
             });
         self
     }
@@ -291,7 +293,7 @@ mod tests {
                 .map(|_| f64::from(random.unit()).max(-0.17))
                 .collect();
             let shifted: Vec<f64> = (inner.iter().zip(&layer.factors))
-                .map(|(x, factor)| (x + f64::from(Int8Linear::GELU_SHIFT)) * factor.to_f64())
+                .map(|(x, factor)| (x + f64::from(Int8Limits::GELU_SHIFT)) * factor.to_f64())
                 .collect();
             for (integers, exact, part, before, after) in [
                 (

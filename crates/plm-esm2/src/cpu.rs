@@ -1,0 +1,79 @@
+//! The CPU as the place where a model computes.
+
+use candle_core::{DType, Device, Module, Result as TensorResult, Tensor};
+use candle_transformers::models::with_tracing;
+use plm_core::PackedBatch;
+use plm_kernels::ResidualLayerNorm;
+use rayon::prelude::*;
+
+use crate::micro_batch::MicroBatch;
+use crate::outputs::{PieceOutputs, Values, to_values};
+use crate::place::{Linear, Place, ResidualLinear, ResidualWeights};
+
+/// The threads of the current rayon pool.
+#[derive(Debug)]
+pub(crate) struct Cpu;
+
+impl Place for Cpu {
+    fn device(&self) -> &Device {
+        &Device::Cpu
+    }
+
+    fn linear(&self, weight: Tensor) -> TensorResult<Box<dyn Linear>> {
+        Ok(Box::new(CpuLinear(along_memory(weight)?)))
+    }
+
+    fn residual_linear(&self, weights: ResidualWeights) -> TensorResult<Box<dyn ResidualLinear>> {
+        let [norm_weight, norm_bias] = &weights.norm;
+        Ok(Box::new(CpuResidualLinear {
+            linear: along_memory(weights.weight)?,
+            norm: ResidualLayerNorm::new(&weights.bias, norm_weight, norm_bias, weights.eps)?,
+        }))
+    }
+
+    fn run(
+        &self,
+        batch: &PackedBatch,
+        _dtype: DType,
+        forward: &(dyn Fn(&MicroBatch) -> TensorResult<PieceOutputs> + Sync),
+    ) -> TensorResult<Vec<PieceOutputs>> {
+        MicroBatch::split(batch)?
+            .into_par_iter()
+            .with_max_len(1)
+            .map(|piece| forward(&piece))
+            .collect()
+    }
+
+    fn fetch(&self, values: &Tensor) -> TensorResult<Values> {
+        Ok(Values::Here(to_values(values)?))
+    }
+}
+
+#[derive(Debug)]
+struct CpuLinear(with_tracing::Linear);
+
+impl Linear for CpuLinear {
+    fn forward(&self, x: &Tensor) -> TensorResult<Tensor> {
+        self.0.forward(x)
+    }
+}
+
+/// The product, then the rest in one pass.
+#[derive(Debug)]
+struct CpuResidualLinear {
+    linear: with_tracing::Linear,
+    norm: ResidualLayerNorm,
+}
+
+impl ResidualLinear for CpuResidualLinear {
+    fn forward(&self, residual: &Tensor, x: &Tensor) -> TensorResult<(Tensor, Tensor)> {
+        self.norm.forward(residual, &self.linear.forward(x)?)
+    }
+}
+
+/// Stored with its input dimension outermost: the product then reads it along memory in each call,
+/// instead of transposing it in each call.
+fn along_memory(weight: Tensor) -> TensorResult<with_tracing::Linear> {
+    let weight = weight.t()?.contiguous()?.t()?;
+    Ok(with_tracing::Linear::from_weights(weight, None))
+}

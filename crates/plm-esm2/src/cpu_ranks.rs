@@ -1,0 +1,170 @@
+//! Ranks on the CPU: they share one copy of the weights, and its processors.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+use std::thread::available_parallelism;
+
+use plm_core::{BoxError, Dtype, EncodedBatch, Encoder, LargestBatches, Rank, Ticket};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::ranks::{Job, Ranks};
+use crate::{Checkpoint, Error, Esm2, Outputs, memory};
+
+/// How ranks share a machine's processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuOptions {
+    /// Ranks that run beside each other.
+    pub lanes: NonZeroUsize,
+    /// Threads of all ranks together; each gets an even share, and at least one.
+    pub total_threads: NonZeroUsize,
+}
+
+impl CpuOptions {
+    /// `lanes` ranks on all processors this process may use.
+    pub fn all_cores(lanes: NonZeroUsize) -> Self {
+        Self {
+            lanes,
+            total_threads: available_parallelism().unwrap_or(NonZeroUsize::MIN),
+        }
+    }
+
+    /// The threads of one rank. Where they do not divide evenly, the first ranks have one more.
+    fn threads_of(&self, rank: Rank) -> usize {
+        let (threads, lanes) = (self.total_threads.get(), self.lanes.get());
+        let has_one_more = (rank.0 as usize) < threads % lanes;
+        (threads / lanes + usize::from(has_one_more)).max(1)
+    }
+}
+
+/// The ranks.
+#[derive(Debug)]
+pub(crate) struct CpuRanks {
+    options: CpuOptions,
+    /// Set by the first rank that loads.
+    model: Mutex<Option<Arc<Esm2>>>,
+    kind: String,
+}
+
+impl CpuRanks {
+    pub(crate) fn new(options: CpuOptions) -> Self {
+        Self {
+            options,
+            model: Mutex::new(None),
+            kind: format!("cpu, {}", vector_instructions()),
+        }
+    }
+}
+
+impl Ranks for CpuRanks {
+    fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    fn needed_bytes(
+        &self,
+        checkpoint: &Checkpoint,
+        _dtype: Dtype,
+        largest: &LargestBatches,
+    ) -> u64 {
+        let ranks = (0..self.options.lanes.get() as u32).map(Rank);
+        let threads: Vec<usize> = ranks.map(|rank| self.options.threads_of(rank)).collect();
+        // Arithmetic is f32, and so are weights.
+        let weights = checkpoint.num_parameters() * Dtype::F32.bytes();
+        weights + memory::cpu_bytes(checkpoint.config(), &threads, largest)
+    }
+
+    fn devices(&self) -> Vec<(String, u64)> {
+        let bytes = memory::available_bytes();
+        bytes
+            .map(|bytes| ("cpu".to_owned(), bytes))
+            .into_iter()
+            .collect()
+    }
+
+    fn load<'a>(&'a self, rank: Rank, job: Job<'a>) -> Result<Box<dyn Encoder + 'a>, Error> {
+        let num_threads = self.options.threads_of(rank);
+        let encoder = CpuEncoder {
+            threads: thread_pool(rank, num_threads)?,
+            model: shared(&self.model, || Esm2::new(job.checkpoint, job.dtype))?,
+            outputs: Outputs::of(job.specs),
+        };
+        let model = job.checkpoint.name();
+        tracing::debug!(%rank, num_threads, model, "encoder loaded");
+        Ok(Box::new(encoder))
+    }
+}
+
+/// The vector instructions that the gemm crate multiplies by here: by others it cuts sums
+/// elsewhere.
+fn vector_instructions() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            return "avx512f";
+        }
+        if is_x86_feature_detected!("fma") {
+            return "fma";
+        }
+    }
+    if cfg!(target_arch = "aarch64") {
+        "neon"
+    } else {
+        "scalar"
+    }
+}
+
+fn thread_pool(rank: Rank, num_threads: usize) -> Result<ThreadPool, Error> {
+    ThreadPoolBuilder::new()
+        .num_threads(num_threads)
+        .thread_name(move |thread| format!("{rank} encode {thread}"))
+        .build()
+        .map_err(Error::Threads)
+}
+
+/// What is there, or else what `load` makes, for the next to find.
+fn shared(
+    model: &Mutex<Option<Arc<Esm2>>>,
+    load: impl FnOnce() -> Result<Esm2, Error>,
+) -> Result<Arc<Esm2>, Error> {
+    let mut model = model
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    if let Some(model) = &*model {
+        return Ok(model.clone());
+    }
+    Ok(model.insert(Arc::new(load()?)).clone())
+}
+
+struct CpuEncoder {
+    model: Arc<Esm2>,
+    threads: ThreadPool,
+    outputs: Outputs,
+}
+
+impl Encoder for CpuEncoder {
+    fn finish(&mut self, ticket: Ticket) -> Result<EncodedBatch, BoxError> {
+        let forward = || self.model.forward(ticket.batch(), &self.outputs);
+        let outputs = self.threads.install(forward)?;
+        Ok(EncodedBatch::new(outputs.pooled))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_share_all_threads_and_have_one_at_least() {
+        let threads = |lanes, total_threads| -> Vec<usize> {
+            let options = CpuOptions {
+                lanes: NonZeroUsize::new(lanes).unwrap(),
+                total_threads: NonZeroUsize::new(total_threads).unwrap(),
+            };
+            let ranks = (0..lanes as u32).map(Rank);
+            ranks.map(|rank| options.threads_of(rank)).collect()
+        };
+        assert_eq!(threads(1, 7), [7]);
+        assert_eq!(threads(3, 8), [3, 3, 2]);
+        assert_eq!(threads(4, 2), [1, 1, 1, 1]);
+    }
+}

@@ -1,0 +1,78 @@
+//! A GPU as the place where a model computes.
+
+use candle_core::{DType, Device, Result as TensorResult, Tensor};
+use plm_core::PackedBatch;
+use plm_kernels::{CuSeqlens, Download, Gpu, GpuLinear, LayerNorm};
+
+use crate::alphabet::MASK;
+use crate::micro_batch::MicroBatch;
+use crate::outputs::{OnTheirWay, PieceOutputs, Values};
+use crate::place::{Linear, Place, ResidualLinear, ResidualWeights};
+
+impl Place for Gpu {
+    fn device(&self) -> &Device {
+        Self::device(self)
+    }
+
+    fn linear(&self, weight: Tensor) -> TensorResult<Box<dyn Linear>> {
+        Ok(Box::new(Self::linear(self, weight)))
+    }
+
+    fn residual_linear(&self, weights: ResidualWeights) -> TensorResult<Box<dyn ResidualLinear>> {
+        let [norm_weight, norm_bias] = &weights.norm;
+        Ok(Box::new(GpuResidualLinear {
+            linear: Self::linear(self, weights.weight),
+            bias: weights.bias,
+            norm: LayerNorm::new(norm_weight, norm_bias, weights.eps)?,
+        }))
+    }
+
+    /// All of the batch is one piece: matrix products here keep a row's bits at any height.
+    fn run(
+        &self,
+        batch: &PackedBatch,
+        dtype: DType,
+        forward: &(dyn Fn(&MicroBatch) -> TensorResult<PieceOutputs> + Sync),
+    ) -> TensorResult<Vec<PieceOutputs>> {
+        let sequences = CuSeqlens::new(batch.cu_seqlens().to_vec())?;
+        let whole = MicroBatch {
+            token_ids: self.upload(batch.token_ids(), &sequences, dtype)?,
+            padded: sequences.clone(),
+            sequences,
+            has_masks: batch.token_ids().contains(&MASK),
+        };
+        Ok(vec![forward(&whole)?])
+    }
+
+    fn fetch(&self, values: &Tensor) -> TensorResult<Values> {
+        Ok(Values::OnTheirWay(Box::new(self.download(values)?)))
+    }
+}
+
+impl OnTheirWay for Download {
+    fn wait(self: Box<Self>) -> TensorResult<Vec<f32>> {
+        Self::wait(*self)
+    }
+}
+
+impl Linear for GpuLinear {
+    fn forward(&self, x: &Tensor) -> TensorResult<Tensor> {
+        Self::forward(self, x)
+    }
+}
+
+/// All but the norm in the product, which adds in f32 and so rounds once, then the norm.
+#[derive(Debug)]
+struct GpuResidualLinear {
+    linear: GpuLinear,
+    bias: Tensor,
+    norm: LayerNorm,
+}
+
+impl ResidualLinear for GpuResidualLinear {
+    fn forward(&self, residual: &Tensor, x: &Tensor) -> TensorResult<(Tensor, Tensor)> {
+        let sum = self.linear.forward_onto(residual, x, &self.bias)?;
+        let normalised = self.norm.forward(&sum)?;
+        Ok((sum, normalised))
+    }
+}

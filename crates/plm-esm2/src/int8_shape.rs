@@ -1,0 +1,47 @@
+//! Which models can be computed in int8: a matter of their shape, which no GPU is needed to tell.
+
+use plm_core::Dtype;
+use plm_kernels::Int8Limits;
+
+use crate::{Checkpoint, Config, Error, NoInt8};
+
+/// The orders of the Hadamard matrices that rotations are made of, besides powers of two: those of
+/// Paley for the primes 11 and 19, and the matrix of one.
+const HADAMARD_ORDERS: [usize; 3] = [1, 12, 20];
+
+/// The order whose product with a power of two is `size`, if there is one.
+pub(crate) fn hadamard_order(size: usize) -> Option<usize> {
+    let fits = |order: &usize| size.is_multiple_of(*order) && (size / order).is_power_of_two();
+    HADAMARD_ORDERS.into_iter().find(fits)
+}
+
+/// Refuses 8-bit integers where there are none.
+pub(crate) fn check_int8(
+    checkpoint: &Checkpoint,
+    dtype: Dtype,
+    is_on_gpu: bool,
+) -> Result<(), Error> {
+    let config = checkpoint.config();
+    let why = match dtype {
+        Dtype::Int8 if !is_on_gpu => NoInt8::OnCpu,
+        Dtype::Int8 if !suits(config) => NoInt8::Shape {
+            hidden_size: config.hidden_size,
+            ffn_size: config.ffn_size,
+        },
+        _ => return Ok(()),
+    };
+    Err(Error::NoInt8 {
+        model: checkpoint.name().to_owned(),
+        why,
+    })
+}
+
+/// Whether there are kernels for a model of this shape, and a rotation.
+fn suits(config: &Config) -> bool {
+    let fits = |outputs: usize| {
+        outputs.is_multiple_of(Int8Limits::OUTPUTS_MULTIPLE) && outputs <= Int8Limits::MAX_INPUTS
+    };
+    fits(config.hidden_size)
+        && fits(config.ffn_size)
+        && hadamard_order(config.hidden_size).is_some()
+}

@@ -1,0 +1,85 @@
+//! A checkpoint's tensors, as a model is assembled of them.
+
+use candle_core::{Result as TensorResult, Tensor};
+use candle_nn::VarBuilder;
+use plm_core::Dtype;
+use plm_kernels::LayerNorm;
+
+use crate::alphabet::VOCABULARY;
+use crate::layer::{Layer, PlainLayers};
+use crate::lm_head::LmHead;
+use crate::place::{Layers, Place};
+use crate::{Checkpoint, Config, Error};
+
+/// The tensors of a checkpoint in a number format, read to where a model computes.
+pub(crate) struct Tensors<'a> {
+    weights: VarBuilder<'a>,
+    config: &'a Config,
+    place: &'a dyn Place,
+    /// `[33, hidden_size]`.
+    pub(crate) embeddings: Tensor,
+}
+
+impl<'a> Tensors<'a> {
+    pub(crate) fn new(
+        checkpoint: &'a Checkpoint,
+        dtype: Dtype,
+        place: &'a dyn Place,
+    ) -> TensorResult<Self> {
+        let (config, weights) = (
+            checkpoint.config(),
+            checkpoint.weights(dtype, place.device()),
+        );
+        let embeddings = weights.get(
+            (VOCABULARY.len(), config.hidden_size),
+            "embeddings.word_embeddings.weight",
+        )?;
+        Ok(Self {
+            weights,
+            config,
+            place,
+            embeddings,
+        })
+    }
+
+    /// Those of layer `index`.
+    pub(crate) fn of_layer(&self, index: usize) -> VarBuilder<'a> {
+        self.weights.pp("encoder.layer").pp(index)
+    }
+
+    /// Layer `index`, with the norm after it.
+    pub(crate) fn layer(&self, index: usize) -> TensorResult<Layer> {
+        let next_norm = self.of_norm(index + 1);
+        Layer::new(&self.of_layer(index), &next_norm, self.config, self.place)
+    }
+
+    /// The embeddings, and `layers` with the first of all norms.
+    pub(crate) fn plain(&self, layers: Vec<Layer>) -> Result<(Tensor, Box<dyn Layers>), Error> {
+        let first_norm = self.norm(0)?;
+        let layers = Box::new(PlainLayers { first_norm, layers });
+        Ok((self.embeddings.clone(), layers))
+    }
+
+    /// The norm before layer `index`, or after the last.
+    pub(crate) fn norm(&self, index: usize) -> TensorResult<LayerNorm> {
+        let (of, hidden) = (self.of_norm(index), self.config.hidden_size);
+        let [weight, bias] = [of.get(hidden, "weight")?, of.get(hidden, "bias")?];
+        LayerNorm::new(&weight, &bias, self.config.layer_norm_eps)
+    }
+
+    /// The masked-language-model head.
+    pub(crate) fn lm_head(&self) -> TensorResult<LmHead> {
+        let own = self.weights.pp("lm_head");
+        LmHead::new(&own, &self.embeddings, self.config, self.place)
+    }
+
+    /// The norm before a layer's attention belongs to what comes before the layer.
+    fn of_norm(&self, index: usize) -> VarBuilder<'a> {
+        match index {
+            last if last == self.config.num_layers => {
+                self.weights.pp("encoder.emb_layer_norm_after")
+            }
+            _ => self.of_layer(index).pp("attention.LayerNorm"),
+        }
+    }
+}
