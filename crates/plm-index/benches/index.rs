@@ -1,4 +1,4 @@
-//! How fast an index is built and read, beside what its parts cost on their own.
+//! How fast an index is built and read, and what its parts cost by themselves.
 
 use std::cmp::Reverse;
 use std::fs;
@@ -38,8 +38,8 @@ fn uniprot_like() -> Vec<u8> {
     text
 }
 
-/// Translated reading frames: 49 to 166 residues on one line, and no description. Here the cost of
-/// a record counts, and less that of its letters.
+/// Translated reading frames: 49 to 166 residues on one line, and no description. Here the cost per
+/// record counts more than the cost per letter.
 fn short_records() -> Vec<u8> {
     let mut random = random_numbers();
     let mut text = Vec::new();
@@ -67,7 +67,7 @@ fn build(input: &Path, spool: &Path) -> FastaIndex {
         .expect("the records are valid")
 }
 
-/// An input, and a folder for what is made of it.
+/// An input, and a folder for its index and spool files.
 struct Fixture {
     folder: TempDir,
     input: PathBuf,
@@ -161,7 +161,7 @@ fn gzip(criterion: &mut Criterion) {
     });
 }
 
-/// What building a plain index can't go below.
+/// What the parts of building a plain index cost by themselves: it can't be faster than these.
 fn parts_alone(criterion: &mut Criterion) {
     let fixture = Fixture::new(uniprot_like());
     let mut group = fixture.group(criterion, "alone");

@@ -1,4 +1,4 @@
-//! Scanned records to an index, under its policies.
+//! Turns scanned records into an index, under its policies.
 
 use std::fs::File;
 use std::mem;
@@ -66,20 +66,25 @@ pub(crate) fn build(staged: Vec<Staged>, config: &IndexConfig) -> Result<FastaIn
 
 /// Takes the records of all inputs, one by one.
 struct Builder<'a> {
+    /// The policies for the records.
     config: &'a IndexConfig,
     /// The names of the inputs so far. The last one is being read.
     names: Vec<String>,
+    /// The records so far, under the ids that the inputs have.
     records: Records,
+    /// The ids so far, but for records that get one at the end.
     seen: SeenIds,
-    /// Rows that are to be renamed.
+    /// The rows that get another id at the end, in ascending order.
     repeats: Vec<u32>,
-    /// Rows that are to be named.
+    /// The rows that get an id at the end, in ascending order.
     unnamed: Vec<u32>,
     /// Whether the last input looks like an alignment so far.
     alignment: Alignment,
     /// The number of notes on the inputs before the last.
     earlier_notes: usize,
+    /// The problems of records that a policy leaves out.
     skipped: Problems,
+    /// The problems that no policy lets pass.
     problems: Problems,
 }
 
@@ -105,7 +110,7 @@ impl<'a> Builder<'a> {
         self.earlier_notes = self.records.notes.len();
     }
 
-    /// Forgets lower-case letters that are no insertions after all.
+    /// Forgets the insertions of the last input if it is no alignment.
     fn end_input(&mut self) {
         if self.alignment.is_one() {
             return;
@@ -132,7 +137,7 @@ impl<'a> Builder<'a> {
             self.unnamed.push(row);
             None
         } else {
-            // Skipped records too, so that nothing is renamed to the id of one.
+            // Skipped records claim theirs too, so that no record is renamed to it.
             self.seen.claim(&self.records, row)
         };
         match (defect, earlier) {
@@ -159,7 +164,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Notes the record; one with a defect as skipped, which is what it is if there is an index.
+    /// Adds the record. One with a defect is skipped, or else there will be no index.
     fn push(&mut self, row: u32, record: &ScannedRecord<'_>, skipped: Option<SkipReason>) {
         let residues = record.residues;
         let (letters, counts) = match residues.invalid() {
@@ -182,7 +187,7 @@ impl<'a> Builder<'a> {
             residues_hash: residues_hash(letters),
             id_end: self.records.ids.len() as u64,
             definition_bytes: u32::try_from(record.sequence_offset - record.byte_offset)
-                .expect("a longer line is refused as it is read"),
+                .expect("longer lines are refused"),
             residue_count: u32::try_from(letters.len())
                 .expect("the parser refuses more residues than 32 bits count"),
             substitutions: counts.substituted,

@@ -1,4 +1,4 @@
-//! Which inputs are compressed, and whether all of a compressed one is there.
+//! Recognizes compressed inputs, decompresses them, and notices one that is cut short.
 
 use std::io::{self, BufReader, Read};
 
@@ -9,7 +9,7 @@ use crate::digest::Hashing;
 use crate::gzip::GzipReader;
 use crate::zstd::{self, ZstdReader};
 
-/// How many bytes [`Compression::of`] looks at: a gzip header up to bgzip's own field.
+/// The bytes that [`Compression::of`] needs: a gzip header up to bgzip's own field.
 pub(crate) const HEAD_BYTES: usize = 14;
 
 /// The empty block that ends every bgzip file (SAM specification, section 4.1.2).
@@ -23,7 +23,7 @@ const BGZIP_END: [u8; 28] = [
 pub(crate) enum Compression {
     None,
     Gzip,
-    /// Gzip in blocks, of which the last is known.
+    /// Gzip in blocks; the last one is [`BGZIP_END`].
     Bgzip,
     Zstd,
 }
@@ -45,7 +45,7 @@ impl Compression {
         }
     }
 
-    /// What an input is refused with whose text can't be had, or can't be read at all.
+    /// The error for an input `file` that can't be read or decompressed.
     pub(crate) fn error(self, file: &str, source: io::Error) -> Error {
         let file = file.to_owned();
         match self {
@@ -66,8 +66,7 @@ impl Compression {
     }
 }
 
-/// The uncompressed text of a stream, whatever its compression; the stream's own bytes are
-/// digested as they pass.
+/// The uncompressed text of a stream. It digests the stream's own bytes as they pass.
 pub(crate) enum Decompressor<R: Read> {
     None(Hashing<R>),
     Gzip(GzipReader<BufReader<Hashing<R>>>),
@@ -97,7 +96,7 @@ impl<R: Read> Decompressor<R> {
         }
     }
 
-    /// The digested stream, once all text has been read.
+    /// The digested stream, for after all text has been read.
     pub(crate) fn into_raw(self) -> Hashing<R> {
         match self {
             Self::None(raw) => raw,
@@ -117,7 +116,7 @@ impl<R: Read> Read for Decompressor<R> {
             Self::Bgzip(decoder) => {
                 let count = decoder.read(buf)?;
                 if count == 0 && !buf.is_empty() {
-                    // A file cut between two blocks is a whole gzip file; only this tells.
+                    // To gzip, a file that was cut between two blocks is whole.
                     decoder.get_ref().get_ref().expect_end(&BGZIP_END)?;
                 }
                 Ok(count)
@@ -129,6 +128,7 @@ impl<R: Read> Read for Decompressor<R> {
 /// A reader that remembers the last bytes it read.
 pub(crate) struct Tail<R> {
     inner: R,
+    /// The last bytes that were read, at most as many as [`BGZIP_END`] has.
     last: Vec<u8>,
 }
 
@@ -164,7 +164,7 @@ impl<R: Read> Read for Tail<R> {
     }
 }
 
-/// Whether an error of a gzip decoder lies in the compressed bytes, and not in reading them.
+/// Whether an error of a gzip decoder is about the compressed bytes, and not about reading them.
 fn is_gzip_damage(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn content_decides_on_the_compression() {
+    fn content_decides_the_compression() {
         assert_eq!(Compression::of(&BGZIP_END), Compression::Bgzip);
         assert_eq!(Compression::of(&[0x1f, 0x8b, 8, 0]), Compression::Gzip);
         assert_eq!(Compression::of(b"\x28\xb5\x2f\xfd"), Compression::Zstd);

@@ -1,4 +1,4 @@
-//! Definition lines to ids.
+//! Reads ids from definition lines.
 
 use std::borrow::Cow;
 use std::io::{self, BufRead};
@@ -7,13 +7,15 @@ use memchr::memchr;
 
 use crate::IdRule;
 
-/// How long an id may be before it is no name but a way to fill the memory, where all ids stay.
+/// The most bytes in an id. All ids stay in memory, so longer ones could fill it.
 pub(crate) const MAX_ID_BYTES: usize = 1 << 16;
 
 /// Reads definition lines, one after the other.
 pub(crate) struct DefinitionReader {
     rule: IdRule,
+    /// The last line, with its end.
     line: Vec<u8>,
+    /// The id in the last line; empty if it has none.
     id: Vec<u8>,
 }
 
@@ -26,7 +28,7 @@ impl DefinitionReader {
         }
     }
 
-    /// Reads the line at whose `>` the reader stands.
+    /// Reads the line that starts at the reader's next byte, a `>`.
     pub(crate) fn read(&mut self, reader: &mut impl BufRead) -> io::Result<()> {
         self.line.clear();
         reader.read_until(b'\n', &mut self.line)?;
@@ -37,7 +39,7 @@ impl DefinitionReader {
             IdRule::Accession => self.id.extend_from_slice(accession(first_word(text))),
             IdRule::Header => {
                 self.id.extend_from_slice(text.trim_ascii());
-                // A NUL is an error, and no blank.
+                // A NUL stays: it is an error.
                 for byte in &mut self.id {
                     if byte.is_ascii_control() && *byte != 0 {
                         *byte = b' ';
@@ -58,20 +60,20 @@ impl DefinitionReader {
     }
 }
 
-/// Also if blanks stand before it: noodles calls such a record nameless, but the files exist and
-/// there is no other way to read them.
+/// The first word, also after blanks: noodles calls such a record nameless, but such files exist
+/// and there is no other way to read them.
 fn first_word(text: &[u8]) -> &[u8] {
     text.split(u8::is_ascii_whitespace)
         .find(|word| !word.is_empty())
         .unwrap_or_default()
 }
 
-/// Databases whose middle part names many records: a database of one's own, and an entry with a
-/// chain after it.
+/// Databases whose middle part is not unique: `gnl` is followed by the name of a database, and
+/// `pdb` by an entry of several chains.
 const WITHOUT_ACCESSION: [&[u8]; 2] = [b"gnl", b"pdb"];
 
-/// The middle of `db|ACCESSION|NAME`, of which the name may be empty and further parts may follow;
-/// else the whole word.
+/// The middle of `db|ACCESSION|NAME`, or else the whole word. The name may be empty, and further
+/// parts may follow it.
 fn accession(word: &[u8]) -> &[u8] {
     let mut parts = word.split(|byte| *byte == b'|');
     match (parts.next(), parts.next(), parts.next()) {
@@ -86,8 +88,8 @@ fn accession(word: &[u8]) -> &[u8] {
     }
 }
 
-/// An id for people and for outputs, which take no NUL byte: a record that is skipped for its id
-/// has one too.
+/// An id as valid UTF-8 without NUL bytes, for messages and results. A record that is skipped for
+/// its id has one too.
 pub(crate) fn readable_id(id: &[u8]) -> Cow<'_, str> {
     let text = String::from_utf8_lossy(id);
     if memchr(0, id).is_some() {

@@ -1,4 +1,4 @@
-//! The digests of files, and streams that are digested as they pass.
+//! Digests files, and streams as their bytes pass.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -9,6 +9,7 @@ use plm_core::Digest;
 /// A reader or writer that digests every byte that passes.
 pub(crate) struct Hashing<T> {
     inner: T,
+    /// It has taken every byte that passed.
     hasher: blake3::Hasher,
 }
 
@@ -20,12 +21,12 @@ impl<T> Hashing<T> {
         }
     }
 
-    /// How many bytes have passed.
+    /// The number of bytes that have passed.
     pub(crate) fn byte_count(&self) -> u64 {
         self.hasher.count()
     }
 
-    /// The digest of what has passed.
+    /// The digest of the bytes that have passed.
     pub(crate) fn digest(&self) -> Digest {
         of(&self.hasher)
     }
@@ -62,7 +63,7 @@ pub(crate) fn digest_file(path: &Path) -> io::Result<(u64, Digest)> {
     Ok((hasher.count(), of(&hasher)))
 }
 
-/// The digest of what a hasher was fed.
+/// The digest of the bytes that a hasher has taken.
 fn of(hasher: &blake3::Hasher) -> Digest {
     Digest::from_bytes(hasher.finalize().into())
 }

@@ -1,4 +1,4 @@
-//! What can go wrong.
+//! The errors of this crate.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,24 +6,28 @@ use std::path::PathBuf;
 use crate::problem::DisplayByte;
 use crate::{Problems, SkipReason};
 
-/// Why an input could not be indexed, an index not be used, or a record not be read.
+/// Why an input can't be indexed, an index can't be used, or a record can't be read.
 ///
 /// Lines and byte offsets are those of the uncompressed text.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// There is nothing to index.
+    /// No input was given.
     #[error("no input was given: name at least one FASTA file, or - for standard input")]
     NoInputs,
-    /// Standard input can be read once only.
-    #[error("standard input was given twice: it can be read once only")]
+    /// Standard input was given twice.
+    #[error("standard input was given twice: it can be read only once")]
     StdinTwice,
     /// Two inputs are the same file.
-    #[error("{} was given twice (first as {}): remove one of them", path.display(), first.display())]
+    #[error(
+        "{} was given twice (first as {}): remove one of them",
+        path.display(),
+        first.display()
+    )]
     InputTwice {
-        /// The input.
+        /// The second path of the file.
         path: PathBuf,
-        /// The same file, as it was given before.
+        /// The first path of the file.
         first: PathBuf,
     },
     /// There is no such file.
@@ -38,7 +42,7 @@ pub enum Error {
         /// The input.
         path: PathBuf,
     },
-    /// The path can't be written into an index, which only knows what a path is on Unix.
+    /// The path can't be written into an index: outside Unix, only UTF-8 can.
     #[error("the path {} is not UTF-8: rename it", path.display())]
     PathNotUtf8 {
         /// The path.
@@ -49,49 +53,49 @@ pub enum Error {
     Read {
         /// The input.
         file: String,
-        /// Why.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// The input is compressed, and damaged or cut short.
+    /// The input is compressed with gzip, and damaged or cut short.
     #[error("{file} is a damaged or truncated gzip file: fetch or compress it again")]
     DamagedGzip {
         /// The input.
         file: String,
-        /// What the decompressor found.
+        /// The decompressor's error.
         #[source]
         source: io::Error,
     },
-    /// The input is compressed, and damaged or cut short.
+    /// The input is compressed with zstd, and damaged or cut short.
     #[error("{file} is a damaged or truncated zstd file: fetch or compress it again")]
     DamagedZstd {
         /// The input.
         file: String,
-        /// What the decompressor found.
+        /// The decompressor's error.
         #[source]
         source: io::Error,
     },
-    /// The input is compressed in a way that takes much memory to undo.
+    /// The input needs more memory to decompress than an input may take.
     #[error(
         "{file} is compressed with a zstd window of {window_bytes} bytes, and at most \
-         {max_window_bytes} are taken: unpack it, or compress it with a smaller window"
+         {max_window_bytes} are allowed: unpack it, or compress it with a smaller window"
     )]
     ZstdWindow {
         /// The input.
         file: String,
-        /// How much memory one of its frames asks for.
+        /// The window that one of its frames asks for, in bytes.
         window_bytes: u64,
-        /// How much one may ask for.
+        /// The largest window that is allowed, in bytes.
         max_window_bytes: u64,
     },
-    /// The input is of another format, as its first bytes say.
+    /// The first bytes of the input show that it has another format.
     #[error("{file} is {what}, and not FASTA: {advice}")]
     OtherFormat {
         /// The input.
         file: String,
-        /// What it is.
+        /// The format's name, to follow "is".
         what: &'static str,
-        /// How to get FASTA.
+        /// What to do to get FASTA.
         advice: &'static str,
     },
     /// The input does not start as FASTA does.
@@ -102,28 +106,28 @@ pub enum Error {
     NotFasta {
         /// The input.
         file: String,
-        /// The first line that is not empty, from one.
+        /// The first line that is not empty, counted from 1.
         line: u64,
-        /// The line's first byte, from zero.
+        /// The offset of that line, from 0.
         byte_offset: u64,
-        /// What stands there.
+        /// The first byte of that line.
         found: u8,
     },
     /// The input has a carriage return that belongs to no line end.
     #[error(
         "{file}, line {line}, byte {byte_offset}: a carriage return without a line feed (line ends \
-         of old Macs are not supported, for records would be lost): convert the file, for example \
+         of old Macs are not supported: records would be lost): convert the file, for example \
          with tr '\\r' '\\n'"
     )]
     LoneCarriageReturn {
         /// The input.
         file: String,
-        /// Its line, counted in line feeds, from one.
+        /// The carriage return's line, counted in line feeds from 1.
         line: u64,
-        /// The carriage return, from zero.
+        /// The offset of the carriage return, from 0.
         byte_offset: u64,
     },
-    /// The input has a line that can't be of a protein.
+    /// The input has a line that is too long for a protein.
     #[error(
         "{file}, line {line}, byte {byte_offset}: the line has {max_bytes} bytes or more, which \
          no protein has: check what wrote the file"
@@ -131,14 +135,14 @@ pub enum Error {
     LineTooLong {
         /// The input.
         file: String,
-        /// The line, from one.
+        /// The line, counted from 1.
         line: u64,
-        /// The line's first byte, from zero.
+        /// The offset of the line, from 0.
         byte_offset: u64,
-        /// How long no line may get.
+        /// The number of bytes from which a line is too long.
         max_bytes: u64,
     },
-    /// The input has a record that can't be a protein.
+    /// The input has a record that is too long for a protein.
     #[error(
         "{file}, line {line}, byte {byte_offset}: record {record:?} has more than {max_residues} \
          residues, which no protein has: check what wrote the file"
@@ -148,14 +152,14 @@ pub enum Error {
         file: String,
         /// The record's id.
         record: String,
-        /// The line of its `>`, from one.
+        /// The line of its `>`, counted from 1.
         line: u64,
-        /// Its `>`, from zero.
+        /// The offset of its `>`, from 0.
         byte_offset: u64,
-        /// How many residues a record may have.
+        /// The most residues that a record may have.
         max_residues: usize,
     },
-    /// The input has a record whose id can't be one.
+    /// The input has a record with an id that is too long.
     #[error(
         "{file}, line {line}, byte {byte_offset}: the record's id has {id_bytes} bytes, and an id \
          may have {max_bytes}: shorten it (if ids are first words, with a blank after its name)"
@@ -163,41 +167,41 @@ pub enum Error {
     IdTooLong {
         /// The input.
         file: String,
-        /// The line of its `>`, from one.
+        /// The line of the record's `>`, counted from 1.
         line: u64,
-        /// Its `>`, from zero.
+        /// The offset of the record's `>`, from 0.
         byte_offset: u64,
-        /// The size of its id.
+        /// The bytes of its id.
         id_bytes: usize,
-        /// How long a name may be.
+        /// The most bytes that an id may have.
         max_bytes: usize,
     },
     /// The input has no bytes.
-    #[error("{file} is empty: check what was to write it")]
+    #[error("{file} is empty: check what should have written it")]
     EmptyInput {
         /// The input.
         file: String,
     },
     /// The input holds nothing but white space.
-    #[error("{file} has no records, only empty lines: check what was to write it")]
+    #[error("{file} has no records, only empty lines: check what should have written it")]
     NoRecords {
         /// The input.
         file: String,
     },
-    /// Records are wrong that no policy lets pass.
+    /// Records have problems that no policy lets pass.
     #[error("{0}; correct the input, or choose a policy that lets such records pass")]
     Problems(Box<Problems>),
     /// The input has more records than an index holds.
     #[error("the input has more than 2^32 records: split it")]
     TooManyRecords,
-    /// The uncompressed text can't be put aside.
+    /// The uncompressed text can't be written to a spool file.
     #[error("can't write the uncompressed text of {file} to the folder {}", folder.display())]
     Spool {
         /// The input.
         file: String,
         /// The spool folder.
         folder: PathBuf,
-        /// Why.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -206,7 +210,7 @@ pub enum Error {
     SaveIndex {
         /// The index file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -215,60 +219,66 @@ pub enum Error {
     ReadIndex {
         /// The index file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// The file is something else.
+    /// The file is not an index.
     #[error("{} is not an index: name an index.plm", path.display())]
     NotAnIndex {
         /// The file.
         path: PathBuf,
     },
-    /// The index was written by another version of this program.
-    #[error("the index {} has format version {found}, not {expected}: build it again", path.display())]
+    /// Another version of this program wrote the index.
+    #[error(
+        "the index {} has format version {found}, not {expected}: build it again",
+        path.display()
+    )]
     IndexVersion {
         /// The index file.
         path: PathBuf,
-        /// Its version.
+        /// The format version of the file.
         found: u32,
-        /// The version that can be read.
+        /// The format version that this program reads.
         expected: u32,
     },
-    /// The index is not what was written.
+    /// The index file is not as it was written.
     #[error("the index {} is damaged ({what}): build it again", path.display())]
     DamagedIndex {
         /// The index file.
         path: PathBuf,
-        /// What does not fit, and in which record.
+        /// What is wrong, and in which record.
         what: String,
     },
-    /// The text at a record's place, its name or its residues, is not what was indexed.
+    /// A record's name or residues are not those that were indexed.
     #[error(
         "{} changed after it was indexed: record {record:?} at byte {byte_offset} is no longer what \
          it was",
         path.display()
     )]
     InputChanged {
-        /// The text that was read: the input, or its spool file.
+        /// The file that was read: the input, or its spool file.
         path: PathBuf,
-        /// The record, as the index names it.
+        /// The record's id in the index.
         record: String,
-        /// The record's `>`, from zero.
+        /// The offset of the record's `>`, from 0.
         byte_offset: u64,
     },
     /// The text of an input changed while it was indexed.
-    #[error("{} changed while it was indexed: index it again when nothing writes to it", path.display())]
+    #[error(
+        "{} changed while it was indexed: index it again when nothing writes to it",
+        path.display()
+    )]
     ChangedMeanwhile {
-        /// The text that was read: the spool file.
+        /// The file that was read: the spool file.
         path: PathBuf,
     },
-    /// The record was skipped since it has no sequence.
+    /// The record was skipped because it has no sequence.
     #[error("record {record:?} has no sequence to read: it was skipped ({reason})")]
     NoSequence {
-        /// The record, as the index names it.
+        /// The record's id in the index.
         record: String,
-        /// Why it was skipped.
+        /// The reason to skip it.
         reason: SkipReason,
     },
 }

@@ -1,13 +1,15 @@
-//! What an input is that is no FASTA, and what to do with it, told by its first bytes.
+//! Recognizes inputs of other formats by their first bytes, and says what to do with each.
 
 use crate::Error;
 
-/// How many bytes are looked at: a tar archive says what it is at byte 257.
+/// The bytes that are needed: a tar archive has its magic at byte 257.
 pub(crate) const HEAD_BYTES: usize = 512;
 
-/// What a file is, and what to do with it.
+/// A format that is not FASTA.
 struct Kind {
+    /// Its name, to follow "the file is".
     what: &'static str,
+    /// What to do to get FASTA.
     advice: &'static str,
 }
 
@@ -15,7 +17,7 @@ const fn kind(what: &'static str, advice: &'static str) -> Kind {
     Kind { what, advice }
 }
 
-/// Only what is compressed inside is seen here: the outside is unpacked before.
+/// The outer compression is undone before the text is looked at here.
 const TWICE: Kind = kind(
     "compressed twice",
     "unpack it once, with gzip -d or zstd -d",
@@ -88,7 +90,7 @@ const LFS: Kind = kind(
     "fetch the file itself with git lfs pull",
 );
 
-/// What stands at the start of each kind, the longer before the shorter.
+/// The first bytes of each kind. A longer start stands before a shorter one that begins it.
 const MAGICS: &[(&[u8], &Kind)] = &[
     (b"\x1f\x8b", &TWICE),
     (b"\x28\xb5\x2f\xfd", &TWICE),
@@ -125,7 +127,7 @@ const MAGICS: &[(&[u8], &Kind)] = &[
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", &OFFICE),
 ];
 
-/// The same of text, which may have white space before it.
+/// The first bytes of kinds of text, after any white space, in the same order.
 const TEXTS: &[(&[u8], &Kind)] = &[
     (b"LOCUS ", &GENBANK),
     (b"ID   ", &EMBL),
@@ -147,8 +149,7 @@ const TEXTS: &[(&[u8], &Kind)] = &[
     (b"version https://git-lfs", &LFS),
 ];
 
-/// The error for an input `file` that starts with `head` and not as FASTA does, if it is known
-/// what else it is.
+/// The error for an input `file` that starts with `head`, if that is the start of a known format.
 pub(crate) fn error(file: &str, head: &[u8]) -> Option<Error> {
     kind_of(head).map(|kind| Error::OtherFormat {
         file: file.to_owned(),
@@ -157,7 +158,7 @@ pub(crate) fn error(file: &str, head: &[u8]) -> Option<Error> {
     })
 }
 
-/// Whether a text is something else although it starts with a `>`.
+/// Whether a text is no FASTA although it starts with a `>`.
 pub(crate) fn only_starts_as_fasta(head: &[u8]) -> bool {
     is_utf_16(head) || is_pir(head)
 }
@@ -167,9 +168,9 @@ fn is_utf_16(head: &[u8]) -> bool {
     matches!(head, [b'>', 0, _, 0, ..])
 }
 
-/// Whether the first entry is one of PIR: a code and `;` before its name, words on its second line,
-/// which would become residues, and a `*` at its end. With an empty second line it may pass: as
-/// FASTA its residues are the same.
+/// Whether the first entry is PIR: it has a code and `;` before its name, words on its second line,
+/// and a `*` at its end. The words would become residues. An entry with an empty second line may
+/// pass: read as FASTA, it has the same residues.
 fn is_pir(head: &[u8]) -> bool {
     let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
     let [b'>', code @ .., _] = &text[..text.len().min(5)] else {
@@ -193,6 +194,7 @@ fn is_pir(head: &[u8]) -> bool {
             .is_some_and(|last| last.ends_with(b"*"))
 }
 
+/// The format of a text that starts with `head`; `None` for FASTA and for unknown formats.
 fn kind_of(head: &[u8]) -> Option<&'static Kind> {
     let starts = |(magic, _): &&(&[u8], &Kind)| head.starts_with(magic);
     if let Some((_, kind)) = MAGICS.iter().find(starts) {
@@ -223,7 +225,7 @@ fn kind_of(head: &[u8]) -> Option<&'static Kind> {
     is_fastq(text).then_some(&FASTQ)
 }
 
-/// Whether the third line starts with a `+`, as the first does with a `@`.
+/// Whether the first line starts with a `@` and the third with a `+`.
 fn is_fastq(text: &[u8]) -> bool {
     let mut lines = text.split(|byte| *byte == b'\n');
     let third = lines.nth(2);
@@ -255,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tar_archive_and_fastq_are_known_by_what_stands_further_on() {
+    fn a_tar_archive_and_fastq_are_known_by_later_bytes() {
         let mut tar = b"proteins/a.fasta".to_vec();
         tar.resize(512, 0);
         tar[257..262].copy_from_slice(b"ustar");

@@ -7,14 +7,14 @@
 //! | 0 | 8 | the magic bytes `PLMINDEX` |
 //! | 8 | 4 | format version: 3 |
 //! | 12 | 4 | `H`, the size of the header |
-//! | 16 | 8 | `N`, how many records there are |
+//! | 16 | 8 | `N`, the number of records |
 //! | 24 | 8 | `I`, the size of all ids |
-//! | 32 | 8 | `K`, how many notes there are |
+//! | 32 | 8 | `K`, the number of notes |
 //! | 40 | `H` | the header: UTF-8 JSON, see below |
 //! | 40 + `H` | 54 `N` | the records in the order of the input, see below |
 //! | 40 + `H` + 54 `N` | `I` | the ids of all records, one after the other, in UTF-8 |
 //! | 40 + `H` + 54 `N` + `I` | 16 `K` | the notes, see below |
-//! | 40 + `H` + 54 `N` + `I` + 16 `K` | 32 | the BLAKE3 digest of everything before it; here the file ends |
+//! | 40 + `H` + 54 `N` + `I` + 16 `K` | 32 | the BLAKE3 digest of all before it; end of file |
 //!
 //! A record:
 //!
@@ -24,30 +24,34 @@
 //! | 8 | 8 | the offset of the byte after its definition line |
 //! | 16 | 8 | the line of its `>`, from one |
 //! | 24 | 8 | the 64-bit XXH3 (seed 0) of its residues, upper-cased and substituted |
-//! | 32 | 8 | where its id ends among the ids; it starts where the one before it ends |
-//! | 40 | 4 | how many residues it has; 0 if it was skipped as empty or for an invalid letter |
+//! | 32 | 8 | the end of its id among the ids; it starts where the one before it ends |
+//! | 40 | 4 | its residues; 0 if it was skipped as empty or for an invalid letter |
 //! | 44 | 4 | how many of its letters were substituted |
 //! | 48 | 4 | its input, as a position in the header's list |
-//! | 52 | 1 | 0, or why it was skipped: 1 invalid letter, 2 no residues, 3 no name, 4 the id is not UTF-8, 5 duplicate id, 6 a NUL byte in the id |
-//! | 53 | 1 | bits: 1 its id is the input's with `_` and a number appended; 2 it has no name in the input and its id is `unnamed_` and its row; 4 it looks like nucleotides |
+//! | 52 | 1 | 0, or why it was skipped (codes below) |
+//! | 53 | 1 | flags (bits below) |
+//!
+//! Codes: 1 invalid letter, 2 no residues, 3 no name, 4 the id is not UTF-8, 5 duplicate id, 6 a
+//! NUL byte in the id. Bits: 1 its id is the input's with `_` and a number appended; 2 it has no
+//! name in the input, and its id is `unnamed_` and its row; 4 it looks like nucleotides.
 //!
 //! A record's sequence lines end where the next record of the same input starts, or with the text.
 //! The records of an input follow each other, and inputs follow in the order of the list.
-//! Only a record that was skipped for having no id is without. An id is one word without ASCII
-//! white space and NUL bytes; if ids are headers, it is one line without ASCII control characters,
+//! A record has an id unless it was skipped because it has none. An id is one word without ASCII
+//! white space and NUL bytes. If ids are headers, it is one line without ASCII control characters,
 //! and no blank stands at its ends.
 //!
-//! A note is of a record whose letters had something done to them. Notes are in the order of their
-//! rows, none is of zeros alone, and no row has two. A count of 2^32 - 1 may stand for more.
+//! A note says what was done to a record's letters. Notes are in the order of their rows, no row
+//! has two, and none has only zeros. A count of 2^32 - 1 may stand for more.
 //!
 //! | offset | bytes | what |
 //! |---|---|---|
 //! | 0 | 4 | the record's row, from zero |
-//! | 4 | 4 | how many of its letters were dropped: white space, final `*`, and gaps under that policy |
-//! | 8 | 4 | how many gaps (`-`, `.`) it has, kept or dropped |
-//! | 12 | 4 | how many of its letters are insertions of an A3M or A2M alignment, in lower case |
+//! | 4 | 4 | its dropped letters: white space, final `*`, and gaps if the policy drops them |
+//! | 8 | 4 | its gaps (`-`, `.`), kept or dropped |
+//! | 12 | 4 | its insertions: lower-case letters of an A3M or A2M alignment |
 //!
-//! Versions 1 and 2 had no notes, and their records were read by other rules: an index of these is
+//! Versions 1 and 2 had no notes and read records by other rules. An index of these versions is
 //! built again.
 //!
 //! The header holds the policies and the inputs:
@@ -95,9 +99,10 @@ const RECORD_BYTES: u64 = 54;
 const NOTE_BYTES: u64 = 16;
 const DIGEST_BYTES: u64 = 32;
 const BUFFER_BYTES: usize = 1 << 18;
-/// Rows have 32 bits.
+/// The most records: rows have 32 bits.
 const MAX_RECORDS: u64 = 1 << 32;
 
+/// The JSON header.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
@@ -148,7 +153,7 @@ impl FastaIndex {
         file.commit()
     }
 
-    /// Reads the index at `path`, all of which is checked.
+    /// Reads the index at `path`, and checks all of it.
     ///
     /// # Errors
     /// [`Error::ReadIndex`] if it can't be read; [`Error::NotAnIndex`], [`Error::IndexVersion`] or
@@ -215,7 +220,7 @@ fn read(path: &Path) -> Result<FastaIndex, Failure> {
     let record_count = u64::from_le_bytes(read_array(&mut body)?);
     let id_bytes = u64::from_le_bytes(read_array(&mut body)?);
     let note_count = u64::from_le_bytes(read_array(&mut body)?);
-    // Nothing is allocated before the sizes are known to be the file's, which may be a sparse one.
+    // The sizes must be the file's before anything is allocated. (The file may be sparse.)
     let expected_bytes = record_count
         .checked_mul(RECORD_BYTES)
         .and_then(|bytes| bytes.checked_add(PREAMBLE_BYTES + u64::from(header_bytes)))
@@ -375,7 +380,8 @@ fn read_bytes(reader: &mut impl Read, count: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-/// An error and not the end of the process if there is no such room.
+/// An empty vector with room for `count` items, or an error if there is no such room: `Vec` would
+/// end the process.
 fn with_room<T>(count: u64) -> io::Result<Vec<T>> {
     let mut items = Vec::new();
     items

@@ -1,4 +1,4 @@
-//! Taking up an index that is there already, if it still says what is in the inputs.
+//! Uses an index that exists already, if it is still of the inputs' content.
 
 use std::io;
 use std::path::Path;
@@ -11,22 +11,40 @@ use crate::{Error, FastaIndex, IndexConfig, Input, InputFile, build};
 /// Whether an index had to be built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
-    /// The index file was of these inputs and policies.
+    /// The index file was of this content and these policies.
     Reused,
-    /// There was no index file, or it was of other content or other policies.
+    /// There was no index file, or one of other content or other policies.
     Built,
 }
 
 impl FastaIndex {
-    /// The index at `index_path` if it is of the same content under the same policies; else
-    /// builds one, as [`build`](Self::build) does, and saves it there.
+    /// Loads the index at `index_path` if it is of the same content under the same policies.
+    /// Otherwise it builds one, as [`build`](Self::build) does, and saves it there.
     ///
-    /// Content is compared by digest, for which all inputs are read. Their paths and times do not
-    /// matter: the index of inputs that were moved is taken up with their new paths.
+    /// Content is compared by digest, so all inputs are read. Their paths and times do not matter:
+    /// if inputs were moved, their index is used with the new paths.
     ///
     /// # Errors
-    /// As [`build`](Self::build) and [`save`](Self::save). An index file that can't be used is no
-    /// error but a reason to build.
+    /// Those of [`build`](Self::build) and [`save`](Self::save). An index file that can't be used
+    /// is no error: the index is built.
+    ///
+    /// # Examples
+    /// ```
+    /// use plm_index::{FastaIndex, Freshness, IndexConfig, Input};
+    ///
+    /// let folder = tempfile::tempdir()?;
+    /// let fasta = folder.path().join("proteins.fasta");
+    /// std::fs::write(&fasta, ">a\nMKV\n")?;
+    /// let (inputs, config) = ([Input::from(fasta)], IndexConfig::default());
+    ///
+    /// let path = folder.path().join("index.plm");
+    /// for expected in [Freshness::Built, Freshness::Reused] {
+    ///     let (index, freshness) =
+    ///         FastaIndex::load_or_build(&inputs, &path, folder.path(), &config)?;
+    ///     assert_eq!((index.len(), freshness), (1, expected));
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn load_or_build(
         inputs: &[Input],
         index_path: &Path,

@@ -1,4 +1,4 @@
-//! Gzip as `gzip -d` reads it: several members in a row, and zeros after the last.
+//! Reads gzip as `gzip -d` does: several members in a row, and zeros after the last.
 
 use std::io::{self, BufRead, Read};
 
@@ -6,10 +6,10 @@ use flate2::bufread::GzDecoder;
 
 /// The text of all members of a gzip stream.
 ///
-/// Zeros after the last member are passed over: tapes and some copying programs fill files up with
-/// them, and gzip, zcat and Python's gzip take no notice. Anything else there is an error.
+/// Zeros after the last member are ignored, as gzip, zcat and Python's gzip do: tapes and some
+/// copying programs fill files up with them. Anything else there is an error.
 pub(crate) struct GzipReader<R: BufRead> {
-    /// `None` only while one member makes way for the next.
+    /// The member that is being read; `None` only while the next one replaces it.
     member: Option<GzDecoder<R>>,
 }
 
@@ -58,7 +58,7 @@ fn skip_zeros(stream: &mut impl BufRead) -> io::Result<()> {
         if bytes.iter().any(|&byte| byte != 0) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "it goes on after the zeros behind its last member",
+                "something stands after the zeros that follow its last member",
             ));
         }
         let count = bytes.len();

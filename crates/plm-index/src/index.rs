@@ -1,4 +1,4 @@
-//! The index: what is known of every record.
+//! The index: what is known about every record.
 
 use std::fmt;
 use std::io;
@@ -14,9 +14,12 @@ use crate::{Error, IndexConfig, Input, InputFile, ResidueReader, build};
 /// An index of all records of some FASTA inputs, in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FastaIndex {
+    /// The policies that it was built under.
     pub(crate) config: IndexConfig,
+    /// The inputs, in their order; each has a record at least.
     pub(crate) inputs: Vec<InputFile>,
     pub(crate) records: Records,
+    /// The state of the inputs when they were indexed; empty if the index was loaded.
     pub(crate) looked_at: LookedAt,
 }
 
@@ -24,13 +27,13 @@ impl FastaIndex {
     /// Indexes `inputs` in one pass.
     ///
     /// Inputs that can't be seeked (gzip, bgzip, zstd, pipes, standard input) are decompressed once
-    /// into a file in `spool_dir`, from which records are read later. The digests of the input and
-    /// of its text name that file. If it is there already and whole, it is used. Files of plain
-    /// text are read where they are.
+    /// into a file in `spool_dir`, and records are read from there later. The digests of the input
+    /// and of its text name that file. If it exists already and is whole, it is used. Files of
+    /// plain text are read where they are.
     ///
     /// # Errors
-    /// [`Error::Problems`], after all inputs have been read, if records are wrong and `config`
-    /// does not let them pass; others if an input can't be read or is no FASTA.
+    /// [`Error::Problems`], after all inputs have been read, if records have problems that `config`
+    /// does not let pass; other errors if an input can't be read or is no FASTA.
     pub fn build(inputs: &[Input], spool_dir: &Path, config: &IndexConfig) -> Result<Self, Error> {
         let index = build::build(stage(inputs, spool_dir, &mut io::stdin())?, config)?;
         index.warn();
@@ -43,13 +46,13 @@ impl FastaIndex {
     }
 
     /// The inputs that were written to after they were indexed. The index lacks what was added.
-    /// None if the index was [loaded](Self::load), since loading looks at no input.
+    /// There are none if the index was [loaded](Self::load), since loading looks at no input.
     pub fn changed_inputs(&self) -> impl Iterator<Item = &InputFile> {
         let changed = self.looked_at.changed();
         changed.map(|position| &self.inputs[position])
     }
 
-    /// What the sequences hold besides plain residues, over the records that are not left out.
+    /// What the sequences of all records that are not skipped hold besides plain residues.
     pub fn findings(&self) -> Findings {
         let mut findings = Findings::default();
         for record in self.records().filter(|record| record.skipped.is_none()) {
@@ -62,22 +65,22 @@ impl FastaIndex {
         findings
     }
 
-    /// The policies it was built under.
+    /// The policies that it was built under.
     pub fn config(&self) -> IndexConfig {
         self.config
     }
 
-    /// How many records there are, skipped ones included.
+    /// The number of records, skipped ones included.
     pub fn len(&self) -> u64 {
         self.records.entries.len() as u64
     }
 
-    /// Whether there are no records; an index that was built has some.
+    /// Whether there are no records. An index that was built has some.
     pub fn is_empty(&self) -> bool {
         self.records.entries.is_empty()
     }
 
-    /// What is known of a record.
+    /// What is known about a record.
     ///
     /// # Panics
     /// If `row` is not below [`len`](Self::len).
@@ -98,7 +101,7 @@ impl FastaIndex {
         })
     }
 
-    /// What is known of a record, and this note.
+    /// What is known about a record, with this note on it.
     pub(crate) fn noted_record(&self, row: RowId, note: Note) -> IndexedRecord<'_> {
         let entry = self.entry(row);
         let id = self.records.id(row.0 as usize);
@@ -123,7 +126,7 @@ impl FastaIndex {
         }
     }
 
-    /// Says once what should not be passed over in silence.
+    /// Warns, once each, of nucleotides and of inputs that changed.
     pub(crate) fn warn(&self) {
         let nucleotides = Flags::NUCLEOTIDES;
         let records = (self.records.entries.iter())
@@ -158,7 +161,7 @@ impl FastaIndex {
         self.records.files.file_of(row.0 as usize)
     }
 
-    /// The byte after the last one of a record: where the next one starts, or its file ends.
+    /// The offset after a record's last byte: the next record starts there, or the text ends.
     pub(crate) fn end_offset(&self, row: RowId) -> u64 {
         let file = self.file(row);
         let next = row.0 as usize + 1;
@@ -192,48 +195,48 @@ impl SequenceSource for FastaIndex {
     }
 }
 
-/// What an index knows of a record.
+/// What an index knows about a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IndexedRecord<'a> {
-    /// Its position in the input.
+    /// Its position in the input, from 0, over all files.
     pub row: RowId,
-    /// Its name in the output: unique among the records that are not skipped.
+    /// Its name in the result. It is unique among the records that are not skipped.
     pub id: &'a str,
-    /// Its id in the input, if that was taken.
+    /// Its id in the input, if an earlier record has that.
     pub renamed_from: Option<&'a str>,
     /// Whether it has no name in the input, and is named after its row.
     pub is_unnamed: bool,
-    /// The input that it is in.
+    /// The input that holds it.
     pub file: &'a InputFile,
-    /// The line of its `>` in the uncompressed text, from one.
+    /// The line of its `>` in the uncompressed text, counted from 1.
     pub line: u64,
-    /// The byte of its `>` in the uncompressed text, from zero.
+    /// The offset of its `>` in the uncompressed text, from 0.
     pub byte_offset: u64,
-    /// The byte after its definition line.
+    /// The offset of the byte after its definition line.
     pub sequence_offset: u64,
-    /// Its residues; zero if it was skipped as empty or for an invalid letter.
+    /// The number of its residues; 0 if it was skipped as empty or for an invalid letter.
     pub residue_count: u32,
-    /// How many of its letters became `X`.
+    /// The number of its letters that became `X`.
     pub substitutions: u32,
-    /// How many of its letters were dropped: white space, final `*`, and gaps if the policy drops
-    /// them.
+    /// The number of its letters that were dropped: white space, final `*`, and gaps if the policy
+    /// drops them.
     pub dropped: u32,
-    /// How many gaps (`-`, `.`) it has, kept or dropped.
+    /// The number of its gaps (`-`, `.`), kept or dropped.
     pub gaps: u32,
-    /// How many of its letters are insertions: lower case in an A3M or A2M alignment. They were
-    /// upper-cased. Zero in other inputs, where lower case means nothing.
+    /// The number of its insertions: letters in lower case in an A3M or A2M alignment. They were
+    /// upper-cased. It is 0 in other inputs, where lower case means nothing.
     pub insertions: u32,
     /// Whether its letters are those of nucleotides: 20 at least, all of them A, C, G, T, U or N,
     /// with an A, a C, a G, and a T or U among them.
     pub looks_like_nucleotides: bool,
     /// The 64-bit XXH3 (seed 0) of its residues, as [`ResidueReader`] gives them.
     pub residues_hash: u64,
-    /// Why it is left out, if it is.
+    /// The reason if it is skipped.
     pub skipped: Option<SkipReason>,
 }
 
-/// Why a record is left out.
+/// Why a record is skipped, and so left out of the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SkipReason {
@@ -289,15 +292,18 @@ impl fmt::Display for SkipReason {
 /// All records in the order of the input: their numbers, and their ids in one string.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Records {
+    /// The numbers of each record, by row.
     pub(crate) entries: Vec<Entry>,
+    /// The ids of all records, one after the other.
     pub(crate) ids: String,
+    /// It knows the input of each row.
     pub(crate) files: FirstRows,
-    /// The notes on records whose letters were changed, by row.
+    /// The notes on records whose letters were changed, in the order of their rows.
     pub(crate) notes: Vec<Note>,
 }
 
-/// Where each input's records start. The records of an input follow each other, so no record has
-/// to say which input it is of.
+/// The first row of each input. The records of an input follow each other, so a record need not
+/// store its input.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FirstRows {
     /// `(first row, input)`, in the order of both.
@@ -305,8 +311,8 @@ pub(crate) struct FirstRows {
 }
 
 impl FirstRows {
-    /// Notes that `row`, the next one, is of `file`. Gives `false` if an earlier one is of a later
-    /// input.
+    /// Notes that `row`, the next one, is of `file`. Returns `false` if an earlier row is of a
+    /// later input.
     #[must_use]
     pub(crate) fn push(&mut self, row: u32, file: u32) -> bool {
         let last = self.starts.last().map(|(_, file)| *file);
@@ -316,7 +322,7 @@ impl FirstRows {
         last <= Some(file)
     }
 
-    /// How many inputs have rows.
+    /// The number of inputs that have rows.
     pub(crate) fn count(&self) -> usize {
         self.starts.len()
     }
@@ -334,21 +340,27 @@ impl FirstRows {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(Rust, packed(2))]
 pub(crate) struct Entry {
+    /// The offset of the `>` in the uncompressed text.
     pub(crate) byte_offset: u64,
+    /// The line of the `>`, counted from 1.
     pub(crate) line: u64,
     /// The 64-bit XXH3 of the residues as they are read; of an empty text if there are none.
     pub(crate) residues_hash: u64,
-    /// Where the id ends in [`Records::ids`]; it starts where the one before it ends.
+    /// The end of the id in [`Records::ids`]; it starts where the one before it ends.
     pub(crate) id_end: u64,
-    /// The size of the definition line with its end, which is where the sequence starts.
+    /// The size of the definition line with its end. The sequence starts after it.
     pub(crate) definition_bytes: u32,
+    /// The number of residues.
     pub(crate) residue_count: u32,
+    /// The number of letters that became `X`.
     pub(crate) substitutions: u32,
+    /// The reason if the record is skipped.
     pub(crate) skipped: Option<SkipReason>,
+    /// What else holds for the record.
     pub(crate) flags: Flags,
 }
 
-/// What holds for a record, one bit each.
+/// Facts about a record, one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Flags(u8);
 
@@ -391,7 +403,7 @@ impl Records {
             0 => 0,
             _ => self.entries[position - 1].id_end,
         };
-        // Ends were offsets into `ids`, a usize, when they were noted.
+        // Ends fit a usize: they were offsets into `ids` when they were noted.
         &self.ids[start as usize..self.entries[position].id_end as usize]
     }
 }
@@ -402,7 +414,7 @@ mod tests {
 
     #[test]
     fn a_record_costs_46_bytes() {
-        // With up to 13 of the table of ids at 6 million records: tests/index/memory.rs measures.
+        // The table of ids adds up to 13 at 6 million records, as tests/index/memory.rs measures.
         assert_eq!(size_of::<Entry>(), 46);
     }
 

@@ -1,4 +1,4 @@
-//! What is to be indexed, and what is known of it afterwards.
+//! Inputs: what a caller names, and what is known about each after it was indexed.
 
 use std::ffi::OsString;
 use std::fs;
@@ -9,10 +9,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Digest, Error, stored_path};
 
-/// A FASTA input: plain, gzip, bgzip or zstd, as its first bytes say.
+/// A FASTA input: plain, gzip, bgzip or zstd, as its first bytes show.
+///
+/// ```
+/// use plm_index::Input;
+///
+/// assert_eq!(Input::from("-"), Input::Stdin);
+/// assert_eq!(Input::from("a.fasta.gz"), Input::Path("a.fasta.gz".into()));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// A file, or anything else with a path that can be read once, for instance a pipe.
+    /// A file, or anything else with a path that can be read once, for example a pipe.
     Path(PathBuf),
     /// The standard input of the process; written `-`.
     Stdin,
@@ -63,26 +70,26 @@ impl From<&str> for Input {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct InputFile {
-    /// The path as it was given, or `standard input`; with U+FFFD for what is not UTF-8.
+    /// The path as it was given, or `standard input`. U+FFFD replaces what is not UTF-8.
     pub name: String,
     /// The absolute path of the uncompressed text: the input itself, or its spool file.
     #[serde(with = "stored_path")]
     pub path: PathBuf,
-    /// The size of the input, compressed if it came so.
+    /// The size of the input as it was given, compressed or not.
     pub bytes: u64,
-    /// The digest of the input's bytes, which is what `b3sum FILE` prints.
+    /// The digest of the input's bytes, as `b3sum FILE` prints it.
     pub digest: Digest,
-    /// The size of the uncompressed text, which byte offsets count in.
+    /// The size of the uncompressed text. Byte offsets count in it.
     pub text_bytes: u64,
     /// The digest of the uncompressed text.
     pub text_digest: Digest,
 }
 
-/// The state of the inputs when they were indexed. It is no part of what an index says, so any two
+/// The state of the inputs when they were indexed. It is no part of an index's content, so any two
 /// are equal.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LookedAt {
-    /// One for each of the index's inputs; `None` if the input is no file.
+    /// The state of each of the index's inputs; `None` if the input is no file.
     pub(crate) inputs: Vec<Option<FileState>>,
 }
 
@@ -106,12 +113,13 @@ impl LookedAt {
     }
 }
 
-/// What tells that a file was written to.
+/// A file's state. It changes when the file is written to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FileState {
     path: PathBuf,
+    /// The file's size.
     bytes: u64,
-    /// When the file was last written to; `None` where the file system keeps no such time.
+    /// The time of the last write; `None` where the file system keeps no such time.
     modified: Option<SystemTime>,
 }
 
@@ -140,7 +148,7 @@ pub(crate) fn refuse_repeats(inputs: &[Input]) -> Result<(), Error> {
             Input::Stdin if has_stdin => return Err(Error::StdinTwice),
             Input::Stdin => has_stdin = true,
             Input::Path(path) => {
-                // What has no real path (a pipe, a missing file) is told apart by its name.
+                // A pipe or a missing file has no real path, and its name stands for it.
                 let real = fs::canonicalize(path).unwrap_or_else(|_| path.clone());
                 if let Some(first) = earlier.insert(real, path) {
                     return Err(Error::InputTwice {

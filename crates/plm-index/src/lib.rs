@@ -1,52 +1,53 @@
-//! FASTA files to an index of every record, and residues by random access.
+//! Turns FASTA files into an index of every record, and reads residues by random access.
 //!
-//! One streaming pass over all inputs finds, before any device time is spent, everything that can
-//! be wrong with them: duplicate ids, empty records, letters that are no residue, each with file,
-//! line and byte offset. What it keeps is small (46 bytes a record, and the ids), so that millions
-//! of records can be sorted by length and read back in any order; a hash of every record's
-//! residues makes sure that what is read back is what was indexed.
+//! One streaming pass over all inputs finds everything that can be wrong with them, before any
+//! device time is spent: duplicate ids, empty records and letters that are no residue, each with
+//! file, line and byte offset. The index is small (46 bytes a record, and the ids), so millions of
+//! records can be sorted by length and read in any order. A hash of every record's residues shows
+//! whether what is read is what was indexed.
 //!
-//! This crate must not know what a model, a batch or a device is: it hands out letters, through
+//! This crate must not know what a model, a batch or a device is. It gives letters, through
 //! [`plm_core::SequenceSource`].
 //!
-//! * Inputs are plain, gzip, bgzip or zstd files, pipes, or standard input; their content decides,
-//!   not their name. What can't be seeked is decompressed once into a
-//!   [spool file](FastaIndex::build). Other archives and formats are named, with what to do
-//!   ([`Error::OtherFormat`]).
-//! * [`FastaIndex::save`] leaves an `index.plm` ([its layout](crate::format)), and
-//!   [`FastaIndex::load_or_build`] takes it up again if the inputs' *content* is still the same.
-//! * [`IndexConfig`] says which records may be skipped or renamed instead of failing, what of a
-//!   definition line is the id, and whether gaps stay.
-//! * [`FastaIndex::findings`] says what the sequences hold besides plain residues, and
-//!   [`FastaIndex::changed_inputs`] which files are still being written to.
+//! * Inputs are plain, gzip, bgzip or zstd files, pipes, or standard input. Their content decides
+//!   which, not their name. An input that can't be seeked is decompressed once into a
+//!   [spool file](FastaIndex::build). The error for another archive or format names it, and what to
+//!   do ([`Error::OtherFormat`]).
+//! * [`FastaIndex::save`] writes an `index.plm` ([its layout](crate::format)).
+//!   [`FastaIndex::load_or_build`] uses it again if the inputs' *content* is still the same.
+//! * [`IndexConfig`] says which records may be skipped or renamed instead of failing, which part of
+//!   a definition line is the id, and whether gaps stay.
+//! * [`FastaIndex::findings`] counts what the sequences hold besides plain residues.
+//!   [`FastaIndex::changed_inputs`] names files that are still being written to.
 //!
 //! # What counts as FASTA
 //!
-//! `noodles_fasta` parses; these are its rules, and where they are stretched, the reason:
+//! `noodles_fasta` parses. These are its rules, with a reason where this crate stretches them:
 //!
 //! * A record starts at a `>` in the first column. By default, its id is the first word after it,
-//!   also if blanks stand in between (`> id`): noodles calls such a record nameless, but the files
-//!   exist and there is no other way to read them. [`IdRule`] has other choices.
-//! * Lines end in `\n` or `\r\n`; lines without a byte mean nothing anywhere; the last line needs
-//!   no end. A `\r` without a `\n` is an error and not a letter ([`Error::LoneCarriageReturn`]):
-//!   noodles would lose whole records in a file of such line ends.
-//! * A UTF-8 byte order mark at the start of a line is passed over: at the start of a file editors
-//!   put it there, and further on it shows where files were joined. Offsets count its bytes.
-//! * White space (blank, tab, vertical tab, form feed) in sequence lines is dropped, wherever it
-//!   stands, and counted. Lines of nothing else mean nothing, before the first record too.
-//! * Any number of `*` that ends a record is dropped and counted, with white space between them or
-//!   not. A `*` with a residue after it makes the record invalid.
-//! * The gaps of an alignment, `-` and `.`, are residues of ESM-2's alphabet and stay, or are
-//!   dropped and counted, as [`GapPolicy`] says. Lower case is upper-cased. It is counted as
-//!   insertions in inputs that are A3M or A2M alignments ([`IndexedRecord::insertions`]): all their
-//!   records have the same number of upper-case letters and dashes together, and there are dashes,
-//!   and lower-case letters beside upper-case ones. Masked or lower-case proteins are no alignment.
+//!   also after blanks (`> id`): noodles calls such a record nameless, but such files exist and
+//!   there is no other way to read them. [`IdRule`] has other choices.
+//! * Lines end in `\n` or `\r\n`, and the last line needs no end. Empty lines are ignored anywhere.
+//!   A `\r` without a `\n` is an error ([`Error::LoneCarriageReturn`]): noodles would lose whole
+//!   records in a file with such line ends.
+//! * A UTF-8 byte order mark at the start of a line is ignored: editors put it at the start of a
+//!   file, and further on it shows where files were joined. Offsets count its bytes.
+//! * White space (blank, tab, vertical tab, form feed) in sequence lines is dropped and counted.
+//!   Lines of white space alone are ignored, also before the first record.
+//! * Any number of `*` at the end of a record is dropped and counted, with or without white space
+//!   between them. A `*` with a residue after it makes the record invalid.
+//! * The gaps of an alignment, `-` and `.`, are residues of ESM-2's alphabet. They stay, or are
+//!   dropped and counted, as [`GapPolicy`] says.
+//! * Lower case is upper-cased. It is counted as insertions in inputs that are A3M or A2M
+//!   alignments ([`IndexedRecord::insertions`]). In these, all records have the same number of
+//!   upper-case letters and dashes together, and there are dashes, and lower-case letters beside
+//!   upper-case ones. Masked or lower-case proteins are no alignment.
 //! * Nucleotides are letters like others: records that look like them are counted, not refused
 //!   ([`IndexedRecord::looks_like_nucleotides`]).
 //! * A line of 2^28 bytes or more, a record of more than 2^28 residues, and an id of more than 2^16
-//!   bytes are errors: they are no proteins but would fill the memory.
-//! * Everything else on a sequence line is a letter, see [`plm_core::classify_letter`], and one
-//!   that is no residue makes the record invalid: digits, say, or a no-break space.
+//!   bytes are errors: they are no proteins, and would fill the memory.
+//! * Everything else on a sequence line is a letter, see [`plm_core::classify_letter`]. A letter
+//!   that is no residue makes the record invalid, for example a digit or a no-break space.
 //!
 //! ```
 //! use plm_core::RowId;

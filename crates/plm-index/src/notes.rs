@@ -1,78 +1,87 @@
-//! What a record's letters were, besides plain residues.
+//! Counts what records hold besides plain residues, and recognizes alignments and nucleotides.
 
 use serde::{Deserialize, Serialize};
 
 use crate::GapPolicy;
 use crate::residues::LetterCounts;
 
-/// What was done to the letters of a record. Most have no note.
+/// What was done to the letters of a record. Most records have no note.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Note {
+    /// The record's row.
     pub(crate) row: u32,
-    /// White space, final `*`, and gaps if the policy drops them.
+    /// The letters that were dropped: white space, final `*`, and gaps if the policy drops them.
     pub(crate) dropped: u32,
-    /// `-` and `.`, kept or dropped.
+    /// The gaps, `-` and `.`, kept or dropped.
     pub(crate) gaps: u32,
-    /// Lower-case letters in an A3M or A2M alignment, which were upper-cased.
+    /// The lower-case letters in an A3M or A2M alignment, which were upper-cased.
     pub(crate) insertions: u32,
 }
 
 impl Note {
+    /// Whether nothing was done, so that the record needs no note.
     pub(crate) fn is_empty(&self) -> bool {
         (self.dropped, self.gaps, self.insertions) == (0, 0, 0)
     }
 }
 
-/// A number of letters, and of the records that they are in.
+/// A number of letters, and of the records that hold them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
-    /// Letters, in all records together.
+    /// The letters in all records together.
     pub letters: u64,
-    /// Records with such a letter.
+    /// The records with such a letter.
     pub records: u64,
 }
 
 impl Tally {
+    /// Adds a record with so many letters.
     pub(crate) fn add(&mut self, letters: u32) {
         self.letters += u64::from(letters);
         self.records += u64::from(letters > 0);
     }
 }
 
-/// What an input's sequences hold besides plain residues, over the records that are not left out.
+/// What the sequences of all records that are not skipped hold besides plain residues.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Findings {
-    /// Letters that became `X`.
+    /// The letters that became `X`.
     pub substituted: Tally,
-    /// Letters that were dropped: white space, final `*`, and gaps if the policy drops them.
+    /// The letters that were dropped: white space, final `*`, and gaps if the policy drops them.
     pub dropped: Tally,
     /// The gaps of an alignment, kept or dropped.
     pub gaps: Tally,
-    /// Lower-case letters in an A3M or A2M alignment, which were upper-cased.
+    /// The lower-case letters in an A3M or A2M alignment, which were upper-cased.
     pub insertions: Tally,
-    /// Records that look like nucleotides: 20 letters or more, all of them A, C, G, T, U or N, with
-    /// an A, a C, a G, and a T or U among them.
+    /// The records that look like nucleotides: they have 20 letters or more, all of them A, C, G,
+    /// T, U or N, with an A, a C, a G, and a T or U among them.
     pub nucleotide_records: u64,
 }
 
-/// Whether an input is an alignment in A3M or A2M, where lower case means an insertion. Elsewhere
-/// it means a masked region, or nothing.
+/// Recognizes an input that is an alignment in A3M or A2M, where lower case means an insertion. In
+/// other inputs, it means a masked region or nothing.
 ///
-/// In an A3M or A2M file, all records have as many upper-case letters and dashes together: the
-/// columns of the alignment. An input is one if that holds for all of its records, two at least,
-/// and there are gaps, and lower-case letters beside upper-case ones.
+/// In an A3M or A2M file, all records have the same number of upper-case letters and dashes
+/// together: the columns of the alignment. An input is an alignment if that holds for all its
+/// records, if these are two or more, and if there are gaps, and lower-case letters beside
+/// upper-case ones.
 #[derive(Debug, Default)]
 pub(crate) struct Alignment {
+    /// The number of records so far.
     records: u64,
+    /// The columns of the last record.
     columns: u64,
+    /// Whether a record has dashes.
     has_gaps: bool,
+    /// Whether a record has lower-case letters beside upper-case ones.
     has_insertions: bool,
+    /// Whether two records differ in their columns, so that the input is no alignment.
     is_none: bool,
 }
 
 impl Alignment {
-    /// Takes the next record, and gives the lower-case letters that are insertions if this is an
+    /// Takes the next record. Returns the number of its insertions, for the case that this is an
     /// alignment.
     pub(crate) fn add(
         &mut self,
@@ -95,20 +104,20 @@ impl Alignment {
         if self.is_none { 0 } else { counts.lower_case }
     }
 
-    /// Whether all records so far are of an alignment.
+    /// Whether the records so far are an alignment.
     pub(crate) fn is_one(&self) -> bool {
         !self.is_none && self.records > 1 && self.has_gaps && self.has_insertions
     }
 }
 
-/// The least number of letters that shows a record to be nucleotides.
+/// The fewest letters by which a record looks like nucleotides.
 ///
 /// In UniProt, 0.26 of all residues are one of A, C, G, T and N. So 20 in a row are no accident in
-/// any set of proteins (0.26^20 is 2e-12). Shorter peptides, and repeats of one or two residues,
-/// are real.
+/// any set of proteins (0.26^20 is 2e-12). Proteins do have shorter ones, and repeats of one or two
+/// residues.
 const MIN_NUCLEOTIDES: usize = 20;
 
-/// Whether residues look like nucleotides. Gaps say nothing.
+/// Whether residues look like nucleotides. Gaps do not count.
 pub(crate) fn look_like_nucleotides(residues: &[u8]) -> bool {
     let (mut count, mut seen) = (0, 0_u8);
     for residue in residues {

@@ -1,7 +1,7 @@
 //! The files that a reader holds open.
 //!
-//! An input may have more files than a process may open, and each rank has a reader: all readers of
-//! a process together hold a part of what it may open, and the rest is for others.
+//! There may be more inputs than files that a process may open, and each rank has a reader. So all
+//! readers of a process together hold a quarter of what it may open, and leave the rest to others.
 
 use std::fs::File;
 use std::io;
@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hashbrown::HashMap;
 
-/// How many files one reader holds open.
+/// The most files that one reader holds open.
 const MAX_OF_A_READER: usize = 64;
-/// Which part of the files that the process may open is for all readers together.
+/// All readers together hold at most one in so many of the files that the process may open.
 const SHARE_OF_LIMIT: usize = 4;
 
-/// How many files all readers of the process hold open.
+/// The number of files that all readers of the process hold open.
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
 /// The open files of one reader.
@@ -66,7 +66,7 @@ impl Drop for OpenFiles {
     }
 }
 
-/// How many files the process may have open.
+/// The number of files that the process may have open.
 fn limit() -> usize {
     #[cfg(unix)]
     {

@@ -1,5 +1,4 @@
-//! The lines of a record, in the step of `noodles_fasta`'s reader that indexing and random access
-//! share.
+//! Reads the sequence lines of a record with `noodles_fasta`. Indexing and random access share it.
 
 use std::io::{self, BufRead};
 
@@ -7,14 +6,15 @@ use noodles_fasta as fasta;
 
 use crate::residues::{BYTE_ORDER_MARK, Residues};
 
-/// How many residues a record may have before it is no protein but a way to fill the memory.
+/// The most residues in a record. More are no protein, and could fill the memory.
 pub(crate) const MAX_RESIDUES: usize = 1 << 28;
 
 /// Why a record's residues can't be read.
 #[derive(Debug)]
 pub(crate) enum ResiduesError {
+    /// The text can't be read.
     Read(io::Error),
-    /// There are more than were asked for at most.
+    /// There are more residues than the caller allows.
     TooMany,
 }
 
@@ -24,11 +24,11 @@ impl From<io::Error> for ResiduesError {
     }
 }
 
-/// Reads sequence lines up to the next record or the end. `on_odd` is told where the first byte is
-/// that is no residue: the reader, which stands at the start of a line, and the byte's index in it.
+/// Reads sequence lines up to the next record or the end. Calls `on_odd` at the first byte that is
+/// no residue, with the reader at the start of that line and the byte's index in it.
 ///
-/// A byte order mark at the start of a line is where files were joined, and is passed over. If it
-/// stands before the `>` of a record, the reader is left at the mark.
+/// A byte order mark at the start of a line, where files were joined, is ignored. Before the `>` of
+/// a record, the reader stays at the mark.
 pub(crate) fn read_residues<R: BufRead>(
     reader: &mut fasta::io::Reader<R>,
     residues: &mut Residues,
@@ -59,7 +59,7 @@ pub(crate) fn read_residues<R: BufRead>(
     }
 }
 
-/// Passes over byte order marks at the start of a line.
+/// Skips byte order marks at the start of a line.
 pub(crate) fn skip_marks(reader: &mut impl BufRead) -> io::Result<()> {
     while reader.fill_buf()?.starts_with(BYTE_ORDER_MARK) {
         reader.consume(BYTE_ORDER_MARK.len());

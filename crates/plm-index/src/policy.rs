@@ -1,4 +1,4 @@
-//! What to do with records that can't be embedded as they are, and what they are called.
+//! Policies: what becomes of records that can't be embedded as they are, and how records are named.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,21 +12,21 @@ pub enum BadRecordPolicy {
     /// The whole input is refused.
     #[default]
     Fail,
-    /// The record is left out, with its reason in the index.
+    /// The record is skipped; the index has the reason.
     Skip,
 }
 
-/// What becomes of a record whose id an earlier record has.
+/// What becomes of a record that has the id of an earlier one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DuplicatePolicy {
     /// The whole input is refused.
     #[default]
     Fail,
-    /// The record is left out; the first one of that id stays.
+    /// The record is skipped; the first one with that id stays.
     Skip,
-    /// The record is called `id_2`, `id_3`, ..., whichever is the first that no record of the
-    /// input has.
+    /// The record is called `id_2`, `id_3`, ...: the first of these that no record of the input
+    /// has.
     Rename,
 }
 
@@ -36,10 +36,10 @@ pub enum DuplicatePolicy {
 pub enum NamelessPolicy {
     /// The whole input is refused.
     Fail,
-    /// The record is left out.
+    /// The record is skipped.
     Skip,
-    /// The record is called `unnamed_<row>`, with its position in the input counted from zero; if
-    /// a record of the input has that id, `unnamed_<row>_2`, `unnamed_<row>_3`, ...
+    /// The record is called `unnamed_<row>`, where rows count from 0. If a record of the input has
+    /// that id, it is called `unnamed_<row>_2`, `unnamed_<row>_3`, ...
     Name,
 }
 
@@ -54,7 +54,7 @@ pub enum GapPolicy {
     Drop,
 }
 
-/// What of a record's definition line is its id.
+/// Which part of a record's definition line is its id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum IdRule {
@@ -62,16 +62,16 @@ pub enum IdRule {
     #[default]
     FirstWord,
     /// All of the line after the `>`, without white space at its ends. Tabs and other control
-    /// characters within become blanks, so that an id keeps to its column wherever it is written.
+    /// characters inside become blanks, so that an id stays in its column of a table.
     Header,
     /// The accession in a first word like `db|ACCESSION|NAME` (`sp|P01308|INS_HUMAN`,
-    /// `ref|NP_000198.1|`); else the first word. `gnl|..` and `pdb|..`, whose middle is a database
-    /// or an entry of several chains, stay whole.
+    /// `ref|NP_000198.1|`), or else the first word. `gnl|..` and `pdb|..` stay whole: their middle
+    /// is a database, or an entry of several chains.
     Accession,
 }
 
-/// Which records an index accepts, and how it reads them. By default nothing that is wrong is let
-/// pass.
+/// Which records an index accepts, and how it reads them. By default, no record with a problem
+/// passes.
 ///
 /// ```
 /// use plm_index::{BadRecordPolicy, DuplicatePolicy, IdRule, IndexConfig};
@@ -88,20 +88,21 @@ pub enum IdRule {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IndexConfig {
-    /// For records with a byte that is no residue, or whose id is not UTF-8 or holds a NUL byte.
+    /// It applies to records with a byte that is no residue, and to ids that are not UTF-8 or hold
+    /// a NUL byte.
     pub on_invalid: BadRecordPolicy,
-    /// For records without residues.
+    /// It applies to records without residues.
     pub on_empty: BadRecordPolicy,
-    /// For records whose id an earlier record has. A record that is left out for another reason
-    /// does not take its id.
+    /// It applies to records that have the id of an earlier one. A record that is skipped for
+    /// another reason does not take its id.
     pub on_duplicate: DuplicatePolicy,
-    /// For records with nothing after their `>`; `None` treats them as `on_invalid` says.
+    /// It applies to records with nothing after their `>`; `None` treats them as `on_invalid` says.
     #[serde(default)]
     pub on_nameless: Option<NamelessPolicy>,
-    /// For the gaps of an alignment.
+    /// It applies to the gaps of an alignment.
     #[serde(default)]
     pub on_gap: GapPolicy,
-    /// What of a definition line is the record's id.
+    /// It says which part of a definition line is the record's id.
     #[serde(default)]
     pub id: IdRule,
 }
@@ -120,11 +121,13 @@ impl IndexConfig {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{word:?} is no policy: use {choices}")]
 pub struct ParsePolicyError {
+    /// The word.
     word: String,
+    /// The words of the policies, for the message.
     choices: &'static str,
 }
 
-/// A policy's words: to read it from, and to write it as.
+/// Gives a policy its words, with `name`, `Display` and `FromStr`.
 macro_rules! words {
     ($policy:ident, $choices:literal, $($variant:ident => $word:literal),+) => {
         impl $policy {

@@ -1,17 +1,17 @@
-//! What is wrong with an input, and where.
+//! Problems of an input: what is wrong, and where.
 
 use std::fmt;
 
 use crate::SkipReason;
 
-/// Where something stands in an input.
+/// A place in an input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// The input, as it was named.
     pub file: String,
-    /// The line of the uncompressed text, from one.
+    /// The line in the uncompressed text, counted from 1.
     pub line: u64,
-    /// The byte of the uncompressed text, from zero.
+    /// The offset in the uncompressed text, from 0.
     pub byte_offset: u64,
 }
 
@@ -19,9 +19,9 @@ pub struct Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Problem {
-    /// The record's id; empty if it has none, and with U+FFFD for what is not UTF-8 or is NUL.
+    /// The record's id; empty if it has none. U+FFFD replaces NUL bytes and what is not UTF-8.
     pub record: String,
-    /// The offending letter, or the `>` of the record if its letters are not what is wrong.
+    /// The place of the invalid letter, or else of the record's `>`.
     pub place: Place,
     /// What is wrong.
     pub kind: ProblemKind,
@@ -33,11 +33,11 @@ pub struct Problem {
 pub enum ProblemKind {
     /// A byte of the sequence is no residue.
     InvalidLetter {
-        /// The byte.
+        /// The first byte of the letter.
         byte: u8,
-        /// The character that the byte begins, if the text is UTF-8 there.
+        /// The character that starts with that byte, if the text is UTF-8 there.
         character: Option<char>,
-        /// How many residues stand before it in the record.
+        /// The number of residues before it in the record.
         position: u64,
     },
     /// The record has no residues.
@@ -50,7 +50,7 @@ pub enum ProblemKind {
     IdWithNul,
     /// An earlier record has the same id.
     Duplicate {
-        /// The `>` of the earlier record.
+        /// The place of the earlier record's `>`.
         first: Place,
     },
 }
@@ -109,7 +109,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What is wrong with a letter, and what to do.
+/// Writes what is wrong with a letter, and what to do about it.
 fn write_letter(
     f: &mut fmt::Formatter<'_>,
     byte: u8,
@@ -120,13 +120,13 @@ fn write_letter(
     match (byte, character) {
         (b'0'..=b'9', _) => write!(
             f,
-            "holds numbers: {} {after} is no residue; remove them, positions as GenBank and BLAST \
-             print them",
+            "holds numbers: {} {after} is no residue; remove them, for example positions that \
+             GenBank or BLAST printed",
             DisplayByte(byte)
         ),
         (b'*', _) => write!(
             f,
-            "holds a stop ('*') inside {after}: only at its end may there be any; cut it there, or \
+            "holds a stop ('*') inside {after}: stops may only stand at its end; cut it there, or \
              make it an X"
         ),
         (b'>', _) => write!(f, "holds a '>' {after} that does not start its line"),
@@ -150,7 +150,7 @@ fn write_letter(
     }
 }
 
-/// A byte for people: itself if it can be seen, its number if not.
+/// Shows a byte to people: as itself if it can be seen, or else as its number.
 pub(crate) struct DisplayByte(pub(crate) u8);
 
 impl fmt::Display for DisplayByte {
@@ -165,20 +165,21 @@ impl fmt::Display for DisplayByte {
     }
 }
 
-/// The problems of an input: the first in full, all of them counted.
+/// The problems of an input: the first in full, and the count of all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems {
+    /// The first problems; at most [`Self::MAX_KEPT`].
     first: Vec<Problem>,
-    /// Indexed by [`SkipReason::index`].
+    /// The number of problems of each kind, indexed by [`SkipReason::index`].
     counts: [u64; SkipReason::ALL.len()],
 }
 
 impl Problems {
-    /// How many problems are kept in full.
+    /// The most problems that are kept in full.
     pub const MAX_KEPT: usize = 20;
 
-    /// With how many problems an input is read no further: there is nothing to learn from the rest,
-    /// which may be without end.
+    /// The number of problems after which an input is read no further. The rest would say nothing
+    /// new, and may be endless.
     pub const MAX_COUNTED: u64 = 1_000_000;
 
     /// The first problems, in the order of the input; at most [`Self::MAX_KEPT`].
@@ -186,16 +187,17 @@ impl Problems {
         &self.first
     }
 
-    /// How many records have this problem.
+    /// The number of records with this problem.
     pub fn count(&self, reason: SkipReason) -> u64 {
         self.counts[reason.index()]
     }
 
-    /// How many records have a problem; at most [`Self::MAX_COUNTED`].
+    /// The number of records with a problem; at most [`Self::MAX_COUNTED`].
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
 
+    /// Counts a problem, and keeps it if it is among the first.
     pub(crate) fn push(&mut self, problem: Problem) {
         self.counts[problem.kind.skip_reason().index()] += 1;
         if self.first.len() < Self::MAX_KEPT {

@@ -1,4 +1,4 @@
-//! Residues of any record, in any order.
+//! Reads the residues of any record, in any order.
 
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 
@@ -13,19 +13,37 @@ use crate::parse::{ResiduesError, read_residues};
 use crate::residues::{Residues, residues_hash};
 use crate::{Error, FastaIndex};
 
-/// How much is read at once; all of most records.
+/// The most bytes that are read at once. Most records are smaller.
 const MAX_BUFFER_BYTES: u64 = 1 << 16;
 
-/// Reads the residues of indexed records. One for each thread.
+/// Reads the residues of indexed records. Each thread needs its own.
 ///
-/// A file is opened when the first of its records is read, anew after an error, and closed again
-/// where the process has few files to open: all readers together keep to a part of them. What is
-/// read is checked against the index, so that a file that changed is an error and never other
-/// residues.
+/// It opens a file at the first of its records, and again after an error. It closes files where the
+/// process may open few: all readers together hold a part of what is allowed. It checks what it
+/// reads against the index, so a file that changed gives an error and never other residues.
+///
+/// ```
+/// use plm_core::RowId;
+/// use plm_index::{FastaIndex, IndexConfig, Input};
+///
+/// let folder = tempfile::tempdir()?;
+/// let fasta = folder.path().join("proteins.fasta");
+/// std::fs::write(&fasta, ">a\nMKV\n>b\nGS HM\n")?;
+/// let inputs = [Input::from(fasta)];
+/// let index = FastaIndex::build(&inputs, folder.path(), &IndexConfig::default())?;
+///
+/// let mut reader = index.reader();
+/// let mut residues = Vec::new();
+/// reader.read(RowId(1), &mut residues)?;
+/// assert_eq!(residues, b"GSHM");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct ResidueReader<'a> {
     index: &'a FastaIndex,
     files: OpenFiles,
+    /// It reads the id again, to compare it with the index.
     definition: DefinitionReader,
+    /// The residues of the last record; the memory is used again.
     residues: Residues,
 }
 
@@ -39,7 +57,7 @@ impl<'a> ResidueReader<'a> {
         }
     }
 
-    /// Replaces `residues` by the residues of a record.
+    /// Replaces the content of `residues` with the residues of a record: upper-case letters.
     ///
     /// # Errors
     /// [`Error::InputChanged`] if the record is not what was indexed, [`Error::NoSequence`] if it
@@ -57,7 +75,7 @@ impl<'a> ResidueReader<'a> {
         }
         let read = self.read_record(row);
         if !matches!(read, Ok(true)) {
-            // A handle that is stale stays so, whatever becomes of the file.
+            // A stale handle stays stale, so the next try opens the file anew.
             self.files.close_one(self.index.file(row));
         }
         match read {
@@ -73,10 +91,10 @@ impl<'a> ResidueReader<'a> {
         }
     }
 
-    /// Reads a record and says whether its name and residues are those that were indexed.
+    /// Reads a record, and returns whether its name and residues are those that were indexed.
     ///
-    /// Takes no more memory than the residues do, whatever stands there now, and whatever stood
-    /// between them: a text may have more empty lines than the memory has room for.
+    /// It takes no more memory than the residues need, whatever is in the file now: between two
+    /// records may be more empty lines than the memory has room for.
     fn read_record(&mut self, row: RowId) -> io::Result<bool> {
         let (record, entry) = (
             self.index.noted_record(row, Note::default()),

@@ -1,19 +1,19 @@
-//! New ids: for records without one, and for those whose id an earlier record has.
+//! New ids for records without one, and for records that have the id of an earlier one.
 
 use hashbrown::{HashMap, HashSet};
 
 use crate::index::{Flags, Records};
 use crate::seen::SeenIds;
 
-/// What records without a name are called, before their row.
+/// The start of the id of a record without a name; its row follows.
 pub(crate) const UNNAMED: &str = "unnamed_";
 
-/// Calls the records at `unnamed` (ascending) `unnamed_<row>`, and those at `repeats` (ascending)
-/// `id_2`, `id_3`, ..., passing over ids of the input.
+/// Renames the records at `unnamed` (ascending) to `unnamed_<row>`, and those at `repeats`
+/// (ascending) to `id_2`, `id_3`, ... It skips ids of the input.
 ///
-/// Only now, with all of the input seen, can it be known which ids are free. Two new ids of repeats
-/// are never the same: up to the last `_` stands the old id, and each old id counts for itself.
-/// Nor are two of records without a name, whose rows differ.
+/// Which ids are free is known only after all of the input was read. Two repeats never get the same
+/// id: it starts with the old id, up to the last `_`, and each old id has its own count. Two
+/// records without a name have different rows.
 pub(crate) fn rename(records: &mut Records, seen: SeenIds, unnamed: &[u32], repeats: &[u32]) {
     let mut names = HashSet::with_capacity(unnamed.len());
     let mut renamed = Vec::with_capacity(unnamed.len() + repeats.len());
@@ -41,7 +41,7 @@ pub(crate) fn rename(records: &mut Records, seen: SeenIds, unnamed: &[u32], repe
     replace_ids(records, &renamed);
 }
 
-/// The first of `id_<number>` and those after it that is free; `number` is then the next one.
+/// The first free one of `id_<number>`, `id_<number + 1>`, ... Sets `number` to the next one.
 fn first_free(id: &str, number: &mut u64, is_free: impl Fn(&str) -> bool) -> String {
     loop {
         let candidate = format!("{id}_{number}");
@@ -52,6 +52,7 @@ fn first_free(id: &str, number: &mut u64, is_free: impl Fn(&str) -> bool) -> Str
     }
 }
 
+/// Writes the ids anew, with those of `renamed` (ascending) replaced.
 fn replace_ids(records: &mut Records, renamed: &[(u32, String, Flags)]) {
     let mut renamed = renamed.iter().peekable();
     let mut ids = String::with_capacity(records.ids.len());

@@ -1,4 +1,4 @@
-//! Sequence lines to residues.
+//! Turns sequence lines into residues.
 
 use memchr::memchr;
 use plm_core::{Letter, classify_letter};
@@ -10,27 +10,30 @@ use crate::GapPolicy;
 #[derive(Debug, Default)]
 pub(crate) struct Residues {
     on_gap: GapPolicy,
-    /// Whether the bytes of a byte order mark are passed over wherever they stand.
+    /// Whether the bytes of a byte order mark are ignored, wherever they are.
     passes_marks: bool,
+    /// The residues so far, as upper-case letters and gaps.
     letters: Vec<u8>,
+    /// The counts so far.
     counts: LetterCounts,
-    /// The first `*`.
+    /// The first `*`, if there is one.
     stop: Option<OddByte>,
+    /// The byte that makes the record invalid, if there is one.
     invalid: Option<OddByte>,
 }
 
-/// How many letters of a record are something else than plain residues. Counts end at `u32::MAX`.
+/// Counts of letters that are not plain residues. They stop at `u32::MAX`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LetterCounts {
-    /// Letters that became `X`.
+    /// The letters that became `X`.
     pub(crate) substituted: u32,
-    /// Letters that were dropped: white space, final `*`, and gaps if the policy says so.
+    /// The letters that were dropped: white space, final `*`, and gaps if the policy drops them.
     pub(crate) dropped: u32,
-    /// `-`, kept or dropped.
+    /// The `-`, kept or dropped.
     pub(crate) dashes: u32,
-    /// `.`, kept or dropped.
+    /// The `.`, kept or dropped.
     pub(crate) dots: u32,
-    /// Letters that were upper-cased.
+    /// The letters that were upper-cased.
     pub(crate) lower_case: u32,
 }
 
@@ -38,15 +41,15 @@ pub(crate) struct LetterCounts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OddByte {
     pub(crate) byte: u8,
-    /// The character that the byte begins, if it begins one.
+    /// The character that starts with the byte, if one does.
     pub(crate) character: Option<char>,
-    /// How many residues stand before it.
+    /// The number of residues before it.
     pub(crate) position: u64,
 }
 
 impl Residues {
     const VECTOR_BYTES: usize = 16;
-    /// What lower-case letters and gaps have, and upper-case letters lack.
+    /// The bit that lower-case letters and gaps have, and upper-case letters lack.
     const MARKED: u8 = 0x20;
 
     /// Residues of a text that is read for the first time, line by line.
@@ -58,7 +61,7 @@ impl Residues {
     }
 
     /// Residues of a record that was found valid. Its lines may come in pieces, so a byte order
-    /// mark at the start of a line is passed over byte by byte.
+    /// mark at the start of a line is ignored byte by byte.
     pub(crate) fn of_valid_record(on_gap: GapPolicy) -> Self {
         Self {
             passes_marks: true,
@@ -74,8 +77,8 @@ impl Residues {
         self.invalid = None;
     }
 
-    /// Takes a line without its end. Gives the index of the record's first odd byte, a `*` among
-    /// them, if it is in this line.
+    /// Takes a line without its end. Returns the index of the record's first odd byte (a `*` too),
+    /// if it is in this line.
     #[inline]
     pub(crate) fn push(&mut self, line: &[u8]) -> Option<usize> {
         if self.stop.is_some() || self.invalid.is_some() {
@@ -83,7 +86,8 @@ impl Residues {
         }
         let start = self.letters.len();
         self.letters.extend_from_slice(line);
-        // Whole vectors for the compiler: a residue stays what it is when it is looked at again.
+        // Looks again at some earlier residues, which stay as they are, so that the compiler can
+        // use whole vectors.
         let again = line.len().wrapping_neg() % Self::VECTOR_BYTES;
         let mut bits = 0;
         for letter in &mut self.letters[start.saturating_sub(again)..] {
@@ -97,7 +101,7 @@ impl Residues {
         self.letters.truncate(start);
         let is_blank = |byte: &u8| classify_letter(*byte) == Letter::Blank;
         if line.last().is_some_and(is_blank) {
-            // Often all that is odd with a line, and then with every line of a file.
+            // Often this is all that is odd about a line, and then about every line of a file.
             let end = line.iter().rposition(|byte| !is_blank(byte));
             let end = end.map_or(0, |last| last + 1);
             add(&mut self.counts.dropped, line.len() - end);
@@ -106,8 +110,8 @@ impl Residues {
         self.push_letter_by_letter(line)
     }
 
-    /// Counts lower-case letters and gaps in a line of nothing but residues. False, with nothing
-    /// counted, if there are gaps to be dropped.
+    /// Counts lower-case letters and gaps in a line that holds only residues. Returns `false`, and
+    /// counts nothing, if there are gaps to drop.
     #[inline(never)]
     fn count_marked(&mut self, line: &[u8]) -> bool {
         let count = |is_it: fn(u8) -> bool| line.iter().filter(|byte| is_it(**byte)).count();
@@ -152,7 +156,7 @@ impl Residues {
                     first_odd = Some(index);
                 }
                 _ if dropped => {}
-                // No stop that ends the record: what stands here comes after it.
+                // Something follows the stop, so it does not end the record.
                 _ if self.stop.is_some() => self.invalid = self.stop,
                 Letter::Residue(residue) => {
                     self.letters.push(residue);
@@ -178,10 +182,10 @@ impl Residues {
         first_odd
     }
 
-    /// Counts a gap, and says whether it is to be dropped.
+    /// Counts a gap, and returns whether it is dropped.
     fn drops_gap(&mut self, count: fn(&mut LetterCounts) -> &mut u32) -> bool {
         let is_dropped = self.on_gap == GapPolicy::Drop;
-        // A gap after a stop makes the record invalid if it is kept, and is not looked at then.
+        // A kept gap after a stop is counted too: the record is invalid then, and has no counts.
         add(count(&mut self.counts), 1);
         is_dropped
     }
@@ -194,24 +198,24 @@ impl Residues {
         }
     }
 
-    /// `[residue_count]` what has been gathered.
+    /// The residues so far, `[residue_count]`: upper-case letters and gaps.
     pub(crate) fn letters(&self) -> &[u8] {
         &self.letters
     }
 
-    /// How many letters were something else than plain residues. Of no use if the record is
+    /// Counts of the letters that are not plain residues. They mean nothing if the record is
     /// [invalid](Self::invalid).
     pub(crate) fn counts(&self) -> LetterCounts {
         self.counts
     }
 
-    /// What makes the record invalid: the first byte that is no residue, unless that is a `*` with
-    /// nothing after it but others and white space.
+    /// The byte that makes the record invalid: the first one that is no residue. A `*` with only
+    /// others and white space after it does not count.
     pub(crate) fn invalid(&self) -> Option<OddByte> {
         self.invalid
     }
 
-    /// Swaps the gathered letters with `letters`.
+    /// Swaps the residues with `letters`.
     pub(crate) fn swap_letters(&mut self, letters: &mut Vec<u8>) {
         std::mem::swap(&mut self.letters, letters);
     }
@@ -234,7 +238,7 @@ fn first_character(text: &[u8]) -> Option<char> {
     valid.chars().next()
 }
 
-/// The residue that a byte is as it stands or in upper case; zero for all else.
+/// The residue for a byte that is one, in either case; zero for all others.
 #[inline]
 fn plain_residue(byte: u8) -> u8 {
     match classify_letter(byte) {
@@ -243,7 +247,7 @@ fn plain_residue(byte: u8) -> u8 {
     }
 }
 
-/// What tells the residues of a record from others.
+/// A hash by which the residues of a record are recognized.
 pub(crate) fn residues_hash(residues: &[u8]) -> u64 {
     xxh3_64(residues)
 }
@@ -346,7 +350,7 @@ mod tests {
 
     #[test]
     fn what_a_line_is_counted_as_does_not_depend_on_the_lines_before_it() {
-        // Shorter than a vector each, so that the one before is looked at again.
+        // Each line is shorter than a vector, so the one before is looked at again.
         let residues = gather(&["ac-", "DE", "f", "GH"]);
         assert_eq!(residues.letters(), b"AC-DEFGH");
         let counts = residues.counts();

@@ -1,4 +1,4 @@
-//! One pass over one text: every record in it, with its place.
+//! One pass over one text, which finds every record and its place.
 
 use std::io::{self, BufRead, Read};
 
@@ -16,18 +16,19 @@ use crate::{Digest, Error, IndexConfig};
 pub(crate) struct ScannedRecord<'a> {
     /// The id; empty if the record has none.
     pub(crate) id: &'a [u8],
+    /// The line of its `>`, counted from 1.
     pub(crate) line: u64,
     /// The offset of its `>`.
     pub(crate) byte_offset: u64,
     /// The offset of the byte after its definition line.
     pub(crate) sequence_offset: u64,
+    /// All of its residues.
     pub(crate) residues: &'a Residues,
-    /// The line and byte offset of the first byte that is no residue. There is one if
-    /// [`Residues::invalid`] says so.
+    /// The line and offset of the first byte that is no residue, if [`Residues::invalid`] has one.
     pub(crate) odd_place: (u64, u64),
 }
 
-/// Reads the text of the input `name` to its end, and gives its size and digest.
+/// Reads the text of the input `name` to its end, and returns its size and digest.
 pub(crate) fn scan(
     name: &str,
     text: impl Read,
@@ -110,8 +111,8 @@ fn scan_up_to(
     Ok((text_bytes, reader.get_ref().digest()))
 }
 
-/// Passes over white space and byte order marks, up to the first `>`. Nothing else stands before
-/// it: the text is checked for that as it is read.
+/// Skips white space and byte order marks up to the first `>`. Nothing else stands before it: the
+/// reader checks that.
 fn skip_to_record(text: &mut impl BufRead) -> io::Result<()> {
     loop {
         let shown = text.fill_buf()?;

@@ -1,4 +1,4 @@
-//! Which ids there are, and which record has each.
+//! Knows which ids exist, and the first record with each.
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -6,28 +6,30 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::index::Records;
 
-/// The first record of every id. Ids themselves stay in [`Records`], where they are compared.
+/// The first record of every id. The ids themselves stay in [`Records`], and are compared there.
 #[derive(Default)]
 pub(crate) struct SeenIds {
     owners: HashTable<Owner>,
 }
 
+/// A record that has an id.
 struct Owner {
-    /// Kept so that growing the table looks at no id: that would be a cache miss for each.
+    /// The hash of the id. With it, growing the table reads no id, which would be a cache miss for
+    /// each.
     hash: u32,
     row: u32,
 }
 
 impl Owner {
-    /// All bits of the hash, where the table looks at the upper and at the lower ones.
+    /// 64 bits of all bits of the hash: the table uses the upper and the lower ones.
     fn spread(hash: u32) -> u64 {
         u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 }
 
 impl SeenIds {
-    /// Lets `row`, a record of `records`, claim its id, and gives the earlier record that has it.
-    /// A record that is skipped makes room for one that is not.
+    /// Lets `row`, a record of `records`, claim its id. Returns the earlier record that has it, if
+    /// there is one. A skipped record gives its id to one that is not skipped.
     pub(crate) fn claim(&mut self, records: &Records, row: u32) -> Option<u32> {
         let id = records.id(row as usize);
         let hash = xxh3_64(id.as_bytes()) as u32;

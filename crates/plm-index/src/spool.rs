@@ -1,7 +1,7 @@
-//! The uncompressed text of inputs that can't be seeked, put aside in files.
+//! Spool files: the uncompressed text of inputs that can't be seeked.
 //!
-//! A spool file is called `<input digest>-<text digest>.fasta`: its name says which input it
-//! belongs to, and what its content must be. It is durable before it has its name, and its content
+//! A spool file is called `<input digest>-<text digest>.fasta`. So its name says which input it
+//! belongs to, and what its content must be. It is durable before it gets its name, and its content
 //! is checked before it is used again.
 
 use std::fs;
@@ -27,7 +27,7 @@ pub fn remove_spool(folder: &Path) -> io::Result<()> {
             fs::remove_file(entry.path())?;
         }
     }
-    // What else is there is not ours.
+    // It fails if the folder has other files, which are not ours.
     let _ = fs::remove_dir(folder);
     Ok(())
 }
@@ -41,7 +41,7 @@ fn is_spool_name(name: &str) -> bool {
     })
 }
 
-/// A stream that is not read again after its end: a terminal would go on, with what is typed next.
+/// A stream that is not read again after its end. A terminal would give what is typed next.
 struct UntilEnd<R> {
     stream: R,
     has_ended: bool,
@@ -58,7 +58,7 @@ impl<R: Read> Read for UntilEnd<R> {
     }
 }
 
-/// Reads into `buffer` until there are `at_least` bytes in it, or the end is reached.
+/// Reads into `buffer` until it has `at_least` bytes, or the stream ends.
 fn read_at_least(reader: &mut impl Read, at_least: usize, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < at_least {
@@ -79,7 +79,7 @@ pub(crate) struct Spool {
 
 impl Spool {
     const BUFFER_BYTES: usize = 1 << 18;
-    /// What a text is called until its digest is known.
+    /// The name of a spool file until its digest is known.
     const UNFINISHED_NAME: &str = "text";
 
     pub(crate) fn new(folder: &Path) -> Self {
@@ -89,7 +89,7 @@ impl Spool {
         }
     }
 
-    /// The input `name` of this content, if its whole text is here already.
+    /// The input `name` of this content, if its whole text is in a spool file already.
     pub(crate) fn find(&self, name: &str, bytes: u64, digest: Digest) -> Option<InputFile> {
         let prefix = format!("{}-", digest.hex());
         for entry in fs::read_dir(&self.folder).ok()?.flatten() {
@@ -114,14 +114,18 @@ impl Spool {
                     });
                 }
                 _ => {
-                    tracing::warn!(path = %path.display(), "the spool file is damaged: it is written anew")
+                    tracing::warn!(
+                        path = %path.display(),
+                        "the spool file is damaged: it is written again"
+                    )
                 }
             }
         }
         None
     }
 
-    /// Reads `stream` to its end and puts its text aside; not of a text that is no FASTA.
+    /// Reads `stream` to its end, and writes its text to a spool file. A text that is no FASTA is
+    /// an error, and leaves no file.
     pub(crate) fn write(&self, name: &str, stream: impl Read) -> Result<InputFile, Error> {
         let mut stream = UntilEnd {
             stream,
@@ -155,7 +159,7 @@ impl Spool {
         let mut buffer = vec![0; Self::BUFFER_BYTES];
         let mut has_started = false;
         loop {
-            // What a text is that is no FASTA shows in its first bytes, if they are seen together.
+            // Other formats are recognized by their first bytes, which must come together.
             let at_least = if has_started { 1 } else { foreign::HEAD_BYTES };
             let count = read_at_least(&mut text, at_least, &mut buffer)
                 .map_err(|source| compression.error(name, source))?;
@@ -178,7 +182,7 @@ impl Spool {
         let file_name = format!("{}-{}.fasta", raw.digest().hex(), text_digest.hex());
         let path = self.folder.join(file_name);
         file.into_inner().commit_as(&path).map_err(spool_error)?;
-        tracing::info!(input = name, path = %path.display(), text_bytes, "put the text aside");
+        tracing::info!(input = name, path = %path.display(), text_bytes, "wrote a spool file");
         Ok(InputFile {
             name: name.to_owned(),
             path,

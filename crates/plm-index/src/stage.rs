@@ -1,4 +1,4 @@
-//! Inputs of every kind to files of plain text that can be read at any offset.
+//! Turns inputs of every kind into files of plain text that can be read at any offset.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
@@ -11,31 +11,31 @@ use crate::spool::Spool;
 use crate::text_check::{TextCheck, check_start};
 use crate::{Error, Input, InputFile};
 
-/// How much of a text is looked at before any is read.
+/// The bytes of each text that are checked before any input is consumed.
 const CHECKED_BYTES: usize = 1 << 12;
 
 /// An input whose text can be read at any offset.
 pub(crate) struct Staged {
     pub(crate) text: StagedText,
-    /// What the input was like before any of it was read; `None` if it is no file.
+    /// The state of the input before any of it was read; `None` if it is no file.
     state: Option<FileState>,
 }
 
 /// Where an input's text is.
 pub(crate) enum StagedText {
-    /// The input is such a file itself. Its content is not known yet.
+    /// The text is the input itself, a plain file. Its content is not known yet.
     InPlace {
         /// The input's name, as it was given.
         name: String,
         /// The absolute path of the input.
         path: PathBuf,
     },
-    /// Its text is in a spool file.
+    /// The text is in a spool file.
     Spooled(InputFile),
 }
 
 impl Staged {
-    /// The input's name and content; reads all of a file that is used in place.
+    /// The input with its digests. Reads all of a file that is used in place.
     pub(crate) fn describe(&self) -> Result<InputFile, Error> {
         match &self.text {
             StagedText::Spooled(input) => Ok(input.clone()),
@@ -57,7 +57,7 @@ impl Staged {
     }
 }
 
-/// What the inputs were like before any of them was read.
+/// The states of the inputs before any of them was read.
 pub(crate) fn looked_at(staged: &[Staged]) -> LookedAt {
     LookedAt {
         inputs: staged.iter().map(|input| input.state.clone()).collect(),
@@ -71,7 +71,7 @@ pub(crate) fn stage(
     stdin: &mut dyn Read,
 ) -> Result<Vec<Staged>, Error> {
     refuse_repeats(inputs)?;
-    // All of them before anything is consumed: to decompress one may take minutes, and standard
+    // All are checked before any is consumed: decompressing one may take minutes, and standard
     // input can't be read again.
     for input in inputs {
         if let Input::Path(path) = input {
@@ -91,11 +91,11 @@ pub(crate) fn stage(
         .collect()
 }
 
-/// Finds what is wrong with a path, or with the start of its text, without consuming anything.
+/// Refuses a path, or the start of its text, without consuming anything.
 fn check_readable(path: &Path) -> Result<(), Error> {
     let (name, metadata) = inspect(path)?;
     if !metadata.is_file() {
-        // To open a pipe would wait for its writer.
+        // Opening a pipe would wait for its writer.
         return Ok(());
     }
     let (_, head) = open_with_head(path, CHECKED_BYTES).map_err(|source| Error::Read {
@@ -108,7 +108,7 @@ fn check_readable(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// The name and the kind of what is to be read.
+/// The name and the metadata of an input; refuses a directory.
 fn inspect(path: &Path) -> Result<(String, Metadata), Error> {
     let name = name_of(path)?;
     let metadata = fs::metadata(path).map_err(|source| match source.kind() {
@@ -128,7 +128,7 @@ fn inspect(path: &Path) -> Result<(String, Metadata), Error> {
     Ok((name, metadata))
 }
 
-/// The file, and up to `head_bytes` that were read of it.
+/// The file, and its first bytes, at most `head_bytes`. The file stands after them.
 fn open_with_head(path: &Path, head_bytes: usize) -> io::Result<(File, Vec<u8>)> {
     let mut file = File::open(path)?;
     let mut head = Vec::new();
@@ -168,7 +168,7 @@ fn stage_path(path: &Path, spool: &Spool) -> Result<Staged, Error> {
     Ok(Staged { text, state })
 }
 
-/// `path` from the root on, so that an index can be used from another working directory.
+/// The absolute path, so that an index can be used from another working directory.
 fn absolute(path: &Path) -> Result<PathBuf, Error> {
     let absolute = path::absolute(path).map_err(|source| Error::Read {
         file: path.display().to_string(),
@@ -178,12 +178,12 @@ fn absolute(path: &Path) -> Result<PathBuf, Error> {
     Ok(absolute)
 }
 
-/// A path for people.
+/// A path as people read it.
 fn name_of(path: &Path) -> Result<String, Error> {
     if cfg!(unix) {
         return Ok(path.to_string_lossy().into_owned());
     }
-    // What an index keeps of a path is its bytes, and only Unix says what these are.
+    // An index stores the bytes of a path, and only on Unix has a path bytes.
     let name = path.to_str().ok_or_else(|| Error::PathNotUtf8 {
         path: path.to_path_buf(),
     })?;
@@ -212,7 +212,7 @@ mod tests {
         }
     }
 
-    /// A terminal: after its end it would wait for more.
+    /// A terminal, which would wait for more after its end.
     struct Typed<'a> {
         text: &'a [u8],
         has_ended: bool,

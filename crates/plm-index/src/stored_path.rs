@@ -1,16 +1,17 @@
-//! A path in JSON: as text, or in hexadecimal if it is not UTF-8.
+//! Writes paths to JSON: as text, or in hexadecimal if they are not UTF-8.
 
 use std::path::{Path, PathBuf};
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+/// A path as JSON has it.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Stored {
     Text(PathBuf),
     Bytes {
-        /// The path's bytes, as two hexadecimal digits each.
+        /// The path's bytes, two hexadecimal digits each.
         hex: String,
     },
 }

@@ -1,8 +1,8 @@
-//! A text that is read in whole lines, and knows where it is.
+//! A reader that shows a text in whole lines, and knows its line and offset.
 //!
-//! `noodles_fasta` parses what a [`BufRead`] shows it, and takes the end of that buffer for the
-//! end of a line where it looks for `>`: "AC>D" cut before the `>` would become two records. A
-//! buffer that only ever ends with a line makes the outcome depend on the text alone.
+//! `noodles_fasta` looks for a `>` at the start of what a [`BufRead`] shows it, as if a line
+//! started there: "AC>D" cut before the `>` would become two records. Here, a buffer always ends
+//! with a line, so the outcome depends on the text alone.
 
 use std::io::{self, BufRead, Read};
 
@@ -13,24 +13,28 @@ use crate::digest::Hashing;
 use crate::text_check::TextCheck;
 
 /// A buffered reader whose buffer ends with a line end or with the text. A text that is no FASTA is
-/// an error with a [`TextDefect`](crate::text_check::TextDefect) in it.
+/// an error that holds a [`TextDefect`](crate::text_check::TextDefect).
 pub(crate) struct LineReader<R> {
     inner: Hashing<R>,
+    /// It has seen all bytes that were read.
     check: TextCheck,
     buffer: Vec<u8>,
-    /// `buffer[unread..lines_end]` are whole lines, `buffer[lines_end..filled]` is a part of one.
+    /// `buffer[unread..lines_end]` are whole lines that the caller has not consumed.
     unread: usize,
+    /// `buffer[lines_end..filled]` is the start of a line.
     lines_end: usize,
+    /// `buffer[..filled]` has been read.
     filled: usize,
-    /// The line of `buffer[counted]`, up to where newlines have been counted.
+    /// The line of `buffer[counted]`, from 1.
     line: u64,
+    /// Newlines in `buffer[..counted]` are counted in `line`.
     counted: usize,
-    /// The offset of `buffer[unread]`.
+    /// The offset of `buffer[unread]` in the text.
     byte_offset: u64,
 }
 
 impl<R: Read> LineReader<R> {
-    /// How much is read at once, unless a line is longer.
+    /// The bytes that are read at once, unless a line is longer.
     const BUFFER_BYTES: usize = 1 << 18;
 
     pub(crate) fn new(inner: R) -> Self {
@@ -53,7 +57,7 @@ impl<R: Read> LineReader<R> {
 
     /// The line of the next byte, from one.
     pub(crate) fn line(&mut self) -> u64 {
-        // Here and not as bytes are consumed: many lines at once are cheaper to count.
+        // Counted here, not as bytes are consumed: many lines at once are cheaper to count.
         let passed = &self.buffer[self.counted..self.unread];
         self.line += memchr_iter(b'\n', passed).count() as u64;
         self.counted = self.unread;
@@ -65,7 +69,7 @@ impl<R: Read> LineReader<R> {
         self.byte_offset
     }
 
-    /// The digest of what was read, which is all of the text once its end was reached.
+    /// The digest of the bytes that were read: of the whole text after its end was reached.
     pub(crate) fn digest(&self) -> Digest {
         self.inner.digest()
     }
@@ -80,7 +84,7 @@ impl<R: Read> LineReader<R> {
         self.lines_end = 0;
         loop {
             if self.filled == self.buffer.len() {
-                // Not without end: the check refuses a line that is too long.
+                // This ends: the check refuses a line that is too long.
                 self.buffer.resize(self.buffer.len() * 2, 0);
             }
             let count = match self.inner.read(&mut self.buffer[self.filled..]) {

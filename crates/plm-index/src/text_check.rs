@@ -1,7 +1,7 @@
-//! What no FASTA text has, found as its blocks pass.
+//! Refuses texts that are no FASTA, as their blocks pass.
 //!
-//! Not where records are parsed: a text may be endless, and must be refused before it fills the
-//! memory or the spool folder.
+//! It does not wait for records to be parsed: a text may be endless, and must be refused before it
+//! fills the memory or the spool folder.
 
 use memchr::{memchr_iter, memrchr};
 
@@ -13,29 +13,32 @@ use crate::{Error, foreign};
 /// Looks at a text block by block, from its start.
 #[derive(Debug)]
 pub(crate) struct TextCheck {
+    /// A line of this many bytes is too long.
     max_line_bytes: u64,
+    /// The state before the first record.
     start: Start,
-    /// Whether the last byte was a `\r`. Only the next byte shows whether it ends a line.
+    /// Whether the last byte was a `\r`. The next byte shows whether it ends a line.
     after_return: bool,
-    /// The line that the next byte is in, or starts.
+    /// The line of the next byte, from 1.
     line: u64,
+    /// The offset of that line.
     line_start: u64,
     /// The offset of the next byte.
     byte_offset: u64,
 }
 
-/// What has passed before the first record.
+/// The state before the first record.
 #[derive(Debug, Default)]
 struct Start {
     /// Whether the first record has been reached.
     is_over: bool,
-    /// How many bytes of a byte order mark have passed that has not yet ended.
+    /// The bytes that have passed of a byte order mark that is not complete.
     mark_bytes: usize,
-    /// The line's first byte after any mark, and its offset.
+    /// The offset of the line's first byte after any mark, and that byte.
     line_first: Option<(u64, u8)>,
 }
 
-/// Why a text is not read any further. Lines from one, bytes from zero.
+/// Why a text is not read any further. Lines count from 1, offsets from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{self:?}")]
 pub(crate) enum TextDefect {
@@ -62,11 +65,11 @@ impl Default for TextCheck {
 }
 
 impl TextCheck {
-    /// How long a line may get before it is no FASTA but a way to fill the memory. The longest
+    /// The number of bytes from which a line is too long: it would fill the memory. The longest
     /// protein known has 45,000 residues.
     pub(crate) const MAX_LINE_BYTES: u64 = 1 << 28;
 
-    /// A line that starts and ends in one block may have any length: it is in memory already.
+    /// A check with this limit. A line within one block may be longer: it is in memory already.
     pub(crate) fn with_max_line(max_line_bytes: u64) -> Self {
         Self {
             max_line_bytes,
@@ -78,7 +81,7 @@ impl TextCheck {
         }
     }
 
-    /// Looks at the next bytes of the text.
+    /// Checks the next bytes of the text.
     pub(crate) fn push(&mut self, block: &[u8]) -> Result<(), TextDefect> {
         let Some(&first) = block.first() else {
             return Ok(());
@@ -155,7 +158,7 @@ impl TextCheck {
         Ok(())
     }
 
-    /// Looks at the end of the text, after all of it.
+    /// Checks the end of the text, after all of its bytes.
     pub(crate) fn finish(&self) -> Result<(), TextDefect> {
         if self.start.is_over || self.start.mark_bytes == 0 {
             return Ok(());
@@ -173,8 +176,8 @@ impl TextCheck {
     }
 }
 
-/// Looks at the first bytes of the text of `file`, the more the better. If they are not of FASTA,
-/// the error says what else they are of, where that is known.
+/// Checks the first bytes of the text of `file`, the more the better. The error names the format if
+/// it is another one that is known.
 pub(crate) fn check_start(check: &mut TextCheck, file: &str, head: &[u8]) -> Result<(), Error> {
     let defect = match check.push(head) {
         Ok(()) if foreign::only_starts_as_fasta(head) => None,
@@ -190,7 +193,7 @@ pub(crate) fn check_start(check: &mut TextCheck, file: &str, head: &[u8]) -> Res
 }
 
 impl TextDefect {
-    /// The error that an input `file` is refused with.
+    /// The error for an input `file` with this defect.
     pub(crate) fn of(self, file: &str) -> Error {
         let file = file.to_owned();
         match self {

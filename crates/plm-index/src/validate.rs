@@ -1,6 +1,6 @@
-//! What must hold in an index, for a file that is whole may still be wrong.
+//! Checks a loaded index: a file with the right digest may still be wrong.
 //!
-//! Whether records lie at all where it says is not known before they are read, and checked then.
+//! Whether records are where the index says is checked when they are read.
 
 use plm_core::RowId;
 
@@ -13,8 +13,8 @@ use crate::{
     SkipReason,
 };
 
-/// Checks what reading records, and writing their ids anywhere, relies on. Gives the first row that
-/// is wrong, and what is wrong with it.
+/// Checks everything that reading records, and writing their ids, relies on. The error is the first
+/// wrong row, and what is wrong with it.
 pub(crate) fn validate(index: &FastaIndex) -> Result<(), (u32, &'static str)> {
     let Records {
         entries,
@@ -24,7 +24,7 @@ pub(crate) fn validate(index: &FastaIndex) -> Result<(), (u32, &'static str)> {
     } = &index.records;
     let mut notes = notes.iter().peekable();
     let mut id_start = 0;
-    // The file of the record before, and its line there.
+    // The file and the line of the record before.
     let mut last_line = (0, 0);
     for (row, entry) in (0..).zip(entries) {
         let file = index.file(RowId(u64::from(row)));
@@ -56,7 +56,7 @@ pub(crate) fn validate(index: &FastaIndex) -> Result<(), (u32, &'static str)> {
 }
 
 fn check_id(id: &str, row: u32, entry: &Entry, rule: IdRule) -> Result<(), &'static str> {
-    // Outputs rely on an id keeping to its line and column, and on there being no NUL byte.
+    // Writers of ids rely on it: an id stays in its line and column, and has no NUL byte.
     if rule == IdRule::Header {
         if id.bytes().any(|byte| byte.is_ascii_control()) || id.trim_ascii() != id {
             return Err("its id is not one line");
@@ -91,8 +91,7 @@ fn check_id(id: &str, row: u32, entry: &Entry, rule: IdRule) -> Result<(), &'sta
     Ok(())
 }
 
-/// Checks that the record has room for the letters that were dropped, and for its gaps and
-/// insertions.
+/// Checks that a record's text has room for the letters that its note counts.
 fn check_note(
     note: &Note,
     entry: &Entry,
@@ -115,9 +114,9 @@ fn check_note(
     Ok(())
 }
 
-/// `end_offset` is where the next record of the input starts, or the text ends.
+/// Checks that a record's line and residues are possible in its text, which ends at `end_offset`.
 fn check_place(entry: &Entry, line_before: u64, end_offset: u64) -> Result<(), &'static str> {
-    // Each line before this one has a byte at least.
+    // Each line before this one has at least one byte.
     if entry.line <= line_before || entry.line - 1 > entry.byte_offset {
         return Err("its line can't be");
     }
@@ -139,7 +138,7 @@ fn check_place(entry: &Entry, line_before: u64, end_offset: u64) -> Result<(), &
     Ok(())
 }
 
-/// A record is left out or renamed only where that was asked for.
+/// Checks that a record is skipped or renamed only where the policies allow it.
 fn check_policy(entry: &Entry, config: &IndexConfig) -> Result<(), &'static str> {
     let is_allowed = match entry.skipped {
         None => true,

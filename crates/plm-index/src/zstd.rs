@@ -1,4 +1,4 @@
-//! Zstandard streams, all frames of one after the other (RFC 8878).
+//! Reads zstd streams, with all their frames in a row (RFC 8878).
 
 use std::error;
 use std::io::{self, BufRead, Read};
@@ -6,23 +6,24 @@ use std::io::{self, BufRead, Read};
 use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
-/// How large a window may be: what `zstd` itself accepts without being told otherwise, and all of
-/// its levels need no more.
+/// The largest window that is allowed. `zstd` has the same limit by default, and none of its levels
+/// needs more.
 pub(crate) const MAX_WINDOW_BYTES: u64 = 1 << 27;
 
-/// Whether a stream begins with a frame, or with one that is to be skipped, as pzstd writes.
+/// Whether a stream starts with a frame, or with a skippable one, as pzstd writes.
 pub(crate) fn starts_with_frame(head: &[u8]) -> bool {
     head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
         || (head.get(1..4) == Some(&[0x2a, 0x4d, 0x18]) && head[0] & 0xf0 == 0x50)
 }
 
-/// The text of a zstd stream. Memory is taken for the window that a frame asks for, up to
+/// The text of a zstd stream. It takes memory for the window that a frame asks for, up to
 /// [`MAX_WINDOW_BYTES`].
 pub(crate) struct ZstdReader<R> {
     source: R,
     decoder: FrameDecoder,
+    /// Whether a frame has started and not ended.
     is_in_frame: bool,
-    /// How much of the frame's text has been read.
+    /// The bytes of the frame's text that have been read.
     frame_text_bytes: u64,
 }
 
@@ -42,7 +43,7 @@ impl<R: BufRead> ZstdReader<R> {
         self.source
     }
 
-    /// Goes on to the next frame; `false` if there is none.
+    /// Starts the next frame; returns `false` if there is none.
     fn start_frame(&mut self) -> io::Result<bool> {
         loop {
             if self.source.fill_buf()?.is_empty() {
@@ -72,22 +73,22 @@ impl<R: BufRead> ZstdReader<R> {
         }
     }
 
-    /// Holds what was read against what the frame says of itself.
+    /// Checks the text that was read against the frame's own checksum and size.
     fn end_frame(&mut self) -> io::Result<()> {
         self.is_in_frame = false;
         let written = self.decoder.get_checksum_from_data();
         if written.is_some() && written != self.decoder.get_calculated_checksum() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "the checksum is another",
+                "the checksum does not match",
             ));
         }
-        // Zero if the frame does not say.
+        // Zero if the frame does not state its size.
         let content_bytes = self.decoder.content_size();
         if content_bytes != 0 && content_bytes != self.frame_text_bytes {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "the size is another",
+                "the size does not match",
             ));
         }
         Ok(())
@@ -116,7 +117,7 @@ impl<R: BufRead> Read for ZstdReader<R> {
     }
 }
 
-/// An error of the source as it is; one of the decoder in one sentence, without what it repeats.
+/// An error of the source as it is, or one of the decoder in one sentence, without repetitions.
 fn io_error(error: FrameDecoderError) -> io::Error {
     let mut innermost: &(dyn error::Error + 'static) = &error;
     loop {
@@ -144,7 +145,7 @@ fn io_error(error: FrameDecoderError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, innermost.to_string())
 }
 
-/// Whether an error of a [`ZstdReader`] lies in the compressed bytes, and not in reading them.
+/// Whether an error of a [`ZstdReader`] is about the compressed bytes, and not about reading them.
 pub(crate) fn is_damage(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -152,7 +153,7 @@ pub(crate) fn is_damage(error: &io::Error) -> bool {
     )
 }
 
-/// The window that a frame asks for, if that is why it is not read.
+/// The window that a frame asks for, if it is refused for that.
 pub(crate) fn window_bytes(error: &io::Error) -> Option<u64> {
     match error.get_ref()?.downcast_ref()? {
         FrameDecoderError::WindowSizeTooBig { requested, .. } => Some(*requested),

@@ -1,8 +1,8 @@
-"""Collects the FASTA files that other tools test themselves with: python3 torture.py FOLDER
+"""Collects FASTA files from the tests of other tools: python3 torture.py FOLDER
 
-They are in the source distributions that PyPI has, which are read and never built or run. pip's
-configuration says where PyPI is (index-url, cert). A folder that is complete is left as it is; else
-a failed download is an error.
+They are in the source distributions on PyPI, which are read and never built or run. pip's
+configuration says where PyPI is (index-url, cert). A folder that is complete is left as it is.
+Otherwise, a failed download is an error.
 """
 
 import hashlib
@@ -34,8 +34,8 @@ def pip_configuration():
     listed = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
     ).stdout
-    # `global.index-url='...'` of files, and `:env:.index-url='...'` of the environment, which
-    # counts more.
+    # `global.index-url='...'` comes from files, and `:env:.index-url='...'` from the environment,
+    # which has precedence.
     settings = re.findall(r"^([\w:]+)\.([\w-]+)='(.*)'$", listed, re.MULTILINE)
     settings.sort(key=lambda setting: setting[0] == ":env:")
     return {name: value for _, name, value in settings}

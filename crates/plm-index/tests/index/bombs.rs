@@ -1,4 +1,4 @@
-//! Texts that are small on disk and large when they are read: all of them in little memory.
+//! Texts that are small on disk and large when they are read take little memory.
 #![cfg(target_os = "linux")]
 
 use std::fs::File;
@@ -35,7 +35,7 @@ fn run_within(mebibytes: usize, test: &str) {
     );
 }
 
-/// A gzip file of `head`, then `times` a `block`, then `tail`.
+/// A gzip file of `head`, then `block` repeated `times`, then `tail`.
 fn gzip(workspace: &Workspace, head: &str, block: &[u8], times: usize, tail: &str) -> PathBuf {
     let path = workspace.path("bomb.gz");
     let mut encoder = GzEncoder::new(File::create(&path).unwrap(), Compression::fast());

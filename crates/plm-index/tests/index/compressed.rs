@@ -36,14 +36,14 @@ fn zstd(text: &[u8]) -> Vec<u8> {
     compress_to_vec(text, CompressionLevel::Fastest)
 }
 
-/// Two frames, cut in the middle of a record, with one between them that is to be skipped.
+/// Two frames that split a record, with a skippable one between them.
 fn two_frames(text: &[u8]) -> Vec<u8> {
     let (head, tail) = text.split_at(text.len() / 2);
     let skipped = b"\x51\x2a\x4d\x18\x03\0\0\0abc";
     [zstd(head), skipped.to_vec(), zstd(tail)].concat()
 }
 
-/// Two members, cut in the middle of a record.
+/// Two members that split a record.
 fn two_members(text: &[u8]) -> Vec<u8> {
     let (head, tail) = text.split_at(text.len() / 2);
     [gzip(head), gzip(tail)].concat()
@@ -58,7 +58,7 @@ fn compression_changes_no_residue_and_no_offset() {
     let plain = workspace.build(&[&plain], &config).unwrap();
     for compress in [gzip, two_members, bgzip, zstd, two_frames] {
         let compressed = compress(text.as_bytes());
-        // The name says otherwise: only the content counts.
+        // The name is wrong: only the content counts.
         let path = workspace.write("compressed.fasta", &compressed);
         let index = workspace.build(&[&path], &config).unwrap();
         assert_eq!(read_all(&index), read_all(&plain));
@@ -85,7 +85,7 @@ fn a_whole_spool_file_is_used_again_and_a_damaged_one_is_not() {
     let again = workspace.build(&[&path], &config).unwrap();
     assert_eq!(again, index);
     let found = fs::metadata(spooled).unwrap();
-    // A file that is written anew gets its name by a rename, and so is another file.
+    // A file that is written again gets its name by a rename, so its inode is another.
     #[cfg(unix)]
     assert_eq!(found.ino(), written.ino());
     assert_eq!(found.modified().unwrap(), written.modified().unwrap());
@@ -108,7 +108,7 @@ fn a_cut_gzip_is_an_error_wherever_it_is_cut() {
             let path = workspace.write("cut.gz", &compressed[..length]);
             let result = workspace.build(&[&path], &IndexConfig::default());
             if length == member_end {
-                // A whole gzip file of half the text: nothing in it tells that there was more.
+                // To gzip, half of the text is a whole file: nothing says that there was more.
                 result.unwrap();
                 continue;
             }
@@ -133,7 +133,7 @@ fn zeros_after_a_gzip_are_passed_over_and_nothing_else_is() {
     let plain = workspace.build(&[&plain], &config).unwrap();
     for compress in [gzip, two_members] {
         let whole = compress(text().as_bytes());
-        // As many as are read at once, and more.
+        // As many zeros as are read at once, and more.
         for zeros in [1, 511, 1 << 19] {
             let padded = [&whole[..], &vec![0; zeros]].concat();
             let path = workspace.write("padded.gz", &padded);
@@ -221,7 +221,7 @@ fn a_flipped_byte_of_a_gzip_is_an_error() {
     assert!(matches!(error, Error::DamagedGzip { .. }), "{error:?}");
 }
 
-/// What `zstd` 1.5.4 wrote of [`text`], by the options that the names say.
+/// [`text`] as `zstd` 1.5.4 compressed it, with the options in the names.
 const BY_ZSTD: [(&str, &[u8]); 4] = [
     ("-1", include_bytes!("zstd/fast.zst")),
     ("-19 --no-check", include_bytes!("zstd/best.zst")),
@@ -251,7 +251,7 @@ fn a_cut_zstd_is_an_error_wherever_it_is_cut() {
         let path = workspace.write("cut.zst", &whole[..length]);
         let result = workspace.build(&[&path], &IndexConfig::default());
         if [first_frame, first_frame + 11].contains(&length) {
-            // A whole zstd file of half the text: nothing in it tells that there was more.
+            // To zstd, half of the text is a whole file: nothing in it says that there was more.
             result.unwrap();
             continue;
         }
@@ -282,7 +282,7 @@ fn a_zstd_that_was_changed_or_goes_on_with_something_else_is_an_error() {
     let cut_in_header = whole[..4].to_vec();
     for (content, reason) in [
         (flipped, None),
-        (checksum, Some("the checksum is another")),
+        (checksum, Some("the checksum does not match")),
         (garbage, Some("what follows its last frame is no frame")),
         (cut, Some("it ends within a frame")),
         (cut_in_header, Some("it ends within a frame")),

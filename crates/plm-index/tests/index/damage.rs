@@ -1,4 +1,4 @@
-//! Files that are not what they were: an error, and never other residues.
+//! A file that changed gives an error, and never other residues.
 
 use std::fs;
 use std::sync::LazyLock;
@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use crate::Workspace;
 
-/// A saved index of three records, with its input, which is there as long as tests run.
+/// A saved index of three records, with its input, which exists until the tests end.
 struct Saved {
     bytes: Vec<u8>,
     _workspace: Workspace,
@@ -39,7 +39,7 @@ fn is_refusal(error: &Error) -> bool {
     )
 }
 
-/// `bytes` with its trailer made to fit again, as someone who means harm would.
+/// `bytes` with a digest that fits again, as an attacker would write it.
 fn with_digest(mut bytes: Vec<u8>) -> Vec<u8> {
     let body = bytes.len() - 32;
     let digest = blake3::hash(&bytes[..body]);
@@ -173,7 +173,7 @@ fn a_save_that_fails_leaves_the_old_index_as_it_was() {
     let index = workspace.build(&[&path], &IndexConfig::default()).unwrap();
     let other = workspace.write("other", ">b\nFG\n");
     let other = workspace.build(&[&other], &IndexConfig::default()).unwrap();
-    // The longest name that there may be: it has no room for what a temporary name adds.
+    // The longest name that is allowed: a temporary name would be longer.
     let saved = workspace.path(&"i".repeat(255));
     let short = workspace.path("short");
     index.save(&short).unwrap();
@@ -183,7 +183,7 @@ fn a_save_that_fails_leaves_the_old_index_as_it_was() {
     assert!(matches!(error, Error::SaveIndex { path, .. } if path == saved));
     assert_eq!(FastaIndex::load(&saved).unwrap(), index);
 
-    // A directory in the place of the file: all is written, and the last step fails.
+    // A directory is in the place of the file: only the last step fails.
     let directory = workspace.path("index.plm");
     fs::create_dir(&directory).unwrap();
     let names = || fs::read_dir(workspace.path("")).unwrap().count();

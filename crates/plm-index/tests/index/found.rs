@@ -10,7 +10,7 @@ use plm_index::{Error, FastaIndex, GapPolicy, IndexConfig, Input, Tally};
 
 use crate::{Workspace, index_of, pairs, read_all};
 
-/// Of each record: its id, its residues, and how many letters were dropped.
+/// Each record's id, its residues, and the number of its dropped letters.
 fn read_with_dropped(text: impl AsRef<[u8]>) -> Vec<(String, String, u32)> {
     let workspace = Workspace::new();
     let path = workspace.write("input", text);
@@ -98,7 +98,7 @@ fn text_in_16_bits_is_named_with_or_without_its_mark() {
 #[test]
 fn white_space_is_dropped_wherever_it_stands_and_counted() {
     for (text, records) in [
-        // At the ends of lines, and lines of nothing else.
+        // At the ends of lines, and on lines of its own.
         (
             ">alpha\nMKV   \nLLA\t\n\n   \n>beta\nMK\n",
             &[("alpha", "MKVLLA", 7), ("beta", "MK", 0)][..],
@@ -108,7 +108,7 @@ fn white_space_is_dropped_wherever_it_stands_and_counted() {
             ">alpha\nMKVLLAAGGT MKVLLAAGGT\nMKV\n",
             &[("alpha", "MKVLLAAGGTMKVLLAAGGTMKV", 1)],
         ),
-        // Within, before and after, of every kind, beside Windows' line ends.
+        // Every kind, anywhere, beside Windows' line ends.
         (
             " \t\r\n>alpha  \r\n  M K\u{b}V\u{c}  \r\n\t \r\nL\r\n>beta\r\nG ",
             &[("alpha", "MKVL", 9), ("beta", "G", 1)],
@@ -116,7 +116,7 @@ fn white_space_is_dropped_wherever_it_stands_and_counted() {
     ] {
         assert_eq!(read_with_dropped(text), expected(records), "{text:?}");
     }
-    // Nothing but white space is no residues.
+    // White space alone makes no residues.
     let error = index_of(">a\n \t\n>b\nMK\n").unwrap_err().to_string();
     assert!(error.contains("record \"a\" has no residues"), "{error}");
 }
@@ -188,7 +188,7 @@ fn gaps_are_residues_or_dropped_and_insertions_are_counted_in_alignments_only() 
         assert_eq!(findings.insertions, tally(2, 1));
         let all = u64::from(dropped + gap);
         assert_eq!(findings.dropped, tally(all, if all > 0 { 2 } else { 0 }));
-        // What is saved knows it too.
+        // The saved index has them too.
         let saved = workspace.path("index.plm");
         index.save(&saved).unwrap();
         let loaded = FastaIndex::load(&saved).unwrap();
@@ -332,7 +332,7 @@ fn a_file_that_is_still_written_to_is_told_from_one_that_is_not() {
     file.write_all(b">c\nVL\n").unwrap();
     let changed: Vec<_> = index.changed_inputs().map(|input| &input.path).collect();
     assert_eq!(changed, [&still]);
-    // Nor is one that was read and is gone.
+    // An input that is gone does not count as changed.
     fs::remove_file(&still).unwrap();
     assert_eq!(index.changed_inputs().count(), 0);
 

@@ -1,4 +1,4 @@
-//! An index that was made to mean harm: its digest is right, and its content is not.
+//! Malicious indexes: the digest is right, and the content is not.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -8,10 +8,10 @@ use plm_index::{DuplicatePolicy, Error, FastaIndex, IndexConfig};
 
 use crate::Workspace;
 
-/// The size of what stands before the header.
+/// The bytes before the header.
 const PREAMBLE: usize = 40;
 
-/// Where the fields of a record are in its 54 bytes.
+/// The offsets of a record's fields in its 54 bytes.
 const BYTE_OFFSET: usize = 0;
 const SEQUENCE_OFFSET: usize = 8;
 const LINE: usize = 16;
@@ -23,7 +23,7 @@ const INPUT: usize = 48;
 const SKIPPED: usize = 52;
 const FLAGS: usize = 53;
 
-/// Two inputs; rows 0 to 2 are of the first, of which the last was renamed.
+/// An index of two inputs. Rows 0 to 2 are of the first input, and row 2 was renamed.
 struct Forgery {
     workspace: Workspace,
     body: Vec<u8>,
@@ -81,7 +81,7 @@ impl Forgery {
         FastaIndex::load(&self.workspace.write("forged.plm", sealed))
     }
 
-    /// What an index is refused for, and not for its digest.
+    /// Why an index is refused whose digest is right.
     fn refusal(&self) -> String {
         match self.load() {
             Err(Error::DamagedIndex { path, what }) => {
@@ -137,7 +137,7 @@ fn records_that_lie_about_their_place_are_refused_by_row() {
         forgery.set(row, field, &value.to_le_bytes());
         let found = forgery.refusal();
         assert!(found.contains(what), "{row} {field} {value}: {found}");
-        // A record that begins too early is found at the one before, whose end it is.
+        // A record that starts too early is reported as the end of the one before.
         let named = if field == BYTE_OFFSET && value == 0 {
             row - 1
         } else {
@@ -159,7 +159,7 @@ fn counts_that_can_not_be_are_refused() {
         forgery.set(0, field, &value.to_le_bytes());
         assert!(forgery.refusal().contains("residues can't be as many"));
     }
-    // More than any record may have, in a text that is said to have room for them.
+    // More residues than any record may have, in a text that claims to have room for them.
     let mut forgery = Forgery::new();
     let header = forgery
         .header()
@@ -179,7 +179,7 @@ fn sizes_beyond_the_file_are_refused_and_those_of_a_sparse_one_not_believed() {
             assert!(found.contains("do not add up"), "{found}");
         }
     }
-    // Files that are as large as they say, and have nothing in them.
+    // Files that are as large as they say, and hold only zeros.
     let forgery = Forgery::new();
     let header_bytes = forgery.header_bytes() as u64;
     for (records, id_bytes, notes) in [
@@ -226,7 +226,7 @@ fn ids_that_would_break_what_they_are_written_into_are_refused() {
     let mut forgery = Forgery::new();
     forgery.set(0, ID_END, &0_u64.to_le_bytes());
     assert!(forgery.refusal().contains("has no id"));
-    // Of the last record, whose end is that of all ids.
+    // The last record's id must end with all ids.
     let mut forgery = Forgery::new();
     forgery.set(3, ID_END, &6_u64.to_le_bytes());
     assert!(forgery.refusal().contains("do not end with the last"));
@@ -237,7 +237,7 @@ fn a_path_for_an_id_is_read_as_no_path_and_not_as_another_records_id() {
     let mut forgery = Forgery::new();
     forgery.set_ids(1, b"..");
     let index = forgery.load().unwrap();
-    // The text has another name there.
+    // The text has another name at that place.
     let error = index.reader().read(RowId(1), &mut Vec::new()).unwrap_err();
     assert!(
         matches!(&error, Error::InputChanged { record, .. } if record == ".."),
@@ -255,7 +255,7 @@ fn records_are_of_the_inputs_in_their_order() {
     ] {
         let mut forgery = Forgery::new();
         forgery.set(row, INPUT, &input.to_le_bytes());
-        // Else the line is what is noticed.
+        // With the old line, the line would be refused first.
         forgery.set(3, LINE, &1_u64.to_le_bytes());
         let found = forgery.refusal();
         let is_found = found.contains(what) || found.contains("line can't be");
@@ -318,8 +318,8 @@ fn notes_that_can_not_be_are_refused() {
     };
     assert_eq!(forged(&|_, _| {}).unwrap().record(RowId(1)).dropped, 1);
     for (at, number) in [
-        (0, 3),        // of no record
-        (0, u32::MAX), // of no record
+        (0, 3),        // no such record
+        (0, u32::MAX), // no such record
         (4, 3),        // more letters than the text has
         (4, u32::MAX),
         (8, 4), // more gaps than residues
@@ -329,7 +329,7 @@ fn notes_that_can_not_be_are_refused() {
         assert!(matches!(error, Error::DamagedIndex { .. }), "{error:?}");
         assert!(error.to_string().contains("note"), "{error}");
     }
-    // Of zeros alone, and twice of the same record.
+    // A note of zeros alone, and two notes of one record.
     let error = forged(&|body, note| body[note + 4..].fill(0)).unwrap_err();
     assert!(error.to_string().contains("note can't be"), "{error}");
     let error = forged(&|body, note| {
@@ -350,7 +350,7 @@ fn ids_that_are_headers_keep_to_one_line() {
         forgery.set_ids(1, id);
         forgery
     };
-    // A blank is of a header, and not of a word.
+    // A header may hold a blank, and a word may not.
     assert!(header("header", b"b").load().is_ok());
     for id in [&b"\t"[..], b"\n", b"\r", b"\0", b"\x1b", b" "] {
         let found = header("header", id).refusal();

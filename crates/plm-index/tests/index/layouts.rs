@@ -19,7 +19,7 @@ fn line_end() -> impl Strategy<Value = &'static str> {
     ]
 }
 
-/// Everything of a record but its id.
+/// A record without its id.
 fn record() -> impl Strategy<Value = String> {
     let description = prop_oneof![Just(""), Just(" of > something"), Just("\tOS=E. coli *")];
     let letters = prop_oneof![4 => "[A-Za-z.-]{1,70}", 1 => "[A-Za-z]{10}( [A-Za-z]{10}){0,6}"];

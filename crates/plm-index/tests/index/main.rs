@@ -1,4 +1,4 @@
-//! Whole FASTA files through the index and back.
+//! Whole FASTA files are indexed and read back.
 
 mod bombs;
 mod compressed;

@@ -1,4 +1,4 @@
-//! What an index takes of memory while it is made.
+//! The memory that an index takes while it is built.
 #![cfg(target_os = "linux")]
 
 use std::fs;
@@ -12,7 +12,7 @@ use crate::Workspace;
 
 const RECORDS: u32 = 6_000_000;
 
-/// Writes records of 49 to 166 residues, and gives the size of all ids.
+/// Writes records of 49 to 166 residues, and returns the size of all ids.
 fn write_short_records(path: &Path) -> u64 {
     let mut writer = BufWriter::with_capacity(1 << 20, fs::File::create(path).unwrap());
     let letters = b"LAGVSERTIDPKQNFYMHWC".repeat(10);
@@ -51,8 +51,8 @@ fn memory(figure: &str) -> u64 {
         * 1024
 }
 
-/// Only by itself, as in `cargo test --release -p plm-index -- --ignored --nocapture --exact
-/// memory::six_million_records_take_60_bytes_each_and_their_ids`: other tests take memory too.
+/// Run it alone, since other tests take memory too: `cargo test --release -p plm-index -- --ignored
+/// --nocapture --exact memory::six_million_records_take_60_bytes_each_and_their_ids`.
 #[test]
 #[ignore = "measures the process's memory: run it alone, and in release mode"]
 #[expect(clippy::print_stdout, reason = "the figures are for people")]

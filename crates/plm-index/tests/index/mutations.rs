@@ -1,4 +1,4 @@
-//! Texts and indexes that something went wrong with, in ways that nobody chose.
+//! Texts and indexes after random mutations.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -18,7 +18,7 @@ use proptest::sample::Index;
 use crate::layouts::ugly_fasta;
 use crate::{Workspace, oracle};
 
-/// What may happen to a file on its way.
+/// Damage that a file may get in transfer.
 #[derive(Clone, Debug)]
 enum Mutation {
     Flip(Index, u8),
@@ -28,7 +28,7 @@ enum Mutation {
     Swap(Index, Index, usize),
     Remove(Index, usize),
     Repeat(Index, usize),
-    /// From here on it is another file.
+    /// Another file from here on.
     Splice(Index),
 }
 
@@ -46,7 +46,7 @@ fn mutation() -> impl Strategy<Value = Mutation> {
     ]
 }
 
-/// `bytes` after a mutation; `other` is what is spliced in.
+/// `bytes` after a mutation; a splice goes on with `other`.
 fn mutated(mut bytes: Vec<u8>, mutation: &Mutation, other: &[u8]) -> Vec<u8> {
     if bytes.is_empty() {
         return bytes;
@@ -88,7 +88,7 @@ fn mutated(mut bytes: Vec<u8>, mutation: &Mutation, other: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// An index of a few records, and one of others that is as large, with their inputs.
+/// An index of a few records, and one of other records and the same size, with their inputs.
 struct Saved {
     index: FastaIndex,
     bytes: Vec<u8>,
@@ -207,7 +207,7 @@ proptest! {
         let path = workspace.write("input", &bytes);
         match workspace.build(&[&path], &IndexConfig::default()) {
             Ok(index) => {
-                // A frame is whole in itself, and so may be cut off, or be there twice.
+                // Each frame is complete, so one may be missing, or be there twice.
                 let found = index.inputs()[0].text_digest.hex();
                 let expected = blake3::hash(text.as_bytes()).to_string();
                 prop_assert!(found == expected || bytes.len() < whole.len(), "{mutations:?}");
@@ -240,7 +240,7 @@ proptest! {
         let path = workspace.write("input", &bytes);
         match workspace.build(&[&path], &IndexConfig::default()) {
             Ok(index) => oracle::check(text.as_bytes(), &Ok(index)),
-            // Damage also shows in what it unpacks to, before its checksum is reached.
+            // Damage may show in the text before the checksum is reached.
             Err(
                 Error::DamagedGzip { file, .. }
                 | Error::NotFasta { file, .. }
@@ -248,7 +248,7 @@ proptest! {
                 | Error::LoneCarriageReturn { file, .. }
                 | Error::EmptyInput { file },
             ) => prop_assert!(file.ends_with("input")),
-            // Twice the same text, as two members of one file.
+            // The same text twice, as two members of one file.
             Err(Error::Problems(problems)) => {
                 prop_assert!(bytes.len() > whole.len(), "{}", problems);
             }
@@ -257,7 +257,7 @@ proptest! {
     }
 }
 
-/// Writes over a file, which keeps its time, and its size if `content` has it.
+/// Overwrites a file, which keeps its time.
 fn change_secretly(path: &Path, content: &str) {
     let time = fs::metadata(path).unwrap().modified().unwrap();
     fs::write(path, content).unwrap();

@@ -1,5 +1,5 @@
-//! What a text holds by two other readers, and what an index of it must then say: noodles' own
-//! sequential reader, and a plain one that knows lines and nothing else.
+//! Compares an index with two other readers of the same text: noodles' own sequential reader, and a
+//! plain one that knows only lines.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use plm_index::{
     Error, FastaIndex, GapPolicy, IdRule, IndexConfig, Place, ProblemKind, SkipReason,
 };
 
-/// Holds an index of `text`, under whatever policies, or its refusal against the text.
+/// Compares an index of `text` under any policies, or its refusal, with the text.
 pub(crate) fn check(text: &[u8], indexed: &Result<FastaIndex, Error>) {
     match indexed {
         Ok(index) => check_records(text, index),
@@ -16,7 +16,7 @@ pub(crate) fn check(text: &[u8], indexed: &Result<FastaIndex, Error>) {
     }
 }
 
-/// A record is lost or gained, misplaced, or read back as other residues: none of it may be.
+/// Checks that no record is lost, gained, misplaced, or read back as other residues.
 fn check_records(text: &[u8], index: &FastaIndex) {
     let config = index.config();
     let plain = plain_records(text, &config);
@@ -70,7 +70,7 @@ fn check_records(text: &[u8], index: &FastaIndex) {
     assert_eq!(index.inputs()[0].text_bytes, text.len() as u64);
 }
 
-/// A refusal names a place, and what it says of that place is true.
+/// Checks that a refusal names a place, and that what it says of the place is true.
 fn check_refusal(text: &[u8], error: &Error) {
     let check_place = |line: u64, byte_offset: u64| {
         let before = &text[..byte_offset as usize];
@@ -126,7 +126,7 @@ fn check_refusal(text: &[u8], error: &Error) {
     }
 }
 
-/// Whether a text would be taken for a compressed one.
+/// Whether a text looks compressed.
 pub(crate) fn is_compressed(text: &[u8]) -> bool {
     let is_skippable = text.get(1..4) == Some(&[0x2a, 0x4d, 0x18]) && text[0] & 0xf0 == 0x50;
     text.starts_with(&[0x1f, 0x8b]) || text.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) || is_skippable
@@ -136,7 +136,7 @@ struct PlainRecord {
     id: Vec<u8>,
     line: u64,
     byte_offset: u64,
-    /// With how many letters were dropped; `None` if there is a byte that is no residue.
+    /// The residues and the number of dropped letters; `None` if a byte is no residue.
     residues: Option<(Vec<u8>, usize)>,
 }
 
@@ -204,8 +204,8 @@ fn id_of(definition: &[u8], rule: IdRule) -> Vec<u8> {
     }
 }
 
-/// Letters under the policy that the documentation states, and how many were dropped, if there are
-/// no others.
+/// The residues by the rules of the documentation, and the number of dropped letters; `None` if a
+/// letter is no residue.
 fn normalised(letters: &[u8], on_gap: GapPolicy) -> Option<(Vec<u8>, usize)> {
     let is_dropped = |byte: &u8| match byte {
         b' ' | b'\t' | 0x0b | 0x0c => true,
@@ -232,8 +232,8 @@ fn normalised(letters: &[u8], on_gap: GapPolicy) -> Option<(Vec<u8>, usize)> {
     Some((residues?, dropped))
 }
 
-/// Ids and residues of a text whose letters are all residues, as noodles reads them one after the
-/// other.
+/// The ids and residues of a text as noodles reads them in order. All of its letters must be
+/// residues.
 pub(crate) fn noodles_records(text: &[u8], on_gap: GapPolicy) -> io::Result<Vec<(String, String)>> {
     // noodles expects no lines before the first record, no blanks before a name, and no marks.
     let start = text

@@ -187,7 +187,7 @@ fn nameless_records_are_named_after_their_rows_and_no_two_ids_are_the_same() {
         on_duplicate: DuplicatePolicy::Rename,
         ..IndexConfig::default()
     };
-    // Rows 1, 3 and 4 have no name; that of row 3 is taken, and so is what row 2 would become.
+    // Rows 1, 3 and 4 have no name. `unnamed_3` is taken, so row 3 can't have it, nor row 6.
     let text = ">unnamed_3\nA\n>\nC\n>unnamed\nD\n>  \nE\n>\t\r\nF\n>unnamed\nG\n>unnamed\nH\n";
     let index = index(&workspace, text, &config);
     assert_eq!(

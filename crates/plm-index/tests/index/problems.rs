@@ -1,4 +1,4 @@
-//! What is wrong with an input is found at indexing, with its exact place.
+//! Indexing finds what is wrong with an input, and its exact place.
 
 use std::io::Write;
 use std::path::Path;
@@ -19,7 +19,7 @@ fn problems_of(content: impl AsRef<[u8]>) -> Problems {
     }
 }
 
-/// What is wrong, with its record, line and byte offset.
+/// The only problem, with its record, line and byte offset.
 fn only_problem(content: impl AsRef<[u8]>) -> (ProblemKind, String, u64, u64) {
     let problems = problems_of(content);
     assert_eq!(problems.total(), 1, "{problems}");
@@ -128,7 +128,7 @@ fn records_without_a_usable_name_are_found() {
     assert_eq!(only_problem(b">a\nAC\n>b\xff\nDE\n"), not_utf8);
     let with_nul = (ProblemKind::IdWithNul, "a\u{fffd}b".to_owned(), 3, 6);
     assert_eq!(only_problem(b">a\nAC\n>a\0b\nDE\n"), with_nul);
-    // Only ids are written anywhere, descriptions are not.
+    // A NUL in a description is fine: only ids are written.
     index_of(b">a with\0nul\nAC\n").unwrap();
 }
 

@@ -1,4 +1,4 @@
-//! When a saved index is taken up again.
+//! When a saved index is used again.
 
 use std::fs::{self, File};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The FASTA files that other tools test themselves with, which nobody here wrote.
+//! FASTA files from the tests of other tools.
 //!
 //! `tests/run.sh` fetches them and runs this; a bare `cargo test` ignores it.
 
@@ -71,7 +71,7 @@ fn torture_files_of_other_tools_are_read_as_others_read_them_or_refused_with_a_t
     );
 }
 
-/// The text of a file, if that can be had.
+/// The uncompressed text of a file; `None` if it is damaged.
 fn text_of(content: Vec<u8>) -> Option<Vec<u8>> {
     if !content.starts_with(&[0x1f, 0x8b]) {
         return Some(content);
