@@ -1,13 +1,13 @@
-# Sourced by the scripts that build plm-fleet: puts what the bundled HDF5 needs to compile on PATH
-# (CMake >= 3.26, which Debian 12 lacks, and Ninja), fetched from PyPI if it is missing. Further
-# PyPI packages may be named as arguments, as `set -- h5py` before sourcing; $tools_python is a
-# Python that has them.
+# Puts the tools that compile the bundled HDF5 on PATH: CMake 3.26 or newer, which Debian 12 lacks,
+# and Ninja. Scripts that build plm-fleet source this file. Missing tools come from PyPI.
 #
-# Needs Python 3, the current directory at the root of the workspace, and, the first time, the
-# network.
+# More PyPI packages may be named as arguments: run `set -- h5py` before sourcing. $tools_python is
+# a Python that has them.
+#
+# This needs Python 3, the root of the workspace as the current directory, and the network at the
+# first run.
 
-# Build scripts and tests run in other directories than this one, so a relative target directory
-# must not stay so.
+# Build scripts and tests run in other directories, so a relative target directory is made absolute.
 case ${CARGO_TARGET_DIR:=$PWD/target} in
     /*) ;;
     *) CARGO_TARGET_DIR=$PWD/$CARGO_TARGET_DIR ;;
@@ -27,7 +27,7 @@ make_environment() {
     mkdir -p "$tools_dir"
     rm -rf "$tools_dir"
     python3 -m venv "$tools_dir" >/dev/null 2>&1 && return
-    # Debian and Ubuntu keep venv in a package of its own.
+    # Debian and Ubuntu have venv in a separate package.
     as_root=
     [ "$(id -u)" = 0 ] || as_root=sudo
     if command -v apt-get >/dev/null && { [ -z "$as_root" ] || command -v sudo >/dev/null; }; then
@@ -44,7 +44,7 @@ make_environment() {
 has_new_cmake || set -- "$@" cmake
 command -v ninja >/dev/null || command -v make >/dev/null || set -- "$@" ninja
 if [ $# -gt 0 ]; then
-    # A mark for what is there makes a second run need no network.
+    # A marker file for installed packages saves the network at later runs.
     mark=$tools_dir/has-$(echo "$*" | tr ' ' -)
     if [ ! -e "$mark" ]; then
         make_environment

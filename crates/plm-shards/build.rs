@@ -1,4 +1,4 @@
-//! Says in a sentence which HDF5 is missing or too old, before rustc says it in many.
+//! Reports a missing or too old HDF5 in one sentence, before rustc reports it in many.
 #![allow(
     clippy::print_stdout,
     reason = "it is how a build script talks to cargo"
@@ -17,7 +17,7 @@ fn main() {
         );
         return;
     }
-    // hdf5-sys says what it has found. File locks can be left out since 1.10.7, but not in 1.12.0.
+    // hdf5-sys reports the version. File locks can be left out since 1.10.7, but not in 1.12.0.
     let locks_are_optional = has("DEP_HDF5_VERSION_1_12_1")
         || has("DEP_HDF5_VERSION_1_10_7") && !has("DEP_HDF5_VERSION_1_12_0");
     if !locks_are_optional {

@@ -132,7 +132,7 @@ impl Scene {
                 assert!(read.is_ok(), "{} has its name", path.display());
             }
         }
-        let shards = self.shard_directories();
+        let shards = self.part_directories();
         let found = scan(&shards, self.format()).expect("segments can be read");
         let damaged: BTreeSet<PathBuf> = found.damaged.into_iter().map(|it| it.path).collect();
         assert!(
@@ -200,7 +200,7 @@ impl Scene {
     }
 
     /// `shards`, or its directories of parts.
-    fn shard_directories(&self) -> Vec<PathBuf> {
+    fn part_directories(&self) -> Vec<PathBuf> {
         let shards = self.out().join("shards");
         let Ok(entries) = fs::read_dir(&shards) else {
             return Vec::new();
@@ -228,7 +228,7 @@ impl Scene {
 
     /// The rows in whole segments.
     pub(crate) fn durable_rows(&self) -> u64 {
-        let found = scan(&self.shard_directories(), self.format());
+        let found = scan(&self.part_directories(), self.format());
         found.expect("segments can be read").rows.len() as u64
     }
 

@@ -1,7 +1,8 @@
-//! How fast vectors become segments, segments one file, and how fast that is verified.
+//! Measures how fast vectors become segments, how fast segments become one file, and how fast that
+//! file is verified.
 //!
-//! 100,000 vectors of 1,280 `f32` (ESM-2 650M), shuffled as a plan by length leaves them, on the
-//! disk of the temporary directory.
+//! There are 100,000 vectors of 1,280 `f32` (ESM-2 650M), shuffled as a plan by length does it, on
+//! the disk of the temporary directory.
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
 use std::path::{Path, PathBuf};
@@ -42,7 +43,7 @@ impl SequenceSource for Input {
 }
 
 fn batches(input: &Input) -> impl Iterator<Item = EmbeddedBatch> {
-    // A step without a common divisor goes through all rows, none beside its neighbour.
+    // A step coprime to the number of rows visits all rows, and never two neighbours in turn.
     let rows: Vec<RowId> = (0..ROWS).map(|n| RowId(n * 61_803 % ROWS)).collect();
     (0..rows.len()).step_by(BATCH_ROWS).map(move |start| {
         let rows = &rows[start..(start + BATCH_ROWS).min(rows.len())];
@@ -91,9 +92,9 @@ fn provenance() -> Provenance {
 fn shards(criterion: &mut Criterion) {
     let input = Input((0..ROWS).map(|row| format!("sp|P{row:06}|NAME")).collect());
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let shard_directories: Vec<PathBuf> = vec![directory.path().join("shards")];
+    let part_directories: Vec<PathBuf> = vec![directory.path().join("shards")];
     let output = directory.path().join("embeddings.h5");
-    let sink_of_merge = sink(&shard_directories[0]);
+    let sink_of_merge = sink(&part_directories[0]);
     write_segments(&sink_of_merge, batches(&input));
     let expected = Expectation {
         source: &input,
@@ -102,7 +103,7 @@ fn shards(criterion: &mut Criterion) {
     };
     let merge = || {
         aggregate(&Aggregation {
-            shard_directories: &shard_directories,
+            part_directories: &part_directories,
             expected,
             provenance: &provenance(),
             output: &output,

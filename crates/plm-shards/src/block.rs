@@ -1,11 +1,11 @@
 //! All that a segment says of its rows, as plain columns.
 //!
-//! A digest tells a damaged segment from a whole one, but anyone can compute it: bytes that carry
-//! the right one may still have been made to crash a parser. So the block takes some lines to read.
-//! It is read from its end towards its start; each of its lengths is held against what the file has
-//! room for before there is memory for it.
+//! A digest tells a damaged segment from a whole one. But anyone can compute a digest, so bytes
+//! with the right one may still have been made to crash a parser. So the block is so simple that a
+//! few lines read it, from its end to its start. Each length in it is checked against the room in
+//! the file before memory is allocated for it.
 //!
-//! The crate's documentation has the layout.
+//! The crate's documentation describes the layout.
 
 use std::fs::File;
 use std::ops::Range;
@@ -17,25 +17,29 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Error;
-use crate::config::{OutputShape, RunFormat, RunShape};
 use crate::digest::{self, DatasetHasher};
 use crate::error::At;
 use crate::layout;
+use crate::run_format::{OutputShape, RunFormat, RunShape};
 
 pub(crate) const FORMAT: &str = "plm-shards segment";
 pub(crate) const FORMAT_VERSION: u32 = 5;
 
 const MAGIC: [u8; 8] = *b"PLMBLOCK";
-/// What a row takes besides its id: row, residues, bytes of the id, status, whether in f32.
+/// The bytes of a row besides its id: row, residues, bytes of the id, status, whether in f32.
 pub(crate) const ROW_BYTES: u64 = 8 + 4 + 8 + 1 + 1;
 
 /// The rows of a segment without their outputs, column by column: `[n]` each.
 #[derive(Debug, Default)]
 pub(crate) struct Columns {
+    /// The rows are positions in the input, all different.
     pub(crate) rows: Vec<u64>,
     pub(crate) ids: Vec<String>,
+    /// The lengths are counted in residues.
     pub(crate) lengths: Vec<u32>,
+    /// Each status is the code of an outcome with a vector.
     pub(crate) status: Vec<u8>,
+    /// Each flag is 1 if the vector was computed again in f32, else 0.
     pub(crate) in_f32: Vec<u8>,
 }
 
@@ -48,7 +52,7 @@ impl Columns {
         self.in_f32.clear();
     }
 
-    /// The columns of `count` rows. `bytes` are as many as [`Description::columns_bytes`] says.
+    /// Parses the columns of `count` rows. There are [`Description::columns_bytes`] bytes.
     fn parse(bytes: &[u8], count: usize) -> Result<Self, &'static str> {
         let (rows, rest) = bytes.split_at(count * size_of::<u64>());
         let (lengths, rest) = rest.split_at(count * size_of::<u32>());
@@ -68,11 +72,11 @@ impl Columns {
         Ok(columns)
     }
 
-    /// What every writer keeps to.
+    /// Checks what every writer guarantees.
     fn check(&self) -> Result<(), &'static str> {
         let has_vector = |&code: &u8| Outcome::from_code(code).is_some_and(Outcome::has_vector);
         if !self.status.iter().all(has_vector) {
-            return Err("a status is none of a record with a vector");
+            return Err("a status is not one of a record with a vector");
         }
         if self.in_f32.iter().any(|&flag| flag > 1) {
             return Err("whether a vector took f32 is neither 0 nor 1");
@@ -91,7 +95,7 @@ fn to_u64s(bytes: &[u8]) -> impl Iterator<Item = u64> {
     numbers.map(u64::from_le_bytes)
 }
 
-/// Cuts ids that stand one after the other, of so many bytes each.
+/// Cuts ids apart that stand one after the other. `lengths` are in bytes.
 fn cut(ids: &[u8], lengths: impl Iterator<Item = u64>) -> Result<Vec<String>, &'static str> {
     let mut rest = std::str::from_utf8(ids).map_err(|_| "its ids are not UTF-8")?;
     if rest.contains('\0') {
@@ -108,19 +112,19 @@ fn cut(ids: &[u8], lengths: impl Iterator<Item = u64>) -> Result<Vec<String>, &'
         .ok_or("its ids have other lengths than it says")
 }
 
-/// What a segment says of itself as a whole, at the end of its block, as JSON.
+/// What a segment says of itself as a whole: JSON at the end of its block.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Description {
     header: Header,
-    /// The bytes of all ids.
+    /// The ids of all rows together take this many bytes.
     id_bytes: u64,
-    /// Of the rows of each output, in the header's order.
+    /// There is one digest for the rows of each output, in the header's order.
     pub(crate) output_digests: Vec<Digest>,
     pub(crate) content_digest: Digest,
 }
 
-/// What a segment says of its run and its shape, in the order that its digest takes it.
+/// What a segment says of its run and its shape, in the order in which its digest covers it.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
@@ -133,7 +137,7 @@ struct Header {
 }
 
 impl Description {
-    /// Of a segment with these columns and outputs of these digests.
+    /// Describes a segment with these columns, whose outputs have these digests.
     pub(crate) fn of(
         columns: &Columns,
         output_digests: Vec<Digest>,
@@ -181,7 +185,10 @@ impl Description {
         Rank(self.header.rank)
     }
 
-    /// What it says of its run, if that can be.
+    /// What the segment says of its run.
+    ///
+    /// # Errors
+    /// A reason if it is of another format or version.
     pub(crate) fn shape(&self) -> Result<RunShape, String> {
         let Header {
             format,
@@ -199,13 +206,14 @@ impl Description {
         })
     }
 
+    /// How many bytes the columns take, if that is a number at all.
     fn columns_bytes(&self) -> Option<u64> {
         let rows = self.header.rows.checked_mul(ROW_BYTES)?;
         rows.checked_add(self.id_bytes)
     }
 }
 
-/// The format version in a description that another version of this crate has written.
+/// The format version in a description that another version of this crate wrote.
 fn other_version(description: &[u8]) -> Option<u64> {
     let description: Value = serde_json::from_slice(description).ok()?;
     let version = description["header"]["format_version"].as_u64();
@@ -216,7 +224,7 @@ fn to_json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("texts and numbers make JSON")
 }
 
-/// The bytes of a block.
+/// Makes the bytes of a block.
 pub(crate) fn compose(columns: &Columns, description: &Description) -> Vec<u8> {
     let description = to_json(description);
     let mut block = vec![];
@@ -242,7 +250,7 @@ pub(crate) fn compose(columns: &Columns, description: &Description) -> Vec<u8> {
 pub(crate) struct BlockReader<'a> {
     path: &'a Path,
     file: &'a File,
-    /// The bytes that have not been read, from the vectors' end on.
+    /// These bytes of the file have not been read. They start where the vectors end.
     unread: Range<u64>,
 }
 
@@ -255,7 +263,7 @@ impl<'a> BlockReader<'a> {
         let has_room = self.unread.end - self.unread.start >= MAGIC.len() as u64;
         if !has_room || self.take(Some(MAGIC.len() as u64))? != MAGIC {
             return Err(self.damaged(
-                "it has no block that says what it holds, as segments of older versions have none",
+                "it has no block that describes its rows (segments of older versions have none)",
             ));
         }
         let bytes = self.take(Some(size_of::<u64>() as u64))?;
@@ -274,13 +282,13 @@ impl<'a> BlockReader<'a> {
         Columns::parse(&bytes, count).map_err(|reason| self.damaged(reason))
     }
 
-    /// The last `bytes` bytes of the unread ones; `None` is more than there can be.
+    /// Takes the last `bytes` unread bytes. `None` stands for more than there can be.
     fn take(&mut self, bytes: Option<u64>) -> Result<Vec<u8>, Error> {
         let start = bytes
             .and_then(|bytes| self.unread.end.checked_sub(bytes))
             .filter(|&start| start >= self.unread.start)
             .ok_or_else(|| {
-                self.damaged("its block says that it is longer than the file has room for")
+                self.damaged("its block claims to be longer than the file has room for")
             })?;
         let mut taken = vec![0; (self.unread.end - start) as usize];
         self.file

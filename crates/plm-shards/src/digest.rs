@@ -1,11 +1,11 @@
-//! The digests of datasets and files, as the crate's documentation defines them.
+//! Digests of datasets and files. The crate's documentation defines them.
 
 use std::io::{self, Read};
 
 use blake3::{Hash, Hasher};
 use plm_core::Digest;
 
-/// The digest of one dataset, fed piece by piece.
+/// Makes the digest of one dataset, which is fed to it piece by piece.
 #[derive(Clone, Default)]
 pub(crate) struct DatasetHasher(Hasher);
 
@@ -14,7 +14,7 @@ impl DatasetHasher {
         self.0.update(bytes);
     }
 
-    /// As [`bytes`](Self::bytes), of megabytes, on all cores.
+    /// Does what [`bytes`](Self::bytes) does, on all cores. This pays for megabytes.
     pub(crate) fn block(&mut self, bytes: &[u8]) {
         self.0.update_rayon(bytes);
     }

@@ -1,17 +1,17 @@
-//! How one number of an embedding is stored.
+//! How one number of a vector is stored.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use hdf5::Datatype;
 use plm_core::{Dtype, Values};
 
-// Vectors are placed and read as raw bytes, past HDF5's conversions.
+// Vectors are written and read as raw bytes, without HDF5's conversions.
 const _: () = assert!(
     cfg!(target_endian = "little"),
     "embeddings are stored little-endian"
 );
 
-/// The number formats that embeddings can be stored in: those that numpy knows.
+/// A number format in which vectors can be stored. numpy knows both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Element {
     F32,
@@ -48,17 +48,17 @@ impl Element {
         }
     }
 
-    /// The largest magnitude that does not become infinite when it is stored.
+    /// The largest magnitude that stays finite when it is stored.
     pub(crate) fn largest_value(self) -> f32 {
         match self {
             Self::F32 => f32::MAX,
-            // Half a step beyond `f16::MAX` is rounded to infinity; anything less, to `f16::MAX`.
+            // Half a step beyond `f16::MAX` rounds to infinity; anything less, to `f16::MAX`.
             Self::F16 => 65_520_f32.next_down(),
         }
     }
 
-    /// Appends the bytes of numbers. Those that are in this format already keep their bits; f32 is
-    /// rounded to the nearest f16, ties to even.
+    /// Appends the bytes of numbers. Numbers that are already in this format keep their bits. f32
+    /// is rounded to the nearest f16, ties to even.
     pub(crate) fn encode(self, values: &Values, bytes: &mut Vec<u8>) {
         let start = bytes.len();
         bytes.resize(start + values.len() * self.bytes(), 0);
@@ -86,7 +86,7 @@ impl Element {
     /// The values of stored bytes.
     ///
     /// # Panics
-    /// If the bytes are no whole number of values.
+    /// If the bytes are not a whole number of values.
     pub(crate) fn decode(self, bytes: &[u8]) -> Vec<f32> {
         match self {
             Self::F32 => {
@@ -111,7 +111,7 @@ impl Element {
     /// The position of the first stored value that is NaN or infinite.
     pub(crate) fn first_not_finite(self, bytes: &[u8]) -> Option<usize> {
         // Both formats mark such values by an exponent of all ones. The first pass has no early
-        // exit, so that it is vectorised; almost always it is the only one.
+        // exit, so the compiler vectorises it. It is almost always the only pass.
         match self {
             Self::F32 => {
                 let not_finite =

@@ -12,21 +12,21 @@ use ndarray::Array2;
 use plm_core::{Digest, Outcome, OutputKind, OutputSpec};
 use rayon::prelude::*;
 
-use crate::config::RunFormat;
 use crate::error::At;
 use crate::layout::{self, Vectors};
 use crate::provenance::{
     self, FORMAT, FORMAT_VERSIONS, NAMED_OUTPUTS_VERSION, SEALED_WITHIN_VERSION,
 };
+use crate::run_format::RunFormat;
 use crate::{Error, Provenance, image, seal, superblock, verify};
 
-/// What a thread reads of the vectors at a time.
+/// How much of the vectors a thread reads at a time.
 const PIECE_BYTES: usize = 1 << 20;
 
 /// An `embeddings.h5`, open for reading any of its rows.
 ///
-/// Opening takes the file at its word, as every reader of HDF5 does; [`verify`](crate::verify) does
-/// not.
+/// [`open`](Self::open) trusts the file, as every reader of HDF5 does;
+/// [`open_sealed`](Self::open_sealed) and [`verify`](crate::verify) check it.
 ///
 /// ```no_run
 /// use plm_shards::EmbeddingsFile;
@@ -41,13 +41,13 @@ const PIECE_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub struct EmbeddingsFile {
     path: PathBuf,
-    /// Vectors are read past HDF5, which has one lock for all threads.
+    /// Vectors are read from this file, without HDF5, which has one lock for all threads.
     file: File,
     format: RunFormat,
     version: u32,
     provenance: Provenance,
     rows: usize,
-    /// Where the rows of each output are.
+    /// There is one entry for each output: where its rows are.
     vectors: Vec<Vectors>,
     content_digest: Digest,
     ids: Dataset,
@@ -56,10 +56,10 @@ pub struct EmbeddingsFile {
 }
 
 impl EmbeddingsFile {
-    /// Opens a file.
+    /// Opens a file without checking its seal.
     ///
     /// # Errors
-    /// [`Error::Io`] if it can't be read, [`Error::BadEmbeddings`] if it is no whole embeddings
+    /// [`Error::Io`] if it can't be read, [`Error::BadEmbeddings`] if it is not a whole embeddings
     /// file.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
@@ -97,12 +97,13 @@ impl EmbeddingsFile {
         })
     }
 
-    /// Opens a file all of whose bytes but the vectors' are those that were written: they are read
-    /// and held against the file's seal before HDF5 looks at any.
+    /// Opens a file after checking all its bytes but the vectors' against its seal. HDF5 looks at
+    /// no byte before that.
     ///
     /// # Errors
-    /// As [`open`](Self::open); [`Error::BadEmbeddings`] if the bytes are others;
-    /// [`Error::OlderVersion`] if the file is of a version whose seal other programs cut off.
+    /// Those of [`open`](Self::open), and
+    /// - [`Error::BadEmbeddings`] if the bytes are not the ones that were sealed;
+    /// - [`Error::OlderVersion`] if the file is of a version whose seal other programs cut off.
     pub fn open_sealed(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
         let bad = |reason: &str| Error::BadEmbeddings {
@@ -123,22 +124,24 @@ impl EmbeddingsFile {
         if superblock::end_of_file(&raw).at("read it", &path)? != Some(file_bytes) {
             return Err(match file.version {
                 version @ ..SEALED_WITHIN_VERSION => Error::OlderVersion { path, version },
-                _ => bad("its seal is not where HDF5 has the file's end"),
+                _ => bad("its seal is not at the end that HDF5 knows"),
             });
         }
         if file.vectors() != sealed.vectors {
-            let reason = "it is not where the seal has it";
+            let reason = "it is not at the place that the seal names";
             return Err(file.bad(layout::EMBEDDINGS, reason));
         }
         Ok(file)
     }
 
-    /// Reads all vectors, on all cores, and holds them against the digest that the file has of
-    /// them. Of a file that was [opened sealed](Self::open_sealed), all bytes are then known to be
-    /// those that were written.
+    /// Reads all vectors, on all cores, and checks them against their digests in the file.
+    ///
+    /// After this, all bytes of a file that [`open_sealed`](Self::open_sealed) opened are known to
+    /// be those that were written.
     ///
     /// # Errors
-    /// [`Error::BadEmbeddings`] if they are others, [`Error::Io`] if they can't be read.
+    /// [`Error::BadEmbeddings`] if a digest differs or a value is not finite, [`Error::Io`] if the
+    /// vectors can't be read.
     pub fn check_vectors(&self) -> Result<(), Error> {
         for (name, digest) in verify::read_outputs(self)? {
             if self.dataset_digest(&name)? != digest {
@@ -153,29 +156,29 @@ impl EmbeddingsFile {
         self.version
     }
 
-    /// How many bytes the rows of all outputs take.
+    /// How many bytes the rows of all outputs take together.
     pub fn vectors_bytes(&self) -> u64 {
         let places = self.vectors.iter().map(Vectors::place);
         places.map(|place| place.end - place.start).sum()
     }
 
-    /// The file's path, as it was opened.
+    /// The path under which the file was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// How many rows it has.
+    /// How many rows the file has.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// The length of an embedding: the width of the first output.
+    /// The number of values in a row of the first output, which is `/embeddings`.
     pub fn hidden_size(&self) -> usize {
         self.format.hidden_size()
     }
 
-    /// What it holds of each sequence, at least one output. `/embeddings` is the first; `dtype` is
-    /// the number format in which an output is stored.
+    /// The outputs that the file holds, at least one. `/embeddings` is the first. `dtype` is the
+    /// number format in which an output is stored.
     ///
     /// ```no_run
     /// # let file = plm_shards::EmbeddingsFile::open("out/embeddings.h5")?;
@@ -189,41 +192,41 @@ impl EmbeddingsFile {
         self.format.outputs()
     }
 
-    /// The run it is of, and how its outputs are stored.
+    /// The run that the file belongs to, and how its outputs are stored.
     pub fn format(&self) -> &RunFormat {
         &self.format
     }
 
-    /// Where its vectors come from.
+    /// Where the file's vectors come from.
     pub fn provenance(&self) -> &Provenance {
         &self.provenance
     }
 
-    /// The digest of its content, as the file has it.
+    /// The digest of the content that the file states.
     pub fn content_digest(&self) -> Digest {
         self.content_digest
     }
 
-    /// `[rows]` names, in the input's order.
+    /// The ids of all rows, `[rows]`, in the order of the input.
     ///
     /// # Errors
-    /// As [`read_ids`](Self::read_ids).
+    /// Those of [`read_ids`](Self::read_ids).
     pub fn ids(&self) -> Result<Vec<String>, Error> {
         self.read_ids(0..self.rows)
     }
 
-    /// `[rows]` residues of each sequence, in the input's order.
+    /// How many residues each record has, `[rows]`, in the order of the input.
     ///
     /// # Errors
-    /// As [`read_lengths`](Self::read_lengths).
+    /// Those of [`read_lengths`](Self::read_lengths).
     pub fn lengths(&self) -> Result<Vec<u32>, Error> {
         self.read_lengths(0..self.rows)
     }
 
-    /// The names of some rows.
+    /// The ids of some rows.
     ///
     /// # Errors
-    /// [`Error::Hdf5`] if they can't be read, [`Error::BadEmbeddings`] if one is not UTF-8.
+    /// [`Error::Hdf5`] if the ids can't be read, [`Error::BadEmbeddings`] if one is not UTF-8.
     ///
     /// # Panics
     /// If the range goes past the last row.
@@ -242,10 +245,10 @@ impl EmbeddingsFile {
         checked.collect()
     }
 
-    /// The residues of some rows' sequences, also those that a truncation left out.
+    /// How many residues some rows' records have, including those that a truncation left out.
     ///
     /// # Errors
-    /// [`Error::Hdf5`] if they can't be read.
+    /// [`Error::Hdf5`] if the numbers can't be read.
     ///
     /// # Panics
     /// If the range goes past the last row.
@@ -256,8 +259,8 @@ impl EmbeddingsFile {
     /// How some rows were embedded.
     ///
     /// # Errors
-    /// [`Error::Hdf5`] if that can't be read, [`Error::BadEmbeddings`] if a code stands for no
-    /// outcome with a vector.
+    /// [`Error::Hdf5`] if the codes can't be read, [`Error::BadEmbeddings`] if one is not the code
+    /// of an outcome with a vector.
     ///
     /// # Panics
     /// If the range goes past the last row.
@@ -271,17 +274,17 @@ impl EmbeddingsFile {
                     let row = first + place;
                     self.bad(
                         layout::STATUS,
-                        format!("row {row} has {code}, no outcome with a vector"),
+                        format!("row {row} has {code}, not an outcome with a vector"),
                     )
                 })
         });
         checked.collect()
     }
 
-    /// `[n, hidden_size]` the values of some rows in the first output.
+    /// The values of some rows in the first output, `[n, hidden_size]`.
     ///
     /// # Errors
-    /// [`Error::Io`] if they can't be read.
+    /// [`Error::Io`] if the values can't be read.
     ///
     /// # Panics
     /// If the range goes past the last row.
@@ -289,10 +292,12 @@ impl EmbeddingsFile {
         self.read_values(0, rows)
     }
 
-    /// `[n, width]` the values of some rows in the output of this name, as in `bos/layer_33`.
+    /// The values of some rows in the output of this name (for example `bos/layer_33`),
+    /// `[n, width]`.
     ///
     /// # Errors
-    /// [`Error::NoOutput`] if the file has no such output, [`Error::Io`] if it can't be read.
+    /// [`Error::NoOutput`] if the file has no such output, [`Error::Io`] if the values can't be
+    /// read.
     ///
     /// # Panics
     /// If the range goes past the last row.
@@ -345,7 +350,7 @@ impl EmbeddingsFile {
         layout::dataset_name(&self.format, position)
     }
 
-    /// The digest of a dataset, as the file has it.
+    /// The digest of a dataset that the file states.
     pub(crate) fn dataset_digest(&self, name: &str) -> Result<Digest, Error> {
         let location = match name {
             layout::SEQUENCE_IDS => Ok(self.ids.clone()),
@@ -358,7 +363,7 @@ impl EmbeddingsFile {
             .at("read a dataset's digest", &self.path)
     }
 
-    /// The bytes of the file that are rows of outputs: pieces one after the other.
+    /// The bytes of the file that are rows of outputs, as pieces in the order of the file.
     pub(crate) fn vectors(&self) -> Vec<Range<u64>> {
         layout::in_order(self.vectors.iter().map(Vectors::place))
     }
@@ -392,7 +397,7 @@ impl EmbeddingsFile {
     }
 }
 
-/// All that HDF5 has to say of the file before its rows are read.
+/// What HDF5 reads of the file before any rows.
 struct Stored {
     version: u32,
     format: RunFormat,
@@ -431,7 +436,7 @@ impl Stored {
     }
 }
 
-/// The output of a file that has one, which is a mean.
+/// The output of a file whose only output is a mean.
 fn only_output(file: &hdf5::File, vectors: &Vectors) -> hdf5::Result<OutputSpec> {
     Ok(OutputSpec {
         dtype: vectors.element.dtype(),
@@ -441,7 +446,7 @@ fn only_output(file: &hdf5::File, vectors: &Vectors) -> hdf5::Result<OutputSpec>
     })
 }
 
-/// The outputs of a file that names them, the first of which is `/embeddings`.
+/// The outputs of a file that names them, and where each is. The first is `/embeddings`.
 fn named_outputs(
     file: &hdf5::File,
     embeddings: &Vectors,
@@ -454,7 +459,7 @@ fn named_outputs(
         let vectors = Vectors::locate(file, name, file_bytes)?;
         let output = layout::described(&*file.dataset(name)?, &vectors)?;
         if output.name() != *name || outputs.iter().any(|other| other.name() == *name) {
-            return Err(format!("/{name} is another output than its name says").into());
+            return Err(format!("/{name} is not the output that its name says").into());
         }
         if vectors.rows != embeddings.rows {
             let (found, rows) = (vectors.rows, embeddings.rows);
@@ -469,11 +474,11 @@ fn named_outputs(
     Ok((outputs, all))
 }
 
-/// Whether a file starts as HDF5 files do and ends in a seal, as every `embeddings.h5` does,
-/// damaged or not.
+/// Whether a file starts as HDF5 files do and ends in a seal. Every `embeddings.h5` does, damaged
+/// or not.
 ///
 /// # Errors
-/// [`Error::Io`] if it can't be read.
+/// [`Error::Io`] if the file can't be read.
 pub fn ends_in_a_seal(path: &Path) -> Result<bool, Error> {
     // Opening a pipe would wait until someone writes to it.
     if !std::fs::metadata(path).at("read it", path)?.is_file() {
@@ -485,10 +490,10 @@ pub fn ends_in_a_seal(path: &Path) -> Result<bool, Error> {
         .at("read it", path)
 }
 
-/// Why a file has no seal that fits, as far as its ends tell.
+/// Why a file has no seal that fits. Its start and its end tell.
 fn unsealed(file: &File) -> io::Result<&'static str> {
     Ok(if !superblock::is_hdf5(file)? {
-        "it is no HDF5 file"
+        "it is not an HDF5 file"
     } else if seal::has_magic(file)? {
         "its bytes are not the ones that were sealed"
     } else {

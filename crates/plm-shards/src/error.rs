@@ -6,86 +6,87 @@ use std::path::{Path, PathBuf};
 
 use plm_core::{Dtype, RowId};
 
-/// Why vectors could not be stored, merged or trusted. Nothing stands under a final name after it.
+/// Why vectors could not be stored, merged or trusted. After an error, no unfinished file has a
+/// final name.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A number format that files can't hold.
+    /// Files can't hold numbers in this format.
     #[error("embeddings can't be stored as {dtype}: use f32 or f16")]
     UnsupportedDtype {
-        /// What was asked for.
+        /// The number format that was asked for.
         dtype: Dtype,
     },
-    /// The file system refused.
+    /// The file system refused an action.
     #[error("{}: can't {action}", path.display())]
     Io {
-        /// What was tried.
+        /// The action completes "can't ...".
         action: &'static str,
-        /// The file or directory.
+        /// The file or directory that it was tried on.
         path: PathBuf,
-        /// Its answer.
+        /// What the file system answered.
         #[source]
         source: io::Error,
     },
-    /// The HDF5 library refused.
+    /// The HDF5 library refused an action.
     #[error("{}: HDF5 can't {action}", path.display())]
     Hdf5 {
-        /// What was tried.
+        /// The action completes "can't ...".
         action: &'static str,
-        /// The file.
+        /// The file that it was tried on.
         path: PathBuf,
-        /// Its answer.
+        /// What the library answered.
         #[source]
         source: hdf5::Error,
     },
-    /// A batch whose vectors have another length than the run's.
+    /// The vectors of a batch have another width than the run's.
     #[error("a batch holds vectors of {found} values, but the run's have {expected}")]
     WrongHiddenSize {
-        /// The run's.
+        /// The width of the run's output.
         expected: usize,
-        /// The batch's.
+        /// The width of the batch's column.
         found: usize,
     },
-    /// A batch whose vectors are more or fewer than its rows.
+    /// A batch has more or fewer vectors than rows.
     #[error("a batch holds {vectors} vectors for {rows} rows")]
     WrongVectorCount {
-        /// Its rows.
+        /// How many rows the batch has.
         rows: usize,
-        /// Its vectors.
+        /// How many vectors one of its columns has.
         vectors: usize,
     },
-    /// A batch with another number of columns than the run has outputs.
+    /// A batch has more or fewer columns than the run has outputs.
     #[error("a batch holds {found} columns, but the run has {expected} outputs")]
     WrongColumnCount {
-        /// The run's outputs.
+        /// How many outputs the run has.
         expected: usize,
-        /// The batch's columns.
+        /// How many columns the batch has.
         found: usize,
     },
-    /// A record that can't be stored, in a batch or in the input.
+    /// A record of a batch can't be stored.
     #[error("{row} ({id:?}) can't be stored: {reason}")]
     BadRecord {
-        /// The record.
+        /// The record's row.
         row: RowId,
-        /// Its name.
+        /// The record's id.
         id: String,
-        /// What is wrong with it.
+        /// What is wrong with the record.
         reason: &'static str,
     },
-    /// A vector that holds NaN or infinity, or a number too large for `f16`.
+    /// A vector holds NaN, infinity, or a number too large for `f16`.
     #[error(
         "the vector of {row} ({id:?}) holds NaN or infinity at dimension {dimension}; if it was \
          finite before, it is too large for f16: store f32"
     )]
     NotFinite {
-        /// The record.
+        /// The record's row.
         row: RowId,
-        /// Its name.
+        /// The record's id.
         id: String,
-        /// The first such dimension.
+        /// The first dimension with such a number.
         dimension: usize,
     },
-    /// A segment is not what was written. Its rows must be computed again: [`set_aside`] it.
+    /// A segment is not what was written. [`set_aside`] it, and compute its rows again.
     ///
     /// [`set_aside`]: crate::set_aside
     #[error(
@@ -94,46 +95,46 @@ pub enum Error {
         path.display()
     )]
     DamagedSegment {
-        /// The segment.
+        /// The segment's file.
         path: PathBuf,
-        /// What gave it away.
+        /// What shows the damage.
         reason: String,
     },
-    /// A file of another run, or written under other settings.
+    /// A file belongs to another run, or was written under other settings.
     #[error(
         "{} belongs to another run: its {what} is {found}, not {expected}; use another output \
          directory, or remove the file if its vectors are not needed",
         path.display()
     )]
     OtherRun {
-        /// The file.
+        /// The file that belongs to another run.
         path: PathBuf,
         /// What differs.
         what: &'static str,
-        /// What it should be.
+        /// The value of this run.
         expected: String,
-        /// What it is.
+        /// The value in the file.
         found: String,
     },
-    /// A file that disagrees with the input on a record.
+    /// A file disagrees with the input about a record.
     #[error(
         "{}: {row} has {what} {found} and not the input's {expected}; the file or the index of the \
          input belongs to another run",
         path.display()
     )]
     WrongRecord {
-        /// The file.
+        /// The file that disagrees.
         path: PathBuf,
-        /// The record.
+        /// The record's row.
         row: RowId,
-        /// What differs.
+        /// What differs: `id` or `length`.
         what: &'static str,
-        /// The input's.
+        /// The value in the input.
         expected: String,
-        /// The file's.
+        /// The value in the file.
         found: String,
     },
-    /// Rows that are in two segments.
+    /// Some rows are in two segments.
     #[error(
         "in more than one segment: {rows}; the first is in {} and {}: remove one of these files and \
          run again",
@@ -141,78 +142,78 @@ pub enum Error {
         second.display()
     )]
     DuplicateRows {
-        /// The rows.
+        /// The rows that are in two segments.
         rows: NamedRows,
-        /// A segment with the first of them.
+        /// One segment with the first of these rows.
         first: PathBuf,
-        /// Another one.
+        /// Another segment with the first of these rows.
         second: PathBuf,
     },
-    /// Rows of the input that no segment has.
+    /// Some rows of the input are in no segment.
     #[error("in no segment: {rows}; run again, which computes what is missing")]
     MissingRows {
-        /// The rows.
+        /// The rows that are in no segment.
         rows: NamedRows,
     },
-    /// Rows that no segment should have.
+    /// Segments have rows that they should not have.
     #[error(
-        "in segments, though the input has no such row or it was to be left out: {rows}; the first \
-         is in {}, which belongs to another run",
+        "in segments, although the input has no such row or leaves it out: {rows}; the first is in \
+         {}, which belongs to another run",
         path.display()
     )]
     UnexpectedRows {
-        /// The rows.
+        /// The rows that should not be there.
         rows: NamedRows,
-        /// A segment with the first of them.
+        /// A segment with the first of these rows.
         path: PathBuf,
     },
-    /// There is a file already, and it is not the one to be made.
+    /// The result's path has a file already, which is not this run's result.
     #[error(
         "{} exists and is not the result of this run; nothing was overwritten: move it away, or \
          choose another output",
         path.display()
     )]
     OutputExists {
-        /// The file.
+        /// The file that is there.
         path: PathBuf,
-        /// How it differs.
+        /// How the file differs from the result.
         #[source]
         source: Box<Error>,
     },
-    /// An embeddings file of an older version, whose vectors can be read and not be checked.
+    /// An embeddings file is of an older version: its vectors can be read, but not checked.
     #[error(
-        "{} is of format version {version}, which this version of plm-fleet reads and can't check",
+        "{} is of format version {version}, which this version of plm-fleet reads but can't check",
         path.display()
     )]
     OlderVersion {
-        /// The file.
+        /// The file of an older version.
         path: PathBuf,
-        /// The version of its format.
+        /// The version of the file's format.
         version: u32,
     },
-    /// An output that an embeddings file does not have.
+    /// An embeddings file does not have the output that was asked for.
     #[error("{} has no output {name:?}: it has {}", path.display(), outputs.join(", "))]
     NoOutput {
-        /// The file.
+        /// The file that was read.
         path: PathBuf,
-        /// What was asked for.
+        /// The name that was asked for.
         name: String,
-        /// The names of those that it has.
+        /// The names of the outputs that the file has.
         outputs: Vec<String>,
     },
-    /// An embeddings file is not what was written, or was never one.
+    /// An embeddings file is not what was written, or is not an embeddings file.
     #[error("{}{} is not to be trusted: {reason}", path.display(), of_dataset(dataset))]
     BadEmbeddings {
-        /// The file.
+        /// The file that is not to be trusted.
         path: PathBuf,
-        /// The dataset at fault, as in `mean/layer_33`; empty for the file as a whole.
+        /// The dataset at fault, for example `mean/layer_33`. It is empty for the whole file.
         dataset: String,
-        /// What gave it away; names row and id where there is one.
+        /// What shows the damage, with row and id if it is in one row.
         reason: String,
     },
 }
 
-/// A dataset behind a file's name.
+/// The words that name a dataset after a file's name.
 fn of_dataset(dataset: &str) -> String {
     if dataset.is_empty() {
         String::new()
@@ -230,14 +231,17 @@ impl Error {
     }
 }
 
-/// The first few rows of a set, and how many there are.
+/// The first few rows of a set with their ids, and the number of all its rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedRows {
+    /// At most [`NAMED`](Self::NAMED) rows are kept.
     first: Vec<(RowId, String)>,
+    /// All rows count, including those that are not kept.
     count: u64,
 }
 
 impl NamedRows {
+    /// How many rows an error names.
     const NAMED: usize = 5;
 
     pub(crate) fn new() -> Self {
@@ -254,12 +258,12 @@ impl NamedRows {
         self.count += 1;
     }
 
-    /// The first few rows and their ids.
+    /// The first few rows, each with its id.
     pub fn first(&self) -> &[(RowId, String)] {
         &self.first
     }
 
-    /// How many rows there are.
+    /// How many rows there are, including those that are not named.
     pub fn count(&self) -> u64 {
         self.count
     }
@@ -278,7 +282,7 @@ impl fmt::Display for NamedRows {
     }
 }
 
-/// Adds the place to an error that knows none.
+/// Adds the action and the path to an error that knows neither.
 pub(crate) trait At<T> {
     fn at(self, action: &'static str, path: impl Into<PathBuf>) -> Result<T, Error>;
 }

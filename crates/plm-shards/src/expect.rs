@@ -5,22 +5,22 @@ use std::path::Path;
 use plm_core::{RowId, SequenceSource};
 
 use crate::Error;
-use crate::config::RunFormat;
+use crate::run_format::RunFormat;
 
-/// The input of a run, and what is known not to have come of it.
+/// The input of a run, and the rows of it that have no vector.
 #[derive(Clone, Copy)]
 pub struct Expectation<'a> {
-    /// The input: its ids and lengths, in its order.
+    /// The source knows the id and the length of each record, in the order of the input.
     pub source: &'a dyn SequenceSource,
-    /// Rows without a vector, such as failed ones, in any order. Those that the source calls
-    /// skipped need not be among them.
+    /// These rows have no vector, for example because they failed. They come in any order, and
+    /// need not include rows that the source calls skipped.
     pub without_vector: &'a [RowId],
-    /// What the run's files say of themselves.
+    /// The run's files must say this of themselves.
     pub format: &'a RunFormat,
 }
 
 impl Expectation<'_> {
-    /// Compares what a file has of a row, its id and residues, with the input.
+    /// Compares the id and the number of residues that a file has for a row with the input.
     pub(crate) fn check(&self, path: &Path, row: RowId, found: (&str, u32)) -> Result<(), Error> {
         let record = self.source.record(row);
         let (what, expected, found) = if record.id != found.0 {
@@ -44,11 +44,11 @@ impl Expectation<'_> {
     }
 }
 
-/// The rows that must have a vector: all of the input but those left out.
+/// The rows that must have a vector: all rows of the input but those left out.
 #[derive(Debug, PartialEq)]
 pub(crate) struct ExpectedRows {
     input_rows: u64,
-    /// In increasing order.
+    /// The rows without a vector are in increasing order, each once.
     left_out: Vec<u64>,
 }
 
@@ -68,23 +68,23 @@ impl ExpectedRows {
         }
     }
 
-    /// How many there are.
+    /// How many rows are expected.
     pub(crate) fn count(&self) -> usize {
         let count = self.input_rows - self.left_out.len() as u64;
-        usize::try_from(count).expect("an index of as many records is in memory")
+        usize::try_from(count).expect("the index of these records is in memory")
     }
 
-    /// A row's place among them, if it is one of them.
+    /// A row's place among the expected rows, if it is one of them.
     pub(crate) fn place(&self, row: RowId) -> Option<usize> {
         match self.left_out.binary_search(&row.0) {
             Err(before) if row.0 < self.input_rows => {
-                Some(usize::try_from(row.0).expect("as in count") - before)
+                Some(usize::try_from(row.0).expect("the index is in memory") - before)
             }
             _ => None,
         }
     }
 
-    /// All of them, in the input's order.
+    /// All expected rows, in the order of the input.
     pub(crate) fn iter(&self) -> impl Iterator<Item = RowId> {
         let mut left_out = self.left_out.iter().copied().peekable();
         (0..self.input_rows)

@@ -1,7 +1,7 @@
-//! Writing HDF5: small files as bytes, composed in memory, or files whose space is reserved.
+//! Writes HDF5: small files as bytes in memory, or files whose space is reserved.
 //!
-//! What the library can't do well (a full disk) is left to `std::fs`, which reports it as an
-//! ordinary error. The one corner of this crate that calls C.
+//! The library copes badly with a full disk. So `std::fs` meets the full disk and reports it as an
+//! ordinary error. No other module of this crate calls C.
 #![expect(
     unsafe_code,
     reason = "the wrapper crate has no call for a file's image"
@@ -18,12 +18,12 @@ use hdf5::FileBuilder;
 use hdf5_sys::LOCK;
 use hdf5_sys::h5f::H5Fget_file_image;
 
-/// By how much the library grows the memory of an image at a time.
+/// The library grows the memory of an image by this much at a time.
 const GROWTH_BYTES: usize = 1 << 20;
 
-/// The bytes of the file that `fill` writes into, which starts empty.
+/// Makes a file in memory, lets `fill` write into it, and gives its bytes.
 pub(crate) fn compose(fill: impl FnOnce(&hdf5::File) -> hdf5::Result<()>) -> hdf5::Result<Vec<u8>> {
-    // Files in memory go by their names: two of the same name would be one.
+    // The library tells files in memory apart by their names alone.
     static COMPOSED: AtomicU64 = AtomicU64::new(0);
     let name = format!("image {}", COMPOSED.fetch_add(1, Ordering::Relaxed));
     let file = portable_file()
@@ -34,8 +34,10 @@ pub(crate) fn compose(fill: impl FnOnce(&hdf5::File) -> hdf5::Result<()>) -> hdf
     image_of(&file)
 }
 
-/// How every file is made and opened: readable by any HDF5 since 1.8, free of times, so that its
-/// bytes depend on its content alone, and without file locks, which network file systems refuse.
+/// How every file is made and opened.
+///
+/// Any HDF5 since 1.8 reads it. It holds no times, so its bytes depend on its content alone. It is
+/// not locked, since network file systems refuse locks.
 pub(crate) fn portable_file() -> FileBuilder {
     let mut builder = FileBuilder::new();
     builder
@@ -44,8 +46,10 @@ pub(crate) fn portable_file() -> FileBuilder {
     builder
 }
 
-/// What the open `file` at `path` is to be opened by here, as long as it is open: the wrapper crate
-/// refuses names that are not UTF-8, and the system has another for each open file.
+/// A path by which the library can open `file`, which is open at `path`.
+///
+/// The wrapper crate refuses paths that are not UTF-8. For these, the path is the system's own name
+/// for an open file, which is valid as long as `file` is open.
 pub(crate) fn name_of<'a>(path: &'a Path, file: &File) -> Cow<'a, Path> {
     match path.to_str() {
         Some(_) => path.into(),
@@ -53,7 +57,7 @@ pub(crate) fn name_of<'a>(path: &'a Path, file: &File) -> Cow<'a, Path> {
     }
 }
 
-/// Opens the file at `path`, whose space is reserved, once more, lets `fill` write into it and
+/// Opens the file at `path`, whose space is reserved, once more; lets `fill` write into it; and
 /// closes it.
 pub(crate) fn fill_in<T>(
     path: &Path,
@@ -62,7 +66,7 @@ pub(crate) fn fill_in<T>(
 ) -> hdf5::Result<T> {
     let file = portable_file().open_rw(name_of(path, file))?;
     let filled = fill(&file)?;
-    // While handles into a file are open, closing it does nothing: those of `fill` are gone.
+    // Closing does nothing while handles into the file are open. Those of `fill` are gone.
     file.close()?;
     Ok(filled)
 }
@@ -75,7 +79,8 @@ fn image_of(file: &hdf5::File) -> hdf5::Result<Vec<u8>> {
     let size = unsafe { H5Fget_file_image(file.id(), ptr::null_mut(), 0) };
     let size = usize::try_from(size).map_err(|_| refused())?;
     let mut image = vec![0_u8; size];
-    // SAFETY: as above, and `image` has room for the `size` bytes that it is said to have.
+    // SAFETY: the file is open and the library's lock is held, as in the first call. `image` has
+    // room for `size` bytes.
     let written = unsafe { H5Fget_file_image(file.id(), image.as_mut_ptr().cast(), size) };
     if usize::try_from(written) != Ok(size) {
         return Err(refused());

@@ -9,34 +9,36 @@ use plm_core::Digest;
 
 use plm_core::{OutputKind, OutputSpec};
 
-use crate::config::RunFormat;
 use crate::element::Element;
+use crate::run_format::RunFormat;
 
-/// `[n, width]` the rows of the first output; in a file of several outputs, another name of that
-/// output's dataset.
+/// The dataset with the rows of the first output, `[n, width]`. In a file that names its outputs,
+/// this is a second name of that output's dataset.
 pub(crate) const EMBEDDINGS: &str = "embeddings";
-/// `[n]` UTF-8 names.
+/// The dataset with the ids, `[n]`, UTF-8.
 pub(crate) const SEQUENCE_IDS: &str = "sequence_ids";
-/// `[n]` residues of each sequence, `u32`.
+/// The dataset with each record's number of residues, `[n]`, `u32`.
 pub(crate) const LENGTHS: &str = "lengths";
-/// `[n]` codes of outcomes, `u8`.
+/// The dataset with the codes of outcomes, `[n]`, `u8`.
 pub(crate) const STATUS: &str = "status";
 
 /// The attribute of a dataset with the digest of its content.
 pub(crate) const DIGEST: &str = "digest";
-/// The attribute of a file with the digest of all that it says.
+/// The attribute of a file with the digest of its content.
 pub(crate) const CONTENT_DIGEST: &str = "content_digest";
-/// Attributes of a file: what it is, which version of that, and of which run.
+/// The attribute of a file with the name of its format.
 pub(crate) const FORMAT: &str = "format";
+/// The attribute of a file with the version of its format.
 pub(crate) const FORMAT_VERSION: &str = "format_version";
+/// The attribute of a file with the digest of its run.
 pub(crate) const RUN_DIGEST: &str = "run_digest";
-/// The attribute of a file of several outputs with their names, as a JSON list in their order.
+/// The attribute of a file with the names of its outputs: a JSON list in their order.
 pub(crate) const OUTPUTS: &str = "outputs";
 
-/// `blake3:` and 64 hexadecimal digits.
+/// How many bytes a digest's text has: `blake3:` and 64 hexadecimal digits.
 pub(crate) const DIGEST_BYTES: usize = Digest::TEXT_BYTES;
 
-/// An empty column of `rows` values, one piece in the file.
+/// Makes an empty column of `rows` values, in one piece of the file.
 pub(crate) fn create_column<T: H5Type>(
     file: &File,
     name: &str,
@@ -54,8 +56,9 @@ pub(crate) fn dataset_name(format: &RunFormat, position: usize) -> String {
     }
 }
 
-/// Room for the rows of an output, one piece in the file, which the library does not touch. Where
-/// it is says [`Dataset::offset`]; no rows take no place.
+/// Makes room for the rows of an output, in one piece of the file that the library does not touch.
+///
+/// [`Dataset::offset`] tells where the piece is. It is `None` if there are no rows.
 pub(crate) fn create_vectors(
     file: &File,
     rows: usize,
@@ -71,7 +74,7 @@ pub(crate) fn create_vectors(
         .create(&*dataset_name(format, position))
 }
 
-/// Says on an output's dataset what it is.
+/// Describes an output in attributes of its dataset.
 pub(crate) fn describe(dataset: &Location, output: &OutputSpec) -> hdf5::Result<()> {
     set_text(dataset, "kind", output.kind.name())?;
     set_value(dataset, "layer", &(output.layer as u64))?;
@@ -81,7 +84,7 @@ pub(crate) fn describe(dataset: &Location, output: &OutputSpec) -> hdf5::Result<
     set_text(dataset, "dtype", output.dtype.name())
 }
 
-/// What a dataset says of the output that it is, where its rows are `vectors`.
+/// Reads the description of an output from its dataset, whose rows are `vectors`.
 pub(crate) fn described(dataset: &Location, vectors: &Vectors) -> hdf5::Result<OutputSpec> {
     let kind: OutputKind = get_text(dataset, "kind")?
         .parse()
@@ -97,21 +100,21 @@ pub(crate) fn described(dataset: &Location, vectors: &Vectors) -> hdf5::Result<O
         get_text(dataset, "dtype")?,
     );
     if (width, &*dtype) != (output.width as u64, output.dtype.name()) {
-        return Err("a dataset's width or dtype is another than its attributes say".into());
+        return Err("a dataset's width or dtype differs from what its attributes say".into());
     }
     Ok(output)
 }
 
 pub(crate) fn get_layer(place: &Location) -> hdf5::Result<usize> {
     usize::try_from(get_value::<u64>(place, "layer")?)
-        .map_err(|_| "attribute layer is no layer".into())
+        .map_err(|_| "attribute layer is not a layer".into())
 }
 
-/// Opens a column and says how long it is, if it holds numbers of exactly this type.
+/// Opens a column and gives its number of values. It is an error if they are of another type.
 pub(crate) fn open_column<T: H5Type>(file: &File, name: &str) -> hdf5::Result<(Dataset, usize)> {
     let dataset = file.dataset(name)?;
     let is_type = match T::type_descriptor() {
-        // In a file and in memory, the library takes strings for different types.
+        // The library takes strings in a file and in memory for different types.
         strings @ TypeDescriptor::VarLenUnicode => dataset.dtype()?.to_descriptor()? == strings,
         _ => dataset.dtype()?.is::<T>(),
     };
@@ -130,12 +133,13 @@ pub(crate) struct Vectors {
     pub(crate) rows: usize,
     pub(crate) width: usize,
     pub(crate) element: Element,
-    /// The first byte, counted from the start of the file; 0 if there are no rows.
+    /// The rows start at this byte of the file. It is 0 if there are no rows.
     pub(crate) offset: u64,
 }
 
 impl Vectors {
-    /// Finds the rows of a dataset, if all of them lie in a file of `file_bytes`.
+    /// Finds the rows of a dataset. It is an error if they do not all lie in a file of
+    /// `file_bytes`.
     pub(crate) fn locate(file: &File, name: &str, file_bytes: u64) -> hdf5::Result<Self> {
         let dataset = file.dataset(name)?;
         let [rows, width] = dataset.shape()[..] else {
@@ -172,27 +176,27 @@ impl Vectors {
         })
     }
 
-    /// The bytes of the file that are rows.
+    /// The bytes of the file that the rows take.
     pub(crate) fn place(&self) -> Range<u64> {
         let bytes = (self.rows * self.width * self.element.bytes()) as u64;
         self.offset..self.offset + bytes
     }
 }
 
-/// Places in the order in which they stand in the file.
+/// Sorts places into the order in which they stand in the file.
 pub(crate) fn in_order(places: impl Iterator<Item = Range<u64>>) -> Vec<Range<u64>> {
     let mut places: Vec<_> = places.collect();
     places.sort_unstable_by_key(|place| (place.start, place.end));
     places
 }
 
-/// A text that HDF5 can hold: it ends its strings by NUL.
+/// A text that HDF5 can hold: one without NUL, which ends HDF5's strings.
 pub(crate) fn to_stored_text(text: &str) -> hdf5::Result<VarLenUnicode> {
     text.parse()
         .map_err(|_| format!("{text:?} holds a NUL").into())
 }
 
-/// A text from a file, which may hold anything.
+/// A text from a file, which need not be UTF-8.
 pub(crate) fn from_stored_text(text: &VarLenUnicode) -> hdf5::Result<&str> {
     std::str::from_utf8(text.as_bytes()).map_err(|_| "a text is not UTF-8".into())
 }
@@ -211,21 +215,22 @@ pub(crate) fn set_value<T: H5Type>(place: &Location, name: &str, value: &T) -> h
 
 pub(crate) fn get_value<T: H5Type>(place: &Location, name: &str) -> hdf5::Result<T> {
     let attribute = place.attr(name)?;
-    // An empty attribute passes for a scalar and leaves the value unwritten.
+    // The library reads an empty attribute as a scalar, and leaves the value unwritten.
     if attribute.size() != 1 {
         return Err(format!("attribute {name} is not one value").into());
     }
     attribute.read_scalar()
 }
 
-/// The digest of a dataset or of the file: `blake3:` and 64 hexadecimal digits, a text as the other
-/// attributes are. Format version 1 had it in a text of fixed size, which h5py gives as bytes.
+/// Reads the digest of a dataset or of the file from an attribute. It is a text like the others:
+/// `blake3:` and 64 hexadecimal digits. Format version 1 had a text of fixed size, which h5py gives
+/// as bytes.
 pub(crate) fn get_digest(place: &Location, name: &str) -> hdf5::Result<Digest> {
     let text = match place.attr(name)?.dtype()?.to_descriptor()? {
         TypeDescriptor::FixedAscii(DIGEST_BYTES) => {
             let digest: FixedAscii<DIGEST_BYTES> = get_value(place, name)?;
             std::str::from_utf8(digest.as_bytes())
-                .map_err(|_| format!("attribute {name} is no digest"))?
+                .map_err(|_| format!("attribute {name} is not a digest"))?
                 .to_owned()
         }
         _ => get_text(place, name)?,

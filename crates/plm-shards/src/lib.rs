@@ -1,73 +1,87 @@
-//! The files of a run: segments while it works, one `embeddings.h5` at its end.
+//! The files of a run: segments while it works, and one `embeddings.h5` at its end.
 //!
-//! Each rank's rows go into immutable segments ([`SegmentSink`]), which survive whatever happens
-//! later. When all ranks are done, [`aggregate`] merges them into one file in the order of the
-//! input (into a [`Draft`] of it, some may go before), and [`verify`] tells whether such a file is
-//! what it says. [`scan`] tells a run that goes on what it need not compute again.
-//! [`EmbeddingsFile`] reads the result.
+//! [`SegmentSink`] writes each rank's rows into immutable segments, which survive whatever happens
+//! later. [`scan`] tells a resumed run which rows it need not compute again. When all ranks are
+//! done, [`aggregate`] merges the segments into one file in the order of the input. A [`Draft`]
+//! takes segments earlier, while ranks still work. [`verify`] tells whether such a file is what was
+//! written, and [`EmbeddingsFile`] reads it.
 //!
-//! [`Hdf5Store`] is all of that behind the port that a run uses.
+//! [`Hdf5Store`] puts all of this behind the port that a run uses.
 //!
-//! A run has one output or several, each with one row per sequence: the mean of the last layer
-//! (the vectors that most runs are for), the BOS token's row of any layer, and so on.
+//! A run has one or more outputs, each with one row per record: for example the mean of the last
+//! layer, which most runs are for, or the BOS token's row of any layer.
 //!
-//! HDF5 is what readers want and is no good as a log: a file that was open when its process died is
-//! lost. So segments are plain bytes, made durable by `std::fs`, and the library only lays out
-//! `embeddings.h5`, in a file whose space is reserved; rows of outputs, nearly all of the bytes, go
-//! past it.
+//! Readers want HDF5, but it is no good as a log: a file that was open when its process died is
+//! lost. So segments are plain bytes, made durable by `std::fs`. The HDF5 library only lays out
+//! `embeddings.h5`, in a file whose space is reserved. The rows of outputs, nearly all of the
+//! bytes, are written without it.
 //!
 //! [`StoredRows`] and [`available_bytes`] tell whether a run's files will have room.
 //!
-//! Its feature `hdf5-bundled` (the default) compiles HDF5, which takes CMake 3.26 or newer;
-//! `hdf5-system` links the system's, 1.10.7 or newer. With both, the bundled one is used.
+//! The feature `hdf5-bundled` (the default) compiles HDF5, which needs CMake 3.26 or newer. The
+//! feature `hdf5-system` links the system's, 1.10.7 or newer. With both, the bundled one is used.
 //!
 //! This crate must not know what a model is, how batches are planned, or how FASTA looks.
 //!
 //! # Result
 //!
-//! `embeddings.h5` has one of two layouts. The rows of an output are a dataset `[n, width]`, in one
-//! piece.
+//! `embeddings.h5` has one of two layouts. In both, the rows of an output are a dataset `[n,
+//! width]` in one piece.
 //!
-//! A run whose only output is a mean has format version 2: its rows are `/embeddings`, and the
+//! A run whose only output is a mean has format version 2. Its rows are `/embeddings`, and the
 //! file's attributes `layer`, `pooling`, `special_tokens` and `dtype` say what they are.
 //!
-//! Any other run has format version 3: each output is a dataset of its name, `/mean/layer_33` or
+//! Any other run has format version 3. Each output is a dataset of its name, `/mean/layer_33` or
 //! `/bos/layer_0`, whose attributes `kind`, `layer`, `pooling`, `special_tokens`, `width` and
 //! `dtype` say what it is. The file's attribute `outputs` is a JSON list of their names, in order.
-//! `/embeddings` is a hard link to the first of them, of which the file's attributes `layer`,
-//! `pooling`, `special_tokens` and `dtype` speak.
+//! `/embeddings` is a hard link to the first of them. The file's attributes `layer`, `pooling`,
+//! `special_tokens` and `dtype` describe that one.
 //!
-//! Both have `/sequence_ids`, `/lengths` and `/status` (`[n]` each) and attributes that say where
+//! Both have `/sequence_ids`, `/lengths` and `/status` (`[n]` each), and attributes that say where
 //! the rows come from ([`Provenance`]).
 //!
 //! # Seals
 //!
-//! Both kinds of file end in a seal. Where the vectors (the rows of all outputs) are one piece of
-//! the file, it takes 56 bytes: start and end of the piece in the file (`u64`, little-endian), the
-//! BLAKE3 digest of all bytes before the seal but those of the piece, and of these 16, and the
-//! letters `PLMSEAL1`. Where they are `m >= 2` pieces, it takes `16 m + 48`: start and end of each,
-//! in the order of the file; the BLAKE3 digest of all bytes before the seal but those of the
-//! pieces, and of these `16 m`; `m` (`u64`), and the letters `PLMSEAL2`. Segments have the first,
-//! and so has an `embeddings.h5` of one output; one of several has a piece for each. Damage is
-//! found by seals before anything else is looked at.
+//! Both kinds of file end in a seal. It is checked before anything else of the file is looked at.
+//! The vectors (the rows of all outputs) are one or more pieces of the file.
 //!
-//! The seal of `embeddings.h5` is a part of the HDF5 file by that file's own account: the
-//! superblock says that the file ends after it, and nothing in the file refers to it. So programs
-//! that open the file for writing and change nothing leave it as it is. (Up to format version 1 the
-//! seal lay past that end, where such programs cut it off. Such files can be read, and not be
-//! checked.) A program that does change something, be it an attribute more, makes a file that is
-//! not the one that was sealed; and so does one that writes a new file with the same content, as
-//! `h5repack` does.
-//!
-//! # Segments
-//!
-//! A segment, format version 5, is the letters `PLMSEG5` and a line feed, the rows of each output
-//! after the other (`n * width` numbers each, little-endian), a block and the seal. The block is
-//! for `n` rows, all numbers little-endian and nothing between the parts:
+//! If they are one piece, the seal takes 56 bytes:
 //!
 //! | bytes | |
 //! |---|---|
-//! | `8 n` | `rows`: positions in the input, `u64`, no two the same |
+//! | 16 | start and end of the piece in the file, `u64` each |
+//! | 32 | the BLAKE3 digest of all bytes before the seal but the piece's, and of these 16 |
+//! | 8 | the letters `PLMSEAL1` |
+//!
+//! If they are `m >= 2` pieces, it takes `16 m + 48` bytes:
+//!
+//! | bytes | |
+//! |---|---|
+//! | `16 m` | start and end of each piece, `u64` each, in the order of the file |
+//! | 32 | the BLAKE3 digest of all bytes before the seal but the pieces', and of these `16 m` |
+//! | 8 | `m`, `u64` |
+//! | 8 | the letters `PLMSEAL2` |
+//!
+//! All numbers are little-endian. A segment has the first kind, and so has an `embeddings.h5` of
+//! one output. One of several outputs has a piece for each.
+//!
+//! By the HDF5 file's own account, the seal of `embeddings.h5` is a part of it: the superblock says
+//! that the file ends after the seal, and nothing in the file refers to it. So programs that open
+//! the file for writing and change nothing leave the seal as it is. (Up to format version 1 the
+//! seal lay past that end, where such programs cut it off. Such files can be read, but not
+//! checked.) A program that does change something, even one attribute, makes a file that is not the
+//! one that was sealed. So does a program that writes a new file with the same content, for example
+//! `h5repack`.
+//!
+//! # Segments
+//!
+//! A segment, format version 5, is the letters `PLMSEG5` and a line feed, then the rows of each
+//! output one after the other (`n * width` numbers each, little-endian), a block, and the seal. The
+//! block describes `n` rows. All its numbers are little-endian, and nothing is between its fields:
+//!
+//! | bytes | |
+//! |---|---|
+//! | `8 n` | `rows`: positions in the input, `u64`, all different |
 //! | `4 n` | `lengths`: residues, `u32` |
 //! | `8 n` | the bytes of each id, `u64` |
 //! | `n` | `status`: codes of outcomes with a vector, `u8` |
@@ -77,29 +91,29 @@
 //! | 8 | `d`, `u64` |
 //! | 8 | the letters `PLMBLOCK` |
 //!
-//! The description has the members `header`, `id_bytes`, `output_digests` (of each output, in
-//! order) and `content_digest`, and no others; `header` is what the content digest covers, with the
+//! The description has the members `header`, `id_bytes`, `output_digests` (one for each output, in
+//! order) and `content_digest`, and no others. The content digest covers `header`, which has the
 //! members `format` (`plm-shards segment`), `format_version`, `run_digest`, `rank`, `rows` (`n`)
-//! and `outputs`, in this order; `outputs` is a list of objects with the members `name`
+//! and `outputs`, in this order. `outputs` is a list of objects with the members `name`
 //! (`mean/layer_33`), `width` and `dtype` (`f32` or `f16`), in this order. A file that breaks any
-//! of this is damaged: so are segments of older versions. They are set aside like others, and their
-//! rows are computed again.
+//! of this is damaged. Segments of older versions count as damaged too: they are set aside, and
+//! their rows are computed again.
 //!
 //! # Digests
 //!
 //! Segments and `embeddings.h5` say what they contain by BLAKE3 digests, written `blake3:` and 64
-//! hexadecimal digits. They cover what a file says and not how it is laid out:
+//! hexadecimal digits. A digest covers what a file says, not how it is laid out:
 //!
-//! - A column's (a dataset's, in its attribute `digest`) is over its values in order: numbers as
-//!   little-endian bytes, a text as its byte length (`u64`) and its UTF-8 bytes.
-//! - A file's (`content_digest`) is over a header, the JSON text of what the file says of itself,
-//!   and then over the name and the digest of each column, all taken as texts in that sense: first
-//!   the outputs in their order (`embeddings` in a result of version 2, else by their names), then
-//!   `sequence_ids`, `lengths`, `status` and, in segments, `in_f32` and `rows`.
+//! - The digest of a column (of a dataset, in its attribute `digest`) covers its values in order: a
+//!   number as little-endian bytes, a text as its byte length (`u64`) and its UTF-8 bytes.
+//! - The digest of a file (`content_digest`) covers a header, which is the JSON text of what the
+//!   file says of itself, and then the name and the digest of each column. All of these are taken
+//!   as texts in the sense above. The columns are first the outputs in their order (`embeddings` in
+//!   a result of version 2, else by their names), then `sequence_ids`, `lengths`, `status` and, in
+//!   segments, `in_f32` and `rows`.
 
 mod aggregate;
 mod block;
-mod config;
 mod digest;
 mod element;
 mod embeddings;
@@ -108,8 +122,10 @@ mod expect;
 mod image;
 mod layout;
 mod provenance;
+mod run_format;
 mod seal;
 mod segment;
+mod segment_config;
 mod shards;
 mod sink;
 mod space;
@@ -120,11 +136,12 @@ mod verify;
 pub use aggregate::{
     AggregateReport, Aggregation, Draft, aggregate, aggregate_draft, check_segments,
 };
-pub use config::{RunFormat, SegmentConfig, SegmentConfigBuilder};
 pub use embeddings::{EmbeddingsFile, ends_in_a_seal};
 pub use error::{Error, NamedRows};
 pub use expect::Expectation;
 pub use plm_core::{InputDigest, Provenance};
+pub use run_format::RunFormat;
+pub use segment_config::{SegmentConfig, SegmentConfigBuilder};
 pub use shards::{
     DamagedSegment, DurableRows, count_rows, discard, discardable_files, is_rank_name, rows_in_f32,
     scan, set_aside, sweep_leftovers,

@@ -1,4 +1,5 @@
-//! How `embeddings.h5` says where its outputs come from, and what its digest covers of that.
+//! What `embeddings.h5` says of itself: its version, where its outputs come from, and the header
+//! that its digest covers.
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
@@ -7,11 +8,11 @@ use hdf5::Location;
 use plm_core::{Digest, InputDigest, OutputSpec, Provenance};
 use serde::{Deserialize, Serialize};
 
-use crate::config::RunFormat;
 use crate::layout;
+use crate::run_format::RunFormat;
 
-/// Writes where the outputs of a file come from, as its attributes; and what `first` is, the output
-/// that is its `/embeddings`.
+/// Writes where the outputs of a file come from as its attributes. The attributes also describe
+/// `first`, the output that is `/embeddings`.
 pub(crate) fn store(
     provenance: &Provenance,
     first: &OutputSpec,
@@ -29,7 +30,7 @@ pub(crate) fn store(
     layout::set_text(file, "inputs", &inputs_to_json(&provenance.inputs))
 }
 
-/// Reads where the outputs of a file come from.
+/// Reads where the outputs of a file come from, from its attributes.
 pub(crate) fn load(file: &Location) -> hdf5::Result<Provenance> {
     let text = |name| layout::get_text(file, name);
     let inputs: Vec<InputInFile<'_>> = serde_json::from_str(&text("inputs")?)
@@ -46,7 +47,7 @@ pub(crate) fn load(file: &Location) -> hdf5::Result<Provenance> {
     })
 }
 
-/// How many bytes its texts take.
+/// How many bytes the texts of a provenance take.
 pub(crate) fn text_bytes(provenance: &Provenance) -> usize {
     let Provenance {
         model,
@@ -60,7 +61,7 @@ pub(crate) fn text_bytes(provenance: &Provenance) -> usize {
     texts.into_iter().map(String::len).sum::<usize>() + inputs_to_json(inputs).len()
 }
 
-/// An input, as files name it.
+/// An input, in the JSON of the attribute `inputs`.
 #[derive(Serialize, Deserialize)]
 struct InputInFile<'a> {
     name: Cow<'a, str>,
@@ -88,7 +89,7 @@ fn inputs_to_json(inputs: &[InputDigest]) -> String {
     serde_json::to_string(&in_file(inputs)).expect("texts make JSON")
 }
 
-/// What the attributes of `embeddings.h5` say, in the order that its digest takes it.
+/// What the attributes of `embeddings.h5` say, in the order in which its digest covers it.
 #[derive(Serialize)]
 struct Header<'a> {
     format: &'a str,
@@ -106,12 +107,13 @@ struct Header<'a> {
     program: &'a str,
     program_version: &'a str,
     inputs: Vec<InputInFile<'a>>,
-    /// Of a file that names them.
+    /// Only a file of format version 3 names its outputs.
     #[serde(skip_serializing_if = "Option::is_none")]
     outputs: Option<Vec<OutputHeader<'a>>>,
 }
 
-/// What the attributes of an output's dataset say, in the order that the file's digest takes it.
+/// What the attributes of an output's dataset say, in the order in which the file's digest covers
+/// it.
 #[derive(Serialize)]
 struct OutputHeader<'a> {
     name: String,
@@ -123,18 +125,18 @@ struct OutputHeader<'a> {
     dtype: &'a str,
 }
 
-/// What `embeddings.h5` calls itself.
+/// The name of the format of `embeddings.h5`.
 pub(crate) const FORMAT: &str = "plm-fleet embeddings";
-/// The versions that can be read.
+/// The format versions that this crate reads.
 pub(crate) const FORMAT_VERSIONS: RangeInclusive<u32> = 1..=NAMED_OUTPUTS_VERSION;
-/// The first version whose seal is a part of the HDF5 file, which other programs leave there.
+/// The first format version whose seal is a part of the HDF5 file. Other programs leave it there.
 pub(crate) const SEALED_WITHIN_VERSION: u32 = 2;
-/// The version of a file whose outputs have names. Others have a mean under `/embeddings` and
-/// nothing else.
+/// The format version of a file whose outputs have names.
 pub(crate) const NAMED_OUTPUTS_VERSION: u32 = 3;
+/// The format version of a file whose only output is a mean, under `/embeddings`.
 const PLAIN_VERSION: u32 = 2;
 
-/// The version of the format in which the outputs of a run are written.
+/// The format version in which the outputs of a run are written.
 pub(crate) fn format_version(format: &RunFormat) -> u32 {
     if format.is_plain() {
         PLAIN_VERSION

@@ -1,36 +1,38 @@
 //! The last bytes of a file, which tell whether the rest is what was written.
 //!
 //! HDF5 does not check what it reads: one flipped bit in a file's structure can keep the library
-//! busy for ever, or crash it. So our files end in a seal that HDF5 does not look at: a digest of
-//! every byte but the vectors', checked by plain reads before anything looks at them. The
-//! vectors, nearly all of a file, have digests among the sealed bytes, checked when they are read.
+//! busy for ever, or crash it. So our files end in a seal, which HDF5 does not look at. It is a
+//! digest of every byte but the vectors', and plain reads check it before HDF5 opens the file. The
+//! vectors, nearly all of a file, have digests among the sealed bytes. These are checked when the
+//! vectors are read.
 //!
-//! Vectors in one piece have a seal of 56 bytes; those in several have one that lists the pieces.
+//! The crate's documentation describes the two kinds of seals.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-/// What a seal ends with that has one piece of vectors, and what one that lists them ends with.
+/// The last bytes of a seal for one piece of vectors.
 const MAGIC: [u8; 8] = *b"PLMSEAL1";
+/// The last bytes of a seal that lists several pieces.
 const MAGIC_OF_LIST: [u8; 8] = *b"PLMSEAL2";
 
 const DIGEST_BYTES: usize = 32;
 const PIECE_BYTES: usize = 8 + 8;
 const COUNT_BYTES: usize = 8;
-/// More pieces than a file has, so that a damaged number takes no memory.
+/// More pieces than a file has. The limit keeps a damaged number from taking memory.
 const MOST_PIECES: u64 = 1 << 16;
 
 /// How many bytes a seal takes: start and end of each piece of vectors, the digest, the number of
-/// pieces unless it is one, the magic.
+/// pieces (unless it is one), and the magic.
 pub(crate) const fn seal_bytes(pieces: usize) -> usize {
     let count = if pieces == 1 { 0 } else { COUNT_BYTES };
     pieces * PIECE_BYTES + DIGEST_BYTES + count + MAGIC.len()
 }
 
-/// The seal of the first `content_bytes` of a file, whose vectors are at `vectors`: pieces one
-/// after the other.
+/// Makes the seal of the first `content_bytes` of a file. Its vectors are at `vectors`, in the
+/// order of the file.
 pub(crate) fn seal(
     mut file: impl Read + Seek,
     content_bytes: u64,
@@ -68,13 +70,13 @@ pub(crate) fn has_magic(file: &File) -> io::Result<bool> {
 /// What a seal says of the bytes before it.
 #[derive(Debug)]
 pub(crate) struct Sealed {
-    /// Where the vectors are: pieces within the content, one after the other.
+    /// The vectors are at these pieces, within the content and in its order.
     pub(crate) vectors: Vec<Range<u64>>,
-    /// How many bytes there are before the seal.
+    /// This many bytes are before the seal.
     pub(crate) content_bytes: u64,
 }
 
-/// Checks a sealed file, in bounded memory; `None` if it is not what was sealed.
+/// Checks a sealed file, in bounded memory. Gives `None` if it is not what was sealed.
 pub(crate) fn check(file: &File) -> io::Result<Option<Sealed>> {
     let file_bytes = file.metadata()?.len();
     let Some(pieces) = count_pieces(file, file_bytes)? else {
@@ -100,7 +102,7 @@ pub(crate) fn check(file: &File) -> io::Result<Option<Sealed>> {
     }))
 }
 
-/// How many pieces of vectors a file's seal is of.
+/// How many pieces of vectors a file's seal lists, or `None` if the file does not end in a seal.
 fn count_pieces(file: &File, file_bytes: u64) -> io::Result<Option<usize>> {
     let mut end = [0; COUNT_BYTES + MAGIC.len()];
     let Some(offset) = file_bytes.checked_sub(end.len() as u64) else {

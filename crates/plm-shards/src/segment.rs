@@ -1,7 +1,7 @@
 //! One segment: a small, whole file with some rows of every output.
 //!
-//! First a magic number, then the rows of one output after the other, then all else that is known
-//! of the rows ([`block`]), then the [`seal`].
+//! It holds a magic number, the rows of one output after the other, all else that is known of the
+//! rows ([`block`]), and the [`seal`], in this order.
 
 use std::fs::{self, File};
 use std::io::{Cursor, Read, Seek, SeekFrom};
@@ -13,16 +13,16 @@ use std::slice;
 use plm_core::{Digest, Rank};
 
 use crate::block::{self, BlockReader, Columns, Description};
-use crate::config::RunFormat;
 use crate::digest::{self, DatasetHasher};
 use crate::error::At;
+use crate::run_format::RunFormat;
 use crate::{Error, seal};
 
-/// What a segment starts with, so that even a piece of one is known for what it is.
+/// The first bytes of a segment. They identify even one that was cut short.
 pub(crate) const MAGIC: [u8; 8] = *b"PLMSEG5\n";
 
-/// The bytes of the segment of these columns and their outputs: of each, `[n, width]` as they are
-/// to be stored.
+/// Makes the bytes of a segment with these columns and outputs. Each output is `[n, width]`, in its
+/// stored bytes.
 pub(crate) fn compose(
     columns: &Columns,
     outputs: &[Vec<u8>],
@@ -49,8 +49,8 @@ pub(crate) fn compose(
     segment
 }
 
-/// A segment whose bytes are those that were written, its outputs' excepted: those are checked
-/// when they are read.
+/// A segment whose bytes are those that were written, except perhaps the outputs'. These are
+/// checked when they are read.
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) columns: Columns,
@@ -97,7 +97,9 @@ impl Segment {
             return Err(damaged("its digests are more or fewer than its outputs"));
         }
         if Description::of(&columns, digests, description.rank(), expected) != description {
-            return Err(damaged("its content has another digest than it says"));
+            return Err(damaged(
+                "its content does not have the digest that it states",
+            ));
         }
         let mut next = start;
         let outputs = description.output_digests.into_iter().enumerate();
@@ -120,17 +122,17 @@ impl Segment {
     }
 }
 
-/// The outputs of a segment, still in the file.
+/// The outputs of a segment, which are still in the file.
 #[derive(Debug)]
 pub(crate) struct SegmentValues {
     pub(crate) path: PathBuf,
-    /// In the order of the run's.
+    /// The outputs are in the order of the run's.
     outputs: Vec<OutputValues>,
-    /// The digest of all that the segment holds.
+    /// This digest covers all that the segment holds.
     pub(crate) content_digest: Digest,
 }
 
-/// Where the rows of an output are, and what they should be.
+/// The place of an output's rows in the file, and the digest that they should have.
 #[derive(Debug)]
 struct OutputValues {
     place: Range<u64>,
@@ -138,7 +140,7 @@ struct OutputValues {
 }
 
 impl SegmentValues {
-    /// Reads the rows of all outputs piece by piece and keeps none of them.
+    /// Reads the rows of all outputs piece by piece, checks them, and keeps none.
     pub(crate) fn check(&self) -> Result<(), Error> {
         for output in &self.outputs {
             let mut hasher = DatasetHasher::default();
@@ -153,7 +155,7 @@ impl SegmentValues {
         Ok(())
     }
 
-    /// Replaces `values` by the stored rows of the output at `position`.
+    /// Replaces `values` by the stored rows of the output at `position`, and checks them.
     pub(crate) fn read(&self, position: usize, values: &mut Vec<u8>) -> Result<(), Error> {
         let output = &self.outputs[position];
         let bytes = usize::try_from(output.bytes()).expect("a segment was composed in memory");

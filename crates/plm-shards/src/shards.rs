@@ -1,4 +1,4 @@
-//! Which segments there are, and what a run that goes on need not compute again.
+//! The segments on disk: their names and directories, which rows they hold, and their removal.
 
 use std::fs;
 use std::io;
@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 use plm_core::{Rank, RowId, name_of_temporary, sync_directory};
 
 use crate::Error;
-use crate::config::RunFormat;
 use crate::error::{At, NamedRows};
+use crate::run_format::RunFormat;
 use crate::segment::Segment;
 
 const RANK_PREFIX: &str = "rank_";
 const SEGMENT_PREFIX: &str = "segment_";
 const SEGMENT_SUFFIX: &str = ".plmseg";
-/// Of segments of format version 3 and older, which were HDF5 files: they are set aside.
+/// The end of a segment's name up to format version 3. Those were HDF5 files, and are set aside.
 const OLD_SEGMENT_SUFFIX: &str = ".h5";
-/// What a segment's name ends with once it is set aside.
+/// The end of a segment's name after it was set aside.
 const ASIDE_SUFFIX: &str = ".damaged";
 
 pub(crate) fn rank_directory(directory: &Path, rank: Rank) -> PathBuf {
@@ -27,7 +27,7 @@ pub(crate) fn segment_name(number: u64) -> String {
     format!("{SEGMENT_PREFIX}{number:06}{SEGMENT_SUFFIX}")
 }
 
-/// Whether a file of this name is a segment's: `segment_000007.plmseg`.
+/// Whether this is the name of a segment, for example `segment_000007.plmseg`.
 fn is_segment_name(name: &str) -> bool {
     let number = name.strip_prefix(SEGMENT_PREFIX).and_then(|rest| {
         rest.strip_suffix(SEGMENT_SUFFIX)
@@ -38,12 +38,17 @@ fn is_segment_name(name: &str) -> bool {
     })
 }
 
-/// The same of one that is in use or was set aside.
+/// Whether this is the name of a segment that is in use or was set aside.
 fn is_of_segment(name: &str) -> bool {
     is_segment_name(name.strip_suffix(ASIDE_SUFFIX).unwrap_or(name))
 }
 
-/// Whether a name is the one of a rank's directory: `rank_00003`.
+/// Whether this is the name of a rank's directory, for example `rank_00003`.
+///
+/// ```
+/// assert!(plm_shards::is_rank_name("rank_00003"));
+/// assert!(!plm_shards::is_rank_name("rank_3"));
+/// ```
 pub fn is_rank_name(name: &str) -> bool {
     let number = name.strip_prefix(RANK_PREFIX);
     number.is_some_and(|digits| {
@@ -51,7 +56,7 @@ pub fn is_rank_name(name: &str) -> bool {
     })
 }
 
-/// The first number that no segment of a rank has had, set aside ones included.
+/// The first number that no segment of a rank has had. Segments that were set aside count.
 pub(crate) fn next_segment_number(rank_directory: &Path) -> Result<u64, Error> {
     let taken = names(rank_directory)?.into_iter().filter_map(|name| {
         let number = name.strip_prefix(SEGMENT_PREFIX)?;
@@ -61,7 +66,7 @@ pub(crate) fn next_segment_number(rank_directory: &Path) -> Result<u64, Error> {
     Ok(taken.max().map_or(0, |last| last + 1))
 }
 
-/// Removes what killed writers left of segments. Only to be called by the one who writes them.
+/// Removes unfinished segments that killed writers left. Only the rank's writer may call it.
 pub(crate) fn sweep_rank_directory(rank_directory: &Path) -> Result<(), Error> {
     for name in names(rank_directory)? {
         if name_of_temporary(&name).is_some_and(is_segment_name) {
@@ -73,52 +78,55 @@ pub(crate) fn sweep_rank_directory(rank_directory: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes what killed writers left of segments below a directory that a
-/// [`SegmentSink`](crate::SegmentSink) was given: also those of ranks that a run that goes on does
-/// not have. Only to be called while no one writes there.
+/// Removes the unfinished segments that killed writers left below a part's directory.
+///
+/// `part_directory` is the one that a [`SegmentSink`](crate::SegmentSink) was given. All ranks are
+/// swept, also those that a resumed run does not have. Nothing may write there meanwhile.
 ///
 /// # Errors
-/// [`Error::Io`] if one can't be removed.
-pub fn sweep_leftovers(shard_directory: &Path) -> Result<(), Error> {
-    rank_directories(shard_directory)?
+/// [`Error::Io`] if a file can't be removed.
+pub fn sweep_leftovers(part_directory: &Path) -> Result<(), Error> {
+    rank_directories(part_directory)?
         .iter()
         .try_for_each(|rank_directory| sweep_rank_directory(rank_directory))
 }
 
-/// Removes all segments below a directory that a [`SegmentSink`](crate::SegmentSink) was given,
-/// those that were set aside and unfinished ones too, and nothing else. Only to be called while no
-/// one writes there.
+/// Removes all segments below a part's directory, also those that are unfinished or were set aside,
+/// and nothing else.
+///
+/// `part_directory` is the one that a [`SegmentSink`](crate::SegmentSink) was given. Nothing may
+/// write there meanwhile.
 ///
 /// # Errors
-/// [`Error::Io`] if one can't be removed.
-pub fn discard(shard_directory: &Path) -> Result<(), Error> {
-    sweep_leftovers(shard_directory)?;
-    for rank_directory in rank_directories(shard_directory)? {
+/// [`Error::Io`] if a file can't be removed.
+pub fn discard(part_directory: &Path) -> Result<(), Error> {
+    sweep_leftovers(part_directory)?;
+    for rank_directory in rank_directories(part_directory)? {
         for path in discardable(&rank_directory)? {
             fs::remove_file(&path).at("remove it", path)?;
         }
         sync_directory(&rank_directory).at("sync it", &rank_directory)?;
-        // What else is there is not ours.
+        // This fails if the directory has other files. They are not ours and stay.
         let _ = fs::remove_dir(&rank_directory);
     }
     Ok(())
 }
 
-/// The files that [`discard`] would remove; none if there is no such directory.
+/// The files that [`discard`] would remove. There are none if the directory does not exist.
 ///
 /// # Errors
 /// [`Error::Io`] if a directory can't be listed.
-pub fn discardable_files(shard_directory: &Path) -> Result<Vec<PathBuf>, Error> {
+pub fn discardable_files(part_directory: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut files = vec![];
-    if shard_directory.exists() {
-        for rank_directory in rank_directories(shard_directory)? {
+    if part_directory.exists() {
+        for rank_directory in rank_directories(part_directory)? {
             files.extend(discardable(&rank_directory)?);
         }
     }
     Ok(files)
 }
 
-/// The segments of a rank, and what is left of some.
+/// The segments of a rank, also those that are unfinished or were set aside.
 fn discardable(rank_directory: &Path) -> Result<Vec<PathBuf>, Error> {
     let is_ours = |name: &String| is_of_segment(name_of_temporary(name).unwrap_or(name));
     let names = names(rank_directory)?.into_iter().filter(is_ours);
@@ -128,7 +136,7 @@ fn discardable(rank_directory: &Path) -> Result<Vec<PathBuf>, Error> {
         .collect())
 }
 
-/// Directories are nobody's segments, whatever they are called.
+/// A directory is never a segment, whatever its name.
 fn is_no_directory(path: &PathBuf) -> bool {
     !fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
 }
@@ -142,10 +150,10 @@ fn rank_directories(directory: &Path) -> Result<Vec<PathBuf>, Error> {
         .collect())
 }
 
-/// The segments below these directories, in one order whatever the file system's.
-pub(crate) fn list_segments(shard_directories: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
+/// The segments below these directories, sorted. The file system's order does not matter.
+pub(crate) fn list_segments(part_directories: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
     let mut segments = vec![];
-    for directory in shard_directories {
+    for directory in part_directories {
         for rank_directory in rank_directories(directory)? {
             segments.extend(
                 names(&rank_directory)?
@@ -161,7 +169,7 @@ pub(crate) fn list_segments(shard_directories: &[PathBuf]) -> Result<Vec<PathBuf
     Ok(segments)
 }
 
-/// Names that are no UTF-8 are none of ours.
+/// The names in a directory. Names that are not UTF-8 are not ours, and are left out.
 fn names(directory: &Path) -> Result<Vec<String>, Error> {
     let entries = fs::read_dir(directory).and_then(Iterator::collect::<io::Result<Vec<_>>>);
     Ok(entries
@@ -171,40 +179,41 @@ fn names(directory: &Path) -> Result<Vec<String>, Error> {
         .collect())
 }
 
-/// What earlier tries left that is whole.
+/// What earlier tries left: the rows of whole segments, and the damaged segments.
 #[derive(Debug)]
 pub struct DurableRows {
-    /// Rows with a vector in a whole segment, in increasing order.
+    /// These rows have a vector in a whole segment. They are in increasing order.
     pub rows: Vec<RowId>,
-    /// How many whole segments there are.
+    /// There are this many whole segments.
     pub segments: usize,
-    /// Segments that are not what was written: their rows are not among [`rows`](Self::rows).
+    /// These segments are not what was written. Their rows are not among [`rows`](Self::rows).
     pub damaged: Vec<DamagedSegment>,
 }
 
 /// A segment that is not what was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DamagedSegment {
-    /// The file.
+    /// The path is the segment's.
     pub path: PathBuf,
-    /// What gave it away.
+    /// The reason says what shows the damage.
     pub reason: String,
 }
 
-/// Reads every byte of every segment below these directories (each one that a
-/// [`SegmentSink`](crate::SegmentSink) was given), to tell what a run need not compute again.
+/// Reads every byte of every segment below these directories, and tells which rows a run need not
+/// compute again.
 ///
-/// Damaged segments are told of, not touched: [`set_aside`] them before the run goes on. Those of
-/// older versions are among them. Takes 16 bytes of memory a row, and one segment without its
-/// vectors.
+/// Each directory is one that a [`SegmentSink`](crate::SegmentSink) was given. Damaged segments are
+/// reported, not touched: [`set_aside`] them before the run continues. Segments of older versions
+/// count as damaged. The scan takes 16 bytes of memory for each row, and the memory of one segment
+/// without its vectors.
 ///
 /// # Errors
-/// [`Error::OtherRun`] if a segment is of another run, [`Error::DuplicateRows`] if two segments
-/// have the same row, [`Error::Io`] if a file can't be read.
-pub fn scan(shard_directories: &[PathBuf], format: &RunFormat) -> Result<DurableRows, Error> {
+/// [`Error::OtherRun`] if a segment belongs to another run, [`Error::DuplicateRows`] if two
+/// segments have the same row, [`Error::Io`] if a file can't be read.
+pub fn scan(part_directories: &[PathBuf], format: &RunFormat) -> Result<DurableRows, Error> {
     let mut whole: Vec<RowsOf> = vec![];
     let mut damaged = vec![];
-    for path in list_segments(shard_directories)? {
+    for path in list_segments(part_directories)? {
         let checked = Segment::open(&path, format).and_then(|segment| {
             segment.values.check()?;
             Ok(segment.columns.rows)
@@ -239,14 +248,15 @@ pub fn scan(shard_directories: &[PathBuf], format: &RunFormat) -> Result<Durable
     })
 }
 
-/// How many rows there are in the segments below these directories whose seals are whole. Vectors
-/// are not read, so that one with damaged vectors counts.
+/// Counts the rows in the segments below these directories whose seals are whole.
+///
+/// Vectors are not read, so a segment with damaged vectors counts too.
 ///
 /// # Errors
-/// [`Error::OtherRun`] if a segment is of another run, [`Error::Io`] if a file can't be read.
-pub fn count_rows(shard_directories: &[PathBuf], format: &RunFormat) -> Result<u64, Error> {
+/// [`Error::OtherRun`] if a segment belongs to another run, [`Error::Io`] if a file can't be read.
+pub fn count_rows(part_directories: &[PathBuf], format: &RunFormat) -> Result<u64, Error> {
     let mut count = 0;
-    for path in list_segments(shard_directories)? {
+    for path in list_segments(part_directories)? {
         match Segment::open(&path, format) {
             Ok(segment) => count += segment.columns.rows.len() as u64,
             Err(Error::DamagedSegment { .. }) => {}
@@ -262,14 +272,15 @@ struct RowsOf {
     rows: Vec<u64>,
 }
 
-/// The rows whose vectors took f32 although the model computes in a smaller format, in increasing
-/// order.
+/// The rows whose vectors were computed again in f32, because the model's own format was too coarse
+/// for them. They are in increasing order.
 ///
 /// # Errors
-/// As [`scan`]; also [`Error::DamagedSegment`].
-pub fn rows_in_f32(shard_directories: &[PathBuf], format: &RunFormat) -> Result<Vec<RowId>, Error> {
+/// [`Error::DamagedSegment`] if a segment is damaged, [`Error::OtherRun`] if one belongs to another
+/// run, [`Error::Io`] if a file can't be read.
+pub fn rows_in_f32(part_directories: &[PathBuf], format: &RunFormat) -> Result<Vec<RowId>, Error> {
     let mut in_f32 = vec![];
-    for path in list_segments(shard_directories)? {
+    for path in list_segments(part_directories)? {
         let columns = Segment::open(&path, format)?.columns;
         let rows = columns.rows.iter().zip(&columns.in_f32);
         in_f32.extend(
@@ -281,7 +292,7 @@ pub fn rows_in_f32(shard_directories: &[PathBuf], format: &RunFormat) -> Result<
     Ok(in_f32)
 }
 
-/// Tells which segments have these rows, each of which more than one has.
+/// The error for rows that are in more than one segment.
 fn duplicates(twice: &[RowId], segments: &[RowsOf], format: &RunFormat) -> Result<Error, Error> {
     let mut holders = segments
         .iter()
@@ -290,7 +301,7 @@ fn duplicates(twice: &[RowId], segments: &[RowsOf], format: &RunFormat) -> Resul
     let mut holder = || {
         holders
             .next()
-            .expect("no segment has a row twice, so that two have it")
+            .expect("no segment has a row twice, so two segments have it")
     };
     let (first, second) = (holder(), holder());
     let mut ids = vec![None; twice.len()];
@@ -317,11 +328,12 @@ fn duplicates(twice: &[RowId], segments: &[RowsOf], format: &RunFormat) -> Resul
     })
 }
 
-/// Takes a damaged segment out of the run, under its name with `.damaged` added, and says under
-/// which. Numbers are never given again, so that no other file has that name.
+/// Takes a damaged segment out of the run by adding `.damaged` to its name, and gives its new path.
+///
+/// Segment numbers are never used again, so no other file has that name.
 ///
 /// # Errors
-/// [`Error::Io`] if it can't be renamed.
+/// [`Error::Io`] if the segment can't be renamed.
 pub fn set_aside(segment: &Path) -> Result<PathBuf, Error> {
     let mut aside = segment.as_os_str().to_owned();
     aside.push(ASIDE_SUFFIX);

@@ -1,4 +1,5 @@
-//! Where the outputs of a run go first: one directory per rank, one segment after the other.
+//! Writes the outputs of a run as segments: one directory for each rank, one segment after the
+//! other.
 
 use std::fs;
 use std::io::Write;
@@ -12,14 +13,15 @@ use plm_core::{
 
 use crate::Error;
 use crate::block::Columns;
-use crate::config::{RunFormat, SegmentConfig};
 use crate::error::At;
+use crate::run_format::RunFormat;
+use crate::segment_config::SegmentConfig;
 use crate::{segment, shards};
 
 /// Stores the outputs of each rank as immutable segments below `rank_00000`, `rank_00001`, ...
 ///
-/// A segment appears under its name complete and durable, and never changes. Each rank's directory
-/// has one writer at a time.
+/// A segment gets its name when it is complete and durable, and never changes afterwards. Each
+/// rank's directory has one writer at a time.
 ///
 /// ```
 /// use plm_core::{
@@ -57,12 +59,14 @@ pub struct SegmentSink {
 }
 
 impl SegmentSink {
-    /// A sink below `directory`, which need not be there yet. `run_digest` names the input, the
-    /// weights and the configuration: segments that differ in it are never mixed. `outputs` are the
-    /// encoder's: each is stored in the number format of `config`.
+    /// Makes a sink below `directory`, which need not exist yet.
+    ///
+    /// `run_digest` identifies the input, the weights and the configuration. Segments that differ
+    /// in it are never mixed. `outputs` are the encoder's. Each is stored in the number format of
+    /// `config`.
     ///
     /// # Panics
-    /// As [`SegmentConfig::run_format`].
+    /// If there is no output, one has no values, or two have one name.
     pub fn new(
         directory: impl Into<PathBuf>,
         run_digest: Digest,
@@ -73,7 +77,7 @@ impl SegmentSink {
         Self::of_format(directory, format, config)
     }
 
-    /// A sink of a run that is known already.
+    /// Makes a sink for a run whose format is known already.
     pub(crate) fn of_format(
         directory: impl Into<PathBuf>,
         format: RunFormat,
@@ -86,7 +90,7 @@ impl SegmentSink {
         }
     }
 
-    /// What its segments say of themselves.
+    /// What the segments say of themselves.
     pub fn format(&self) -> &RunFormat {
         &self.format
     }
@@ -120,7 +124,7 @@ impl EmbeddingSink for SegmentSink {
     }
 }
 
-/// Buffers the outputs of one rank and writes a segment when there are enough.
+/// Buffers the outputs of one rank, and writes a segment when the buffer is full.
 #[derive(Debug)]
 struct SegmentWriter<'a> {
     sink: &'a SegmentSink,
@@ -128,17 +132,17 @@ struct SegmentWriter<'a> {
     directory: PathBuf,
     next_number: u64,
     columns: Columns,
-    /// Of each output, `[n, width]` as they will be stored.
+    /// There is one buffer for each output: `[n, width]`, in stored bytes.
     outputs: Vec<Vec<u8>>,
     id_bytes: usize,
-    /// When the first of the buffered rows came.
+    /// The first of the buffered rows arrived at this time.
     oldest: Option<Instant>,
 }
 
 impl ShardWriter for SegmentWriter<'_> {
     fn write(&mut self, batch: EmbeddedBatch) -> Result<Written, BoxError> {
-        // Whoever gave the rows will compute those of a failed write again: keeping some of them
-        // would make them appear twice. For the same reason a segment ends with a batch.
+        // The rows of a failed write will be computed again. If some of them were kept, they would
+        // be stored twice. For the same reason a segment ends with a batch.
         let taken = self.take(batch).and_then(|()| {
             if self.is_full() {
                 self.write_segment()?;
@@ -179,10 +183,10 @@ impl SegmentWriter<'_> {
                 reason,
             };
             if !row.outcome.has_vector() {
-                return Err(bad("its outcome is one without a vector"));
+                return Err(bad("its outcome has no vector"));
             }
             if row.id.contains('\0') {
-                return Err(bad("its name holds a NUL"));
+                return Err(bad("its id holds a NUL"));
             }
         }
         for (position, column) in columns.iter().enumerate() {
@@ -212,7 +216,7 @@ impl SegmentWriter<'_> {
         Ok(())
     }
 
-    /// That a column has one row of its output for each of `rows` records.
+    /// Checks that a column has one row of its output for each of `rows` records.
     fn check_shape(&self, position: usize, column: &Column, rows: usize) -> Result<(), Error> {
         let expected = self.sink.format.outputs()[position].width;
         if column.width() != expected {
@@ -271,14 +275,14 @@ impl SegmentWriter<'_> {
     }
 }
 
-/// Makes a file that is durable, or not there.
+/// Makes a file that is durable, or does not exist.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let mut file = DurableFile::create(path).at("make a segment", path)?;
     file.file().write_all(bytes).at("write a segment", path)?;
     file.commit()
         .inspect_err(|_| {
-            // It may have its name but not yet durably. Its rows will be computed again, so they
-            // must not be here too.
+            // The file may have its name already, but not durably. Its rows will be computed again,
+            // so they must not be here too.
             let _ = fs::remove_file(path);
         })
         .at("make a segment durable", path)

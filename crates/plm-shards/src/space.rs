@@ -1,4 +1,4 @@
-//! How much room the files of a run take, told before there are any.
+//! How much room the files of a run will take, and how much there is.
 
 use std::io;
 use std::path::Path;
@@ -8,14 +8,14 @@ use rustix::fs::statvfs;
 use rustix::io::Errno;
 
 use crate::block;
-use crate::config::RunFormat;
 use crate::error::At;
+use crate::run_format::RunFormat;
 use crate::{Error, Provenance, SegmentConfig, provenance};
 
-/// What is to be stored, as far as the size of files depends on it.
+/// What the size of a run's files depends on.
 ///
-/// All sizes are upper bounds: of vectors and numbers exact, of ids in `embeddings.h5` about twice
-/// what is likely, since HDF5 may leave half of what it takes for texts empty.
+/// All sizes are upper bounds. They are exact for vectors and numbers. For ids in `embeddings.h5`
+/// they are about twice what is likely, since HDF5 may leave half of its room for texts empty.
 ///
 /// ```
 /// use plm_core::{Digest, OutputKind, OutputSpec};
@@ -33,34 +33,33 @@ use crate::{Error, Provenance, SegmentConfig, provenance};
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct StoredRows<'a> {
-    /// The outputs: how long their rows are, and how a number is stored.
+    /// The format gives the width of each output and the format of its numbers.
     pub format: &'a RunFormat,
-    /// How many rows there are.
+    /// This many rows are stored.
     pub rows: u64,
-    /// The bytes of all their ids together, as UTF-8.
+    /// The ids of all rows together take this many bytes, as UTF-8.
     pub id_bytes: u64,
 }
 
-/// Headers, tables and the texts of this crate, in `embeddings.h5`: a few KiB.
+/// The headers, the tables and this crate's own texts in `embeddings.h5`, which take a few KiB.
 const STRUCTURE_BYTES: u64 = 64 << 10;
-/// What `embeddings.h5` takes to have an output under a name: dataset, group, attributes, a piece
-/// in the seal.
+/// What one named output takes in `embeddings.h5`: dataset, group, attributes, a piece in the seal.
 const OUTPUT_STRUCTURE_BYTES: u64 = 8 << 10;
-/// What a segment says of itself, of which there may be many, and a rest of a disk's block.
+/// What a segment says of itself, and the unused rest of its last block on disk.
 const SEGMENT_STRUCTURE_BYTES: u64 = 8 << 10;
-/// What an id takes in HDF5 besides its bytes: its length, its place in the heap and in the column.
+/// What an id takes in HDF5 besides its bytes: length, place in the heap, place in the column.
 const TEXT_BYTES: u64 = 64;
-/// A row's residues and status, in HDF5.
+/// What a row's number of residues and its status take in HDF5.
 const COLUMNS_BYTES: u64 = 4 + 1;
 
 impl StoredRows<'_> {
     /// The most bytes that these rows take as `segments` segments.
     ///
-    /// [`full_segments`](Self::full_segments) are as many as it takes for their rows and bytes.
-    /// Each rank may write one more when it has no more to do, and one for each time that
-    /// [`max_age`](crate::SegmentConfigBuilder::max_age) goes by.
+    /// [`full_segments`](Self::full_segments) counts those that end because they are full. Each
+    /// rank may write one more at its end, and one whenever
+    /// [`max_age`](crate::SegmentConfigBuilder::max_age) has passed.
     pub fn segments_bytes(&self, segments: u64) -> u64 {
-        // Each output after the first has its name, its shape and its digest there.
+        // The description holds the name, shape and digest of each output after the first.
         let outputs_bytes = 256 * (self.format.outputs().len() as u64 - 1);
         let each = SEGMENT_STRUCTURE_BYTES + Digest::TEXT_BYTES as u64 + outputs_bytes;
         self.vectors_bytes()
@@ -69,7 +68,7 @@ impl StoredRows<'_> {
             .saturating_add(segments.saturating_mul(each))
     }
 
-    /// How many segments end because they are full, at most.
+    /// The most segments that end because they are full.
     pub fn full_segments(&self, config: &SegmentConfig) -> u64 {
         let bytes = self.vectors_bytes().saturating_add(self.id_bytes);
         let by_rows = self.rows / (config.max_rows as u64).max(1);
@@ -77,12 +76,12 @@ impl StoredRows<'_> {
         by_rows.saturating_add(by_bytes).min(self.rows)
     }
 
-    /// The most bytes that these rows take as `embeddings.h5`. While it is made, the segments are
-    /// still there.
+    /// The most bytes that these rows take as `embeddings.h5`. The segments exist beside it while
+    /// it is made.
     pub fn embeddings_bytes(&self, provenance: &Provenance) -> u64 {
         let outputs = self.format.outputs();
         let words = |output: &OutputSpec| output.pooling.len() + output.special_tokens.len();
-        // Those of the first stand on the file, too.
+        // The attributes of the file describe the first output too.
         let described: usize = words(&outputs[0]) + outputs.iter().map(words).sum::<usize>();
         let attributes = provenance::text_bytes(provenance) + Digest::TEXT_BYTES + described;
         let named = outputs.len() as u64 * OUTPUT_STRUCTURE_BYTES;
@@ -90,15 +89,15 @@ impl StoredRows<'_> {
             .saturating_add(STRUCTURE_BYTES + named)
     }
 
-    /// What is in HDF5, without its structure.
+    /// The bytes of all content in HDF5, without HDF5's structure.
     fn hdf5_bytes(&self, attributes_bytes: u64) -> u64 {
         let texts = self
             .rows
             .saturating_mul(TEXT_BYTES)
             .saturating_add(self.id_bytes)
             .saturating_add(attributes_bytes);
-        // The heap's blocks may be half empty, if a text that is next to none in size comes after
-        // one that fills half of a block.
+        // Blocks of the heap may be half empty: a text that fills just over half of a block leaves
+        // no room for another one like it.
         self.vectors_bytes()
             .saturating_add(self.rows.saturating_mul(COLUMNS_BYTES))
             .saturating_add(texts.saturating_mul(2))
@@ -109,12 +108,13 @@ impl StoredRows<'_> {
     }
 }
 
-/// The bytes that this user may still write to the file system of a path, which need not exist: its
-/// nearest ancestor that does stands for it. Quotas are not seen, and a file system that does not
-/// say has all there can be.
+/// How many bytes this user may still write to the file system of a path.
+///
+/// If the path does not exist, its nearest existing ancestor stands for it. Quotas are not seen. A
+/// file system that reports no size at all counts as having no limit (`u64::MAX`).
 ///
 /// # Errors
-/// [`Error::Io`] if the file system does not say.
+/// [`Error::Io`] if the file system can't be asked.
 pub fn available_bytes(path: &Path) -> Result<u64, Error> {
     let absolute = std::path::absolute(path).at("tell where it is", path)?;
     let mut found = Err(Errno::NOENT);

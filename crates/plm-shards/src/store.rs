@@ -1,4 +1,4 @@
-//! The store of segments and `embeddings.h5`: this crate as a run uses it, behind the port.
+//! The default store of a run, behind the port: segments, and `embeddings.h5`.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -36,15 +36,14 @@ pub struct Hdf5Store {
 }
 
 impl Hdf5Store {
-    /// A store whose segments are full as `config` says, and whose outputs are stored in its number
-    /// format.
+    /// Makes a store. `config` decides when its segments are full, and its number format.
     pub fn new(config: SegmentConfig) -> Self {
         Self { config }
     }
 }
 
 impl From<SegmentConfig> for Arc<dyn Store> {
-    /// The store with these settings, as a run takes it.
+    /// Makes the store with these settings, in the form that a run takes.
     fn from(config: SegmentConfig) -> Self {
         Self::from(Hdf5Store::new(config))
     }
@@ -123,7 +122,7 @@ impl Store for Hdf5Store {
         if rows.rows == 0 {
             return 0;
         }
-        // Each rank ends with one that is not full.
+        // Each rank ends with a segment that is not full.
         stored.segments_bytes(stored.full_segments(&self.config) + u64::from(ranks))
     }
 
@@ -214,7 +213,7 @@ impl StoredResult for EmbeddingsFile {
     }
 
     fn outcomes(&self, rows: Range<u64>) -> Result<Vec<Outcome>, StoreError> {
-        // Of a file whose rows are in memory somewhere.
+        // A row takes memory in the index of its run, so its number fits into `usize`.
         Ok(self.read_outcomes(rows.start as usize..rows.end as usize)?)
     }
 }
@@ -250,7 +249,7 @@ fn with_request<T>(
 ) -> Result<T, StoreError> {
     let format = format_of(merge.expected.run)?;
     let request = Aggregation {
-        shard_directories: merge.parts,
+        part_directories: merge.parts,
         expected: expectation(&merge.expected, &format),
         provenance: merge.provenance,
         output: merge.result,

@@ -1,4 +1,4 @@
-//! Reads all of an embeddings file, to tell whether it is what it says.
+//! Reads all of an embeddings file, and tells whether it is what was written.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
@@ -11,30 +11,39 @@ use crate::element::Element;
 use crate::expect::{Expectation, ExpectedRows};
 use crate::{EmbeddingsFile, Error, layout, provenance};
 
-/// Rows whose ids are in memory at a time.
+/// How many rows' ids are in memory at a time.
 const COLUMN_ROWS: usize = 65_536;
-/// Bytes of vectors that are in memory at a time, or one row if that is more.
+/// How many bytes of vectors are in memory at a time. A longer row is in memory whole.
 const BLOCK_BYTES: usize = 64 << 20;
 
-/// What a file that was read to the last byte holds.
+/// What a verified file holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifyReport {
-    /// Its rows.
+    /// The file has this many rows.
     pub rows: usize,
-    /// Its outputs, of which there is at least one; `dtype` is the format in which they are stored.
+    /// The file has at least one output. `dtype` is the number format in which it is stored.
     pub outputs: Vec<OutputSpec>,
-    /// The digest of its content.
+    /// The digest covers the file's content.
     pub content_digest: Digest,
 }
 
-/// Reads every row of an embeddings file in bounded memory (16 bytes a row) and checks it: digests,
-/// shapes, no NaN or infinity, unique ids, valid status codes; and, if an expectation is given,
-/// run, ids, lengths and rows against it.
+/// Reads every row of an embeddings file and checks it.
+///
+/// It checks digests, shapes and status codes, that no value is NaN or infinite, and that ids are
+/// unique. If an expectation is given, it compares run, ids, lengths and rows with that. It takes
+/// 16 bytes of memory for each row.
+///
+/// ```no_run
+/// let report = plm_shards::verify("out/embeddings.h5", None)?;
+/// println!("{} rows, {}", report.rows, report.content_digest);
+/// # Ok::<(), plm_shards::Error>(())
+/// ```
 ///
 /// # Errors
-/// [`Error::BadEmbeddings`] if the file is not what was written, naming dataset, row and id;
-/// [`Error::OlderVersion`] if it is of an older version;
-/// [`Error::OtherRun`], [`Error::WrongRecord`] if it is not what is expected.
+/// - [`Error::BadEmbeddings`] if the file is not what was written. It names dataset, row and id.
+/// - [`Error::OlderVersion`] if the file is of an older version.
+/// - [`Error::OtherRun`], [`Error::WrongRecord`] if the file is not what is expected.
+/// - [`Error::Io`], [`Error::Hdf5`] if the file can't be read.
 pub fn verify(
     path: impl AsRef<Path>,
     expected: Option<Expectation<'_>>,
@@ -68,19 +77,19 @@ pub fn verify(
     })
 }
 
-/// What is wrong with a dataset or a file whose digest is another.
-pub(crate) const OTHER_DIGEST: &str = "its content has another digest than it says";
+/// What is wrong with a dataset or a file whose digest does not fit.
+pub(crate) const OTHER_DIGEST: &str = "its content does not have the digest that it states";
 
-/// The digests of what is in the datasets, in the order that a file's digest takes them.
+/// The names and digests of the datasets, in the order in which a file's digest covers them.
 pub(crate) struct Digests(Vec<(String, Digest)>);
 
 impl Digests {
-    /// `(name, digest)` of each dataset.
+    /// The `(name, digest)` of each dataset.
     pub(crate) fn datasets(&self) -> &[(String, Digest)] {
         &self.0
     }
 
-    /// The digest of the file they were taken from.
+    /// The digest of the file that they were computed from.
     pub(crate) fn of_file(&self, file: &EmbeddingsFile) -> Digest {
         let header = provenance::header(file.provenance(), file.format(), file.rows());
         let columns = self.0.iter().map(|(name, digest)| (&**name, *digest));
@@ -88,7 +97,7 @@ impl Digests {
     }
 }
 
-/// Reads and checks everything but the digests, which it gives back.
+/// Reads and checks everything but the digests, and gives these back.
 pub(crate) fn read_all(
     file: &EmbeddingsFile,
     expected: Option<&Expectation<'_>>,
@@ -103,7 +112,7 @@ pub(crate) fn read_all(
         ));
     }
     let expected = expected.zip(expected_rows.as_ref());
-    // HDF5 reads ids one by one, on one core at a time; the vectors are read past it.
+    // HDF5 reads ids one by one, on one core. The vectors are read without it, on the others.
     let (columns, outputs) = rayon::join(|| read_columns(file, expected), || read_outputs(file));
     let names = [layout::SEQUENCE_IDS, layout::LENGTHS, layout::STATUS];
     let columns = names.map(str::to_owned).into_iter().zip(columns?);
@@ -142,7 +151,7 @@ fn read_columns(
     Ok([sequence_ids, lengths, status].map(|hasher| hasher.finish()))
 }
 
-/// The name and the digest of each output. None of their numbers is NaN or infinite.
+/// The name and the digest of each output. It is an error if a value is NaN or infinite.
 pub(crate) fn read_outputs(file: &EmbeddingsFile) -> Result<Vec<(String, Digest)>, Error> {
     let positions = 0..file.outputs().len();
     let read = |position| Ok((file.dataset_name(position), read_output(file, position)?));
@@ -169,9 +178,9 @@ fn read_output(file: &EmbeddingsFile, position: usize) -> Result<Digest, Error> 
     Ok(hasher.finish())
 }
 
-/// The position of the first value that is NaN or infinite, looked for on all cores.
+/// The position of the first value that is NaN or infinite. All cores look for it.
 fn first_not_finite(element: Element, bytes: &[u8]) -> Option<usize> {
-    /// A multiple of every number format's size.
+    /// This is a multiple of every number format's size.
     const PIECE_BYTES: usize = 1 << 20;
     let pieces = bytes.par_chunks(PIECE_BYTES).enumerate();
     pieces.find_map_first(|(piece, bytes)| {
@@ -186,9 +195,9 @@ fn pieces(len: usize, piece: usize) -> impl Iterator<Item = std::ops::Range<usiz
         .map(move |start| start..(start + piece).min(len))
 }
 
-/// Finds an id that two rows have, by a hash of each: equal hashes are looked at.
+/// Finds an id that two rows have. It keeps a hash of each id, and compares ids of equal hashes.
 struct UniqueIds {
-    /// `(hash, row)`.
+    /// There is one `(hash, row)` for each row.
     hashes: Vec<(u64, usize)>,
 }
 

@@ -1,4 +1,4 @@
-//! Many segments become one file, or a clear error and no file.
+//! Many segments become one file, or there is a clear error and no file.
 
 mod common;
 
@@ -88,7 +88,7 @@ proptest! {
 
 #[test]
 fn many_long_ids_fit_the_reserved_space() {
-    // Ids of half a heap block are the worst that can come; all sizes at once for good measure.
+    // Ids of half a heap block are the worst case. Ids of all other sizes are mixed in.
     let mut run = Run::new(20_000, 1, Dtype::F32);
     for (row, record) in run.input.0.iter_mut().enumerate() {
         let letters = if row % 3 == 0 { row % 5000 } else { row % 60 };
@@ -154,7 +154,7 @@ fn the_only_output_has_its_name_unless_it_is_a_mean() {
     run.assert_right();
 }
 
-/// What a run of one mean has always been stored as: its bytes are a promise to who keeps digests.
+/// The bytes of a result with one mean never change: users keep digests of such files.
 #[test]
 fn a_plain_result_has_the_bytes_it_always_had() {
     for (dtype, expected) in [
@@ -370,7 +370,7 @@ fn many_segments_are_merged_with_few_open_files() {
     const NAME: &str = "many_segments_are_merged_with_few_open_files";
     const VARIABLE: &str = "PLM_SHARDS_TEST_HAS_FEW_FILES";
     if std::env::var_os(VARIABLE).is_none() {
-        // In a process of its own: others of this one would feel the limit.
+        // The test runs in its own process, since other tests of this one would feel the limit.
         let status = std::process::Command::new("sh")
             .args(["-c", "ulimit -n 40; exec \"$0\" --exact \"$1\""])
             .arg(std::env::current_exe().unwrap())

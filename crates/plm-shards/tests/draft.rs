@@ -1,4 +1,4 @@
-//! A file that segments are merged into while others are still to come.
+//! A draft takes segments while others are still to come.
 
 mod common;
 
@@ -10,7 +10,7 @@ use plm_shards::{AggregateReport, Aggregation, Draft, Error, aggregate_draft};
 
 fn with_request<T>(run: &Run, use_it: impl FnOnce(&Aggregation<'_>) -> T) -> T {
     use_it(&Aggregation {
-        shard_directories: &[run.shards()],
+        part_directories: &[run.shards()],
         expected: run.expectation(),
         provenance: &provenance(),
         output: &run.output(),
@@ -41,7 +41,7 @@ fn rows(rows: std::ops::Range<u64>) -> Vec<RowId> {
     rows.map(RowId).collect()
 }
 
-/// The bytes that a merge makes at once.
+/// The bytes of a result that is merged at the end.
 fn merged_at_once(run: &Run) -> Vec<u8> {
     let path = run.directory.path().join("at_once.h5");
     run.aggregate_to(&path).unwrap();
@@ -81,7 +81,7 @@ fn a_draft_of_what_did_not_come_is_of_no_use() {
     run.write(7, &[(Rank(0), rows(0..20)), (Rank(1), rows(21..30))]);
     let mut draft = draft(&run);
     assert_eq!(place_all(&run, &mut draft), 2);
-    // It failed.
+    // This record failed.
     run.without_vector = vec![RowId(20)];
     finish(&run, draft).unwrap();
     run.assert_right();

@@ -1,6 +1,6 @@
-//! What is written is what h5py reads: the reference reader, which nobody here wrote.
+//! h5py, a reader that is not ours, reads what was written.
 //!
-//! Python is `PLM_TEST_PYTHON`, or `python3`.
+//! `PLM_TEST_PYTHON` names the Python; the default is `python3`.
 
 mod common;
 
@@ -11,7 +11,7 @@ use common::{Run, outcome, vector, vector_of};
 use plm_core::{Dtype, Rank, RowId, SequenceSource};
 use plm_shards::{Error, verify};
 
-/// What a Python script prints of the file `path`, open as `f`.
+/// What a Python script prints that has the file `path` open as `f`.
 fn python(path: &Path, script: &str) -> String {
     let open = "import h5py, sys, json\nf = h5py.File(sys.argv[1], 'r')";
     run_python(path, &format!("{open}\n{script}"))
@@ -131,7 +131,7 @@ print(sorted(says))
     );
 }
 
-/// Opens a file of our own for writing, as many a script does to read it.
+/// Opens a result for writing and changes nothing. Many scripts open files this way to read them.
 const OPENED: [&str; 5] = [
     "h5py.File(p, 'r+').close()",
     "h5py.File(p, 'a').close()",
@@ -291,7 +291,7 @@ print(*(f.attrs[name] for name in ['layer', 'pooling', 'special_tokens', 'dtype'
         report.content_digest
     ));
     expected.push("6|mean over residues|excluded|f32".to_owned());
-    // numpy 2 prints its numbers with their types.
+    // numpy 2 prints numbers with their types.
     let script = format!("import numpy\nnumpy.set_printoptions(legacy='1.25')\n{script}");
     assert_eq!(python(&run.output(), &script), expected.join("\n"));
 }

@@ -1,7 +1,7 @@
-//! Whatever is done to the files of a run, it is noticed or makes no difference: a vector never
-//! comes out under another id than its own, and nothing panics or waits for ever.
+//! Any change of a run's files is found or makes no difference: a vector never gets another id, and
+//! nothing panics or waits for ever.
 //!
-//! `PROPTEST_CASES=100000 cargo test -p plm-shards --test mutations` tries harder.
+//! `PROPTEST_CASES=100000 cargo test -p plm-shards --test mutations` tries more changes.
 
 mod common;
 
@@ -55,7 +55,7 @@ enum Mutation {
 impl Mutation {
     fn any() -> impl Strategy<Value = Self> {
         let at = any::<Index>;
-        // Up to a page, and often a number or two.
+        // Up to a page, and often only a number or two.
         let bytes = || prop_oneof![1_usize..20, 1_usize..5000];
         prop_oneof![
             (at(), 1_u8..).prop_map(|(at, bits)| Self::Flip { at, bits }),
@@ -69,7 +69,7 @@ impl Mutation {
         ]
     }
 
-    /// Whether it made a difference.
+    /// Changes the file, and tells whether its bytes differ now.
     fn apply(&self, path: &Path) -> bool {
         let before = fs::read(path).unwrap();
         let mut after = before.clone();
@@ -108,7 +108,7 @@ impl Mutation {
 #[derive(Clone, Debug)]
 struct Recipe {
     names: Vec<String>,
-    /// In the order in which they are written.
+    /// The rows are in the order in which they are written.
     rows: Vec<RowId>,
     segments: usize,
     widths: Vec<usize>,
@@ -153,7 +153,7 @@ fn scanned(run: &Run) -> Result<DurableRows, Error> {
     scan(&[run.shards()], &run.format)
 }
 
-/// Goes on as a run does: sets aside what is damaged, computes what is missing, merges.
+/// Does what a resumed run does: sets damaged segments aside, computes missing rows, and merges.
 fn go_on(run: &Run) {
     let durable = scanned(run).unwrap();
     for damaged in &durable.damaged {
@@ -259,8 +259,8 @@ fn run_of(widths: &[usize]) -> Run {
     run
 }
 
-/// That the only segment of a run is refused by all who read it once it is `bytes`; why is given
-/// back.
+/// Replaces the only segment of a run by `bytes`, asserts that every reader refuses it, and gives
+/// the reason.
 fn refusal(run: &Run, bytes: &[u8], what: &str) -> String {
     let segment = &run.segments()[0];
     fs::write(segment, bytes).unwrap();
@@ -297,7 +297,7 @@ fn hostile_numbers(number: u64) -> impl Iterator<Item = u64> {
         u64::from(u32::MAX),
         1 << 40,
         u64::MAX / 22,
-        // Times 22, this is 2 more than nothing.
+        // Times 22, this wraps around to 6.
         u64::MAX / 22 + 1,
         i64::MAX as u64,
         u64::MAX - number,
@@ -309,7 +309,7 @@ fn hostile_numbers(number: u64) -> impl Iterator<Item = u64> {
 
 #[test]
 fn what_keeps_to_the_documented_format_is_taken() {
-    // Else no refusal of a forgery would mean anything.
+    // If forged segments were always refused, the other tests would prove nothing.
     let run = small_run();
     let segment = &run.segments()[0];
     let mut forged = Forged::of(&fs::read(segment).unwrap());
@@ -383,7 +383,7 @@ fn hostile_numbers_under_right_digests_are_refused() {
             set(&mut forged, number);
             let reason = refusal(&run, &forged.bytes(), &format!("{what}: {number}"));
             assert!(
-                !reason.contains("another digest"),
+                !reason.contains("the digest that it states"),
                 "{what}: {number}: {reason}"
             );
         }
@@ -401,7 +401,7 @@ fn hostile_columns_under_right_digests_are_refused_with_the_reason() {
         ("NUL", |forged| forged.ids[3] = 0),
         ("UTF-8", |forged| forged.ids[3] = 0xff),
         ("other lengths", |forged| {
-            // Within a letter of two bytes.
+            // The cut is within a letter of two bytes.
             let letter = forged
                 .ids
                 .windows(2)
@@ -427,7 +427,7 @@ fn hostile_columns_under_right_digests_are_refused_with_the_reason() {
             forged.description["id_bytes"] = json!(forged.ids.len());
         }),
         ("room for", |forged| {
-            // All but the vectors' bytes is to be the columns.
+            // The ids are said to be longer than the file.
             forged.description["id_bytes"] = json!(1 << 20);
         }),
     ];
@@ -481,9 +481,12 @@ fn hostile_descriptions_under_right_seals_are_refused() {
         forged.description = description;
         let what = forged.description.to_string();
         let reason = refusal(&run, &forged.bytes(), &what);
-        assert!(!reason.contains("another digest"), "{what}: {reason}");
+        assert!(
+            !reason.contains("the digest that it states"),
+            "{what}: {reason}"
+        );
     }
-    // Digests that are right, and not of each output.
+    // These digests are well formed, but there is not one for each output.
     for digests in [json!([]), json!([common::RUN_DIGEST.to_string()])] {
         let mut forged = segment.clone();
         forged.description["output_digests"] = digests;
@@ -493,7 +496,7 @@ fn hostile_descriptions_under_right_seals_are_refused() {
             "{reason}"
         );
     }
-    // What no parser should follow to its end, instead of a description.
+    // These stand in place of a description. A parser should not follow them to their ends.
     for text in [
         "[".repeat(1 << 20),
         "{\"header\":".repeat(1 << 16),
@@ -513,10 +516,10 @@ fn digests_inside_a_segment_are_checked_under_a_right_seal() {
     let bytes = fs::read(&run.segments()[0]).unwrap();
     let image_bytes = Forged::of(&bytes).image.len();
     let (content, vectors) = unseal(&bytes);
-    // One of the vectors', one of the lengths'.
+    // One changed byte is in the vectors, and one in the lengths.
     for (at, reason) in [
         (vectors.start as usize + 5, "its vectors are not the ones"),
-        (image_bytes + 5 * 8, "its content has another digest"),
+        (image_bytes + 5 * 8, "the digest that it states"),
     ] {
         let mut content = content.clone();
         content[at] ^= 1;
@@ -553,7 +556,7 @@ fn a_segment_of_an_older_version_is_set_aside_under_its_own_name() {
 
 #[test]
 fn a_segment_of_the_version_before_is_told_as_such_and_its_rows_are_computed_again() {
-    // One output, whose shape and digest stood under other names.
+    // That version had one output, and other names for its shape and digest.
     let run = run_of(&[3]);
     let mut forged = Forged::of(&fs::read(&run.segments()[0]).unwrap());
     forged.image[..8].copy_from_slice(b"PLMSEG4\n");
@@ -603,7 +606,7 @@ fn what_is_no_file_is_no_segment_and_is_not_waited_for() {
     thread::spawn(move || sender.send(scan(&[shards], &format)));
     let found = receiver.recv_timeout(Duration::from_secs(60));
     let damaged = found.expect("nobody will ever write").unwrap().damaged;
-    // A directory is nobody's segment, and stays where it is.
+    // A directory is never a segment, and stays where it is.
     assert_eq!(damaged.len(), 1);
     assert_eq!(damaged[0].path, pipe);
     go_on(&run);
@@ -658,7 +661,7 @@ fn a_result_whose_seal_has_outputs_elsewhere_is_refused() {
     refuse(&[pieces[1].clone(), pieces[0].clone()]);
     let end = pieces[1].end;
     refuse(&[pieces[0].clone(), pieces[1].clone(), end..end]);
-    // A list of one, and more pieces than any file has.
+    // These are a list of one piece, and lists of more pieces than any file has.
     for count in [1_u64, 1 << 17, u64::MAX] {
         let mut bytes = seal_pieces(content.clone(), &pieces);
         let at = bytes.len() - 16;

@@ -1,4 +1,4 @@
-//! Segments are durable when they are said to be, whole when they are read, or refused.
+//! A segment is durable when the writer says so. A reader gets it whole, or refuses it.
 
 mod common;
 
@@ -13,7 +13,7 @@ use plm_shards::{
 };
 use proptest::prelude::*;
 
-/// Of the outputs' rows.
+/// The widths of the outputs.
 const WIDTHS: [usize; 2] = [3, 2];
 
 fn sink(run: &Run, config: SegmentConfig) -> SegmentSink {
@@ -300,7 +300,7 @@ fn each_output_is_stored_in_the_runs_format_and_says_how_much_it_takes() {
     }
     run.format = config(1, Dtype::F16).run_format(common::RUN_DIGEST, &outputs(&WIDTHS));
     run.without_vector = rows(1..30);
-    // Halves that no rounding of another number gives come back bit for bit.
+    // f16 values that no rounding of another number gives come back bit for bit.
     let halves: Vec<f16> = [0x0001, 0x83ff].map(f16::from_bits).to_vec();
     let mut batch = batch(&run.input, &rows(0..1), &outputs(&WIDTHS));
     batch.columns[1] = Column::new(2, halves.clone()).unwrap();
@@ -335,7 +335,7 @@ fn a_failed_write_is_an_error_and_forgets_its_rows() {
     let sink = sink(&run, config(4, Dtype::F32));
     let mut writer = sink.open_shard(Rank(0)).unwrap();
     write(&mut *writer, &run.input, 0..3);
-    // Even root can't write to a directory that is gone.
+    // Even root can't write to a directory that was removed.
     let rank = run.shards().join("rank_00000");
     fs::remove_dir(&rank).unwrap();
     let error = error_of(writer.write(batch(&run.input, &rows(3..6), &outputs(&WIDTHS))));

@@ -1,4 +1,4 @@
-//! What is said of sizes before a run holds for its files.
+//! The sizes that are predicted before a run hold for its files.
 
 mod common;
 
@@ -67,7 +67,7 @@ fn files_take_at_most_what_was_said_and_not_much_less() {
 
 #[test]
 fn ids_of_any_length_fit_what_was_said() {
-    // At half of a block of HDF5's heap, 4,096 bytes, it leaves the most empty.
+    // Ids of half a block of HDF5's heap (4,096 bytes) leave the most room empty.
     for longest in [0, 1, 7, 60, 2020, 2040, 2060, 4090, 100_000] {
         let varied = run(300, &[1], Dtype::F16, longest);
         let mut alike = run(300, &[1], Dtype::F16, 0);
@@ -107,7 +107,7 @@ fn full_segments_are_as_many_as_a_writer_makes() {
     }
 }
 
-/// What the system's own program says.
+/// The free space that the system's `df` reports.
 fn bytes_by_df(path: &Path) -> u64 {
     let df = Command::new("df")
         .args(["--output=avail", "-B1"])
@@ -121,7 +121,7 @@ fn bytes_by_df(path: &Path) -> u64 {
 fn room_is_told_of_paths_that_are_not_there_yet() {
     let directory = tempfile::tempdir().unwrap();
     let here = available_bytes(directory.path()).unwrap();
-    // Others write to the same disk.
+    // Other processes write to the same disk.
     let is_about = |other: u64| assert!(other.abs_diff(here) < 1 << 30, "{other} and {here}");
     is_about(bytes_by_df(directory.path()));
     let file = directory.path().join("file");

@@ -1,4 +1,4 @@
-//! The store of segments and `embeddings.h5` keeps the contract that any store has.
+//! `Hdf5Store` meets the contract of every store.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use plm_core::Dtype;
 use plm_shards::{EmbeddingsFile, Hdf5Store, SegmentConfig};
 use plm_testkit::conformance::check_store;
 
-/// `[rows][outputs][width]` the values of a result.
+/// The values of a result, `[rows][outputs][width]`.
 fn read(path: &Path) -> Vec<Vec<Vec<f32>>> {
     let file = EmbeddingsFile::open(path).unwrap();
     let read = |name: String| file.read_rows_of(&name, 0..file.rows()).unwrap();

@@ -1,4 +1,4 @@
-//! `verify` believes nothing.
+//! `verify` trusts no byte of a file.
 
 mod common;
 

@@ -121,14 +121,14 @@ pub fn aggregate_parts_with(
 
     let index = FastaIndex::load(&first.index())?;
     claim.check_saved_index(&index, &first.index())?;
-    let shard_directories: Vec<PathBuf> =
+    let part_directories: Vec<PathBuf> =
         done.iter().map(|(root, part)| root.shards(*part)).collect();
     if discard.takes_result() || !layout.embeddings().exists() {
         space::check_merge(&layout, &claim, &index, &discard)?;
     }
     if discard.takes_result() {
         // What there is is better than nothing, if the parts don't come to a whole.
-        check_parts(&layout, &claim, &index, &parts, &shard_directories)?;
+        check_parts(&layout, &claim, &index, &parts, &part_directories)?;
         discard.carry_out(&layout, &claim)?;
     }
     if first.root() != layout.root() {
@@ -148,7 +148,7 @@ pub fn aggregate_parts_with(
         layout: &layout,
         index: &index,
         claim: &claim,
-        shard_directories: &shard_directories,
+        part_directories: &part_directories,
         draft: None,
     }
     .finish(parts, seconds, started)
@@ -160,7 +160,7 @@ fn check_parts(
     claim: &Claim,
     index: &FastaIndex,
     parts: &[PartReport],
-    shard_directories: &[PathBuf],
+    part_directories: &[PathBuf],
 ) -> Result<(), Error> {
     let failed = parts.iter().flat_map(|part| &part.ranks.failed_rows);
     let failed: Vec<FailedRow> = failed.cloned().collect();
@@ -170,7 +170,7 @@ fn check_parts(
         source: index,
         without_row: &without_vector(index, &plan, &failed),
     };
-    Ok(layout.store().check_parts(shard_directories, &expected)?)
+    Ok(layout.store().check_parts(part_directories, &expected)?)
 }
 
 /// The report of a run that is finished, if it is: then all bytes of its result, which
@@ -215,7 +215,7 @@ pub(crate) struct Finish<'a> {
     pub(crate) layout: &'a Layout,
     pub(crate) index: &'a FastaIndex,
     pub(crate) claim: &'a Claim,
-    pub(crate) shard_directories: &'a [PathBuf],
+    pub(crate) part_directories: &'a [PathBuf],
     /// What was merged while the ranks were at work.
     pub(crate) draft: Option<Box<dyn Draft>>,
 }
@@ -239,7 +239,7 @@ impl Finish<'_> {
         let (store, run) = (self.layout.store(), fingerprint.stored_run()?);
         let embeddings = self.layout.embeddings();
         let merge = Merge {
-            parts: self.shard_directories,
+            parts: self.part_directories,
             expected: Expected {
                 run: &run,
                 source: self.index,
@@ -257,7 +257,7 @@ impl Finish<'_> {
         // The ledger is of what the segments say, and is there only once these are found to be what
         // the run is to come to.
         let draft_ledger = || -> Result<_, Error> {
-            let in_f32 = store.rows_in_f32(self.shard_directories, &run)?;
+            let in_f32 = store.rows_in_f32(self.part_directories, &run)?;
             let ledger = Ledger::new(self.index, &plan, &failed_rows).with_rows_in_f32(&in_f32);
             Ok((ledger.draft(&ledger_path)?, ledger.counts()))
         };

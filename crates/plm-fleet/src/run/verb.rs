@@ -171,7 +171,7 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
             layout: &layout,
             index: &index,
             claim: &claim,
-            shard_directories: &[layout.shards(config.part)],
+            part_directories: &[layout.shards(config.part)],
             draft,
         }
         .finish(vec![part], seconds, started);

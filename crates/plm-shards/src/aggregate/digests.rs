@@ -1,8 +1,9 @@
-//! Places for digests that are known only once the file is whole.
+//! Places for digests, which are known only when the file is whole.
 //!
-//! They are texts like the file's other attributes. HDF5 keeps such texts in a heap, and to write
-//! one anew may take room that the disk does not have. So each is laid out as a text of the same
-//! length, found in the file by plain reads, and filled in by plain writes.
+//! A digest is a text like the file's other attributes. HDF5 keeps such texts in a heap, and
+//! rewriting one may take room that the disk does not have. So each digest is laid out as a
+//! placeholder text of the same length, found in the file by plain reads, and replaced by plain
+//! writes.
 
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
@@ -15,20 +16,23 @@ use plm_core::Digest;
 
 use crate::layout::{self, DIGEST_BYTES};
 
-/// How many bytes are looked through at a time.
+/// How many bytes are searched at a time.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// A text for each digest of a file: that of the file, then those of its datasets.
+/// A placeholder text for each digest of a file.
 pub(super) struct Placeholders {
+    /// The first text is for the file, the others for its datasets.
     texts: Vec<String>,
 }
 
-/// Where the digests of a file are, in the same order.
+/// Where the digests are in the file, in the order of the placeholders.
 pub(super) type Places = Vec<u64>;
 
 impl Placeholders {
-    /// Texts for a file with so many datasets that are nowhere else in it. By chance, since what is
-    /// in a file may come from anyone; nothing of it is left in a finished one.
+    /// Makes texts for a file with this many datasets.
+    ///
+    /// They are random: ids in the file may come from anyone, and none may equal a placeholder. A
+    /// finished file holds no placeholder.
     pub(super) fn new(datasets: usize) -> Self {
         let chance = RandomState::new();
         let text = |number: usize| {
@@ -42,11 +46,13 @@ impl Placeholders {
         }
     }
 
+    /// Writes the placeholder for the digest of the file.
     pub(super) fn of_file(&self, file: &Location) -> hdf5::Result<()> {
         layout::set_text(file, layout::CONTENT_DIGEST, &self.texts[0])
     }
 
-    /// The datasets, in the order that a file's digest takes them.
+    /// Writes the placeholders for the datasets, in the order in which the file's digest covers
+    /// them.
     pub(super) fn of_datasets<'a>(
         &self,
         datasets: impl Iterator<Item = &'a Dataset>,
@@ -57,8 +63,8 @@ impl Placeholders {
         Ok(())
     }
 
-    /// Finds them in the file, outside of the rows, whose places come one after the other. They
-    /// were written first, so that little is read.
+    /// Finds the placeholders in the file. `rows` are not searched; they are in the order of the
+    /// file. The placeholders were written first, so little is read.
     pub(super) fn find(&self, file: &File, rows: &[Range<u64>]) -> io::Result<Places> {
         let file_bytes = file.metadata()?.len();
         let mut found = vec![None; self.texts.len()];
@@ -90,7 +96,7 @@ impl Placeholders {
                     found[number].get_or_insert(start + place as u64);
                 }
             }
-            // One may lie across the end of a piece.
+            // A placeholder may lie across the end of a piece.
             start += (PIECE_BYTES - DIGEST_BYTES + 1) as u64;
         }
         Ok(())
@@ -117,7 +123,7 @@ mod tests {
     fn texts_are_found_wherever_they_are() {
         let placeholders = Placeholders::new(4);
         let file = tempfile::tempfile().unwrap();
-        // One across the ends of pieces, one at the file's end.
+        // Some lie across the ends of pieces, and one at the file's end.
         let piece = PIECE_BYTES as u64;
         let places = [96, piece - 30, 2 * piece - 71, 2 * piece + 1, 3 * piece];
         for (place, text) in places.iter().zip(&placeholders.texts) {

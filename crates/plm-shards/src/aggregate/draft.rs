@@ -1,4 +1,4 @@
-//! The file in the making, which takes segments one by one.
+//! An unfinished result, which takes segments one by one.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -14,35 +14,38 @@ use crate::expect::ExpectedRows;
 use crate::segment::Segment;
 use crate::{Error, Provenance, RunFormat, shards};
 
-/// `embeddings.h5` in the making: takes segments while others are still to come, so that a run's
-/// end has little left to merge.
+/// An unfinished `embeddings.h5`. It takes segments while others are still to come, so a run's end
+/// has little left to merge.
 ///
-/// It is laid out for what a run is meant to come to. If it comes to something else, since a record
-/// has failed, [`aggregate_draft`](super::aggregate_draft) starts anew.
+/// It is laid out for the outcomes that the run should have. If the run has others, because a
+/// record has failed, [`aggregate_draft`](super::aggregate_draft) starts again.
 #[derive(Debug)]
 pub struct Draft {
     pub(super) file: DurableFile,
     format: RunFormat,
     provenance: Provenance,
     pub(super) expected_rows: ExpectedRows,
-    /// `[n]` codes of outcomes, in the input's order.
+    /// The status is the code of each row's outcome, `[n]`, in the order of the input.
     status: Vec<u8>,
     pub(super) laid: Laid,
-    /// The digests of the segments that are in it, by their paths.
+    /// The draft holds these segments: path and content digest.
     placed: HashMap<PathBuf, Digest>,
-    /// Segments that were there when it was looked for some.
+    /// These segments were on disk at the last look, and are not in the draft yet.
     listed: VecDeque<PathBuf>,
+    /// The flag is set if all that the draft holds is durable.
     is_synced: bool,
+    /// The buffer is kept between segments to save allocations.
     scratch: Vec<u8>,
 }
 
 impl Draft {
-    /// Lays out the file that a request is for, with the outcomes that its rows are meant to have,
-    /// in the order of the input. Reserves all its space; what is written has a temporary name, and
-    /// is removed with the draft.
+    /// Lays out the file of a request under a temporary name, and reserves all its space.
+    ///
+    /// `outcomes` are those that the rows should have, in the order of the input. Dropping the
+    /// draft removes the file.
     ///
     /// # Errors
-    /// [`Error::Io`] if the disk has no room; [`Error::Hdf5`] once `is_wanted` says no.
+    /// [`Error::Io`] if the disk has no room; [`Error::Hdf5`] if `is_wanted` becomes false.
     ///
     /// # Panics
     /// If there are more or fewer outcomes than expected rows.
@@ -73,8 +76,8 @@ impl Draft {
             output,
             ..
         } = request;
-        // Which also removes what a killed aggregation left: a file as large as the result, without
-        // which there may be no room.
+        // This also removes the unfinished file of a killed process. That file may be as large as
+        // the result, and there may be no room for both.
         let mut file = DurableFile::create(*output).at("make a file here", *output)?;
         let skeleton = Skeleton {
             expected,
@@ -98,7 +101,7 @@ impl Draft {
         })
     }
 
-    /// Whether it is laid out as a request and the outcomes of its rows want it.
+    /// Whether it is laid out for this request, with these rows and outcomes.
     pub(super) fn is_of(
         &self,
         request: &Aggregation<'_>,
@@ -111,14 +114,16 @@ impl Draft {
             && self.status == status
     }
 
-    /// Puts the rows of a segment that is new to it at their places, if there is one. Segments
-    /// never change, so that what is in it once need not be looked at again.
+    /// Puts the rows of one new segment at their places, if there is one, and tells whether there
+    /// was. Segments never change, so one that is in the draft is not read again.
     ///
     /// # Errors
-    /// As [`aggregate`](super::aggregate), as far as it can be told from this segment.
+    /// [`Error::UnexpectedRows`] if the segment has other rows than expected,
+    /// [`Error::DamagedSegment`], [`Error::OtherRun`] if it can't be used, [`Error::Io`] if it
+    /// can't be read or the draft can't be written.
     pub fn place_next(&mut self, request: &Aggregation<'_>) -> Result<bool, Error> {
         if self.listed.is_empty() {
-            let mut segments = shards::list_segments(request.shard_directories)?;
+            let mut segments = shards::list_segments(request.part_directories)?;
             segments.retain(|path| !self.placed.contains_key(path));
             self.listed = segments.into();
         }
@@ -144,8 +149,8 @@ impl Draft {
         Ok(true)
     }
 
-    /// Puts the rows of a segment, which were found to be expected, at their places, unless they
-    /// are there.
+    /// Puts the rows of a segment at their places, unless they are there. The caller has checked
+    /// that all of them are expected.
     pub(super) fn place(&mut self, segment: &RowsOfSegment) -> Result<(), Error> {
         let (path, digest) = (&segment.values.path, segment.values.content_digest);
         if self.placed.get(path) == Some(&digest) {
@@ -165,10 +170,10 @@ impl Draft {
         Ok(())
     }
 
-    /// Makes durable what is in it, so that the end does not wait for it.
+    /// Makes durable what the draft holds, so that the run's end does not wait for it.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`] if the disk reports an error.
     pub fn sync(&mut self) -> Result<(), Error> {
         if !self.is_synced {
             let path = self.path().to_owned();

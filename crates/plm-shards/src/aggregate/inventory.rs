@@ -1,4 +1,4 @@
-//! Which rows the segments hold, and whether these are the ones they should.
+//! Checks that the segments hold exactly the expected rows, each once.
 
 use std::path::{Path, PathBuf};
 
@@ -10,25 +10,26 @@ use crate::expect::{Expectation, ExpectedRows};
 use crate::segment::{Segment, SegmentValues};
 use crate::shards;
 
-/// All rows, found where they should be.
+/// The segments of a run, which hold exactly the expected rows.
 pub(super) struct Inventory {
-    /// `[n]` codes of outcomes, in the input's order.
+    /// The status is the code of each row's outcome, `[n]`, in the order of the input.
     pub(super) status: Vec<u8>,
     pub(super) segments: Vec<RowsOfSegment>,
 }
 
-/// A segment's outputs, and whose they are.
+/// The outputs of a segment, and the rows that they belong to.
 pub(super) struct RowsOfSegment {
     pub(super) rows: Vec<u64>,
     pub(super) values: SegmentValues,
 }
 
-/// No outcome's code: the row has not been seen yet.
+/// The status of a row that has not been seen yet. It is no outcome's code.
 const UNSEEN: u8 = u8::MAX;
 
 impl Inventory {
+    /// Reads all segments but their vectors, and checks their rows against the expected ones.
     pub(super) fn take(
-        shard_directories: &[PathBuf],
+        part_directories: &[PathBuf],
         expected: &Expectation<'_>,
         expected_rows: &ExpectedRows,
     ) -> Result<Self, Error> {
@@ -36,7 +37,7 @@ impl Inventory {
         let mut segments: Vec<RowsOfSegment> = vec![];
         let mut unexpected = Culprits::default();
         let mut twice = Culprits::default();
-        for path in shards::list_segments(shard_directories)? {
+        for path in shards::list_segments(part_directories)? {
             let Segment { columns, values } = Segment::open(&path, expected.format)?;
             let records = columns
                 .ids
@@ -71,7 +72,7 @@ impl Inventory {
             let first = segments
                 .iter()
                 .find(|segment| segment.rows.contains(&row.0))
-                .expect("a row that came twice came once before");
+                .expect("an earlier segment has the row");
             return Err(Error::DuplicateRows {
                 rows: twice.rows,
                 first: first.values.path.clone(),
@@ -93,7 +94,7 @@ impl Inventory {
     }
 }
 
-/// Rows that should not be, and where the first of them is.
+/// Rows that should not be there, and the segment of the first.
 struct Culprits {
     rows: NamedRows,
     first: Option<(RowId, PathBuf)>,

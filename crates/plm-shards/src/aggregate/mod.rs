@@ -1,13 +1,14 @@
-//! Many segments become one `embeddings.h5`, in the order of the input.
+//! Merges many segments into one `embeddings.h5`, in the order of the input.
 //!
-//! First all that is known of the rows but their vectors is read, so that what is missing, twice or
-//! foreign is found in seconds ([`inventory`]). Then the file is laid out with its space reserved
-//! ([`skeleton`]), each vector is put at its place, one segment at a time ([`place`]), and the
-//! whole is read back before it gets its name.
+//! 1. All of the segments but their vectors is read. This finds missing, duplicate and foreign rows
+//!    in seconds ([`inventory`]).
+//! 2. The file is laid out, with its space reserved ([`skeleton`]).
+//! 3. Each vector is written to its place, one segment at a time ([`place`]).
+//! 4. The whole file is read back before it gets its name.
 //!
-//! All but the first and the last can be done while segments are still to come ([`draft`]), for
-//! what is known of the rows before: what the segments say decides, and if it differs, the file is
-//! laid out anew.
+//! Steps 2 and 3 can be done ahead, while segments are still to come ([`draft`]). The file is then
+//! laid out for the outcomes that the rows should have. If the segments have others, it is laid out
+//! again.
 
 mod digests;
 mod draft;
@@ -31,50 +32,54 @@ pub use draft::Draft;
 use inventory::Inventory;
 use skeleton::Laid;
 
-/// What to merge, and what it must amount to.
+/// What to merge, and what the result must hold.
 #[derive(Clone, Copy)]
 pub struct Aggregation<'a> {
-    /// The directories that [`SegmentSink`](crate::SegmentSink)s were given: those of all parts of
-    /// the world.
-    pub shard_directories: &'a [PathBuf],
-    /// The rows that must be there, each once.
+    /// The segments of each part are below its directory, which a
+    /// [`SegmentSink`](crate::SegmentSink) was given. All parts of the run are here.
+    pub part_directories: &'a [PathBuf],
+    /// The segments must hold exactly the rows that are expected here, each once.
     pub expected: Expectation<'a>,
-    /// Where the vectors come from.
+    /// The provenance says in the result where its vectors come from.
     pub provenance: &'a Provenance,
-    /// The file to make.
+    /// The result gets this path.
     pub output: &'a Path,
 }
 
 /// A merged and verified file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AggregateReport {
-    /// Its rows.
+    /// The file has this many rows.
     pub rows: usize,
-    /// The segments that it was made of; 0 if it was there already.
+    /// The file was made from this many segments. The number is 0 if it existed already.
     pub segments: usize,
-    /// The digest of its content.
+    /// The digest covers the file's content.
     pub content_digest: Digest,
-    /// Whether it was there already, whole, so that nothing was done but verify it.
+    /// The file existed already and was whole, so it was only verified.
     pub already_complete: bool,
 }
 
-/// Makes `embeddings.h5` of the segments of a run. Its bytes depend on the rows alone, however many
-/// ranks and segments they came from. Takes about 9 bytes of memory a row, and one segment.
+/// Makes `embeddings.h5` from the segments of a run.
+///
+/// Its bytes depend on the rows alone, not on the number of ranks and segments. The merge takes
+/// about 9 bytes of memory for each row, and the memory of one segment.
 ///
 /// # Errors
-/// [`Error::MissingRows`], [`Error::DuplicateRows`], [`Error::UnexpectedRows`],
-/// [`Error::WrongRecord`] if the segments are not exactly the expected rows;
-/// [`Error::DamagedSegment`], [`Error::OtherRun`] if one is not to be used; [`Error::Io`] if the
-/// disk has no room; [`Error::OutputExists`] if there is a file that is not the one to be made.
-/// No file is then made, and none is touched.
+/// After an error, no file was made, and none was touched.
+///
+/// - [`Error::MissingRows`], [`Error::DuplicateRows`], [`Error::UnexpectedRows`],
+///   [`Error::WrongRecord`] if the segments do not hold exactly the expected rows.
+/// - [`Error::DamagedSegment`], [`Error::OtherRun`] if a segment can't be used.
+/// - [`Error::Io`] if the disk has no room.
+/// - [`Error::OutputExists`] if there is another file at the result's path.
 pub fn aggregate(request: &Aggregation<'_>) -> Result<AggregateReport, Error> {
     aggregate_draft(request, None)
 }
 
-/// As [`aggregate`], with a draft that has taken some of the segments already.
+/// Does what [`aggregate`] does, and uses a draft that holds some of the segments already.
 ///
 /// # Errors
-/// As [`aggregate`].
+/// Those of [`aggregate`].
 pub fn aggregate_draft(
     request: &Aggregation<'_>,
     draft: Option<Draft>,
@@ -88,8 +93,8 @@ pub fn aggregate_draft(
     let started = Instant::now();
     let expected_rows = ExpectedRows::new(expected);
     let Inventory { status, segments } =
-        Inventory::take(request.shard_directories, expected, &expected_rows)?;
-    // One that is of no use is gone before there is another.
+        Inventory::take(request.part_directories, expected, &expected_rows)?;
+    // A draft that does not fit is removed before another takes space.
     let draft = draft.filter(|draft| draft.is_of(request, &expected_rows, &status));
     let mut draft = match draft {
         Some(draft) => draft,
@@ -122,17 +127,17 @@ pub fn aggregate_draft(
     })
 }
 
-/// That the segments below these directories are exactly the expected rows, each once. Reads all
-/// but the vectors.
+/// Checks that the segments below these directories hold exactly the expected rows, each once. It
+/// reads all but the vectors.
 ///
 /// # Errors
-/// As [`aggregate`].
+/// Those of [`aggregate`] that concern segments.
 pub fn check_segments(
-    shard_directories: &[PathBuf],
+    part_directories: &[PathBuf],
     expected: &Expectation<'_>,
 ) -> Result<(), Error> {
     let expected_rows = ExpectedRows::new(expected);
-    Inventory::take(shard_directories, expected, &expected_rows).map(drop)
+    Inventory::take(part_directories, expected, &expected_rows).map(drop)
 }
 
 fn already_complete(expected: &Expectation<'_>, output: &Path) -> Result<AggregateReport, Error> {
@@ -156,17 +161,17 @@ fn complete(
     expected: &Expectation<'_>,
 ) -> Result<Digest, Error> {
     let written = EmbeddingsFile::open(path)?;
-    // The disk takes what it does not have yet while all of it is read.
+    // The rest is synced to the disk while the file is read back.
     let (synced, digests) = thread::scope(|scope| {
         let syncing = thread::Builder::new().spawn_scoped(scope, || sync_data(file, path));
         let digests = read_all(&written, Some(expected));
         let synced = syncing.map_or(Ok(()), |thread| {
-            thread.join().expect("to sync does not panic")
+            thread.join().expect("syncing does not panic")
         });
         (synced, digests)
     });
     let found = digests?;
-    // A file's error is told once: the last sync would not tell it again.
+    // The system reports a file's error once, so a later sync would not report it again.
     synced.at("make it durable", path)?;
     let content_digest = found.of_file(&written);
     let of_datasets = found.datasets().iter().map(|&(_, digest)| digest);

@@ -1,4 +1,4 @@
-//! Each row of each output at its place.
+//! Writes each row of each output to its place in the file.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -8,22 +8,22 @@ use plm_core::RowId;
 
 use super::inventory::RowsOfSegment;
 use crate::Error;
-use crate::config::RunFormat;
 use crate::error::At;
 use crate::expect::ExpectedRows;
+use crate::run_format::RunFormat;
 
-/// Puts rows into a file that has room for them, past HDF5.
+/// Writes rows, without HDF5, into a file that has room for them.
 pub(super) struct Placer<'a> {
     pub(super) file: &'a File,
     pub(super) path: &'a Path,
-    /// Of each output, the byte at which its rows start.
+    /// There is one offset for each output: the byte at which its rows start.
     pub(super) offsets: &'a [u64],
     pub(super) format: &'a RunFormat,
     pub(super) expected_rows: &'a ExpectedRows,
 }
 
 impl Placer<'_> {
-    /// Places all rows of a segment; `values` is scratch space.
+    /// Writes all rows of a segment to their places. `values` is scratch space.
     pub(super) fn place(&self, segment: &RowsOfSegment, values: &mut Vec<u8>) -> Result<(), Error> {
         let mut moves: Vec<(usize, usize)> = segment
             .rows
@@ -35,7 +35,7 @@ impl Placer<'_> {
             .enumerate()
             .map(|(from, to)| (to, from))
             .collect();
-        // Through the file from its start to its end, as disks like it.
+        // Disks are fastest when the file is written from its start to its end.
         moves.sort_unstable();
         for (position, &offset) in self.offsets.iter().enumerate() {
             segment.values.read(position, values)?;

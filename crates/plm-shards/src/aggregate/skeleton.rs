@@ -1,9 +1,10 @@
-//! The file without its vectors, with room for them.
+//! Lays out the file without its vectors, with room for them.
 //!
-//! libhdf5 may crash when a disk fills up under it, so the whole file's space is reserved before
-//! the library opens it. A reservation does not survive the library's own way to make a file, which
-//! empties it: so an empty HDF5 file is written first, as an image, then grown to its full size,
-//! then filled in. The library cuts off what it did not need. Last comes room for the seal.
+//! libhdf5 may crash when a disk fills up under it, so the space of the whole file is reserved
+//! before the library opens it. The library's own way to make a file empties it, and so loses the
+//! reservation. So an empty HDF5 file is written first, from an image in memory. Then it is grown
+//! to its full size, and the library fills it in and cuts off what it did not need. Room for the
+//! seal comes last.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -22,7 +23,8 @@ use crate::expect::{Expectation, ExpectedRows};
 use crate::provenance::{self, FORMAT, format_version};
 use crate::{Error, Provenance, RunFormat, StoredRows, image, layout, seal, superblock};
 
-/// Rows whose ids are in memory at a time. The layout of the ids' heap depends on it.
+/// How many rows' ids are in memory at a time. The layout of the ids' heap, and so the bytes of the
+/// file, depend on this number.
 const SLICE_ROWS: usize = 8192;
 /// The datasets besides the outputs': ids, lengths and status.
 const OTHER_DATASETS: usize = 3;
@@ -31,26 +33,26 @@ const OTHER_DATASETS: usize = 3;
 pub(super) struct Skeleton<'a> {
     pub(super) expected: &'a Expectation<'a>,
     pub(super) expected_rows: &'a ExpectedRows,
-    /// `[n]` codes of outcomes.
+    /// The status is the code of each row's outcome, `[n]`.
     pub(super) status: &'a [u8],
     pub(super) provenance: &'a Provenance,
-    /// Asked from time to time: millions of ids take seconds.
+    /// The layout stops when this becomes false. Millions of ids take seconds.
     pub(super) is_wanted: &'a dyn Fn() -> bool,
 }
 
-/// Where things are in a file that was laid out.
+/// The places of things in a file that was laid out.
 #[derive(Debug)]
 pub(super) struct Laid {
-    /// Of each output, the byte at which its rows start.
+    /// There is one offset for each output: the byte at which its rows start.
     pub(super) offsets: Vec<u64>,
-    /// The bytes of the digests.
+    /// The digests are to be written to these bytes.
     pub(super) digests: Places,
-    /// The byte at which the seal starts, which ends the file.
+    /// The seal starts at this byte and ends the file.
     pub(super) seal_offset: u64,
 }
 
 impl Skeleton<'_> {
-    /// Makes the file whole but for its vectors, its digests and its seal.
+    /// Writes all of the file but its vectors, its digests and its seal.
     pub(super) fn lay_out(&self, file: &mut DurableFile) -> Result<Laid, Error> {
         let path = file.temporary_path().to_owned();
         let empty = image::compose(|_| Ok(())).at("compose an empty file", &path)?;
@@ -83,12 +85,12 @@ impl Skeleton<'_> {
         })
     }
 
-    /// Says where the rows of each output start.
+    /// Fills in the file, and gives the byte at which the rows of each output start.
     fn fill(&self, file: &hdf5::File, placeholders: &Placeholders) -> hdf5::Result<Vec<u64>> {
         let rows = self.status.len();
         let format = self.expected.format;
-        // Before the texts that may be long, and before room is taken for the vectors in between:
-        // they are looked for from the file's start on.
+        // Placeholders come before long texts and before the room for vectors, since they are
+        // searched from the file's start.
         placeholders.of_file(file)?;
         let ids = layout::create_column::<VarLenUnicode>(file, layout::SEQUENCE_IDS, rows)?;
         let lengths = layout::create_column::<u32>(file, layout::LENGTHS, rows)?;
@@ -125,7 +127,7 @@ impl Skeleton<'_> {
             .map(|row| self.expected.source.record(row));
         for start in (0..rows).step_by(SLICE_ROWS) {
             if !(self.is_wanted)() {
-                return Err("it is not wanted any more".into());
+                return Err("it is no longer wanted".into());
             }
             let slice = start..(start + SLICE_ROWS).min(rows);
             let mut slice_ids = Vec::with_capacity(slice.len());
@@ -141,12 +143,12 @@ impl Skeleton<'_> {
         let offset = |dataset: &Dataset| match dataset.offset() {
             Some(offset) => Ok(offset),
             None if rows == 0 => Ok(0),
-            None => Err("no place was given to the vectors".into()),
+            None => Err("the library gave the vectors no place".into()),
         };
         outputs.iter().map(offset).collect()
     }
 
-    /// More bytes than the file can have.
+    /// An upper bound of the file's bytes.
     fn most_bytes(&self) -> u64 {
         let ids = self
             .expected_rows
@@ -161,7 +163,7 @@ impl Skeleton<'_> {
     }
 }
 
-/// Says which outputs there are and what each is, and gives the first its second name.
+/// Lists the outputs, describes each, and gives the first its second name.
 fn name_outputs(file: &hdf5::File, format: &RunFormat, datasets: &[Dataset]) -> hdf5::Result<()> {
     let names: Vec<String> = format.outputs().iter().map(OutputSpec::name).collect();
     let names_in_json = serde_json::to_string(&names).expect("texts make JSON");
@@ -172,7 +174,7 @@ fn name_outputs(file: &hdf5::File, format: &RunFormat, datasets: &[Dataset]) -> 
     file.link_hard(&names[0], layout::EMBEDDINGS)
 }
 
-/// Gives the file disk space up to the end of the range. What is before the range stays as it is.
+/// Reserves disk space for the file up to the end of the range. Bytes before the range stay.
 fn reserve(file: &File, range: Range<u64>) -> io::Result<()> {
     match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, range.end)) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(file, range),
@@ -180,7 +182,7 @@ fn reserve(file: &File, range: Range<u64>) -> io::Result<()> {
     }
 }
 
-/// The way to take space on a file system that can't reserve it.
+/// Takes space by writing zeros, on a file system that can't reserve it.
 fn write_zeros(file: &File, range: Range<u64>) -> io::Result<()> {
     let zeros = vec![0; 1 << 20];
     let mut start = range.start;

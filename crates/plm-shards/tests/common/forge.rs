@@ -1,4 +1,5 @@
-//! Segments taken apart and put together with digests that are right, by the documentation alone.
+//! Takes segments apart and puts them together with right digests. It follows the documentation
+//! alone, and uses no code of the crate.
 
 use std::ops::Range;
 
@@ -6,10 +7,10 @@ use serde_json::Value;
 
 const SEAL_BYTES: usize = 56;
 
-/// A segment in parts, any of which may be changed before [`bytes`](Self::bytes).
+/// A segment in pieces. A test may change any of them before [`bytes`](Self::bytes).
 #[derive(Clone, Debug)]
 pub struct Forged {
-    /// All before the block: the letters and the vectors.
+    /// The bytes before the block: the magic and the vectors.
     pub image: Vec<u8>,
     pub rows: Vec<u64>,
     pub lengths: Vec<u32>,
@@ -18,9 +19,9 @@ pub struct Forged {
     pub in_f32: Vec<u8>,
     pub ids: Vec<u8>,
     pub description: Value,
-    /// What the block says of the description's size, if not the truth.
+    /// The size of the description that the block states, if it is not the true one.
     pub description_bytes: Option<u64>,
-    /// What the seal says of the vectors' place.
+    /// The place of the vectors that the seal states.
     pub vectors: Range<u64>,
 }
 
@@ -51,7 +52,7 @@ impl Forged {
         }
     }
 
-    /// The segment, with the digests of what it now is.
+    /// The segment's bytes, with the digests of its present content.
     pub fn bytes(&self) -> Vec<u8> {
         let mut description = self.description.clone();
         if let Some(members) = description.as_object_mut()
@@ -65,7 +66,7 @@ impl Forged {
         self.with(&description)
     }
 
-    /// The segment, with the digests that its description has.
+    /// The segment's bytes, with the digests that its description has.
     pub fn bytes_as_they_are(&self) -> Vec<u8> {
         self.with(&self.description)
     }
@@ -86,7 +87,7 @@ impl Forged {
         seal(content, &self.vectors)
     }
 
-    /// The name and the digest of each output, if the description says what they are.
+    /// The name and the digest of each output, if the description names them.
     fn output_digests(&self) -> Option<Vec<(String, String)>> {
         let mut start = self.vectors.start;
         let outputs = self.description["header"]["outputs"].as_array()?;
@@ -137,12 +138,12 @@ impl Forged {
     }
 }
 
-/// `content`, sealed, with its vectors in one piece.
+/// Seals `content`, whose vectors are in one piece.
 pub fn seal(content: Vec<u8>, vectors: &Range<u64>) -> Vec<u8> {
     seal_pieces(content, std::slice::from_ref(vectors))
 }
 
-/// `content`, sealed, with its vectors in pieces.
+/// Seals `content`, whose vectors are in several pieces.
 pub fn seal_pieces(mut content: Vec<u8>, pieces: &[Range<u64>]) -> Vec<u8> {
     let ends: Vec<u64> = pieces.iter().flat_map(|it| [it.start, it.end]).collect();
     let places = numbers(&ends);
@@ -164,14 +165,14 @@ pub fn seal_pieces(mut content: Vec<u8>, pieces: &[Range<u64>]) -> Vec<u8> {
     content
 }
 
-/// A sealed file without its seal, and where that has the vectors.
+/// A sealed file without its seal, and the place of the vectors that the seal states.
 pub fn unseal(sealed: &[u8]) -> (Vec<u8>, Range<u64>) {
     let (content, mut pieces) = unseal_pieces(sealed);
     assert_eq!(pieces.len(), 1);
     (content, pieces.remove(0))
 }
 
-/// The same of one whose vectors are in pieces.
+/// A sealed file without its seal, and the pieces of vectors that the seal states.
 pub fn unseal_pieces(sealed: &[u8]) -> (Vec<u8>, Vec<Range<u64>>) {
     let end = sealed.len();
     let (pieces, seal_bytes) = match &sealed[end - 8..] {
@@ -187,7 +188,7 @@ pub fn unseal_pieces(sealed: &[u8]) -> (Vec<u8>, Vec<Range<u64>>) {
     (content.to_vec(), places.collect())
 }
 
-/// As much of a place as there is.
+/// The bytes at a place, cut where the file ends.
 fn piece<'a>(bytes: &'a [u8], place: &Range<u64>) -> &'a [u8] {
     let end = place.end.min(bytes.len() as u64);
     &bytes[place.start.min(end) as usize..end as usize]

@@ -1,4 +1,4 @@
-//! A small run: an input, its outputs, and segments of them.
+//! A small run: an input, its outputs, and their segments.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -67,7 +67,7 @@ pub fn outputs(widths: &[usize]) -> Vec<OutputSpec> {
         .collect()
 }
 
-/// The vector of a row in the output at `position`: different for each.
+/// The vector of a row in the output at `position`. It differs for each row and output.
 pub fn vector_of(row: RowId, position: usize, width: usize) -> Vec<f32> {
     let values = (0..width).map(|dimension| {
         let number = row.0 * 31 + dimension as u64 + 1000 * position as u64;
@@ -79,17 +79,17 @@ pub fn vector_of(row: RowId, position: usize, width: usize) -> Vec<f32> {
     }
 }
 
-/// The number format of a column when it is written: f16 of each second output.
+/// The number format in which a column is written: every second output is f16.
 fn arrives_in(position: usize) -> Dtype {
     [Dtype::F32, Dtype::F16][position % 2]
 }
 
-/// The vector of a row in the first output: exact in `f16` for none.
+/// The vector of a row in the first output. It is not exact in `f16`.
 pub fn vector(row: RowId, hidden_size: usize) -> Vec<f32> {
     vector_of(row, 0, hidden_size)
 }
 
-/// The same as it comes back.
+/// The vector of a row as it is read back, after rounding to `dtype`.
 pub fn stored(row: RowId, position: usize, width: usize, dtype: Dtype) -> Vec<f32> {
     let round = |value| match dtype {
         Dtype::F16 => f16::from_f32(value).to_f32(),
@@ -135,7 +135,7 @@ pub fn config(max_rows: usize, dtype: Dtype) -> SegmentConfig {
         .unwrap()
 }
 
-/// What one rank makes of these batches below `directory`.
+/// Writes these batches below `directory`, by one rank.
 pub fn write_batches(
     directory: &Path,
     run: &Run,
@@ -151,7 +151,7 @@ pub fn write_batches(
     writer.flush().unwrap();
 }
 
-/// A run in a directory of its own.
+/// A run in its own directory.
 pub struct Run {
     pub directory: tempfile::TempDir,
     pub input: Input,
@@ -174,8 +174,8 @@ impl Run {
         }
     }
 
-    /// As [`of_outputs`](Self::of_outputs), in memory where the system has a place for files there:
-    /// with many small runs, nearly all of the time is the disk's to sync.
+    /// A run with [`outputs`] of these widths whose files are in memory, if the system can do that.
+    /// Many small runs would spend nearly all their time syncing to the disk.
     pub fn in_memory(rows: u64, widths: &[usize], dtype: Dtype) -> Self {
         let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
         Self {
@@ -192,7 +192,7 @@ impl Run {
         self.directory.path().join("embeddings.h5")
     }
 
-    /// Each of `batches` by the rank beside it, in segments of `max_rows` rows.
+    /// Writes each batch by its rank, in segments of `max_rows` rows.
     pub fn write(&self, max_rows: usize, batches: &[(Rank, Vec<RowId>)]) {
         let sink = SegmentSink::new(
             self.shards(),
@@ -209,7 +209,7 @@ impl Run {
         }
     }
 
-    /// All rows in one segment.
+    /// Writes all rows in one segment.
     pub fn write_all(&self) {
         let rows = (0..self.input.len()).map(RowId);
         let left_out = |row: &RowId| self.without_vector.contains(row);
@@ -231,15 +231,14 @@ impl Run {
 
     pub fn aggregate_to(&self, output: &Path) -> Result<AggregateReport, Error> {
         aggregate(&Aggregation {
-            shard_directories: &[self.shards()],
+            part_directories: &[self.shards()],
             expected: self.expectation(),
             provenance: &provenance(),
             output,
         })
     }
 
-    /// That the result is there and is the right one: of each row its own id, length, outcome and
-    /// vector.
+    /// Asserts that the result exists and has the right id, length, outcome and vector in each row.
     pub fn assert_right(&self) {
         verify(self.output(), Some(self.expectation())).unwrap();
         let file = EmbeddingsFile::open(self.output()).unwrap();
@@ -279,7 +278,7 @@ impl Run {
         segments
     }
 
-    /// What is in the run's directory besides the shards.
+    /// The files in the run's directory besides the shards.
     pub fn others(&self) -> Vec<PathBuf> {
         let mut others = files(self.directory.path());
         others.retain(|path| !path.starts_with(self.shards()));

@@ -1,0 +1,173 @@
+//! What all files of one run say of themselves, and how two runs differ.
+
+use plm_core::{Digest, Dtype, OutputKind, OutputSpec};
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::element::Element;
+
+/// What all files of one run agree on.
+///
+/// [`SegmentConfig::run_format`](crate::SegmentConfig::run_format) makes it.
+///
+/// ```
+/// use plm_core::{Digest, Dtype, OutputKind, OutputSpec};
+/// use plm_shards::SegmentConfig;
+///
+/// let config = SegmentConfig::builder().dtype(Dtype::F16).build()?;
+/// let mean = OutputSpec::new(OutputKind::Mean, 33, 1280);
+/// let format = config.run_format(Digest::from_bytes([7; 32]), &[mean]);
+/// assert_eq!(format.hidden_size(), 1280);
+/// assert_eq!(format.dtype(), Dtype::F16);
+/// # Ok::<(), plm_shards::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunFormat {
+    run_digest: Digest,
+    /// There is at least one output. Its `dtype` is the number format in which it is stored.
+    outputs: Vec<OutputSpec>,
+    /// One element for each output says how its numbers are stored.
+    elements: Vec<Element>,
+}
+
+impl RunFormat {
+    /// The format of a run whose outputs are stored in their own number formats.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedDtype`] if files can't hold one of the formats.
+    ///
+    /// # Panics
+    /// If there is no output, one has no values, or two have one name.
+    pub(crate) fn try_new(run_digest: Digest, outputs: Vec<OutputSpec>) -> Result<Self, Error> {
+        let element = |output: &OutputSpec| Element::from_dtype(output.dtype);
+        match outputs.iter().find(|output| element(output).is_none()) {
+            Some(&OutputSpec { dtype, .. }) => Err(Error::UnsupportedDtype { dtype }),
+            None => Ok(Self::new(run_digest, outputs)),
+        }
+    }
+
+    /// The format of a run whose outputs are known to be stored as `f32` or `f16`.
+    ///
+    /// # Panics
+    /// If one of them is not, if there is no output, one has no values, or two have one name.
+    pub(crate) fn new(run_digest: Digest, outputs: Vec<OutputSpec>) -> Self {
+        assert!(!outputs.is_empty(), "a run has at least one output");
+        for (place, output) in outputs.iter().enumerate() {
+            assert_ne!(output.width, 0, "a row has at least one value");
+            let is_same = |other: &OutputSpec| other.name() == output.name();
+            assert!(
+                !outputs[..place].iter().any(is_same),
+                "each output has a name of its own"
+            );
+        }
+        let element = |output: &OutputSpec| Element::from_dtype(output.dtype);
+        let elements = outputs.iter().map(element).collect::<Option<_>>();
+        Self {
+            run_digest,
+            outputs,
+            elements: elements.expect("outputs are stored as f32 or f16"),
+        }
+    }
+
+    /// The digest that names the input, the weights and the configuration.
+    pub fn run_digest(&self) -> Digest {
+        self.run_digest
+    }
+
+    /// The run's outputs, at least one. `dtype` is the number format in which files hold it.
+    pub fn outputs(&self) -> &[OutputSpec] {
+        &self.outputs
+    }
+
+    /// The number of values in a row of the first output, which is `/embeddings`.
+    pub fn hidden_size(&self) -> usize {
+        self.outputs[0].width
+    }
+
+    /// The number format in which the first output is stored.
+    pub fn dtype(&self) -> Dtype {
+        self.outputs[0].dtype
+    }
+
+    /// Whether the only output is a mean. `embeddings.h5` then has one dataset of vectors, and
+    /// needs no names for outputs.
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(&self.outputs[..], [only] if only.kind == OutputKind::Mean)
+    }
+
+    /// How the output at `position` stores a number.
+    pub(crate) fn element(&self, position: usize) -> Element {
+        self.elements[position]
+    }
+
+    /// How many bytes one stored row of the output at `position` takes.
+    pub(crate) fn row_bytes(&self, position: usize) -> usize {
+        self.outputs[position].width * self.elements[position].bytes()
+    }
+
+    /// How many bytes one stored row of all outputs together takes.
+    pub(crate) fn all_row_bytes(&self) -> usize {
+        let positions = 0..self.outputs.len();
+        positions.map(|position| self.row_bytes(position)).sum()
+    }
+
+    /// What a segment says of this format.
+    pub(crate) fn shape(&self) -> RunShape {
+        let outputs = self.outputs.iter().map(|output| OutputShape {
+            name: output.name(),
+            width: output.width as u64,
+            dtype: output.dtype.name().to_owned(),
+        });
+        RunShape {
+            run_digest: self.run_digest,
+            outputs: outputs.collect(),
+        }
+    }
+
+    /// The first difference from what a file says of itself: `(what, expected, found)`.
+    pub(crate) fn difference(&self, found: &Self) -> Option<(&'static str, String, String)> {
+        self.shape().difference(&found.shape())
+    }
+}
+
+/// The run that a file belongs to, and the width and number format of its rows.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct RunShape {
+    pub(crate) run_digest: Digest,
+    pub(crate) outputs: Vec<OutputShape>,
+}
+
+/// What the bytes of an output's rows depend on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OutputShape {
+    pub(crate) name: String,
+    pub(crate) width: u64,
+    pub(crate) dtype: String,
+}
+
+impl RunShape {
+    /// The first difference from what was found: `(what, expected, found)`.
+    pub(crate) fn difference(&self, found: &Self) -> Option<(&'static str, String, String)> {
+        let differs = |what, of: &dyn Fn(&Self) -> String| {
+            let (expected, found) = (of(self), of(found));
+            (expected != found).then_some((what, expected, found))
+        };
+        let listed = |run: &Self, of: &dyn Fn(&OutputShape) -> String| {
+            let each: Vec<String> = run.outputs.iter().map(of).collect();
+            each.join(", ")
+        };
+        differs("run digest", &|run| run.run_digest.to_string())
+            .or_else(|| {
+                differs("list of outputs", &|run| {
+                    listed(run, &|output| output.name.clone())
+                })
+            })
+            .or_else(|| {
+                differs("hidden size", &|run| {
+                    listed(run, &|output| output.width.to_string())
+                })
+            })
+            .or_else(|| differs("dtype", &|run| listed(run, &|output| output.dtype.clone())))
+    }
+}

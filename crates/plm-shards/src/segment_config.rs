@@ -1,0 +1,119 @@
+//! The settings of segments: when one is full, and the number format of its vectors.
+
+use std::time::Duration;
+
+use plm_core::{Digest, Dtype, OutputSpec};
+
+use crate::element::Element;
+use crate::{Error, RunFormat};
+
+/// When a segment is full, and how its vectors are stored.
+///
+/// Bounds are checked after each batch, so a segment holds whole batches. It may exceed a bound by
+/// one batch less a row.
+///
+/// ```
+/// use plm_core::Dtype;
+/// use plm_shards::SegmentConfig;
+///
+/// let config = SegmentConfig::builder().max_rows(1024).dtype(Dtype::F16).build()?;
+/// assert_eq!(config.dtype(), Dtype::F16);
+/// assert!(SegmentConfig::builder().dtype(Dtype::Bf16).build().is_err());
+/// # Ok::<(), plm_shards::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct SegmentConfig {
+    pub(crate) max_rows: usize,
+    pub(crate) max_bytes: usize,
+    pub(crate) max_age: Duration,
+    pub(crate) element: Element,
+}
+
+impl Default for SegmentConfig {
+    fn default() -> Self {
+        Self {
+            max_rows: 65_536,
+            max_bytes: 32 << 20,
+            max_age: Duration::from_secs(60),
+            element: Element::F32,
+        }
+    }
+}
+
+impl SegmentConfig {
+    /// Starts from the default settings.
+    pub fn builder() -> SegmentConfigBuilder {
+        SegmentConfigBuilder {
+            config: Self::default(),
+            dtype: Dtype::F32,
+        }
+    }
+
+    /// The number format of stored vectors.
+    pub fn dtype(&self) -> Dtype {
+        self.element.dtype()
+    }
+
+    /// What every file of a run with these outputs says of itself.
+    ///
+    /// `run_digest` identifies the input, the weights and the configuration. Files that differ in
+    /// it are never mixed.
+    ///
+    /// # Panics
+    /// If there is no output, one has no values, or two have one name.
+    pub fn run_format(&self, run_digest: Digest, outputs: &[OutputSpec]) -> RunFormat {
+        let stored = outputs.iter().map(|output| OutputSpec {
+            dtype: self.dtype(),
+            ..output.clone()
+        });
+        RunFormat::new(run_digest, stored.collect())
+    }
+}
+
+/// Changes settings of a [`SegmentConfig`] from their defaults.
+#[derive(Clone, Debug)]
+pub struct SegmentConfigBuilder {
+    config: SegmentConfig,
+    dtype: Dtype,
+}
+
+impl SegmentConfigBuilder {
+    /// A segment is full at this many rows (65,536 unless set).
+    pub fn max_rows(mut self, max_rows: usize) -> Self {
+        self.config.max_rows = max_rows;
+        self
+    }
+
+    /// A segment is full at this many bytes of vectors and ids (32 MiB unless set). A rank takes
+    /// about three times as much memory while it writes a segment.
+    pub fn max_bytes(mut self, max_bytes: usize) -> Self {
+        self.config.max_bytes = max_bytes;
+        self
+    }
+
+    /// A segment is full when its first row is this old (60 s unless set). Age is checked when a
+    /// batch arrives.
+    pub fn max_age(mut self, max_age: Duration) -> Self {
+        self.config.max_age = max_age;
+        self
+    }
+
+    /// The number format of stored vectors: `f32` (unless set) or `f16`.
+    pub fn dtype(mut self, dtype: Dtype) -> Self {
+        self.dtype = dtype;
+        self
+    }
+
+    /// Makes the settings.
+    ///
+    /// # Errors
+    /// [`Error::UnsupportedDtype`] for `bf16`, which readers of HDF5 do not know, and for `int8`.
+    pub fn build(self) -> Result<SegmentConfig, Error> {
+        let element =
+            Element::from_dtype(self.dtype).ok_or(Error::UnsupportedDtype { dtype: self.dtype })?;
+        Ok(SegmentConfig {
+            element,
+            ..self.config
+        })
+    }
+}
