@@ -11,33 +11,33 @@ use crate::out_dir::{Damage, Layout};
 use crate::result::{Kind, RunProgress};
 use crate::store::ShardsError;
 
-/// Why a run did not do all that it should. Nothing stands half-written under a final name.
+/// Why a run did not do all that it should. No half-written file has a final name.
 ///
-/// What it says names what and where, and settings by the names of this library's fields. What a
-/// program calls them is for the program to add.
+/// The text says what is wrong and where. It names settings by the fields of this library. A
+/// program adds the names of its own options.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// GPUs were asked for that can't be used.
+    /// The GPUs that were asked for can't be used.
     #[error("the devices {devices} can't be used")]
     Devices {
-        /// What was asked for.
+        /// The devices that were asked for.
         devices: Devices,
-        /// What is in the way.
+        /// Why one of them can't be used.
         source: Box<GpuError>,
     },
-    /// A list of GPUs that gives no rank one, or two ranks the same.
-    #[error("{devices} is no list of distinct GPUs: name each once, as in cuda:0,1")]
+    /// A list of GPUs is empty, or gives two ranks the same GPU.
+    #[error("{devices} is not a list of distinct GPUs: name each once, as in cuda:0,1")]
     NotOncePerRank {
-        /// What was asked for.
+        /// The devices that were asked for.
         devices: Devices,
     },
     /// The output directory is a file, or below one, or has no name.
     #[error("{} can't be the output directory: {reason}", path.display())]
     NoOutDir {
-        /// The directory.
+        /// The directory that was asked for.
         path: PathBuf,
-        /// What is in the way.
+        /// Why it can't be one.
         reason: String,
     },
     /// The input was refused.
@@ -46,29 +46,29 @@ pub enum Error {
     /// The files of the model were refused.
     #[error(transparent)]
     Checkpoint(#[from] plm_checkpoint::Error),
-    /// The model is of no family that is known here.
+    /// The model belongs to no family that this library knows.
     #[error("{path} says model_type {model_type:?}: what is read here is {supported}")]
     UnknownModelType {
-        /// Its `config.json`.
+        /// The model's `config.json`.
         path: PathBuf,
-        /// What that calls it.
+        /// The `model_type` in that file.
         model_type: String,
-        /// The families that are known, with the types of their models.
+        /// The known families, with the types of their models.
         supported: String,
     },
-    /// The model was refused by its family, or can't be computed on the devices that were chosen.
+    /// The model's family refused it, or the chosen devices can't compute it.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// A sequence or a setting was refused, or the ranks could not finish.
+    /// A record or a setting was refused, or the ranks could not finish.
     #[error(transparent)]
     Coordinator(#[from] plm_coordinator::Error),
-    /// The output could not be written, merged or verified.
+    /// The default store could not write, merge or verify the output.
     #[error(transparent)]
     Shards(#[from] ShardsError),
-    /// The same of another store than the default one.
+    /// Another store could not write, merge or verify the output.
     #[error(transparent)]
     Store(BoxError),
-    /// A protein is longer than the model's window, and the plan is to fail then.
+    /// A protein is longer than the model's window, and the settings say to fail then.
     #[error(
         "{file}, line {line}, byte {byte_offset}: {id:?} has {residue_count} residues, over \
          max_residues {max_residues}{}",
@@ -77,43 +77,43 @@ pub enum Error {
     SequenceTooLong {
         /// The input file.
         file: String,
-        /// The line of the record's `>`, from one.
+        /// The line of the record's `>`, from 1.
         line: u64,
-        /// The byte of the record's `>`, from zero; of the uncompressed text.
+        /// The byte of the record's `>` in the uncompressed text, from 0.
         byte_offset: u64,
-        /// The record's name.
+        /// The record's id.
         id: String,
-        /// Its residues.
+        /// How many residues the record has.
         residue_count: u32,
-        /// The limit.
+        /// The most residues that the window takes.
         max_residues: u32,
-        /// How many more records are over it.
+        /// How many more records are too long.
         others: u64,
     },
-    /// The policies left nothing of the input.
+    /// The policies leave out all records of the input.
     #[error(
-        "none of the {records} records is to be embedded: all are left out by the policies chosen"
+        "none of the {records} records is to be embedded: the chosen policies leave out all of them"
     )]
     NothingToEmbed {
         /// How many records the input has.
         records: u64,
     },
-    /// The output directory holds the results of another input, model or setting. They stay as they
-    /// are unless [`RunConfig::resume`](crate::RunConfig::resume) is
+    /// The output directory holds results of another input, model or setting. They stay as they are
+    /// unless [`RunConfig::resume`](crate::RunConfig::resume) is
     /// [`Resume::Restart`](crate::Resume::Restart).
     #[error("{} belongs to another run: {differences}", path.display())]
     OtherRun {
-        /// The file that says so.
+        /// The file that belongs to another run.
         path: PathBuf,
-        /// What differs, as `setting: there, here`.
+        /// What differs, in words: the value there and the value here.
         differences: String,
     },
-    /// A run that was held against FASTA files and is not of them.
+    /// A run was compared with FASTA files, and was made from others.
     #[error("{} is not of these inputs: {difference}", path.display())]
     OtherInput {
-        /// The output directory.
+        /// The output directory of the run.
         path: PathBuf,
-        /// The first record that differs.
+        /// The first record that differs, in words.
         difference: String,
     },
     /// The file system has less room than the run will take.
@@ -126,12 +126,12 @@ pub enum Error {
     NoSpace {
         /// The output directory.
         path: PathBuf,
-        /// What segments and result will take, at most.
+        /// The most bytes that segments and result will take.
         needed_bytes: u64,
-        /// What is free.
+        /// The bytes that are free.
         available_bytes: u64,
     },
-    /// A device has less memory than the longest sequence of the run takes there, beside the model.
+    /// A device has less memory than the model and the longest sequence take there.
     #[error(
         "{id:?} ({file}, line {line}) goes through the model as {tokens} tokens, which take {} of memory with \
          the model on {device}, where {} are available: lower max_residues, or use fewer ranks or a device \
@@ -140,30 +140,30 @@ pub enum Error {
         gib(*available_bytes)
     )]
     NoMemory {
-        /// The device.
+        /// The device, in words.
         device: String,
-        /// What model and batches take, about.
+        /// About how many bytes model and batches take.
         needed_bytes: u64,
-        /// What the device can give.
+        /// How many bytes the device can give.
         available_bytes: u64,
         /// The file of the record with the longest sequence.
         file: String,
-        /// The line of its `>`.
+        /// The line of that record's `>`, from 1.
         line: u64,
-        /// Its name.
+        /// That record's id.
         id: String,
-        /// The tokens of that sequence, special tokens included.
+        /// How many tokens that sequence has, including special tokens.
         tokens: usize,
     },
-    /// Another process is at work on the same part of the run.
+    /// Another process works on the same part of the run.
     #[error("{} is in use by {holder}: wait for it, or stop it", path.display())]
     InUse {
-        /// The directory of its segments.
+        /// The directory of the part's segments.
         path: PathBuf,
-        /// The process, as `process 123 on host`.
+        /// The process, for example `process 123 on host`.
         holder: String,
     },
-    /// Parts that an aggregation needs are not there.
+    /// Some parts of a run are not done, so it can't be merged.
     #[error(
         "{}: {} of {count} parts are not done: {}",
         path.display(),
@@ -173,60 +173,60 @@ pub enum Error {
     MissingParts {
         /// The output directory.
         path: PathBuf,
-        /// How many parts there should be.
+        /// How many parts the run has.
         count: u32,
-        /// Which are missing, from one.
+        /// The numbers of the missing parts, from 1.
         missing: Vec<u32>,
     },
-    /// There is no part at all to aggregate.
+    /// There is no part of a run to merge.
     #[error("{} holds no part of a run", path.display())]
     NoParts {
-        /// The output directory.
+        /// The output directory without parts.
         path: PathBuf,
     },
-    /// A store was asked for by a name that none has.
+    /// No store has the name that was asked for.
     #[error("there is no store {name:?}: there are {known}")]
     NoSuchStore {
-        /// The name.
+        /// The name that was asked for.
         name: String,
-        /// The names that there are.
+        /// The names of all stores.
         known: String,
     },
-    /// Outputs were asked for of a loader, which has its own.
-    #[error("a loader of its own says which outputs it gives: ask for none in the run's settings")]
+    /// The settings ask for outputs, but the model is a loader, which decides its own.
+    #[error("a caller's own loader decides its outputs: ask for none in the run's settings")]
     OutputsOfLoader,
     /// The directory's fingerprint names an output that this version does not know.
     #[error("fingerprint.json names the output {word:?}, which this version does not know")]
     UnknownOutput {
-        /// What it says.
+        /// The unknown word in the fingerprint.
         word: String,
     },
     /// The directory's fingerprint names a number format that this version does not know.
     #[error("fingerprint.json names the number format {word:?}, which this version does not know")]
     UnknownDtype {
-        /// What it says.
+        /// The unknown word in the fingerprint.
         word: String,
     },
-    /// A directory that should hold a finished run does not.
+    /// A directory that should hold a finished run does not hold one.
     #[error(
         "{} is not there: the run is {progress}",
         path.join("run.json").display()
     )]
     NotFinished {
-        /// The output directory.
+        /// The output directory of the run.
         path: PathBuf,
-        /// How far the run is, and who is at work on it.
+        /// How far the run is, and which processes work on it.
         progress: RunProgress,
     },
-    /// There is nothing under a name.
+    /// A path does not exist.
     #[error("{} is not there", path.display())]
     NothingThere {
-        /// The name.
+        /// The path that does not exist.
         path: PathBuf,
     },
-    /// Something that is no result of a run, where one is needed.
+    /// A path names something else than the result of a run.
     #[error(
-        "{} is {kind}, and no output directory of a run",
+        "{} is {kind}, not the output directory of a run",
         path.display()
     )]
     NoResult {
@@ -235,7 +235,7 @@ pub enum Error {
         /// What it is.
         kind: Kind,
     },
-    /// Something that there is no more to say of than what it is.
+    /// A path names something that plm-fleet can't describe.
     #[error(
         "{} is {kind}: name an output directory, a model directory with a config.json, an \
          embeddings.h5 or an index.plm",
@@ -247,24 +247,24 @@ pub enum Error {
         /// What it is.
         kind: Kind,
     },
-    /// A file has the name of one of a run's and is not a run's. Nothing was overwritten.
+    /// A file has a name of a run's files, but is not one. Nothing was overwritten.
     #[error("{} is not a file of plm-fleet: {reason}; move it away", path.display())]
     Foreign {
-        /// The file.
+        /// The file that is not a run's.
         path: PathBuf,
-        /// What gives it away.
+        /// What shows that it is not a run's.
         reason: &'static str,
     },
     /// A report of an earlier run can't be read.
     #[error("{} is not a report of this version of plm-fleet: remove it and run again", path.display())]
     DamagedReport {
-        /// The report.
+        /// The report's file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the report.
         #[source]
         source: Damage,
     },
-    /// What says whose a directory is can't be read.
+    /// The fingerprint of a directory, which says whose it is, can't be read.
     #[error(
         "{} is not the fingerprint of a run of this version of plm-fleet: if all else in that \
          directory is of the run you are doing, remove this file and run again, which refuses \
@@ -272,64 +272,66 @@ pub enum Error {
         path.display()
     )]
     DamagedFingerprint {
-        /// The fingerprint.
+        /// The fingerprint's file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the fingerprint.
         #[source]
         source: Damage,
     },
-    /// A file stands under the name of the result and is not what was written as such.
+    /// The file under the result's name is not the result that was written.
     #[error(
         "{} is not what was written as the result of a run: move it away and run again, which {}",
         path.display(),
         if *segments_are_there {
-            "makes it anew from the segments"
+            "makes it again from the segments"
         } else {
             "computes everything again, since the segments are gone"
         }
     )]
     DamagedEmbeddings {
-        /// The file.
+        /// The file under the result's name.
         path: PathBuf,
-        /// Whether the directory still has segments, from which it can be made without computing.
+        /// Whether the directory still has segments. With them the result can be made again without
+        /// computing.
         segments_are_there: bool,
-        /// What is wrong with it.
+        /// What is wrong with the result.
         #[source]
         source: BoxError,
     },
-    /// The ledger does not tell of every record once.
+    /// The ledger does not list every record once.
     #[error("{}, line {line}: {problem}; run again to have it written anew", path.display())]
     Ledger {
-        /// The ledger.
+        /// The ledger's file.
         path: PathBuf,
-        /// The line, from one.
+        /// The line, from 1.
         line: u64,
-        /// What is wrong.
+        /// What is wrong in that line.
         problem: String,
     },
-    /// The system gives no thread to what comes before the ranks.
+    /// The system gives no thread to the steps before the ranks.
     #[error("the system gives no more threads")]
     Thread {
-        /// What it says.
+        /// The system's answer.
         #[source]
         source: io::Error,
     },
     /// A file of the output directory can't be read or written.
     #[error("can't read or write {}", path.display())]
     Io {
-        /// The file.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system says.
+        /// The system's answer.
         #[source]
         source: io::Error,
     },
 }
 
 impl Error {
-    /// Whether the input, the model or a setting was refused before anything was computed.
+    /// Whether the input, the model, the output directory or a setting was refused before anything
+    /// was computed.
     pub fn is_refusal(&self) -> bool {
         match self {
-            // These are about the output, not about the input.
+            // These errors concern the output, not the input.
             Self::Index(
                 plm_index::Error::Spool { .. }
                 | plm_index::Error::SaveIndex { .. }
@@ -357,13 +359,13 @@ impl Error {
             | Self::NoSpace { .. }
             | Self::NoMemory { .. }
             | Self::InUse { .. } => true,
-            // One without a report was raised before any rank was started.
+            // An error without a report was raised before any rank started.
             Self::Coordinator(error) => error.report().is_none(),
             _ => false,
         }
     }
 
-    /// That the result is not what was written, in a directory with or without segments.
+    /// The error for a result that is not what was written. It tells whether segments are left.
     pub(crate) fn damaged_embeddings(layout: &Layout, error: StoreError) -> Self {
         let has_segments = |shards: &PathBuf| {
             let files = layout.store().files(shards);
@@ -378,14 +380,14 @@ impl Error {
         }
     }
 
-    /// For `map_err`: an I/O error and the path it is about.
+    /// Adds the path to an I/O error, for `map_err`.
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
     }
 }
 
-/// In GiB, or in MiB where that says more.
+/// Bytes as GiB, or as MiB if there is less than one GiB.
 fn gib(bytes: u64) -> String {
     let mib = bytes as f64 / f64::from(1 << 20);
     if mib < 1024.0 {
@@ -403,7 +405,7 @@ fn and_more(others: u64) -> String {
     }
 }
 
-/// The first few, and how many more there are.
+/// The first few numbers, and how many more there are.
 fn list(parts: &[u32]) -> String {
     const FIRST: usize = 10;
     let named: Vec<String> = parts.iter().take(FIRST).map(u32::to_string).collect();

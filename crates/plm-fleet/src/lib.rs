@@ -1,9 +1,9 @@
-//! Protein FASTA files to ESM-2 embeddings in one HDF5 file, on every device of a machine.
+//! Turns protein FASTA files into ESM-2 embeddings in one HDF5 file, on every device of a machine.
 //!
 //! The verb is [`run_multi_gpu_inference`]. It indexes the input, plans packed batches, runs one
-//! rank per device, merges what they wrote into `embeddings.h5` in the order of the input, and
-//! verifies it. [`aggregate_parts`] merges a run that was spread over several processes,
-//! [`verify_run`] reads a finished one again, and [`EmbeddingsFile`] reads its vectors.
+//! rank for each device, merges what the ranks wrote into `embeddings.h5` in the order of the
+//! input, and verifies that file. [`aggregate_parts`] merges a run that was spread over several
+//! processes, [`verify_run`] reads a finished run again, and [`EmbeddingsFile`] reads its vectors.
 //!
 //! ```
 //! use plm_fleet::{EmbeddingsFile, Model, RunConfig, run_multi_gpu_inference};
@@ -20,21 +20,20 @@
 //! ```
 //!
 //! # Features
-//!
-//! - `hdf5-bundled` (the default) compiles HDF5, which takes CMake 3.26 or newer, and links it into
-//!   the program.
-//! - `hdf5-system` links the system's HDF5, 1.10.7 or newer (Debian and Ubuntu: `libhdf5-dev`). For
-//!   it alone, switch the default off: `default-features = false`. With both, the bundled one is
-//!   used; with neither, nothing builds. Vectors and digests are the same with either.
-//! - `cuda` computes on NVIDIA's GPUs, which takes the compiler of CUDA 13.0 to build.
+//! - `hdf5-bundled` (the default) compiles HDF5 and links it into the program. This needs CMake
+//!   3.26 or newer.
+//! - `hdf5-system` links the system's HDF5, 1.10.7 or newer (Debian and Ubuntu: `libhdf5-dev`). To
+//!   use it alone, switch the default off: `default-features = false`. With both features, the
+//!   bundled one is used. With neither, the build stops. Vectors and digests do not depend on the
+//!   choice.
+//! - `cuda` computes on NVIDIA's GPUs. Building it needs the compiler of CUDA 13.0.
 //!
 //! # Crates
-//!
-//! This crate joins the others and knows neither how anything is computed nor how it is stored:
+//! This crate joins the others, and knows neither how anything is computed nor how it is stored.
 //! [`index`] finds records in FASTA files, [`checkpoint`] reads a model's files, [`esm2`] is the
-//! model, [`kernels`] are its operations on the CPU and on GPUs, [`coordinator`] plans and runs the
-//! ranks, [`shards`] writes and merges HDF5. They meet at the ports of [`core`]. Each may be used
-//! by itself.
+//! model, [`kernels`] has its operations on the CPU and on GPUs, [`coordinator`] plans and runs the
+//! ranks, and [`shards`] writes segments and merges them into HDF5. They meet at the ports of
+//! [`core`]. Each can be used by itself.
 
 mod compute;
 mod error;
@@ -76,7 +75,7 @@ pub use result::{
 pub use run::{Resume, RunConfig, build_index, run_multi_gpu_inference};
 pub use store::{store_by_name, store_names};
 
-/// The version of plm-fleet: that of all its crates.
+/// The version of plm-fleet, which all its crates share.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The examples of README.md are tested.

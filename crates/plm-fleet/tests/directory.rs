@@ -308,7 +308,7 @@ fn a_run_whose_result_has_another_byte_is_not_called_finished() {
                 ),
                 "byte {place}: {error}"
             );
-            let words = "move it away and run again, which makes it anew from the segments";
+            let words = "move it away and run again, which makes it again from the segments";
             assert!(error.to_string().contains(words), "{error}");
         }
         assert!(fs::read(&path).unwrap() == bytes, "left as it is");

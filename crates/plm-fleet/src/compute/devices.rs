@@ -1,4 +1,4 @@
-//! Which devices a run uses, and what a person types to choose them.
+//! The devices of a run, and the words by which a person chooses them.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -11,22 +11,32 @@ use plm_kernels::{GpuError, count_gpus, describe_gpu};
 use super::families;
 use crate::Error;
 
-/// The devices of a run: one rank each.
+/// The devices of a run. Each device is one rank.
+///
+/// ```
+/// use plm_fleet::Devices;
+///
+/// let devices: Devices = "cpu:2".parse()?;
+/// assert_eq!(devices.world_size()?.get(), 2);
+/// assert_eq!(devices.to_string(), "cpu:2");
+/// assert!("gpu".parse::<Devices>().is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Devices {
-    /// Every GPU of the machine that this build can use, else the CPU.
+    /// Every GPU of the machine that this build can use, or the CPU if there is none.
     #[default]
     Auto,
-    /// The CPU, its cores shared evenly by this many ranks.
+    /// The CPU. Its ranks share its cores evenly.
     Cpu {
-        /// How many ranks.
+        /// The number of ranks.
         lanes: WorldSize,
     },
     /// These CUDA devices, by ordinal.
     Cuda(Vec<u32>),
 }
 
-/// Words that name no [`Devices`].
+/// The error for words that name no [`Devices`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} names no devices: use auto, cpu, cpu:4 (four ranks on the CPU) or cuda:0,1")]
 pub struct ParseDevicesError(String);
@@ -36,13 +46,14 @@ impl Devices {
     pub const CPU: Self = Self::Cpu {
         lanes: WorldSize::ONE,
     };
-    /// The tokens of a batch on GPUs unless another size is set.
+    /// The batch size on GPUs, in tokens, unless another is set.
     pub const GPU_BATCH_TOKENS: u32 = families::GPU_BATCH_TOKENS;
 
-    /// What these are on this machine, with this build: the CPU, or GPUs that are there.
+    /// Turns [`Auto`](Self::Auto) into the devices that this machine has and this build can use.
     ///
     /// # Errors
-    /// [`Error::Devices`] if GPUs are asked for that can't be used.
+    /// [`Error::NotOncePerRank`] if a list of GPUs is empty or names one twice, [`Error::Devices`]
+    /// if one of them can't be used.
     pub fn resolve(&self) -> Result<Self, Error> {
         match self {
             Self::Auto => Ok(Self::automatic()),
@@ -90,23 +101,24 @@ impl Devices {
             })
     }
 
-    /// How many ranks these devices are on this machine, with this build.
+    /// How many ranks these devices have on this machine, with this build.
     ///
     /// # Errors
     /// Those of [`resolve`](Self::resolve).
     pub fn world_size(&self) -> Result<WorldSize, Error> {
         match self.resolve()? {
             Self::Cuda(ordinals) => {
-                Ok(WorldSize::new(ordinals.len() as u32).expect("there is one at least"))
+                Ok(WorldSize::new(ordinals.len() as u32).expect("resolved GPUs are at least one"))
             }
             Self::Cpu { lanes } => Ok(lanes),
             Self::Auto => unreachable!("it was resolved"),
         }
     }
 
-    /// The batch size, in tokens, of runs there unless another is set:
-    /// [`GPU_BATCH_TOKENS`](Self::GPU_BATCH_TOKENS) on GPUs,
-    /// [`PlanConfig::DEFAULT_MAX_BATCH_TOKENS`] on the CPU. Nothing else decides it.
+    /// The batch size of runs on these devices, in tokens, unless another is set.
+    ///
+    /// It is [`GPU_BATCH_TOKENS`](Self::GPU_BATCH_TOKENS) on GPUs, and
+    /// [`PlanConfig::DEFAULT_MAX_BATCH_TOKENS`] on the CPU.
     ///
     /// # Errors
     /// Those of [`resolve`](Self::resolve).
@@ -117,9 +129,10 @@ impl Devices {
         })
     }
 
-    /// The number format that models compute in there unless another is asked for: f16 on GPUs,
-    /// whose tensor cores it is made for (and eight times finer than bf16); f32 on the CPU, where
-    /// the others are no faster.
+    /// The number format in which models compute on these devices, unless another is set.
+    ///
+    /// It is f16 on GPUs, whose tensor cores support it; it is eight times finer than bf16. It is
+    /// f32 on the CPU, where the other formats are no faster.
     pub(super) fn dtype(&self) -> Dtype {
         match self {
             Self::Cuda(_) => Dtype::F16,

@@ -1,8 +1,8 @@
-//! The families of models that a checkpoint may be of: the one place that knows them.
+//! The families of models that a checkpoint may belong to. No other file knows them.
 //!
-//! A family is a crate of its own. It reads its models from the files of `plm-checkpoint` and
-//! computes them as an encoder of `plm-core`'s ports. What this library must know of it is a row of
-//! [`FAMILIES`] and a [`FamilyModel`] of its checkpoint; everything else here sees only these.
+//! A family is a crate. It reads its models from the files of `plm-checkpoint`, and computes them
+//! as an encoder of `plm-core`'s ports. This library knows two things of a family: its entry in
+//! [`FAMILIES`], and its checkpoint as a [`FamilyModel`].
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -16,17 +16,19 @@ use crate::Error;
 
 /// A family of models.
 struct Family {
-    /// What people call it.
+    /// The name is the one that people use.
     name: &'static str,
-    /// The values of `model_type` in `config.json` that its models have.
+    /// A `config.json` of this family has one of these as its `model_type`.
     model_types: &'static [&'static str],
-    /// The repository on the Hugging Face hub of a released model that is named without its owner.
+    /// The function gives the repository on the Hugging Face hub of a released model that is named
+    /// without its owner.
     hub_name: fn(&str) -> Option<String>,
-    /// The model that these files hold, checked as far as that needs no weights.
+    /// The function opens the model in these files, and checks all that can be checked without
+    /// reading weights.
     open: fn(&ModelFiles) -> Result<Box<dyn FamilyModel>, Error>,
 }
 
-/// All of them. Where `config.json` has no `model_type`, the first says what is wrong with it.
+/// All families. If `config.json` has no `model_type`, the first family says what is wrong with it.
 const FAMILIES: &[Family] = &[Family {
     name: ESM_2,
     model_types: &["esm"],
@@ -40,7 +42,7 @@ const FAMILIES: &[Family] = &[Family {
 
 const ESM_2: &str = "ESM-2";
 
-/// The tokens of a batch that the families' kernels fill a GPU with.
+/// The batch size, in tokens, with which the families' kernels fill a GPU.
 pub(super) const GPU_BATCH_TOKENS: u32 = plm_esm2::GPU_BATCH_TOKENS;
 
 /// A checkpoint of one of the families, whose weights have not been read yet.
@@ -48,21 +50,21 @@ pub(crate) trait FamilyModel: Send {
     /// The model's name.
     fn name(&self) -> &str;
 
-    /// The names of tensors in its files that are not used, but for those that any such model may
-    /// have.
+    /// The names of tensors in the model's files that are not used. Tensors that every such model
+    /// may have are not listed.
     fn passed_over(&self) -> &[String];
 
-    /// Its alphabet: all that a plan must know of a model.
+    /// The model's alphabet, which is all that a plan must know of a model.
     fn tokens(&self) -> TokenMap;
 
-    /// What it is. Reads all weights, for their digest.
+    /// Describes the model. This reads all weights, for their digest.
     fn info(&self) -> Result<ModelInfo, Error>;
 
-    /// Refuses outputs that it can't give in `dtype`. Reads no weights.
+    /// Refuses outputs that the model can't give in `dtype`. This reads no weights.
     fn check_outputs(&self, dtype: Dtype, outputs: &OutputSet) -> Result<(), Error>;
 
-    /// The loader of every rank's encoder, which gives `outputs`, on devices that are resolved.
-    /// Reads all weights, for their digest.
+    /// Makes the loader of every rank's encoder, which gives `outputs`, on resolved devices. This
+    /// reads all weights, for their digest.
     fn loader(
         self: Box<Self>,
         devices: &Devices,
@@ -71,7 +73,7 @@ pub(crate) trait FamilyModel: Send {
     ) -> Result<Arc<dyn EncoderLoader>, Error>;
 }
 
-/// The checkpoint in a directory, checked as far as that needs no weights.
+/// Opens the checkpoint in a directory, and checks all that can be checked without reading weights.
 pub(super) fn open(directory: &Path) -> Result<Box<dyn FamilyModel>, Error> {
     let hub_name = |name: &str| FAMILIES.iter().find_map(|family| (family.hub_name)(name));
     let files = ModelFiles::open(directory, hub_name)?;
@@ -95,7 +97,7 @@ pub(super) fn plm_tiny() -> Box<dyn FamilyModel> {
     Box::new(plm_esm2::Checkpoint::plm_tiny())
 }
 
-/// The families and their types, as an error lists them.
+/// The families and their types, in the words of an error.
 fn supported() -> String {
     let with_types = |family: &Family| {
         let types = family.model_types.iter();
@@ -179,7 +181,7 @@ mod tests {
 
     use super::*;
 
-    /// Why a directory with this `config.json` is refused.
+    /// The error that refuses a directory with this `config.json`.
     fn refusal(config: &str) -> Error {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("config.json"), config).unwrap();

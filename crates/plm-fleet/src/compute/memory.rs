@@ -1,5 +1,5 @@
-//! Whether devices have the memory that the longest proteins take, told before anything is
-//! computed.
+//! Checks, before anything is computed, that devices have the memory that the longest proteins
+//! take.
 
 use plm_coordinator::{BatchPlan, Part};
 use plm_core::{EncoderLoader, NoRoom, WorldSize};
@@ -7,8 +7,7 @@ use plm_index::FastaIndex;
 
 use crate::Error;
 
-/// Refuses the batches of a part whose largest are too large for the devices of `loader`. Changes
-/// nothing.
+/// Refuses a part whose largest batches do not fit into the memory of the devices of `loader`.
 pub(crate) fn check(
     loader: &dyn EncoderLoader,
     plan: &BatchPlan,

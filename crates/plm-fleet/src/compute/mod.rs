@@ -1,8 +1,8 @@
-//! What computes: the devices of a run, the model on them, and the process's threads.
+//! The devices of a run, the model on them, and the process's threads.
 //!
-//! It turns what a person chooses (`cuda:0,1`, a checkpoint, f16) into a loader of encoders, one
-//! per rank, and refuses what this machine can't do before anything is computed. It must not know
-//! output directories, results, or the verb: an engine without files would begin here.
+//! This room turns what a person chooses (`cuda:0,1`, a checkpoint, f16) into a loader of encoders,
+//! one for each rank. It refuses what this machine can't do before anything is computed. It must
+//! not know output directories, results, or the verb, so an engine without files could use it.
 
 mod devices;
 mod families;

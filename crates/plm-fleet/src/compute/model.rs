@@ -1,4 +1,4 @@
-//! Which model a run uses.
+//! The model of a run, and its loader.
 
 use std::fmt;
 use std::panic::resume_unwind;
@@ -14,26 +14,34 @@ use super::{Devices, ModelInfo};
 use crate::Error;
 
 /// The model of a run.
+///
+/// ```
+/// use plm_fleet::Model;
+///
+/// let model: Model = "plm-tiny".parse()?;
+/// assert_eq!(model.info()?.name, "plm-tiny");
+/// let checkpoint: Model = "models/esm2_t33_650M_UR50D".parse()?;
+/// assert!(matches!(checkpoint, Model::Checkpoint(_)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Default)]
 pub enum Model {
-    /// The demonstration model inside this library: six layers, trained on 20,000 proteins. It
-    /// lets everything run with no network and no GPU, and is no substitute for ESM-2's weights.
+    /// The demonstration model inside this library: six layers, trained on 20,000 proteins. With it
+    /// everything runs without network or GPU. It does not replace ESM-2's weights.
     #[default]
     PlmTiny,
-    /// A directory with a checkpoint in Hugging Face's layout, of a family of models that this
-    /// library knows.
+    /// A directory with a checkpoint in Hugging Face's layout. This library must know its family.
     Checkpoint(PathBuf),
-    /// Anything else that turns packed batches into vectors. It is asked for one encoder per rank
-    /// and decides by itself which device that is; the dtype and the outputs of the run are then
-    /// the loader's.
+    /// Anything else that turns packed batches into vectors. The loader makes one encoder for each
+    /// rank and chooses its device. It also decides the dtype and the outputs of the run.
     Loader(Arc<dyn EncoderLoader>),
 }
 
 impl Model {
-    /// What "plm-tiny" stands for on a command line.
+    /// The word for [`PlmTiny`](Self::PlmTiny) on a command line.
     const PLM_TINY: &str = "plm-tiny";
 
-    /// The model, checked as far as that needs no weights.
+    /// Opens the model, and checks all that can be checked without reading weights.
     pub(crate) fn open(&self) -> Result<OpenModel, Error> {
         Ok(match self {
             Self::PlmTiny => OpenModel::Checkpoint(families::plm_tiny()),
@@ -46,7 +54,7 @@ impl Model {
         })
     }
 
-    /// What the model is. Reads all weights of a checkpoint, for their digest.
+    /// Describes the model. This reads all weights of a checkpoint, for their digest.
     ///
     /// ```
     /// let info = plm_fleet::Model::PlmTiny.info()?;
@@ -74,7 +82,7 @@ impl Model {
     }
 }
 
-/// Says once what a checkpoint holds that embeddings do not need.
+/// Warns once of tensors in a checkpoint that embeddings do not need.
 fn tell_of_passed_over(checkpoint: &dyn FamilyModel) {
     const SHOWN: usize = 3;
 
@@ -82,7 +90,7 @@ fn tell_of_passed_over(checkpoint: &dyn FamilyModel) {
     if names.is_empty() {
         return;
     }
-    // Quoted, so that what comes from elsewhere stays on its line.
+    // Names come from elsewhere. Quoting keeps each on its line.
     let shown: Vec<String> = names
         .iter()
         .take(SHOWN)
@@ -106,7 +114,7 @@ pub(crate) enum OpenModel {
 }
 
 impl OpenModel {
-    /// Its alphabet: all that a plan must know of a model.
+    /// The model's alphabet, which is all that a plan must know of a model.
     pub(crate) fn tokens(&self) -> TokenMap {
         match self {
             Self::Checkpoint(checkpoint) => checkpoint.tokens(),
@@ -114,7 +122,7 @@ impl OpenModel {
         }
     }
 
-    /// Refuses outputs that it can't give, before weights are read.
+    /// Refuses outputs that the model can't give, before weights are read.
     fn check(&self, dtype: Dtype, outputs: Option<&OutputSet>) -> Result<(), Error> {
         match (self, outputs) {
             (_, None) => Ok(()),
@@ -125,7 +133,7 @@ impl OpenModel {
         }
     }
 
-    /// The loader of every rank's encoder, on devices that are resolved. Reads all weights, for
+    /// Makes the loader of every rank's encoder, on resolved devices. This reads all weights, for
     /// their digest.
     fn loader(
         self,
@@ -140,13 +148,13 @@ impl OpenModel {
     }
 }
 
-/// The loader of a run, whose weights are being read for their digest, by a thread of its own: the
-/// input is indexed meanwhile.
+/// The loader of a run, while a thread reads its weights for their digest. The input is indexed
+/// meanwhile.
 pub(crate) struct PendingLoader(JoinHandle<Result<Arc<dyn EncoderLoader>, Error>>);
 
 impl PendingLoader {
-    /// Of a model that gives `outputs`. If nobody waits for it, since the input is refused, the
-    /// thread is left behind.
+    /// Starts the thread, for a model that gives `outputs`. If the input is refused, nobody waits
+    /// for the thread, and it is left behind.
     pub(crate) fn start(
         model: OpenModel,
         devices: &Devices,

@@ -1,19 +1,19 @@
-//! What a model is, and why one can't be used, whatever its family.
+//! What a model is, and why a model can't be used. Both are the same for all families.
 
 use std::error::Error as StdError;
 use std::fmt;
 
 use plm_core::BoxError;
 
-/// What a model is.
+/// The name, the weights and the sizes of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ModelInfo {
-    /// The model's name.
+    /// The name is a checkpoint's folder or repository, or what a loader says.
     pub name: String,
-    /// What names its weights: for a checkpoint, a digest of their content.
+    /// The text identifies the weights. A checkpoint's is a digest of their content.
     pub weights_digest: String,
-    /// The sizes of a checkpoint; `None` for a loader of the caller's own.
+    /// The sizes are known for a checkpoint. They are `None` for a caller's own loader.
     pub architecture: Option<Architecture>,
 }
 
@@ -21,27 +21,27 @@ pub struct ModelInfo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Architecture {
-    /// What people call the models of its kind, for instance `ESM-2`.
+    /// The family is named as people call it, for example `ESM-2`.
     pub family: &'static str,
-    /// The number of transformer layers.
+    /// The model has this many transformer layers.
     pub num_layers: usize,
-    /// The length of a hidden state, and so of an embedding.
+    /// A hidden state, and so an embedding, has this many values.
     pub hidden_size: usize,
-    /// The number of attention heads.
+    /// Each layer has this many attention heads.
     pub num_heads: usize,
-    /// The length of one head's share of a hidden state.
+    /// One head's share of a hidden state has this many values.
     pub head_dim: usize,
 }
 
-/// Why a model was refused by its family, or can't be computed on the devices that were chosen. It
-/// says what the family's own error says.
+/// Why a model's family refused it, or why the chosen devices can't compute it. Its text is that of
+/// the family's own error.
 #[derive(Debug)]
 pub struct ModelError {
     error: BoxError,
     remedy: Option<Remedy>,
 }
 
-/// What helps against a [`ModelError`].
+/// What a caller can do about a [`ModelError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Remedy {
@@ -54,7 +54,7 @@ pub enum Remedy {
 }
 
 impl ModelError {
-    /// An error of a family, with what helps against it, if anything that a run can choose does.
+    /// Wraps an error of a family. `remedy` is a setting of the run that helps against it.
     pub fn new(error: impl Into<BoxError>, remedy: Option<Remedy>) -> Self {
         Self {
             error: error.into(),
@@ -62,7 +62,7 @@ impl ModelError {
         }
     }
 
-    /// What helps against it; `None` if nothing does that a run can choose.
+    /// The setting of a run that helps against the error, or `None` if none does.
     pub fn remedy(&self) -> Option<Remedy> {
         self.remedy
     }
@@ -80,7 +80,7 @@ impl fmt::Display for ModelError {
 }
 
 impl StdError for ModelError {
-    /// That of the family's error: its words are said already.
+    /// The source of the family's error. That error's own text is this error's text already.
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.error.source()
     }

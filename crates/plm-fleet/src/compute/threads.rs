@@ -1,4 +1,4 @@
-//! The threads that all of a process shares, started where their absence can still be an error.
+//! Starts the threads that the whole process shares, at a point where a failure can be an error.
 
 use std::error::Error as _;
 use std::io;
@@ -8,15 +8,16 @@ use rayon::ThreadPoolBuilder;
 
 use crate::Error;
 
-/// Starts the threads that this library's crates share (rayon's global pool), unless they are
-/// there. Every function here that computes does so first; a program may want to before it calls
-/// the crates one by one, since what comes first to a pool that can't be started panics.
+/// Starts the threads that this library's crates share (rayon's global pool), unless they run
+/// already.
+///
+/// Every function of this crate that computes does this first. A program that calls the other
+/// crates one by one should do it too: the first use of a pool that can't be started panics.
 ///
 /// # Errors
-/// [`Error::Thread`] if the system gives no more of them. Those are then gone for this process: the
-/// pool can't be started a second time.
+/// [`Error::Thread`] if the system gives no more threads. This process can't try again.
 pub fn start_threads() -> Result<(), Error> {
-    /// What became of it, once that is known: the system's code if it was refused.
+    /// The result of the first call: the system's error code if it refused.
     static STARTED: Mutex<Option<Result<(), i32>>> = Mutex::new(None);
 
     let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -27,14 +28,14 @@ pub fn start_threads() -> Result<(), Error> {
 }
 
 fn start() -> Result<(), i32> {
-    /// EAGAIN, which is what there is to say where the system says nothing.
+    /// EAGAIN, for a refusal without an error code.
     const NO_MORE_NOW: i32 = 11;
 
     let Err(error) = ThreadPoolBuilder::new().build_global() else {
         return Ok(());
     };
     match error.source() {
-        // There is one already: that of whoever uses this library.
+        // The program that uses this library has started a pool already.
         None => Ok(()),
         Some(source) => Err((source.downcast_ref::<io::Error>())
             .and_then(io::Error::raw_os_error)

@@ -1,4 +1,4 @@
-//! A directory belongs to one run.
+//! The claim of a run to its output directory, which belongs to that run alone.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,19 +15,20 @@ use super::sealed;
 use crate::Error;
 use crate::store::{default_store, of_result, store_by_name};
 
-/// Whose an output directory is: written before anything is computed, never changed.
+/// The run that an output directory belongs to. It is written before anything is computed, and
+/// never changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Claim {
     pub(crate) fingerprint: Fingerprint,
-    /// The plan that parts share; `None` for a run that is all of its world, whose batch size may
-    /// change between tries.
+    /// All parts share this plan. It is `None` for a run in one part, whose batch size may change
+    /// between tries.
     pub(crate) parts: Option<SharedPlan>,
-    /// What the inputs are called here: for words alone.
+    /// The names of the inputs here are used in messages only.
     #[serde(skip)]
     pub(super) input_names: Vec<String>,
 }
 
-/// What parts must agree on so that together they make each row once.
+/// What parts must agree on. Otherwise they would not make each row once together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SharedPlan {
     pub(crate) count: u32,
@@ -52,8 +53,9 @@ impl Claim {
         }
     }
 
-    /// That nothing in the directory is of another run, and that the result, if it is there, has
-    /// all its bytes but the vectors', which are not read. Changes nothing.
+    /// Checks that nothing in the directory belongs to another run, and changes nothing.
+    ///
+    /// If there is a result, this checks all its bytes but the vectors', and gives it.
     pub(crate) fn check(&self, layout: &Layout) -> Result<Option<Box<dyn StoredResult>>, Error> {
         let path = layout.claim();
         if path.exists() {
@@ -62,14 +64,14 @@ impl Claim {
         self.check_embeddings(layout)
     }
 
-    /// Takes the directory for this run, if that has not been done. [`check`](Self::check) it
-    /// before. The model has the name then that it had when the directory was taken.
+    /// Takes the directory for this run, unless it is this run's already. [`check`](Self::check) it
+    /// first. The model then has the name that it had when the directory was taken.
     pub(crate) fn stake(&mut self, layout: &Layout) -> Result<(), Error> {
         let path = layout.claim();
-        // Its temporary name may have outlived its writer beside the final one.
+        // A killed writer may have left the temporary name beside the final one.
         sweep(&path);
         if path.exists() || !sealed::write_new(&path, self)? {
-            // Perhaps only now, by another part of this run, or of another.
+            // Another process may have taken it just now, for this run or for another.
             let there = Self::read(layout)?;
             self.check_against(&there, &path)?;
             self.fingerprint.model = there.fingerprint.model;
@@ -77,8 +79,8 @@ impl Claim {
         Ok(())
     }
 
-    /// That `embeddings.h5`, if it is there, is of this run: fingerprint.json may have been
-    /// removed, or written anew, since it was made.
+    /// Checks that `embeddings.h5`, if there is one, belongs to this run. fingerprint.json may have
+    /// been removed or replaced since that file was made.
     fn check_embeddings(&self, layout: &Layout) -> Result<Option<Box<dyn StoredResult>>, Error> {
         let path = layout.embeddings();
         if !path.exists() {
@@ -86,7 +88,7 @@ impl Claim {
         }
         let opened = layout.store().open_result(&path);
         let result = opened.map_err(|error| match error.fault {
-            // Whoever may not read it, or for now can't, knows nothing of it.
+            // A file that can't be read now, for whatever reason, shows nothing.
             StoreFault::Io => error.into(),
             _ => Error::damaged_embeddings(layout, error),
         })?;
@@ -102,8 +104,8 @@ impl Claim {
         })
     }
 
-    /// That an index may be written to a directory: it is of the inputs of the run that is there,
-    /// if one is.
+    /// Checks that an index may be written to a directory. If there is a run, it must have the same
+    /// inputs.
     pub(crate) fn check_inputs(layout: &Layout, index: &FastaIndex) -> Result<(), Error> {
         let path = layout.claim();
         if path.exists() {
@@ -123,7 +125,7 @@ impl Claim {
         })
     }
 
-    /// That `other`, read from `path`, is of the same run.
+    /// Checks that `other`, read from `path`, belongs to the same run.
     pub(crate) fn check_against(&self, other: &Self, path: &Path) -> Result<(), Error> {
         let mut differences = self
             .fingerprint
@@ -144,8 +146,8 @@ impl Claim {
         })
     }
 
-    /// That an index is of the same inputs, under the same policies, as this run's vectors; if not,
-    /// `path` is at fault, and `difference` says how.
+    /// Checks that an index has the inputs and policies of this run's vectors. If it has not, the
+    /// error names `path` and `difference`.
     fn check_index(&self, index: &FastaIndex, path: &Path, difference: &str) -> Result<(), Error> {
         if self.fingerprint.is_of(index) {
             return Ok(());
@@ -156,7 +158,7 @@ impl Claim {
         })
     }
 
-    /// That the index in the directory is of the same inputs as its vectors.
+    /// Checks that the index in the directory has the same inputs as its vectors.
     pub(crate) fn check_saved_index(&self, index: &FastaIndex, path: &Path) -> Result<(), Error> {
         self.check_index(
             index,
@@ -173,8 +175,8 @@ impl Claim {
     }
 }
 
-/// The store of a run's directory, as its fingerprint names it, or of a result that is named by
-/// itself. The default one if neither says which, or it is a program's own.
+/// The store of a run's directory, which its fingerprint names, or of a result that is named by
+/// itself. It is the default store if neither tells, or if the store is a program's own.
 pub(crate) fn store_at(path: &Path) -> Arc<dyn Store> {
     if path.is_file() {
         return of_result(path);

@@ -1,11 +1,10 @@
-//! Taking away what a run has left, on purpose.
+//! Discards what earlier runs have left, when the caller asks for it.
 //!
-//! What is to go is found first, so that all that may refuse the command comes before anything is
-//! gone: that another process is at work on it, and that there is no room for what is to come, also
-//! with it gone.
+//! The files to discard are found first. So a command is refused before anything is removed: if
+//! another process works on them, or if there is too little room even without them.
 //!
-//! Results go before what they were made of, and what says whose the directory is is replaced last:
-//! killed in between, it is still that run's.
+//! Results are removed before the segments they were made from. The claim is replaced last, so
+//! after a kill in between the directory still belongs to the old run.
 
 use std::fs;
 use std::io;
@@ -22,25 +21,25 @@ use super::report::PartReport;
 use super::sealed::{self, Damage};
 use crate::Error;
 
-/// What is to be taken away.
+/// The files that are to be removed.
 #[derive(Debug, Default)]
 pub(crate) struct Discard {
-    /// The result, whose files are there or not.
+    /// The result's files may or may not exist.
     result: Vec<PathBuf>,
-    /// Directories of segments that are to be emptied.
+    /// These directories of segments are to be emptied.
     shards: Vec<PathBuf>,
-    /// What parts have found out.
+    /// These files say what parts have found out.
     reports: Vec<PathBuf>,
-    /// Whether the directory is to become another run's.
+    /// The flag is set if the directory is to become another run's.
     replaces_claim: bool,
-    /// Directories whose locks keep everyone else away.
+    /// The locks of these directories keep other processes away.
     in_use: Vec<PathBuf>,
-    /// Held until it is gone.
+    /// The locks are held until all is removed.
     locks: Vec<Lock>,
 }
 
 impl Discard {
-    /// The result of a run, whose segments stay.
+    /// The result of a run. Its segments stay.
     pub(crate) fn result(layout: &Layout) -> Self {
         Self {
             result: vec![layout.run_report(), layout.ledger(), layout.embeddings()],
@@ -48,13 +47,13 @@ impl Discard {
         }
     }
 
-    /// All of the run in a directory; or, where that is the very run that a part is to be done of,
-    /// the result and that part.
+    /// All files of the run in a directory. If it is the same run and only a part of it is to be
+    /// done, the result and that part.
     pub(crate) fn run(layout: &Layout, claim: &Claim, part: Part) -> Result<Self, Error> {
         let own = layout.shards(part);
         let is_same_run = match Claim::read(layout) {
             Ok(there) => claim.check_against(&there, &own).is_ok(),
-            // There is none, or one of another version, which is another run's.
+            // There is no claim, or one of another version, which is another run's.
             Err(Error::DamagedFingerprint {
                 source: Damage::Content(_),
                 ..
@@ -81,8 +80,8 @@ impl Discard {
         })
     }
 
-    /// What a part has found out of records that failed, which are then tried again; and the result
-    /// that says so.
+    /// What a part knows of records that failed, and the result that lists them. The records are
+    /// then tried again.
     pub(crate) fn failures(layout: &Layout, part: Part) -> Result<Self, Error> {
         let (report, suspects) = (layout.part_report(part), layout.suspects(part));
         let has_failed = PartReport::find(layout, part)?
@@ -92,18 +91,18 @@ impl Discard {
         }
         Ok(Self {
             reports: vec![report, suspects],
-            // A merge may be reading them.
+            // A merge may be reading the segments of other parts.
             in_use: vec![layout.shards(Part::WHOLE)],
             ..Self::result(layout)
         })
     }
 
-    /// Whether there is no result once it is carried out.
+    /// Whether this removes the result.
     pub(crate) fn takes_result(&self) -> bool {
         !self.result.is_empty()
     }
 
-    /// Keeps everyone else away from what is to go. `own`, the part that is to be done, is locked
+    /// Locks all directories with files to remove. `own`, the part that is to be done, is locked
     /// already.
     pub(crate) fn lock(&mut self, own: &Path) -> Result<(), Error> {
         self.locks = self
@@ -115,7 +114,7 @@ impl Discard {
         Ok(())
     }
 
-    /// The room that it will make on the file system of the output directory, at least.
+    /// The least room that this will free on the file system of the output directory.
     pub(super) fn bytes(&self, layout: &Layout) -> Result<u64, Error> {
         let mut files = [&self.result[..], &self.reports[..]].concat();
         for shards in &self.shards {
@@ -123,7 +122,7 @@ impl Discard {
         }
         let device = fs::metadata(layout.root()).map_or(0, |root| root.dev());
         let frees = |path: &PathBuf| match fs::symlink_metadata(path) {
-            // A file with another name stays.
+            // A file with a second hard link keeps its space.
             Ok(file) if file.is_file() && file.nlink() == 1 && file.dev() == device => {
                 file.blocks() * 512
             }
@@ -132,7 +131,7 @@ impl Discard {
         Ok(files.iter().map(frees).sum())
     }
 
-    /// Takes it away. The directory is `claim`'s then.
+    /// Removes the files. The directory then belongs to `claim`.
     pub(crate) fn carry_out(self, layout: &Layout, claim: &Claim) -> Result<(), Error> {
         if !self.takes_result() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! What a run's vectors depend on, so that results of different runs are never mixed.
+//! The fingerprint of a run: what its vectors depend on. It keeps results of different runs apart.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -15,38 +15,39 @@ use serde_json::{Map, Value};
 use crate::Error;
 use crate::store::is_default;
 
-/// How many inputs are named that differ.
+/// The most inputs that a difference names.
 const NAMED_INPUTS: usize = 3;
 
-/// Everything that decides which rows there are, and the bits of each; and the model's name, which
-/// does not: a model is known by its weights, whatever its folder is called.
+/// Everything that decides which rows a run has and the bits of each.
 ///
-/// The batch size, the number of ranks and which devices of a kind they are is not in it: that may
-/// change between tries.
+/// The model's name is here too, but does not count: a model is known by its weights, whatever its
+/// folder is called. The batch size, the number of ranks and the choice among devices of one kind
+/// are not here. They may change between tries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fingerprint {
-    /// The inputs' digests, in order.
+    /// The digests are the inputs', in order.
     inputs: Vec<Digest>,
     index: IndexConfig,
-    /// Of the first try: it is what the result says, whatever others call the model.
+    /// The name is that of the first try. The result has it, whatever later tries call the model.
     pub(crate) model: String,
-    /// What they are known by: of a checkpoint a digest, of another loader what it says.
+    /// The text identifies the weights. A checkpoint's is a digest; a loader chooses its own.
     weights: String,
-    /// Of the first output, as are the three below.
+    /// This field and the next three describe the first output.
     layer: usize,
     pooling: String,
     special_tokens: String,
     hidden_size: usize,
     dtype: String,
-    /// Last bits differ between kinds of devices, and from version to version.
+    /// The last bits of vectors differ between kinds of devices, and between versions.
     backend: String,
     embeddings_dtype: String,
     max_residues: u32,
     long_sequences: LongSequences,
-    /// All outputs; none if the only one is a mean, of which the fields above say all.
+    /// The list has all outputs. It is empty if the only output is a mean, which the fields above
+    /// describe.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     outputs: Vec<Output>,
-    /// The store's name; none of the default one.
+    /// The name is the store's. It is `None` for the default store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     store: Option<String>,
 }
@@ -57,9 +58,9 @@ struct Output {
     kind: String,
     layer: usize,
     width: usize,
-    /// The number format in which the encoder gives it.
+    /// The encoder gives the output in this number format.
     dtype: String,
-    /// The number format in which it is stored.
+    /// The store keeps the output in this number format.
     stored_dtype: String,
     pooling: String,
     special_tokens: String,
@@ -78,7 +79,7 @@ impl Output {
         }
     }
 
-    /// The output as it is stored.
+    /// The output in the number format in which it is stored.
     fn stored(&self) -> Result<OutputSpec, Error> {
         let kind = self.kind.parse().map_err(|_| Error::UnknownOutput {
             word: self.kind.clone(),
@@ -126,7 +127,7 @@ impl Fingerprint {
         }
     }
 
-    /// The outputs of the model in order, as they are stored.
+    /// The outputs of the model in order, in the number formats in which they are stored.
     fn stored_outputs(&self) -> Result<Vec<OutputSpec>, Error> {
         if !self.outputs.is_empty() {
             return self.outputs.iter().map(Output::stored).collect();
@@ -139,7 +140,7 @@ impl Fingerprint {
         }])
     }
 
-    /// The same of a model without a name.
+    /// The same fingerprint without the model's name.
     fn nameless(&self) -> Self {
         Self {
             model: String::new(),
@@ -147,19 +148,19 @@ impl Fingerprint {
         }
     }
 
-    /// One word for all of it but the model's name.
+    /// The digest of all but the model's name.
     pub(crate) fn digest(&self) -> Digest {
         let json = serde_json::to_vec(&self.nameless());
         let json = json.expect("a fingerprint holds nothing JSON lacks");
         Digest::from_bytes(blake3::hash(&json).into())
     }
 
-    /// Whether an index is of these inputs, under these policies.
+    /// Whether an index has these inputs and policies.
     pub(super) fn is_of(&self, index: &FastaIndex) -> bool {
         self.inputs == digests(index) && self.index == index.config()
     }
 
-    /// How an index differs from that, as a person would say it; `None` if it doesn't.
+    /// How an index differs in inputs and policies, in words, or `None` if it does not.
     pub(super) fn difference_of(&self, index: &FastaIndex) -> Option<String> {
         let names = index.inputs().iter().map(|input| input.name.clone());
         let here = Self {
@@ -171,7 +172,8 @@ impl Fingerprint {
         (!differences.is_empty()).then(|| differences.join(", "))
     }
 
-    /// What decides a record's outcome. The batch size, which does not, is whatever fits.
+    /// The plan's settings that decide a record's outcome. The batch size does not, and is
+    /// arbitrary.
     pub(crate) fn plan_config(&self) -> Result<PlanConfig, Error> {
         Ok(PlanConfig::builder()
             .max_batch_tokens(i32::MAX as u32)
@@ -180,12 +182,12 @@ impl Fingerprint {
             .build()?)
     }
 
-    /// The name of its store; none of the default one.
+    /// The name of the run's store, or `None` for the default store.
     pub(super) fn store_name(&self) -> Option<&str> {
         self.store.as_deref()
     }
 
-    /// The run, as its store knows it.
+    /// What the store knows of the run.
     pub(crate) fn stored_run(&self) -> Result<StoredRun, Error> {
         Ok(StoredRun {
             digest: self.digest(),
@@ -209,12 +211,12 @@ impl Fingerprint {
         })
     }
 
-    /// What differs from `other`, as a person would say it. `names` are those of the inputs here.
+    /// What differs from `other`, in words. `names` are those of the inputs here.
     pub(super) fn differences(&self, other: &Self, names: &[String]) -> Vec<String> {
         let fields = |fingerprint: &Self| {
             let mut fields =
                 serde_json::to_value(fingerprint).expect("a fingerprint holds nothing JSON lacks");
-            // Compared file by file.
+            // Inputs are compared file by file below.
             fields["inputs"].take();
             fields
         };
@@ -232,7 +234,7 @@ impl Fingerprint {
     }
 }
 
-/// The settings that are not the same, with what they are within: `index.on_empty`.
+/// Adds the settings that differ, with the names of all levels: `index.on_empty`.
 fn differing(name: &str, there: &Value, here: &Value, differences: &mut Vec<String>) {
     let (Value::Object(there), Value::Object(here)) = (there, here) else {
         if there != here {
@@ -251,7 +253,7 @@ fn differing(name: &str, there: &Value, here: &Value, differences: &mut Vec<Stri
     }
 }
 
-/// How the inputs of two runs differ, by their digests; none if they don't.
+/// How the inputs of two runs differ by their digests, in words, or `None` if they do not.
 fn difference_of_inputs(there: &[Digest], here: &[Digest], names: &[String]) -> Option<String> {
     if there == here {
         return None;
@@ -267,7 +269,7 @@ fn difference_of_inputs(there: &[Digest], here: &[Digest], names: &[String]) -> 
     if files_there == files_here {
         return Some(format!("the {} inputs are in another order", here.len()));
     }
-    // Of the same digest, as many as there are more here.
+    // If several inputs have one digest, only those that are more here are new.
     let mut more = files_here;
     for (digest, count) in &files_there {
         *more.entry(*digest).or_default() -= count;

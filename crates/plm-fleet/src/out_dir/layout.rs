@@ -1,5 +1,4 @@
-//! Where a run keeps its files: the one place that knows their names, and which store keeps
-//! columns.
+//! The files of a run. No other module knows their names, or which store keeps columns.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,13 +9,13 @@ use plm_core::Store;
 
 use crate::Error;
 
-/// What the names of parts' directories start with.
+/// The start of the names of parts' directories.
 const PART_PREFIX: &str = "part_";
 
-/// What a part says of itself, in its directory.
+/// The file in a part's directory with the part's report.
 pub(super) const PART_REPORT: &str = "part.json";
 
-/// What ranks of a part have failed on, there.
+/// The file in a part's directory with the records that its ranks failed on.
 pub(super) const SUSPECTS: &str = "suspects.json";
 
 /// The file in a part's directory whose lock is the right to work there.
@@ -37,7 +36,7 @@ impl Layout {
         }
     }
 
-    /// What keeps the columns of its runs.
+    /// The store that keeps the run's columns.
     pub(crate) fn store(&self) -> &Arc<dyn Store> {
         &self.store
     }
@@ -46,12 +45,12 @@ impl Layout {
         &self.root
     }
 
-    /// Whose this directory is.
+    /// The file that says which run the directory belongs to.
     pub(crate) fn claim(&self) -> PathBuf {
         self.root.join("fingerprint.json")
     }
 
-    /// Whether there is anything of a run that must not be mixed with another's.
+    /// Whether there is anything that must not be mixed with another run's files.
     pub(crate) fn holds_a_run(&self) -> bool {
         [self.claim(), self.embeddings(), self.root.join("shards")]
             .iter()
@@ -63,17 +62,17 @@ impl Layout {
         self.root.join("index.plm")
     }
 
-    /// Decompressed copies of inputs that can't be read at random.
+    /// The directory with decompressed copies of compressed inputs, which allow random access.
     pub(crate) fn inputs(&self) -> PathBuf {
         self.root.join("inputs")
     }
 
-    /// Where a part's ranks keep their segments.
+    /// The directory in which a part's ranks keep their segments.
     pub(crate) fn shards(&self, part: Part) -> PathBuf {
         in_part(self.root.join("shards"), part)
     }
 
-    /// Where the ranks of any part keep their segments, of those that are there.
+    /// The directories of segments of all parts that exist.
     pub(crate) fn all_shards(&self) -> Result<Vec<PathBuf>, Error> {
         let whole = self.shards(Part::WHOLE);
         if !whole.exists() {
@@ -89,17 +88,17 @@ impl Layout {
         Ok(all)
     }
 
-    /// What ranks of a part have failed on.
+    /// The file with the records that a part's ranks failed on.
     pub(crate) fn suspects(&self, part: Part) -> PathBuf {
         self.shards(part).join(SUSPECTS)
     }
 
-    /// What a part says of itself once it is done.
+    /// The report of a part, which is written when the part is done.
     pub(crate) fn part_report(&self, part: Part) -> PathBuf {
         self.shards(part).join(PART_REPORT)
     }
 
-    /// One log per rank, and the metrics.
+    /// The directory with a part's logs, one for each rank, and its metrics.
     pub(crate) fn logs(&self, part: Part) -> PathBuf {
         in_part(self.root.join("logs"), part)
     }
@@ -112,13 +111,15 @@ impl Layout {
         self.root.join("ledger.tsv")
     }
 
-    /// The result, of which the store alone knows what is in it.
+    /// The result. Only the store knows what is in it.
     pub(crate) fn embeddings(&self) -> PathBuf {
         self.root.join(self.store.result_name())
     }
 
-    /// A path as it is written down: below the output directory, which may be moved, and else as it
-    /// is, wherever it is asked about from.
+    /// A path in the form in which it is written to files.
+    ///
+    /// A path below the output directory becomes relative to it, since the directory may be moved.
+    /// Any other becomes absolute, so it holds from every working directory.
     pub(super) fn stored_path(&self, path: &Path) -> PathBuf {
         match path.strip_prefix(&self.root) {
             Ok(below) => below.to_owned(),
@@ -126,13 +127,13 @@ impl Layout {
         }
     }
 
-    /// Where a path that was written down is now.
+    /// The present path of one that was written to a file.
     pub(super) fn path_now(&self, path: &Path) -> PathBuf {
         self.root.join(path)
     }
 }
 
-/// Whether a directory's name is a part's: `part_00002_of_00008`.
+/// Whether this is the name of a part's directory, for example `part_00002_of_00008`.
 pub(super) fn is_part_name(name: &str) -> bool {
     let is_number = |text: &str| text.len() >= 5 && text.bytes().all(|byte| byte.is_ascii_digit());
     name.strip_prefix(PART_PREFIX)
@@ -140,7 +141,7 @@ pub(super) fn is_part_name(name: &str) -> bool {
         .is_some_and(|(number, count)| is_number(number) && is_number(count))
 }
 
-/// A run that is all of its world needs no level for parts.
+/// The directory of a part. A run in one part needs no level for parts.
 fn in_part(directory: PathBuf, part: Part) -> PathBuf {
     if part.is_whole() {
         directory

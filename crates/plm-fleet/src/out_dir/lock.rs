@@ -1,4 +1,4 @@
-//! One process at a time on a directory of segments.
+//! Locks a directory of segments, so only one process at a time works there.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -12,20 +12,21 @@ use plm_core::create_directory;
 use super::layout::LOCK;
 use crate::Error;
 
-/// How often, and after which pauses, to try again for a lock that is held.
+/// How often, and after which pauses, to try again for a lock that another process holds.
 const LOOKS: u32 = 3;
 const LOOK: Duration = Duration::from_millis(20);
 
-/// The right to work in a directory of segments, until it is dropped or its process dies: the
-/// system keeps it, and not what is written in the file.
+/// The right to work in a directory of segments, until it is dropped or its process dies.
+///
+/// The system keeps the lock. The text in the file only names its holder.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,
 }
 
 impl Lock {
-    /// Takes the lock of `directory`, which is made if it is missing. Where the file system knows
-    /// no locks nothing is kept apart, and the log says so.
+    /// Takes the lock of `directory`, and makes the directory if it is missing. If the file system
+    /// has no locks, nothing keeps processes apart, and the log says so.
     pub(crate) fn take(directory: &Path) -> Result<Self, Error> {
         create_directory(directory).map_err(Error::io(directory))?;
         let path = directory.join(LOCK);
@@ -39,7 +40,7 @@ impl Lock {
         };
         let mut file = open().map_err(Error::io(&path))?;
         let mut locked = file.try_lock();
-        // Someone may only be looking whether it is held.
+        // Another process may hold the lock for an instant, only to see whether it is held.
         for _ in 0..LOOKS {
             if !matches!(locked, Err(TryLockError::WouldBlock)) {
                 break;
@@ -71,8 +72,8 @@ impl Lock {
 }
 
 impl Lock {
-    /// Who holds the lock of this directory, as they have written down themselves; `None` if
-    /// nobody does, or it has no lock. Takes it for an instant, and no longer.
+    /// The holder of a directory's lock, as it describes itself, or `None` if nobody holds it. This
+    /// takes the lock for an instant.
     pub(crate) fn holder(directory: &Path) -> Option<String> {
         let mut file = File::open(directory.join(LOCK)).ok()?;
         match file.try_lock_shared() {
@@ -84,7 +85,7 @@ impl Lock {
 
 fn words(file: &mut File) -> String {
     let mut holder = String::new();
-    // Its holder may not have written yet.
+    // The holder may not have written yet.
     let _ = file.read_to_string(&mut holder);
     match holder.trim() {
         "" => "another process".to_owned(),
@@ -108,7 +109,7 @@ mod tests {
         assert!(Lock::holder(&shards).is_some_and(|holder| holder.contains(&this)));
         drop(held);
         assert_eq!(Lock::holder(&shards), None);
-        // What the last holder wrote is no lock.
+        // The text of the last holder is still there, but is not a lock.
         Lock::take(&shards).unwrap();
     }
 }

@@ -1,9 +1,9 @@
-//! The output directory of a run: what its files are called, whose it is, what it says of itself,
-//! who may work there, and what may be overwritten or removed.
+//! The output directory of a run: the names of its files, the run that it belongs to, its reports,
+//! its locks, and what may be overwritten or removed there.
 //!
-//! Nothing here reads or makes a vector. What the directory says of itself is JSON that ends with
-//! a digest of its own text ([`sealed`]). The room must not know how a run is done or what
-//! computes it, nor how its result is merged, verified and told of.
+//! Nothing here reads or makes a vector. Reports and claims are JSON that ends with a digest of its
+//! own text ([`sealed`]). The room must not know how a run is done or what computes it, nor how its
+//! result is merged and verified.
 
 mod claim;
 mod discard;

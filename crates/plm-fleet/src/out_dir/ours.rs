@@ -1,9 +1,10 @@
-//! Which files of an output directory are plm-fleet's own: no other is overwritten or removed.
+//! Decides which files of an output directory are plm-fleet's own. No other is overwritten or
+//! removed.
 //!
-//! A directory with `fingerprint.json` is a run's, and so are the files there that have the names
-//! of a run's. In all others each of these files has to show what it is: by a digest or a magic
-//! number, or by what a try that was killed leaves before there is a fingerprint. What has none of
-//! these names is left alone by every run, and says nothing.
+//! A directory with `fingerprint.json` is a run's, and so are the files there with names of a run's
+//! files. In any other directory each file with such a name must show what it is: by a digest, by a
+//! magic number, or by being what a killed try leaves before there is a fingerprint. Every run
+//! ignores files with other names.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
@@ -19,28 +20,28 @@ use super::report::RunReport;
 use super::sealed::Damage;
 use crate::Error;
 
-/// What an index starts with.
+/// The first bytes of an index.
 pub(crate) const INDEX_MAGIC: &[u8] = b"PLMINDEX";
-/// What a ledger starts with, of whichever version.
+/// The first bytes of a ledger of any version.
 pub(crate) const LEDGER_START: &[u8] = b"row\tid\toutcome\t";
-/// What `fingerprint.json` starts with.
+/// The first bytes of `fingerprint.json`.
 const CLAIM_START: &[u8] = b"{\n  \"fingerprint\": {";
-/// What `shards/lock` starts with, if it is not empty.
+/// The first bytes of `shards/lock`, if it is not empty.
 const LOCK_START: &[u8] = b"process ";
 
-const NO_FILE: &str = "it is no file";
+const NO_FILE: &str = "it is not a file";
 
-/// That no file in the directory has the name of a run's file and is someone else's. Changes
-/// nothing.
+/// Checks that every file with a name of a run's files is one, and changes nothing.
 ///
 /// # Errors
-/// [`Error::Foreign`] with the first such file; [`Error::DamagedFingerprint`].
+/// [`Error::Foreign`] with the first file that is not; [`Error::DamagedFingerprint`] if the
+/// fingerprint can't be read.
 pub(crate) fn check(layout: &Layout) -> Result<(), Error> {
     let root = layout.root();
     if !root.exists() {
         return Ok(());
     }
-    // What is no file does not make way for the run's own, and may be a pipe that is waited for.
+    // Anything but a file would stand in the way of the run's own, and a pipe would block a reader.
     let parts = layout.all_shards().unwrap_or_default();
     let of_parts = (parts.iter())
         .flat_map(|shards| [LOCK, PART_REPORT, SUSPECTS].map(|name| shards.join(name)));
@@ -63,7 +64,7 @@ pub(crate) fn check(layout: &Layout) -> Result<(), Error> {
     ];
     let store = layout.store();
     let of_ranks = parts.iter().flat_map(|shards| {
-        // One that can't be listed is told of by who lists it next.
+        // The next one who lists this directory reports that it can't be listed.
         let entries = fs::read_dir(shards).into_iter().flatten().flatten();
         entries
             .filter(|entry| {
@@ -74,7 +75,7 @@ pub(crate) fn check(layout: &Layout) -> Result<(), Error> {
     });
     for path in of_run.into_iter().chain(of_ranks) {
         if path.exists() && !path.is_dir() {
-            return Err(foreign(&path, "it is a file, and no directory"));
+            return Err(foreign(&path, "it is a file, not a directory"));
         }
     }
     let is_claimed = layout.claim().exists();
@@ -105,7 +106,7 @@ pub(crate) fn check(layout: &Layout) -> Result<(), Error> {
 
 fn check_claim(layout: &Layout) -> Result<(), Error> {
     match Claim::read(layout) {
-        // Of another version, and whole: ours.
+        // A whole claim of another version is ours too.
         Err(Error::DamagedFingerprint {
             source: Damage::Content(_),
             ..
@@ -120,20 +121,20 @@ fn check_claim(layout: &Layout) -> Result<(), Error> {
     }
 }
 
-/// Whether there is a report that is whole.
+/// Whether there is a whole report.
 fn check_report(layout: &Layout, is_claimed: bool) -> Result<bool, Error> {
     let path = layout.run_report();
     if !path.exists() {
         return Ok(false);
     }
     match RunReport::read(layout) {
-        // Of another version, and whole.
+        // This is a whole report of another version.
         Ok(_)
         | Err(Error::DamagedReport {
             source: Damage::Content(_),
             ..
         }) => Ok(true),
-        // It is the last file of a run: beside the result, it is a damaged one.
+        // The report is the last file of a run. Beside a result, this is a damaged report.
         Err(Error::DamagedReport { .. }) if is_claimed && layout.embeddings().exists() => Ok(false),
         Err(Error::DamagedReport { .. }) => {
             Err(foreign(&path, "it does not end in a digest of its text"))
@@ -149,11 +150,11 @@ fn check_embeddings(layout: &Layout, is_of_finished_run: bool) -> Result<(), Err
     }
     Err(foreign(
         &path,
-        "it does not end in a seal, so that it is another program's or was changed by one",
+        "it does not end in a seal, so another program has made or changed it",
     ))
 }
 
-/// That all entries of a directory, if it is there, are of a kind. No link is followed.
+/// Checks that all entries of a directory, if it exists, are a run's. No link is followed.
 fn check_names(
     directory: &Path,
     is_ours: &dyn Fn(&str, &Path) -> Result<bool, Error>,
@@ -172,7 +173,7 @@ fn check_names(
     Ok(())
 }
 
-/// In `shards` or in a part's directory there.
+/// Whether an entry of `shards`, or of a part's directory there, is a run's.
 fn is_in_shards(store: &dyn Store, name: &str, path: &Path) -> Result<bool, Error> {
     if is_part_name(name) && path.is_dir() {
         let is_ours = |name: &str, path: &Path| is_in_shards(store, name, path);
@@ -185,7 +186,7 @@ fn is_in_shards(store: &dyn Store, name: &str, path: &Path) -> Result<bool, Erro
     })
 }
 
-/// In `logs` or in a part's directory there.
+/// Whether an entry of `logs`, or of a part's directory there, is a run's.
 fn is_log(name: &str, path: &Path) -> Result<bool, Error> {
     if is_part_name(name) && path.is_dir() {
         return check_names(path, &is_log).map(|()| true);
@@ -197,7 +198,7 @@ fn is_log(name: &str, path: &Path) -> Result<bool, Error> {
     Ok(rank.is_some_and(is_rank_name))
 }
 
-/// Whether a name is a rank's: `rank_00003`.
+/// Whether this is a rank's name, for example `rank_00003`.
 fn is_rank_name(name: &str) -> bool {
     let number = name.strip_prefix("rank_");
     number.is_some_and(|digits| {
@@ -212,7 +213,7 @@ fn starts_with_event(path: &Path) -> Result<bool, Error> {
         .and_then(|file| BufReader::new(file.take(1 << 20)).read_until(b'\n', &mut line))
         .map_err(Error::io(path))?;
     let event: Result<serde_json::Value, _> = serde_json::from_slice(&line);
-    // A power cut may have left zeros, or half a line.
+    // A power cut may leave zeros, or half a line.
     Ok(
         event.is_ok_and(|event| event["event"].is_string() && event["rank"].is_u64())
             || line.iter().all(|&byte| byte == 0)
@@ -220,7 +221,8 @@ fn starts_with_event(path: &Path) -> Result<bool, Error> {
     )
 }
 
-/// `<digest>-<digest>.fasta`, of a compressed input and its text.
+/// Whether this is the name of an unpacked input: `<digest>-<digest>.fasta`, from the digests of
+/// the compressed input and of its text.
 fn is_spool_name(name: &str) -> bool {
     let is_digest = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
     name.strip_suffix(".fasta")

@@ -1,11 +1,11 @@
-//! Whether a directory can be an output directory at all, told before anything is read.
+//! Checks, before anything is read, that a path can be an output directory.
 
 use std::fs;
 use std::path::Path;
 
 use crate::Error;
 
-/// Refuses a path that is no directory, and that no directory can be made at. Makes nothing.
+/// Refuses a path that is not a directory and can't become one. Makes nothing.
 pub(crate) fn check(out_dir: &Path) -> Result<(), Error> {
     let refusal = |reason: String| Error::NoOutDir {
         path: out_dir.to_owned(),
@@ -14,7 +14,7 @@ pub(crate) fn check(out_dir: &Path) -> Result<(), Error> {
     if out_dir.as_os_str().is_empty() {
         return Err(refusal("its name is empty".to_owned()));
     }
-    // What is below a file is not found, and says nothing of the file.
+    // The error for a path below a file does not mention the file, so ancestors are checked.
     for path in out_dir.ancestors() {
         match fs::metadata(path) {
             Ok(found) if found.is_dir() => return Ok(()),

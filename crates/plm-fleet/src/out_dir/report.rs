@@ -1,4 +1,4 @@
-//! What a run did: the value that the verb returns, and what `run.json` holds.
+//! The report of a run, which the verb returns and `run.json` holds.
 
 use std::path::{Path, PathBuf};
 
@@ -12,102 +12,105 @@ use super::layout::Layout;
 use super::sealed;
 use crate::Error;
 
-/// What a run did.
+/// What a run did. `run.json` holds the same.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RunReport {
-    /// The version of plm-fleet.
+    /// The run was done by this version of plm-fleet.
     pub version: String,
-    /// The finished file; `None` after a part of a larger world, which is yet to be aggregated.
+    /// The path is the finished file's. It is `None` after one of several parts, which are yet to
+    /// be merged.
     pub embeddings_path: Option<PathBuf>,
-    /// The model's name.
+    /// The name is the model's.
     pub model: String,
-    /// What became of the input's records. After a part: of the part's own, to which those that the
-    /// policies leave out do not belong.
+    /// The counts say what became of the input's records. After one of several parts, only its own
+    /// records count. Records that the policies leave out belong to no part.
     pub records: RecordCounts,
-    /// What the input's sequences hold besides plain residues: in all parts, also after one.
+    /// The findings say what the input holds besides plain residues, for all parts.
     #[serde(default)]
     pub findings: Findings,
-    /// The inputs, as they were named, that were written to while the run was at work. What was
-    /// added to them is not in the result. Empty after a merge of parts, which looks at no input.
+    /// These inputs were written to while the run worked, under the names by which they were given.
+    /// The result does not have what was added. The list is empty after a merge of parts, which
+    /// reads no input.
     #[serde(default)]
     pub changed_inputs: Vec<String>,
-    /// Every rank that failed and why; the others did its work.
+    /// These ranks failed, each with its reason. The others did their work.
     pub failed_ranks: Vec<RankFailure>,
-    /// Every record that should have a vector and has none, and why.
+    /// These records should have a vector and have none, each with its reason.
     pub failed_rows: Vec<FailedRow>,
-    /// Who did what, part by part; a run that is all of its world has one part.
+    /// There is one report for each part. A run that is not spread over processes has one part.
     pub parts: Vec<PartReport>,
-    /// The digest of `ledger.tsv`; `None` after a part of a larger world.
+    /// The digest is that of `ledger.tsv`. It is `None` after one of several parts.
     pub ledger_digest: Option<Digest>,
-    /// Where the time went.
+    /// The seconds say where the time went.
     pub seconds: StageSeconds,
 }
 
-/// What one part of a run did: all of it, unless it was spread over several processes.
+/// What one part of a run did. A run that is not spread over processes has one part.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PartReport {
-    /// Which part, from one.
+    /// The part has this number, from 1.
     pub number: u32,
-    /// Of how many.
+    /// The run has this many parts.
     pub count: u32,
-    /// The devices, as they were asked for.
+    /// The devices are named as they were asked for.
     pub devices: String,
-    /// Segments of earlier tries that were damaged, and whose records were computed again.
+    /// These segments of earlier tries were damaged. Their records were computed again.
     pub damaged_segments: Vec<DamagedSegment>,
-    /// What each rank did.
+    /// The report says what each rank did.
     pub ranks: CoordinatorReport,
 }
 
 /// A segment that was not what had been written.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DamagedSegment {
-    /// Where it was set aside.
+    /// The segment was set aside under this path.
     pub path: PathBuf,
-    /// What gave it away.
+    /// The reason says what shows the damage.
     pub reason: String,
 }
 
-/// How many records had which outcome.
+/// How many records had each outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct RecordCounts {
-    /// Embedded whole.
+    /// These records were embedded whole.
     pub embedded: u64,
-    /// Embedded up to the model's window.
+    /// These records were embedded up to the model's window.
     pub truncated: u64,
-    /// Embedded in windows.
+    /// These records were embedded in windows.
     pub windowed: u64,
-    /// Left out by a policy.
+    /// A policy left these records out.
     pub skipped: u64,
-    /// Failed.
+    /// These records failed.
     pub failed: u64,
 }
 
-/// Where the time of a run went.
+/// Where the time of a run went, in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StageSeconds {
-    /// Indexing, or checking an index that was there. The weights are being digested meanwhile.
+    /// Indexing took this long, or checking an index that existed. The weights are digested
+    /// meanwhile.
     pub index: f64,
-    /// Planning, and the rest of the digest.
+    /// Planning and the rest of the weights' digest took this long.
     pub plan: f64,
-    /// The ranks: load, read, encode, write.
+    /// The ranks took this long to load, read, encode and write.
     pub ranks: f64,
-    /// Merging what was not merged while the ranks were at work, and verifying.
+    /// Merging what was not merged while the ranks worked, and verifying, took this long.
     pub aggregate: f64,
-    /// All of it.
+    /// The whole run took this long.
     pub total: f64,
 }
 
 impl RunReport {
-    /// Every rank of every part.
+    /// The report of every rank of every part.
     pub fn workers(&self) -> impl Iterator<Item = &WorkerReport> {
         self.parts.iter().flat_map(|part| &part.ranks.workers)
     }
 
-    /// How many sequences have a vector.
+    /// How many records have a vector.
     pub fn sequences(&self) -> u64 {
         let RecordCounts {
             embedded,
@@ -118,12 +121,12 @@ impl RunReport {
         embedded + truncated + windowed
     }
 
-    /// How many tokens went through the model, special tokens included.
+    /// How many tokens went through the model, including special tokens.
     pub fn tokens(&self) -> u64 {
         self.workers().map(|worker| worker.tokens).sum()
     }
 
-    /// Tokens per second of the ranks' wall time, all ranks of a part together; 0 if none ran.
+    /// Tokens per second of the ranks' wall time, for all ranks together. It is 0 if none ran.
     pub fn tokens_per_second(&self) -> f64 {
         let rate = |part: &PartReport| {
             let tokens: u64 = part.ranks.workers.iter().map(|worker| worker.tokens).sum();
@@ -139,16 +142,16 @@ impl RunReport {
     /// The report of the finished run in an output directory.
     ///
     /// # Errors
-    /// [`Error::Io`] if there is none, [`Error::DamagedReport`] if it can't be read.
+    /// [`Error::Io`] if there is no report, [`Error::DamagedReport`] if it can't be read.
     pub fn of_run(out_dir: impl AsRef<Path>) -> Result<Self, Error> {
         let out_dir = out_dir.as_ref();
         Self::read(&Layout::new(out_dir, &store_at(out_dir)))
     }
 
-    /// The report in an output directory, with paths of where that is now.
+    /// Reads the report in an output directory. Its paths say where the files are now.
     pub(crate) fn read(layout: &Layout) -> Result<Self, Error> {
         let mut report: Self = sealed::read(&layout.run_report())?;
-        // Whichever store has made it.
+        // This holds for any store.
         let here = |path: PathBuf| layout.root().join(path.file_name().unwrap_or_default());
         report.embeddings_path = report.embeddings_path.map(here);
         let parts = report.parts.into_iter();
@@ -168,14 +171,14 @@ impl RunReport {
 }
 
 impl PartReport {
-    /// What a part that is done says of itself in an output directory.
+    /// Reads the report of a part that is done.
     pub(crate) fn read(layout: &Layout, part: Part) -> Result<Self, Error> {
         let report: Self = sealed::read(&layout.part_report(part))?;
         Ok(report.found(layout))
     }
 
-    /// The same of a part that may not be done. If the report is damaged, the part is not: what it
-    /// says of failed rows is found out again.
+    /// Reads the report of a part that may not be done. If the report is damaged, the part counts
+    /// as not done, and its failed rows are found again.
     pub(crate) fn find(layout: &Layout, part: Part) -> Result<Option<Self>, Error> {
         if !layout.part_report(part).exists() {
             return Ok(None);
@@ -193,17 +196,17 @@ impl PartReport {
         sealed::write(&layout.part_report(part), &self.clone().stored(layout))
     }
 
-    /// The same report as one of another output directory tells of it.
+    /// The same report, with paths as seen from another output directory.
     pub(crate) fn seen_from(self, layout: &Layout) -> Self {
         self.stored(layout).found(layout)
     }
 
-    /// With paths as they are written down below an output directory.
+    /// The report with paths in the form in which they are written to files.
     fn stored(self, layout: &Layout) -> Self {
         self.with_paths(|path| layout.stored_path(path))
     }
 
-    /// With paths of where that directory is now.
+    /// The report with paths that say where the files are now.
     fn found(self, layout: &Layout) -> Self {
         self.with_paths(|path| layout.path_now(path))
     }
@@ -233,7 +236,7 @@ impl RecordCounts {
         } += 1;
     }
 
-    /// All records.
+    /// How many records there are.
     pub fn total(&self) -> u64 {
         self.embedded + self.truncated + self.windowed + self.skipped + self.failed
     }

@@ -1,5 +1,5 @@
-//! JSON files that show when they are not what was written: the last thing in them is the digest of
-//! all before it.
+//! JSON files that show whether they are what was written: they end with the digest of all text
+//! before it.
 
 use std::fs;
 use std::io::{self, Write};
@@ -11,23 +11,24 @@ use serde::de::DeserializeOwned;
 
 use crate::Error;
 
-/// What is wrong with a file.
+/// What is wrong with a report or a fingerprint.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Damage {
-    /// It was changed or cut short.
+    /// The file was changed or cut short.
     #[error("its text is not the one that was written: the digest at its end is of another")]
     Digest,
-    /// It is whole, and of another version.
+    /// The file is whole, but of another version.
     #[error(transparent)]
     Content(#[from] serde_json::Error),
 }
 
-/// What the digest stands between.
+/// The text before the digest.
 const BEFORE_DIGEST: &str = ",\n  \"digest\": \"";
+/// The text after the digest.
 const AFTER_DIGEST: &str = "\"\n}\n";
 
-/// Reads a file, all of whose bytes are checked.
+/// Reads a file and checks all its bytes.
 pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
     let text = fs::read(path).map_err(Error::io(path))?;
     parse(&text).map_err(|source| Error::DamagedReport {
@@ -36,12 +37,12 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
     })
 }
 
-/// Writes a file, whole or not at all, over what was there.
+/// Writes a file whole or not at all, and replaces an existing one.
 pub(super) fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {
     DurableFile::write(path, &text(value)).map_err(Error::io(path))
 }
 
-/// The same where there is no file yet. False if there is one.
+/// Writes a file whole or not at all, unless it exists. Gives `false` if it exists.
 pub(super) fn write_new(path: &Path, value: &impl Serialize) -> Result<bool, Error> {
     let write = || {
         let mut file = DurableFile::create(path)?;
@@ -63,7 +64,7 @@ fn text(value: &impl Serialize) -> Vec<u8> {
     format!("{body}{BEFORE_DIGEST}{}{AFTER_DIGEST}", digest(body)).into_bytes()
 }
 
-/// The digest of the text before it.
+/// The digest of the text before the digest.
 fn digest(body: &str) -> Digest {
     Digest::from_bytes(blake3::hash(body.as_bytes()).into())
 }

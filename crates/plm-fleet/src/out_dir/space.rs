@@ -1,4 +1,4 @@
-//! Whether there is room for what a run will write, told before anything is computed.
+//! Checks, before anything is computed, that there is room for what a run will write.
 
 use plm_coordinator::{BatchPlan, Part};
 use plm_core::store::Amount;
@@ -11,22 +11,22 @@ use super::layout::Layout;
 use crate::Error;
 use crate::store::available_bytes;
 
-/// What a part is yet to write.
+/// What a part has yet to write.
 pub(crate) struct Unwritten<'a> {
-    /// The batches that are still to be computed, of all parts.
+    /// These batches, of all parts, are still to be computed.
     pub(crate) rest: &'a BatchPlan,
-    /// The part that does its share of them.
+    /// This part does its share of them.
     pub(crate) part: Part,
-    /// The ranks that do the part.
+    /// The part has this many ranks.
     pub(crate) world: WorldSize,
 }
 
-/// Refuses to begin where the file system has less room than the rest of a part takes, and the
-/// result, if it is yet to be made; with what is to be discarded gone, none of which is touched
-/// here.
+/// Refuses a run if the file system has too little room for the rest of a part, and for the result
+/// if it is yet to be made.
 ///
-/// What it takes is known from above, to some per cent. What others write meanwhile, and quotas,
-/// are not seen: they show as errors when they do.
+/// Room that `discard` will free counts as free; nothing is removed here. What the run takes is an
+/// upper bound, too high by a few per cent. Quotas and the writes of other processes are not seen.
+/// They become errors when they strike.
 pub(crate) fn check(
     layout: &Layout,
     claim: &Claim,
@@ -35,7 +35,7 @@ pub(crate) fn check(
     discard: &Discard,
 ) -> Result<(), Error> {
     let output = layout.embeddings();
-    // A killed run may have left one as large as the result.
+    // A killed run may have left an unfinished file as large as the result.
     sweep(&output);
     let run = claim.fingerprint.stored_run()?;
     let Unwritten { rest, part, world } = *unwritten;
@@ -49,7 +49,7 @@ pub(crate) fn check(
     compare(layout, needed_bytes, discard)
 }
 
-/// The same before a merge alone.
+/// Refuses a merge if the file system has too little room for the result.
 pub(crate) fn check_merge(
     layout: &Layout,
     claim: &Claim,

@@ -1,8 +1,8 @@
-//! What earlier tries of a part were at when their ranks failed: a fault may take the whole process
-//! with it, so what it is due to can only be found out over several.
+//! The suspects of a part: records that an encoder held when its process or rank was lost.
 //!
-//! The records of a batch that ranks failed on are set apart by the next try, each alone. One that
-//! is alone in a rank that fails once more than chance would have it is given up.
+//! A fault may take the whole process with it, so its cause can only be found over several tries.
+//! The next try computes each suspect alone. A record is given up if ranks fail at it alone more
+//! often than by chance.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,30 +16,30 @@ use serde::{Deserialize, Serialize};
 use super::sealed;
 use crate::Error;
 
-/// In how many tries a record may be alone in ranks that fail: one may fail for another reason at
-/// any time, and then, at the same record again, hardly.
+/// How many failed tries at a record alone make it fail for good. One rank may fail for another
+/// reason at any time, but hardly twice at the same record.
 const LOST_ALONE: u32 = 2;
 
 /// The suspects of a part, by row.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Suspects {
     records: BTreeMap<u64, Suspicion>,
-    /// Those that have failed for good in tries that did not come to their end.
+    /// These records have failed for good, in tries that did not reach their end.
     failed: Vec<FailedRow>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Suspicion {
     id: String,
-    /// Tries that ended while a rank had this record and no other.
+    /// This many tries ended while a rank held this record and no other.
     tries_lost_alone: u32,
-    /// How the last one failed.
+    /// The text says how the last such try failed.
     failure: String,
 }
 
 impl Suspects {
-    /// What is known from earlier tries. A file that is damaged tells nothing, and costs nothing
-    /// but a try.
+    /// Reads what earlier tries found out. A damaged file counts as empty, which costs one more
+    /// try.
     pub(crate) fn read(path: &Path) -> Result<Self, Error> {
         if !path.exists() {
             return Ok(Self::default());
@@ -53,7 +53,7 @@ impl Suspects {
         }
     }
 
-    /// Keeps what a try has found out, for the next: whom it suspects, and who has failed.
+    /// Writes what a try has found out, for the next one: its suspects and its failed records.
     pub(crate) fn write<'a>(
         mut self,
         path: &Path,
@@ -71,8 +71,8 @@ impl Suspects {
                 });
                 suspicion.failure.clone_from(&suspect.failure);
                 if suspect.rows.len() == 1 {
-                    // Of one process, one: its ranks may all have failed for the same reason, which
-                    // is not this record.
+                    // A process counts once: its ranks may all have failed for one reason that is
+                    // not this record.
                     suspicion.tries_lost_alone += 1;
                 }
             }
@@ -83,7 +83,7 @@ impl Suspects {
         sealed::write(path, &self)
     }
 
-    /// Forgets everything, once no rank fails any more.
+    /// Forgets everything, after a try without failed ranks.
     pub(crate) fn forget(path: &Path) -> Result<(), Error> {
         if path.exists() {
             fs::remove_file(path).map_err(Error::io(path))?;
@@ -91,13 +91,13 @@ impl Suspects {
         Ok(())
     }
 
-    /// The suspects, in increasing order.
+    /// The suspects' rows, in increasing order.
     pub(crate) fn rows(&self) -> Vec<RowId> {
         self.records.keys().copied().map(RowId).collect()
     }
 
-    /// Those that are given up and those that have failed, unless they are among `done`, which is
-    /// in increasing order.
+    /// The records that are given up or have failed, without those in `done`. `done` is in
+    /// increasing order.
     pub(crate) fn given_up(&self, done: &[RowId]) -> Vec<FailedRow> {
         let is_missing = |row: &RowId| done.binary_search(row).is_err();
         self.records

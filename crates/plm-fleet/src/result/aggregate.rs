@@ -1,4 +1,4 @@
-//! Parts become a finished run: one file, one ledger, one report.
+//! Merges parts into a finished run: one file, one ledger, one report.
 
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
@@ -20,16 +20,33 @@ use crate::out_dir::{
     space, store_at,
 };
 
-/// Merges the parts of a run into `embeddings.h5` and `ledger.tsv` in `out_dir`, once all are
-/// there: the same bytes as one run makes. A run that is merged already is left as it is, also if
-/// its parts have been removed from `out_dir` since.
+/// Merges the parts of a run into `embeddings.h5` and `ledger.tsv` in `out_dir`.
 ///
-/// Parts that were not run into `out_dir` itself are looked for in `part_dirs`, the output
-/// directories that they were run into.
+/// The bytes are those that a run in one part makes. A run that is merged already stays as it is,
+/// even if its parts were removed from `out_dir` since.
+///
+/// Parts are looked for in `out_dir` and in `part_dirs`, the output directories of their runs.
+///
+/// ```
+/// use plm_fleet::{Model, Part, RunConfig, aggregate_parts, run_multi_gpu_inference};
+/// # let scratch = tempfile::tempdir()?;
+/// # let (fasta, out) = (scratch.path().join("in.fasta"), scratch.path().join("out"));
+/// # std::fs::write(&fasta, ">one\nMKTAYIAK\n>two\nGSHMRYQ\n")?;
+///
+/// for index in 0..2 {
+///     let config = RunConfig { part: Part::new(index, 2)?, ..RunConfig::default() };
+///     run_multi_gpu_inference([&fasta], &Model::PlmTiny, &out, &config)?;
+/// }
+/// let report = aggregate_parts(&out, &[])?;
+/// assert_eq!(report.sequences(), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
-/// [`Error::NoParts`] if there is none, [`Error::MissingParts`] with the numbers of those that
-/// are not done, [`Error::OtherRun`] if they are not all of one run; else as the merge itself.
+/// - [`Error::NoParts`] if there is no part.
+/// - [`Error::MissingParts`] with the numbers of the parts that are not done.
+/// - [`Error::OtherRun`] if the parts belong to different runs.
+/// - Those of the store if the merge fails.
 pub fn aggregate_parts(
     out_dir: impl AsRef<Path>,
     part_dirs: &[PathBuf],
@@ -40,10 +57,10 @@ pub fn aggregate_parts(
     aggregate_parts_with(&store_at(claimed.unwrap_or(out_dir)), out_dir, part_dirs)
 }
 
-/// As [`aggregate_parts`], of a run with another [store](crate::RunConfig::store).
+/// Does what [`aggregate_parts`] does, for a run with another [store](crate::RunConfig::store).
 ///
 /// # Errors
-/// As [`aggregate_parts`].
+/// Those of [`aggregate_parts`].
 pub fn aggregate_parts_with(
     store: &Arc<dyn Store>,
     out_dir: impl AsRef<Path>,
@@ -87,8 +104,8 @@ pub fn aggregate_parts_with(
         }
     }
     if !missing.is_empty() {
-        // Who keeps the result alone has no parts any more. Of others' directories, a part that is
-        // not there is being done again.
+        // Users may keep the result alone and remove its parts. In another directory, a missing
+        // part is being done again.
         if matches!(claimed[..], [ref only] if only.root() == layout.root())
             && let Some(report) = finished(&layout, result.as_deref())?
         {
@@ -104,7 +121,7 @@ pub fn aggregate_parts_with(
     let _lock = Lock::take(&layout.shards(Part::WHOLE))?;
     let parts = done
         .iter()
-        // Seen from where they are merged.
+        // Paths are as seen from the directory of the merge.
         .map(|(root, part)| Ok(PartReport::read(root, *part)?.seen_from(&layout)))
         .collect::<Result<Vec<PartReport>, Error>>()?;
     let mut discard = Discard::default();
@@ -115,7 +132,7 @@ pub fn aggregate_parts_with(
             remove_unpacked_inputs(&layout);
             return Ok(report);
         }
-        // A part has been done again since.
+        // A part has been done again since the merge.
         discard = Discard::result(&layout);
     }
 
@@ -127,12 +144,12 @@ pub fn aggregate_parts_with(
         space::check_merge(&layout, &claim, &index, &discard)?;
     }
     if discard.takes_result() {
-        // What there is is better than nothing, if the parts don't come to a whole.
+        // The old result stays if the parts can't be merged.
         check_parts(&layout, &claim, &index, &parts, &part_directories)?;
         discard.carry_out(&layout, &claim)?;
     }
     if first.root() != layout.root() {
-        // So that OUT can be verified by itself.
+        // The output directory can then be verified by itself.
         create_directory(layout.root()).map_err(Error::io(layout.root()))?;
         claim.stake(&layout)?;
         index.save(&layout.index())?;
@@ -154,7 +171,7 @@ pub fn aggregate_parts_with(
     .finish(parts, seconds, started)
 }
 
-/// That parts hold exactly what is to be merged. Their vectors need not be read.
+/// Checks that parts hold exactly the rows to be merged. Their vectors are not read.
 fn check_parts(
     layout: &Layout,
     claim: &Claim,
@@ -173,9 +190,10 @@ fn check_parts(
     Ok(layout.store().check_parts(part_directories, &expected)?)
 }
 
-/// The report of a run that is finished, if it is: then all bytes of its result, which
-/// [`Claim::check`] gave, have been read and are those that were written. That its files are of
-/// this run is for that check to say.
+/// The report of a run if it is finished.
+///
+/// `result` comes from [`Claim::check`], which has checked that the files belong to this run. This
+/// reads the rest of the result, so all its bytes are known to be those that were written.
 pub(crate) fn finished(
     layout: &Layout,
     result: Option<&dyn StoredResult>,
@@ -210,19 +228,19 @@ pub(crate) fn finished(
     Ok(Some(report))
 }
 
-/// The last step of a run, whose ranks are all done.
+/// The last step of a run, after all ranks are done.
 pub(crate) struct Finish<'a> {
     pub(crate) layout: &'a Layout,
     pub(crate) index: &'a FastaIndex,
     pub(crate) claim: &'a Claim,
     pub(crate) part_directories: &'a [PathBuf],
-    /// What was merged while the ranks were at work.
+    /// This was merged while the ranks worked.
     pub(crate) draft: Option<Box<dyn Draft>>,
 }
 
 impl Finish<'_> {
-    /// Merges, with the ledger written meanwhile to get its name after, and writes the report as
-    /// the last thing.
+    /// Merges, and writes the ledger meanwhile. The ledger gets its name after the merge, and the
+    /// report is written last.
     pub(crate) fn finish(
         self,
         parts: Vec<PartReport>,
@@ -250,12 +268,11 @@ impl Finish<'_> {
         };
         let ledger_path = self.layout.ledger();
         if self.draft.is_none() {
-            // What a merge that was killed has left may be all the room there is, for the ledger
-            // too.
+            // A killed merge may have left a file that takes all the room, also the ledger's.
             sweep(&embeddings);
         }
-        // The ledger is of what the segments say, and is there only once these are found to be what
-        // the run is to come to.
+        // The ledger lists what the segments say. It gets its name only after the merge has found
+        // that they hold the expected rows.
         let draft_ledger = || -> Result<_, Error> {
             let in_f32 = store.rows_in_f32(self.part_directories, &run)?;
             let ledger = Ledger::new(self.index, &plan, &failed_rows).with_rows_in_f32(&in_f32);
@@ -296,8 +313,8 @@ impl Finish<'_> {
             ledger_digest: Some(ledger_digest),
             seconds,
         };
-        // Of another process, which wanted to claim the directory at the same time as the one that
-        // did. Before the last file, whose sync of the directory makes it durable.
+        // Another process may have left this file when both wanted to claim the directory. It is
+        // removed before the last file is written, whose sync makes the removal durable.
         sweep(&self.layout.claim());
         report.write(self.layout)?;
         remove_unpacked_inputs(self.layout);
@@ -305,7 +322,7 @@ impl Finish<'_> {
     }
 }
 
-/// The rows that no segment should have.
+/// The rows that have no vector.
 pub(super) fn without_vector(
     index: &FastaIndex,
     plan: &PlanConfig,
@@ -318,7 +335,7 @@ pub(super) fn without_vector(
         .collect()
 }
 
-/// What was unpacked of compressed inputs is of no use once the run is finished.
+/// Removes the unpacked copies of compressed inputs, which a finished run does not need.
 pub(crate) fn remove_unpacked_inputs(layout: &Layout) {
     if let Err(error) = plm_index::remove_spool(&layout.inputs()) {
         tracing::debug!(%error, "the unpacked inputs stay");

@@ -1,4 +1,4 @@
-//! What something is that a person points at, told by its first and last bytes.
+//! Tells what a path names, by the first and last bytes of the file.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -23,9 +23,9 @@ pub enum Kind {
     FinishedRun,
     /// An output directory whose run is not, or whose parts are not merged.
     UnfinishedRun(RunProgress),
-    /// An output directory with an index, and nothing else of a run.
+    /// An output directory with an index and nothing else of a run.
     IndexedDirectory,
-    /// A directory with a `config.json`, as checkpoints are.
+    /// A directory with a `config.json`: a checkpoint.
     ModelDirectory,
     /// A directory with nothing in it.
     EmptyDirectory,
@@ -45,9 +45,9 @@ pub enum Kind {
     Json,
     /// A FASTA file.
     Fasta,
-    /// A file that is compressed, or an archive: its format's name.
+    /// A compressed file or an archive, with the name of its format.
     Compressed(&'static str),
-    /// A checkpoint's tensors.
+    /// A safetensors file, which has a checkpoint's tensors.
     Safetensors,
     /// A file with nothing in it.
     EmptyFile,
@@ -59,13 +59,14 @@ pub enum Kind {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RunProgress {
-    /// How many records have a durable vector, or failed for good in a part that is done.
+    /// This many records have a durable vector, or failed for good in a part that is done.
     pub rows_done: u64,
-    /// How many are to have one; `None` if the index is not there or can't be read.
+    /// This many records should have a vector. It is `None` if the index can't be read.
     pub rows_total: Option<u64>,
-    /// Parts that are done, and how many there are.
+    /// The numbers are those of finished parts and of all parts. They are `None` for a run in one
+    /// part.
     pub parts: Option<(u32, u32)>,
-    /// Who is at work on it, as `process 123 on host`; none if nobody is.
+    /// These processes work on the run, for example `process 123 on host`.
     pub holders: Vec<String>,
 }
 
@@ -112,12 +113,14 @@ impl fmt::Display for RunProgress {
     }
 }
 
-/// Tells what a path names. Of a file no more than its ends is read, of a run that is not finished
-/// all of its segments but the vectors.
+/// Tells what a path names.
+///
+/// It reads only the ends of a file. For an unfinished run it reads all of the segments but their
+/// vectors.
 ///
 /// # Errors
-/// [`Error::NothingThere`] if there is nothing; [`Error::Io`] if it can't be read, and what can go
-/// wrong with a run's files.
+/// [`Error::NothingThere`] if the path does not exist, [`Error::Io`] if it can't be read, and the
+/// errors of a run's files.
 pub fn kind_of(path: impl AsRef<Path>) -> Result<Kind, Error> {
     let path = path.as_ref();
     kind_with(&store_at(path), path)
@@ -169,7 +172,7 @@ fn of_directory(store: &Arc<dyn Store>, path: &Path) -> Result<Kind, Error> {
     })
 }
 
-/// Who is at work below an output directory.
+/// The processes that work below an output directory.
 fn holders(layout: &Layout) -> Result<Vec<String>, Error> {
     let held = layout.all_shards()?.into_iter();
     Ok(held.filter_map(|shards| Lock::holder(&shards)).collect())
@@ -211,7 +214,7 @@ fn of_file(store: &dyn Store, path: &Path) -> Result<Kind, Error> {
     Ok(of_start(&start, path))
 }
 
-/// What a file is by its first bytes.
+/// Tells what a file is by its first bytes.
 fn of_start(start: &[u8], path: &Path) -> Kind {
     const MAGIC_NUMBERS: [(&[u8], Kind); 9] = [
         (b"\x89HDF\r\n\x1a\n", Kind::Hdf5),
@@ -238,7 +241,7 @@ fn of_start(start: &[u8], path: &Path) -> Kind {
     if start.get(257..262) == Some(b"ustar") {
         return Kind::Compressed("tar");
     }
-    // The size of a header, of JSON.
+    // Safetensors starts with the size of its header, which is JSON.
     if start.get(8) == Some(&b'{') && start.get(4..8) == Some(&[0; 4]) {
         return Kind::Safetensors;
     }
@@ -250,8 +253,8 @@ fn of_start(start: &[u8], path: &Path) -> Kind {
     }
 }
 
-/// That a path is an output directory or an `embeddings.h5`, and that nobody is at work there; else
-/// says what it is.
+/// Checks that a path is a finished output directory or an `embeddings.h5`. The error says what it
+/// is instead.
 pub(super) fn check_is_result(store: &Arc<dyn Store>, path: &Path) -> Result<Kind, Error> {
     let path = PathBuf::from(path);
     match kind_with(store, &path)? {

@@ -1,4 +1,4 @@
-//! The ledger: every input record, exactly one outcome, and why.
+//! The ledger, which lists every record of the input with its one outcome and the reason.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ use crate::out_dir::RecordCounts;
 const HEADER: &str =
     "row\tid\toutcome\tresidues\tsubstituted\tdropped\tfile\tline\tbyte_offset\tdetail";
 
-/// Of vectors that the model's own format did not suffice for.
+/// The detail for vectors that the model's own format was too coarse for.
 const IN_F32: &str = "computed in f32";
 
 /// What became of every record of a finished run.
@@ -24,7 +24,7 @@ pub(super) struct Ledger<'a> {
     index: &'a FastaIndex,
     plan: &'a PlanConfig,
     failed: HashMap<RowId, &'a str>,
-    /// In increasing order.
+    /// These rows were computed in f32, in increasing order.
     in_f32: &'a [RowId],
 }
 
@@ -45,14 +45,13 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// With the rows that took f32 although the model computes in a smaller format, in increasing
-    /// order.
+    /// Adds the rows that were computed again in f32, in increasing order.
     pub(super) fn with_rows_in_f32(mut self, in_f32: &'a [RowId]) -> Self {
         self.in_f32 = in_f32;
         self
     }
 
-    /// The outcome of a record, and why if that is not plain.
+    /// The outcome of a record, and the reason if it is not plain.
     fn outcome(&self, record: &IndexedRecord<'_>) -> (Outcome, Cow<'a, str>) {
         if let Some(reason) = self.failed.get(&record.row) {
             return (Outcome::Failed, Cow::Borrowed(reason));
@@ -101,7 +100,7 @@ impl<'a> Ledger<'a> {
         (planned.outcome(), detail)
     }
 
-    /// Every row's outcome, in order.
+    /// The outcome of every row, in order.
     pub(super) fn outcomes(&self) -> impl Iterator<Item = (RowId, Outcome)> {
         self.index
             .records()
@@ -115,7 +114,7 @@ impl<'a> Ledger<'a> {
         counts
     }
 
-    /// Writes it under a temporary name, to be committed as `path`. With its digest.
+    /// Writes the ledger under a temporary name, to be committed as `path`, and gives its digest.
     pub(super) fn draft(&self, path: &Path) -> Result<(DurableFile, Digest), Error> {
         let write = || -> io::Result<_> {
             let mut file = DurableFile::create(path)?;
@@ -148,7 +147,7 @@ impl<'a> Ledger<'a> {
     }
 }
 
-/// The digest of a ledger that is there.
+/// The digest of a ledger on disk.
 pub(super) fn digest(path: &Path) -> Result<Digest, Error> {
     let mut hasher = blake3::Hasher::new();
     let file = File::open(path).map_err(Error::io(path))?;
@@ -160,7 +159,7 @@ fn digest_of(hasher: &blake3::Hasher) -> Digest {
     Digest::from_bytes(hasher.finalize().into())
 }
 
-/// A file that is hashed while it is written.
+/// A writer that hashes what it writes.
 struct Digesting<'a> {
     file: &'a mut File,
     hasher: blake3::Hasher,
@@ -178,7 +177,7 @@ impl Write for Digesting<'_> {
     }
 }
 
-/// Text that keeps to its column. (An id holds no control characters and needs none of this.)
+/// Text without the characters that separate fields and lines. (Ids hold none of them.)
 fn field(text: &str) -> Cow<'_, str> {
     if text.contains(['\t', '\n', '\r']) {
         text.replace(['\t', '\n', '\r'], " ").into()
@@ -187,8 +186,8 @@ fn field(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Reads a ledger back: the outcome of every row, each of which must be there once, in order and
-/// under the id that the index has for it.
+/// Reads the outcome of every row back from a ledger. Each row must be there once, in order, and
+/// under its id in the index.
 pub(super) fn read(path: &Path, index: &FastaIndex) -> Result<Vec<Outcome>, Error> {
     let file = BufReader::new(File::open(path).map_err(Error::io(path))?);
     let mut outcomes = Vec::new();
@@ -221,7 +220,7 @@ pub(super) fn read(path: &Path, index: &FastaIndex) -> Result<Vec<Outcome>, Erro
         let outcome = Outcome::ALL
             .into_iter()
             .find(|known| known.name() == outcome)
-            .ok_or_else(|| problem(format!("{outcome:?} is no outcome")))?;
+            .ok_or_else(|| problem(format!("{outcome:?} is not an outcome")))?;
         outcomes.push(outcome);
     }
     if (outcomes.len() as u64) < index.len() {

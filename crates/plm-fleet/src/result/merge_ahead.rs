@@ -1,8 +1,8 @@
-//! The merge of a run, begun while its ranks are at work: when they are done, nearly all vectors
-//! are in their places.
+//! Merges segments while the ranks still work, so nearly all vectors are in place when they are
+//! done.
 //!
-//! It is a head start and nothing else. What goes wrong with it is no reason to lose a run: the
-//! merge then begins when the ranks are done, and says what is wrong if that is still so.
+//! An error here never fails a run. The merge then starts after the ranks are done, and reports
+//! what is wrong if that is still so.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,20 +24,20 @@ use crate::out_dir::{Fingerprint, Layout};
 /// How often to look for new segments.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// What was merged ahead; `None` if the store merges at the end only.
+/// What was merged ahead, or `None` if the store merges only at the end.
 type Merged = Option<Box<dyn Draft>>;
 
-/// A thread that merges segments as they come.
+/// A thread that merges segments as they appear.
 pub(crate) struct MergeAhead {
-    /// `None` once it is to end.
+    /// Dropping this sender ends the thread. It is `None` afterwards.
     go_on: Option<Sender<()>>,
     is_abandoned: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<Merged, Error>>>,
 }
 
 impl MergeAhead {
-    /// Starts it, if this run is to end with a merge. `failed` are the rows that are known to come
-    /// to nothing.
+    /// Starts the thread, if this run ends with a merge. `failed` are the rows that are known to
+    /// fail.
     pub(crate) fn start(
         layout: &Layout,
         index: &Arc<FastaIndex>,
@@ -72,7 +72,7 @@ impl MergeAhead {
         })
     }
 
-    /// Ends it. What it has merged is given back, if nothing went wrong.
+    /// Ends the thread, and gives what it has merged unless something went wrong.
     pub(crate) fn end(mut self) -> Merged {
         self.join()
     }
@@ -96,8 +96,8 @@ impl MergeAhead {
 impl Drop for MergeAhead {
     fn drop(&mut self) {
         self.is_abandoned.store(true, Ordering::Relaxed);
-        // So that its file is gone before another run wants the room. It takes as long as a segment
-        // does.
+        // The thread's file must be gone before another run needs the room. This waits for one
+        // segment at most.
         self.join();
     }
 }

@@ -1,9 +1,9 @@
-//! The result of a run: `embeddings.h5`, the ledger beside it, and whether they are whole.
+//! The result of a run: `embeddings.h5` and the ledger beside it.
 //!
-//! Parts are merged here, while ranks are at work or after; what is there is told apart by its
-//! bytes, and verified. Vectors are read, written and digested by the store. The room must not
-//! know how a run is configured, nor which models and devices there are: of computing it uses the
-//! process's threads, and nothing else.
+//! This room merges parts, while ranks work or afterwards. It verifies results, and tells what a
+//! path names. The store reads, writes and digests vectors. The room must not know how a run is
+//! configured, or which models and devices there are. It uses the process's threads, and nothing
+//! else that computes.
 
 mod aggregate;
 mod kind;

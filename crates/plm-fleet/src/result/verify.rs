@@ -1,4 +1,4 @@
-//! Whether a finished run is what it was when it finished.
+//! Checks that a finished run is still what was written.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,41 +13,55 @@ use crate::Error;
 use crate::compute::start_threads;
 use crate::out_dir::{Claim, Layout, RecordCounts, RunReport, store_at};
 
-/// A finished run, found whole.
+/// What a finished run holds that was found whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct VerifyReport {
-    /// The rows in `embeddings.h5`: the records that have a vector.
+    /// `embeddings.h5` has this many rows, one for each record with a vector.
     pub rows: u64,
-    /// The width of a row of the first output.
+    /// A row of the first output has this many values.
     pub hidden_size: usize,
-    /// The outputs in `embeddings.h5`, in the file's order; at least one.
+    /// `embeddings.h5` has these outputs, at least one, in the file's order.
     pub outputs: Vec<OutputSpec>,
-    /// The digest of the file's content.
+    /// The digest covers the content of `embeddings.h5`.
     pub content_digest: Digest,
-    /// What the ledger says of the input's records.
+    /// The counts are those of the ledger.
     pub records: RecordCounts,
 }
 
-/// How many rows of the statuses are compared at a time.
+/// How many statuses are compared at a time.
 const CHUNK_ROWS: u64 = 1 << 16;
 
-/// Reads every byte of a finished run and checks it: digests, no NaN, ids, lengths and order
-/// against the index, and the ledger against both. Of an `embeddings.h5` that is named by itself,
-/// all but what needs the others.
+/// Reads every byte of a finished run and checks it.
+///
+/// It checks digests, that no value is NaN or infinite, ids, lengths and order against the index,
+/// and the ledger against both. For an `embeddings.h5` that is named by itself, it checks all that
+/// needs no other file.
+///
+/// ```
+/// use plm_fleet::{Model, RunConfig, run_multi_gpu_inference, verify_run};
+/// # let scratch = tempfile::tempdir()?;
+/// # let (fasta, out) = (scratch.path().join("in.fasta"), scratch.path().join("out"));
+/// # std::fs::write(&fasta, ">one\nMKTAYIAK\n>two\nGSHMRYQ\n")?;
+///
+/// run_multi_gpu_inference([fasta], &Model::PlmTiny, &out, &RunConfig::default())?;
+/// assert_eq!(verify_run(&out)?.rows, 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
-/// [`Error::NotFinished`] if the run is not; [`Error::NoResult`] if it is no run, with what it is;
-/// [`Error::DamagedEmbeddings`], [`Error::Shards`], [`Error::Index`], [`Error::Ledger`] or
-/// [`Error::DamagedReport`] say what is damaged, and where.
+/// - [`Error::NotFinished`] if the run is not finished.
+/// - [`Error::NoResult`] if the path is not a run. It says what the path is.
+/// - [`Error::DamagedEmbeddings`], [`Error::Shards`], [`Error::Index`], [`Error::Ledger`] or
+///   [`Error::DamagedReport`] if a file is damaged. They say which, and where.
 pub fn verify_run(out_dir: impl AsRef<Path>) -> Result<VerifyReport, Error> {
     verify_run_with(&store_at(out_dir.as_ref()), out_dir)
 }
 
-/// As [`verify_run`], of a run with another [store](crate::RunConfig::store).
+/// Does what [`verify_run`] does, for a run with another [store](crate::RunConfig::store).
 ///
 /// # Errors
-/// As [`verify_run`].
+/// Those of [`verify_run`].
 pub fn verify_run_with(
     store: &Arc<dyn Store>,
     out_dir: impl AsRef<Path>,
@@ -114,20 +128,22 @@ pub fn verify_run_with(
     })
 }
 
-/// How much of a result was read and found to be what was written.
+/// How much of a result was checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checked {
-    /// Every byte.
+    /// Every byte was checked.
     Everything,
-    /// All but the vectors.
+    /// Every byte but the vectors' was checked.
     AllButVectors,
 }
 
-/// Reads the `embeddings.h5` of a finished run and holds it against its seal; and its vectors
-/// against their digest, if they are no more than `most_bytes`. [`verify_run`] checks more.
+/// Checks the `embeddings.h5` of a finished run against its seal.
+///
+/// If its vectors take at most `most_bytes`, it checks them against their digests too.
+/// [`verify_run`] checks more.
 ///
 /// # Errors
-/// [`Error::DamagedEmbeddings`] if it is not what was written.
+/// [`Error::DamagedEmbeddings`] if the file is not what was written.
 pub fn check_result(out_dir: impl AsRef<Path>, most_bytes: u64) -> Result<Checked, Error> {
     let out_dir = out_dir.as_ref();
     let layout = Layout::new(out_dir, &store_at(out_dir));
@@ -149,7 +165,7 @@ fn words(counts: &RecordCounts) -> String {
     )
 }
 
-/// With the way out, if the result is damaged.
+/// Turns the error of a damaged result into one that says how to make the result again.
 pub(super) fn damaged(layout: &Layout, error: StoreError) -> Error {
     match error.fault {
         StoreFault::DamagedResult => Error::damaged_embeddings(layout, error),
@@ -157,7 +173,7 @@ pub(super) fn damaged(layout: &Layout, error: StoreError) -> Error {
     }
 }
 
-/// A result by itself: all that can be told without an index and a ledger.
+/// Checks all of a result that needs no index and no ledger.
 fn verify_alone(store: &dyn Store, path: &Path) -> Result<VerifyReport, Error> {
     let verified = store.verify(path, None)?;
     let mut records = RecordCounts::default();
@@ -180,13 +196,15 @@ fn verify_alone(store: &dyn Store, path: &Path) -> Result<VerifyReport, Error> {
     })
 }
 
-/// As [`verify_run`], and that the run is of these FASTA files: as many records, in the same order,
-/// under the same names and with the same residues, whatever the files are called and however they
-/// are compressed. Compressed ones are unpacked in the system's folder for temporary files.
+/// Does what [`verify_run`] does, and checks that the run was made from these FASTA files.
+///
+/// They must have the same records in the same order, with the same ids and residues. Their names
+/// and their compression do not matter. Compressed files are unpacked in the system's folder for
+/// temporary files.
 ///
 /// # Errors
-/// As [`verify_run`]; [`Error::OtherInput`] with the first record that differs; [`Error::Index`] if
-/// a file can't be read.
+/// Those of [`verify_run`]; [`Error::OtherInput`] with the first record that differs;
+/// [`Error::Index`] if a file can't be read.
 pub fn verify_run_against<I: Into<Input>>(
     out_dir: impl AsRef<Path>,
     inputs: impl IntoIterator<Item = I>,
@@ -213,8 +231,7 @@ pub fn verify_run_against<I: Into<Input>>(
     }
 }
 
-/// The first record that is not the same in what a run is of and in what is given, as a person
-/// would say it.
+/// The first record that differs between the run's input and the given one, in words.
 fn first_difference(run: &FastaIndex, given: &FastaIndex) -> Option<String> {
     for (run, given) in run.records().zip(given.records()) {
         let differs = if run.id != given.id {
@@ -243,7 +260,7 @@ fn first_difference(run: &FastaIndex, given: &FastaIndex) -> Option<String> {
     })
 }
 
-/// That `/status` says what the ledger says.
+/// Checks that `/status` says what the ledger says.
 fn compare_statuses(layout: &Layout, outcomes: &[Outcome]) -> Result<(), Error> {
     let result = layout.store().open_result(&layout.embeddings())?;
     let mut expected = (2..)

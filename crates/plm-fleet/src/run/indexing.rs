@@ -1,8 +1,8 @@
-//! From FASTA files to the index of a run, with no trace in a directory that is another run's.
+//! Indexes FASTA files for a run, and leaves no trace in a directory of another run.
 //!
-//! Whose a directory is can only be told once the input has been read, and compressed input is
-//! read by unpacking it into the directory. So where there is something to lose, the index stays
-//! in memory and what was unpacked is on loan, until the directory is known to be this run's.
+//! Only after the input was read is it known whether a directory belongs to this run. But reading
+//! compressed input unpacks it into the directory. So if the directory may be another run's, the
+//! index stays in memory, and unpacked files are removed again unless the directory is this run's.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -18,14 +18,16 @@ use crate::compute::start_threads;
 use crate::out_dir::{Claim, Layout, ours, place};
 use crate::store::default_store;
 
-/// Indexes FASTA files into `out_dir`, or takes up the index that is there if it is of the same
-/// content under the same policies.
+/// Indexes FASTA files into `out_dir`, or uses an index that is there if it has the same content
+/// and policies.
 ///
 /// # Errors
-/// [`Error::Index`] with every problem's file, record, line and byte offset; [`Error::OtherRun`]
-/// if `out_dir` holds a run of other inputs or policies; [`Error::NoOutDir`] if `out_dir` is a
-/// file, or below one, [`Error::Io`] if it can't be made.
-/// A directory that is a run's is then as it was.
+/// After an error, a directory of a run is as it was.
+///
+/// - [`Error::Index`] with the file, record, line and byte offset of every problem.
+/// - [`Error::OtherRun`] if `out_dir` holds a run of other inputs or policies.
+/// - [`Error::NoOutDir`] if `out_dir` is a file or below one.
+/// - [`Error::Io`] if `out_dir` can't be made.
 pub fn build_index<I: Into<Input>>(
     inputs: impl IntoIterator<Item = I>,
     out_dir: impl AsRef<Path>,
@@ -40,10 +42,11 @@ pub fn build_index<I: Into<Input>>(
     pending.keep(&layout)
 }
 
-/// The index of a run's input, before it is known whether the directory is that run's.
+/// The index of a run's input, before it is known whether the directory belongs to the run.
 pub(super) struct PendingIndex {
     index: FastaIndex,
-    /// `None` if there was no run in the directory: all is written already.
+    /// The unpacked files are on loan. It is `None` if the directory held no run, where all is
+    /// written already.
     unpacked: Option<Unpacked>,
 }
 
@@ -59,7 +62,7 @@ impl PendingIndex {
             .holds_a_run()
             .then(|| Unpacked::new(&spool))
             .transpose()?;
-        // Also what finds a directory that can't be written to, before anything is computed.
+        // This also finds a directory that can't be written to before anything is computed.
         for directory in [layout.root(), &spool] {
             create_directory(directory).map_err(Error::io(directory))?;
         }
@@ -82,15 +85,15 @@ impl PendingIndex {
         &self.index
     }
 
-    /// Leaves what was unpacked where it is: another process, which is at work on this very run,
-    /// may be reading it, and will tidy it away.
+    /// Leaves unpacked files where they are. Another process that works on this run may be reading
+    /// them, and will remove them.
     pub(super) fn leave(self) {
         if let Some(unpacked) = self.unpacked {
             unpacked.keep();
         }
     }
 
-    /// The index, saved: the directory is this run's.
+    /// Saves the index and keeps unpacked files, since the directory belongs to this run.
     pub(super) fn keep(self, layout: &Layout) -> Result<FastaIndex, Error> {
         if let Some(unpacked) = self.unpacked {
             unpacked.keep();
@@ -103,10 +106,10 @@ impl PendingIndex {
     }
 }
 
-/// What unpacking adds to a folder: taken away again when this is dropped, unless it is kept.
+/// The files that unpacking adds to a folder. Dropping this removes them, unless they are kept.
 struct Unpacked {
     folder: PathBuf,
-    /// What was there before; `None` if the folder was not.
+    /// These names were in the folder before. It is `None` if the folder did not exist.
     before: Option<HashSet<OsString>>,
     kept: bool,
 }

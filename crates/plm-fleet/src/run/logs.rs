@@ -1,4 +1,4 @@
-//! A log for people per rank, and metrics for programs.
+//! One log for each rank, for people, and metrics for programs.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
@@ -11,10 +11,9 @@ use plm_core::{Rank, WorldSize};
 
 use crate::Error;
 
-/// Writes what happens to `rank_NNNNN.log` and `metrics.jsonl`, and passes it on.
+/// Writes events to `rank_NNNNN.log` and `metrics.jsonl`, and passes them on.
 ///
-/// A log that can't be written is no reason to lose a run: the first error is reported as an
-/// event, and the run goes on.
+/// A log that can't be written does not fail a run. The first such error is reported as an event.
 pub(super) struct Logs {
     started: Instant,
     ranks: Vec<Mutex<BufWriter<File>>>,
@@ -31,7 +30,7 @@ impl Logs {
         fs::create_dir_all(directory).map_err(Error::io(directory))?;
         let open = |name: &str| {
             let path = directory.join(name);
-            // Appended to, since a run that goes on after a crash should not lose what led to it.
+            // A resumed run appends, so the log of what led to a crash stays.
             File::options()
                 .create(true)
                 .read(true)
@@ -57,7 +56,7 @@ impl Logs {
         let line = |file: &Mutex<BufWriter<File>>, text: &str| {
             let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
             writeln!(file, "{text}")?;
-            // Whoever looks at a log looks while the run goes on.
+            // People read the log while the run works, so nothing is buffered.
             file.flush()
         };
         if let Some(file) = self.ranks.get(rank.0 as usize) {
@@ -139,13 +138,13 @@ impl Logs {
                 &failure.to_string(),
                 serde_json::json!({"event": "rank_failed", "stage": failure.stage, "kind": failure.kind, "message": failure.message}),
             ),
-            // An event of a newer coordinator that this log has no words for.
+            // A newer coordinator may have events that this log has no words for.
             _ => Ok(()),
         }
     }
 }
 
-/// Ends the last line, of which a killed run may have left half: what follows is a line of its own.
+/// Ends the last line of a log, of which a killed run may have left half.
 fn end_line(mut file: File) -> io::Result<File> {
     let mut last = [b'\n'];
     if file.metadata()?.len() > 0 {

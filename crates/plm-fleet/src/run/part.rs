@@ -1,4 +1,4 @@
-//! One part of a run: what earlier tries have left of it, and the ranks that do the rest.
+//! One part of a run: what earlier tries have left of it, and the ranks that compute the rest.
 
 use std::fs;
 use std::sync::Arc;
@@ -16,22 +16,22 @@ use crate::out_dir::{DamagedSegment, Fingerprint, Layout, PartReport, Suspects};
 /// What earlier tries have left of a part.
 pub(super) struct Progress {
     run: StoredRun,
-    /// What the part said of itself when it was done. That it was is no proof that it still is:
-    /// segments may have been damaged or lost since.
+    /// The report was written when the part was done. Segments may have been damaged or lost since,
+    /// so it does not prove that the part is still done.
     report: Option<PartReport>,
-    /// Rows that need no computing, in increasing order: those in whole segments, and
+    /// These rows need no computing, in increasing order: rows in whole segments, and
     /// [`failed`](Self::failed) ones.
     done: Vec<RowId>,
-    /// Rows that have failed and are not to be tried again.
+    /// These rows have failed and are not tried again.
     failed: Vec<FailedRow>,
-    /// Segments that are not what was written, in their places until they are
+    /// These segments are not what was written. They stay in place until they are
     /// [set aside](Self::set_aside).
     damaged: Vec<DamagedFile>,
     suspects: Suspects,
 }
 
 impl Progress {
-    /// Of a part that is done from its start, whatever is there.
+    /// Nothing, for a part that is computed from its start.
     pub(super) fn none(fingerprint: &Fingerprint) -> Result<Self, Error> {
         Ok(Self {
             run: fingerprint.stored_run()?,
@@ -43,8 +43,8 @@ impl Progress {
         })
     }
 
-    /// Reads every segment of the part, and changes nothing. The rows of those that are damaged
-    /// are to be computed again; so are those that failed, if `tries_failures_again`.
+    /// Reads every segment of the part, and changes nothing but unfinished files. Rows of damaged
+    /// segments are to be computed again, and so are failed rows if `tries_failures_again`.
     pub(super) fn find(
         layout: &Layout,
         fingerprint: &Fingerprint,
@@ -87,7 +87,7 @@ impl Progress {
         })
     }
 
-    /// Rows that have failed and are not to be tried again.
+    /// The rows that have failed and are not tried again.
     pub(super) fn failed(&self) -> &[FailedRow] {
         &self.failed
     }
@@ -97,7 +97,7 @@ impl Progress {
         self.done.len() > self.failed.len()
     }
 
-    /// The rows of the part that are still to be computed, in their batches.
+    /// The batches that are still to be computed, with the rows that are still missing.
     pub(super) fn rest(
         &self,
         plan: &BatchPlan,
@@ -108,7 +108,7 @@ impl Progress {
             .apart(&self.suspects.rows(), config.part, index)
     }
 
-    /// Takes damaged segments out of the run, whose rows are then computed again.
+    /// Takes damaged segments out of the run. Their rows are then computed again.
     pub(super) fn set_aside(&mut self, layout: &Layout) -> Result<(), Error> {
         for damaged in &mut self.damaged {
             damaged.path = layout.store().set_aside(&damaged.path)?;
@@ -116,7 +116,7 @@ impl Progress {
         Ok(())
     }
 
-    /// Runs the ranks for what is missing, if anything is, and reports on the part.
+    /// Runs the ranks for missing rows, if there are any, and reports on the part.
     pub(super) fn complete(
         self,
         layout: &Layout,
@@ -168,7 +168,7 @@ impl Progress {
                     let is_sound = (has_vectors || report.sequences() > 0)
                         && !matches!(error, plm_coordinator::Error::NoVectors { .. });
                     let failed = report.failed_rows.iter().filter(|failed| {
-                        // A model that gives no vector at all says nothing of its records.
+                        // If a model gives no vector at all, its records are not at fault.
                         is_sound || !failed.kind.is_of_vector()
                     });
                     self.suspects
@@ -195,7 +195,7 @@ impl Progress {
             ranks,
         };
         report.write(layout, part)?;
-        // Those that were given up are in the report now.
+        // The report now lists the records that were given up.
         Suspects::forget(&path)?;
         Ok(report)
     }

@@ -1,4 +1,4 @@
-//! What a run does.
+//! The settings of a run.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,21 +10,20 @@ use plm_index::IndexConfig;
 use crate::compute::Devices;
 use crate::store::default_store;
 
-/// What becomes of what is in the output directory of the same run.
+/// What a run does with the files of earlier tries in its output directory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Resume {
-    /// It is taken up: what is durable is not computed again, and what is finished stays.
+    /// Durable rows are not computed again, and finished results stay.
     #[default]
     Continue,
-    /// The same, but records that failed are tried again.
+    /// Durable rows are not computed again, but records that failed are tried again.
     RetryFailed,
-    /// It is discarded, even if it is another run's. (A part discards that part only, if it is one
-    /// of the same run.)
+    /// All files are discarded, even those of another run. (A part of the same run discards only
+    /// its own segments and the result.)
     Restart,
 }
 
-/// What a run does with its input, on which devices, and how. Each crate's own settings are
-/// checked where they are built.
+/// The settings of a run. Each crate checks its own settings when they are built.
 ///
 /// ```
 /// use plm_fleet::{Devices, IndexConfig, BadRecordPolicy, RunConfig};
@@ -38,30 +37,31 @@ pub enum Resume {
 /// ```
 #[derive(Clone)]
 pub struct RunConfig {
-    /// What computes; each device is a rank.
+    /// The devices compute; each is one rank.
     pub devices: Devices,
-    /// The model's number format; if none is given, f16 on GPUs and f32 on the CPU.
+    /// The model computes in this number format. `None` is f16 on GPUs and f32 on the CPU.
     pub dtype: Option<Dtype>,
-    /// What is taken of the model; if none is given, the mean of the last layer. A
-    /// [`Model::Loader`](crate::Model::Loader) has its own.
+    /// The model gives these outputs. `None` is the mean of the last layer. It must be `None` for a
+    /// [`Model::Loader`](crate::Model::Loader), which decides its own.
     pub outputs: Option<OutputSet>,
-    /// What becomes of records that can't be embedded as they are.
+    /// The index's settings decide what happens to records that can't be embedded as they are.
     pub index: IndexConfig,
-    /// Batch size (if none is set, [`Devices::max_batch_tokens`]), the model's window, and what
-    /// becomes of sequences that are longer.
+    /// The plan's settings are the batch size ([`Devices::max_batch_tokens`] if none is set), the
+    /// model's window, and what happens to longer sequences.
     pub plan: PlanConfig,
-    /// Queues and deadlines of the ranks, and how long they wait for an input that can't be read.
+    /// The lanes' settings are the queues and deadlines of the ranks, and how long they wait for an
+    /// input that can't be read.
     pub lanes: LaneConfig,
-    /// What keeps the columns of the run, and in which number format: segments and one
-    /// `embeddings.h5` unless set ([`Hdf5Store`](crate::Hdf5Store)).
+    /// The store keeps the run's columns, and decides their number format. The default is
+    /// [`Hdf5Store`](crate::Hdf5Store): segments and one `embeddings.h5`.
     pub store: Arc<dyn Store>,
-    /// Which part of the work this run does, if others do the rest.
+    /// This run does this part of the work. Other runs do the rest.
     pub part: Part,
-    /// What becomes of what is there already.
+    /// The choice decides what happens to the files of earlier tries.
     pub resume: Resume,
-    /// Is told of the run's progress, from the ranks' own threads.
+    /// The observer is told of the run's progress, from the threads of the ranks.
     pub observer: Arc<dyn Observer>,
-    /// Ends the run early when asked to.
+    /// The token ends the run early when it is asked to.
     pub stop: StopToken,
 }
 

@@ -1,4 +1,4 @@
-//! The verb: FASTA files in, one HDF5 file out.
+//! The verb of the facade, from FASTA files to one HDF5 file.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -21,23 +21,28 @@ use crate::out_dir::{
 };
 use crate::result::{Finish, MergeAhead, finished, remove_unpacked_inputs};
 
-/// Embeds every protein of some FASTA files: one vector per record into `embeddings.h5` in
-/// `out_dir`, in the order of the input, and one line per record into `ledger.tsv`.
+/// Embeds every protein of some FASTA files.
 ///
-/// The work is shared by one rank per device of `config.devices`; what a rank that fails leaves
-/// undone, the others do. A record's vector is the same bits however many there are. With
-/// `config.part` other than [`Part::WHOLE`] only that part is done, and
-/// [`aggregate_parts`](crate::aggregate_parts) makes the file once all parts are.
+/// It writes one row for each record into `embeddings.h5` in `out_dir`, in the order of the input,
+/// and one line for each record into `ledger.tsv`.
 ///
-/// A directory that already holds this very run, finished, is left as it is and its report
-/// returned; one that was interrupted is continued, and segments that are damaged or gone are made
-/// again. (That it is finished is known once every byte of the result has been read again and held
-/// against its digest.) One that holds another run, or a file of another program under the name of
-/// one of a run's, is refused and left as it is, byte for byte. `config.resume` has other ways.
+/// One rank for each device of `config.devices` shares the work. If a rank fails, the others do its
+/// work. The bits of a vector do not depend on the number of ranks. If `config.part` is not
+/// [`Part::WHOLE`], only that part is done, and [`aggregate_parts`](crate::aggregate_parts) makes
+/// the file after all parts are done.
+///
+/// What happens if `out_dir` exists depends on its content. `config.resume` can change this.
+///
+/// - A finished run with the same fingerprint stays as it is, and its report is returned. It counts
+///   as finished only after every byte of the result was read again and checked.
+/// - An unfinished run with the same fingerprint is continued. Damaged and missing segments are
+///   made again.
+/// - A directory of another run is refused, and no byte of it changes. So is a directory with
+///   another program's file under a name of a run's files.
 ///
 /// # Errors
-/// [`Error`] says what, where and what to do. Problems of the input, the model and the settings
-/// are found before anything is computed, and `embeddings.h5` is there only when it is complete
+/// [`Error`] says what is wrong, where, and what to do. Problems of the input, the model and the
+/// settings are found before anything is computed. `embeddings.h5` exists only when it is complete
 /// and verified.
 ///
 /// ```
@@ -63,7 +68,7 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
     start_threads()?;
     place::check(out_dir.as_ref())?;
     let mut seconds = StageSeconds::default();
-    // Devices that are not there should not cost the time to index.
+    // Missing devices are found before the time of indexing is spent.
     let devices = config.devices.resolve()?;
     let config = &RunConfig {
         plan: (config.plan.clone()).or_max_batch_tokens(devices.max_batch_tokens()?),
@@ -71,10 +76,10 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
         ..config.clone()
     };
     let layout = Layout::new(out_dir.as_ref(), &config.store);
-    // Before anything is written there, and before what takes long.
+    // This comes before anything is written there, and before the steps that take long.
     ours::check(&layout)?;
 
-    // Reads headers only.
+    // This reads headers only.
     let model = model.open()?;
     let tokens = model.tokens();
     let loading = PendingLoader::start(
@@ -104,7 +109,7 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
         config.plan.max_batch_tokens(),
     );
     if config.resume == Resume::Restart {
-        // Also before the lock is taken, which leaves a trace.
+        // This comes before the lock is taken, which leaves a trace.
         let discard = Discard::run(&layout, &claim, config.part)?;
         let rest = Progress::none(&claim.fingerprint)?;
         let rest = rest.rest(&plan, pending.index(), config);
@@ -139,7 +144,8 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
     let mut progress = if config.resume == Resume::Restart {
         Progress::none(&claim.fingerprint)?
     } else {
-        // Again, for another process may have been here before the lock was ours.
+        // This is checked again, since another process may have worked here before the lock was
+        // ours.
         claim.check(&layout)?;
         Progress::find(&layout, &claim.fingerprint, config, discard.takes_result())?
     };
@@ -148,7 +154,7 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
     memory::check(&*loader, &rest, ranks, pending.index())?;
     let unwritten = unwritten(&rest, config)?;
     space::check(&layout, &claim, pending.index(), &unwritten, &discard)?;
-    // Nothing is refused from here on: what is to go may go.
+    // Nothing is refused from here on, so files can be discarded.
     discard.carry_out(&layout, &claim)?;
     progress.set_aside(&layout)?;
     claim.stake(&layout)?;
@@ -192,7 +198,7 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
     })
 }
 
-/// What a part is yet to write, of the batches that are still to be computed.
+/// What a part has yet to write of the batches that are still to be computed.
 fn unwritten<'a>(rest: &'a BatchPlan, config: &'a RunConfig) -> Result<Unwritten<'a>, Error> {
     Ok(Unwritten {
         rest,
@@ -225,7 +231,7 @@ fn records_of_part(
     counts
 }
 
-/// A refusal of a record, with the place that the planner, which knows no files, can't name.
+/// Adds file and line to the refusal of a record. The planner knows no files and can't name them.
 fn with_place(error: plm_coordinator::Error, index: &FastaIndex) -> Error {
     match error {
         plm_coordinator::Error::SequenceTooLong {
@@ -250,7 +256,7 @@ fn with_place(error: plm_coordinator::Error, index: &FastaIndex) -> Error {
     }
 }
 
-/// The seconds since the last lap, given those that are noted already.
+/// The seconds since `started` that no stage has noted yet.
 fn lap(started: &Instant, noted: &StageSeconds) -> f64 {
     started.elapsed().as_secs_f64() - noted.index - noted.plan - noted.ranks - noted.aggregate
 }

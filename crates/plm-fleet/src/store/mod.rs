@@ -1,8 +1,7 @@
-//! The stores that go by a name, the first of which runs use unless they are told otherwise, and
-//! what their errors are to a caller.
+//! The stores that have a name, and what their errors mean to a caller. The first is the default.
 //!
-//! Everything else of the facade speaks to a [`Store`], whichever it is: this room alone names
-//! plm-shards. It must not know what a run is, nor what else is in an output directory.
+//! All other rooms of the facade use any [`Store`]. This room alone names plm-shards. It must not
+//! know what a run is, or what else is in an output directory.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,15 +14,15 @@ use crate::Error;
 /// The errors of the default store.
 pub(crate) use plm_shards::Error as ShardsError;
 
-/// A store that goes by a name.
+/// A store that has a name.
 struct Named {
-    /// What [`Store::name`] says.
+    /// The name is that of [`Store::name`].
     name: &'static str,
-    /// One that keeps outputs in this number format.
+    /// The function makes a store that keeps outputs in this number format.
     in_dtype: fn(Dtype) -> Result<Arc<dyn Store>, Error>,
 }
 
-/// All of them. The first is the default.
+/// All stores with a name. The first is the default.
 const STORES: &[Named] = &[Named {
     name: "hdf5",
     in_dtype: |dtype| {
@@ -37,8 +36,8 @@ pub fn store_names() -> impl ExactSizeIterator<Item = &'static str> {
     STORES.iter().map(|store| store.name)
 }
 
-/// The store of a name, for [`RunConfig::store`](crate::RunConfig::store), which keeps outputs in
-/// `dtype`.
+/// Makes the store of this name, for [`RunConfig::store`](crate::RunConfig::store). It keeps
+/// outputs in `dtype`.
 ///
 /// ```
 /// use plm_fleet::{Dtype, RunConfig, store_by_name};
@@ -48,8 +47,8 @@ pub fn store_names() -> impl ExactSizeIterator<Item = &'static str> {
 /// ```
 ///
 /// # Errors
-/// [`Error::NoSuchStore`] if no store has the name, and the store's own if it can't keep numbers in
-/// that format.
+/// [`Error::NoSuchStore`] if no store has the name. The store's own error if it can't keep numbers
+/// in that format.
 pub fn store_by_name(name: &str, dtype: Dtype) -> Result<Arc<dyn Store>, Error> {
     let named = STORES.iter().find(|store| store.name == name);
     let named = named.ok_or_else(|| Error::NoSuchStore {
@@ -59,24 +58,24 @@ pub fn store_by_name(name: &str, dtype: Dtype) -> Result<Arc<dyn Store>, Error> 
     (named.in_dtype)(dtype)
 }
 
-/// Segments and one `embeddings.h5`, in f32.
+/// The default store: segments and one `embeddings.h5`, in f32.
 pub(crate) fn default_store() -> Arc<dyn Store> {
     Arc::new(Hdf5Store::default())
 }
 
-/// The store that has made a file, by what the file is; the default one if none has.
+/// The store that made a file, by the file's content, or the default store if none did.
 pub(crate) fn of_result(path: &Path) -> Arc<dyn Store> {
     let stores = store_names().filter_map(|name| store_by_name(name, Dtype::F32).ok());
     let mut makers = stores.filter(|store| store.is_result(path).unwrap_or(false));
     makers.next().unwrap_or_else(default_store)
 }
 
-/// Whether a run with the store of this name says so: those of the default one never have.
+/// Whether this is the name of the default store. A fingerprint does not name that one.
 pub(crate) fn is_default(name: &str) -> bool {
     name == default_store().name()
 }
 
-/// The bytes that may still be written to the file system of a path.
+/// How many bytes may still be written to the file system of a path.
 pub(crate) fn available_bytes(path: &Path) -> Result<u64, Error> {
     Ok(plm_shards::available_bytes(path)?)
 }
