@@ -1,5 +1,5 @@
-//! FASTA to `embeddings.h5` through the one verb: 500 UniProt proteins with plm-tiny, by number of
-//! ranks.
+//! Times whole runs through the verb, from FASTA to `embeddings.h5`: 500 UniProt proteins with
+//! plm-tiny, by number of ranks.
 
 use std::path::Path;
 

@@ -1,10 +1,9 @@
-//! Embeds the sequences of a FASTA file with a checkpoint, and prints how many seconds the forward
-//! passes took: from packed token ids in memory to mean-pooled vectors in memory, after a warm-up.
+//! Embeds the sequences of a FASTA file with a checkpoint, and prints the seconds of the forward
+//! passes: from packed token ids in memory to mean-pooled vectors in memory, after a warm-up.
 //!
 //!     forward-seconds CHECKPOINT_DIR FASTA THREADS VECTORS_OUT
-//!
-//! The vectors go to a file of little-endian f32, row by row in the order of the input, so that
-//! whoever compares times can compare results too.
+//! The vectors go to a file of little-endian f32, row by row in the order of the input. So a
+//! comparison of times can compare results too.
 #![expect(clippy::print_stdout, reason = "the time is what it is run for")]
 
 use std::fs;
@@ -64,7 +63,7 @@ fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// All sequences, longest first, in as few batches as that order gives.
+/// Packs all sequences, longest first, into as few batches as that order allows.
 fn pack(fasta: &str, loader: &Esm2Loader) -> Result<Vec<Arc<PackedBatch>>, BoxError> {
     let index = FastaIndex::build(
         &[Input::from(fasta)],

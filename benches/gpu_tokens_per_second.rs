@@ -1,14 +1,16 @@
-//! How many tokens per second one GPU embeds: from token ids in host memory to mean-pooled f32
-//! vectors in host memory, after a warm-up, special tokens counted. Random weights, since the
+//! Measures how many tokens per second one GPU embeds: from token ids in host memory to mean-pooled
+//! f32 vectors in host memory, after a warm-up. Special tokens count. Weights are random, since the
 //! numbers do not change the work.
 //!
 //!     crates/plm-kernels/cuda-build.sh bench --workspace --bench gpu_tokens_per_second \
 //!         -- 650M bf16 [MAX_BATCH_TOKENS [abc]]
+//! Batches have up to 33,792 tokens, the program's default on GPUs, unless MAX_BATCH_TOKENS is
+//! given. There are three workloads:
 //!
-//! Batches are of up to 33,792 tokens, as the program's are on GPUs, unless said otherwise. Three
-//! workloads: (a) 8,192 proteins of 90 to 166 residues, evenly spread, as translated from short
-//! reads; (b) 2,048 lognormal, median 290, mean 360, clipped to 30 to 1,022, as in a proteome; (c)
-//! 64 of 1,022.
+//! - a: 8,192 proteins of 90 to 166 residues, evenly spread, like translated short reads.
+//! - b: 2,048 proteins of lognormal lengths with median 290 and mean 360, clipped to 30 to 1,022,
+//!   like a proteome.
+//! - c: 64 proteins of 1,022 residues.
 #![expect(clippy::print_stdout, reason = "the rate is what it is run for")]
 
 use std::sync::Arc;
@@ -23,7 +25,7 @@ use plm_testkit::{MemorySource, lognormal_residue_counts, uniform_residue_counts
 const REPEATS: usize = 3;
 
 fn main() -> Result<(), BoxError> {
-    // Cargo adds one of its own.
+    // Cargo adds an argument of its own.
     let arguments: Vec<String> = std::env::args()
         .skip(1)
         .filter(|word| word != "--bench")
@@ -47,7 +49,7 @@ fn main() -> Result<(), BoxError> {
         .find(|released| released.name.contains(&format!("_{shape}_")))
         .ok_or("SHAPE is one of 8M, 35M, 150M, 650M, 3B and 15B")?;
     let dtype: Dtype = dtype.parse()?;
-    // Before minutes go into random weights.
+    // This comes before minutes are spent on random weights.
     describe_gpu(0).map_err(|error| error.to_string())?;
     let loader = Esm2Loader::on_gpus(Checkpoint::random(shape, 1), vec![0], dtype)?;
     let mut encoder = loader.load(Rank(0))?;
@@ -90,7 +92,7 @@ fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// As a run plans them.
+/// Plans the batches as a run does.
 fn pack(residue_counts: &[u32], max_batch_tokens: u32) -> Result<Vec<Arc<PackedBatch>>, BoxError> {
     let (source, tokens) = (MemorySource::random(1, residue_counts), token_map());
     let config = PlanConfig::builder()
@@ -107,7 +109,7 @@ fn pack(residue_counts: &[u32], max_batch_tokens: u32) -> Result<Vec<Arc<PackedB
     batches.collect()
 }
 
-/// As a lane of a run does it: with the next batch submitted before the last is fetched.
+/// Embeds batches as a lane of a run does: it submits the next batch before it finishes the last.
 fn run(encoder: &mut dyn Encoder, batches: &[Arc<PackedBatch>]) -> Result<(), BoxError> {
     let mut rest = batches.iter();
     let mut submitted = rest.next().map(|batch| encoder.submit(batch));
@@ -121,7 +123,7 @@ fn run(encoder: &mut dyn Encoder, batches: &[Arc<PackedBatch>]) -> Result<(), Bo
     Ok(())
 }
 
-/// The operations of matrix products and attention.
+/// The number of operations in matrix products and attention.
 fn flop(batch: &PackedBatch, shape: &plm_esm2::ModelShape) -> f64 {
     let hidden = shape.hidden_size as f64;
     let lengths = batch

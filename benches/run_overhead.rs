@@ -1,18 +1,17 @@
-//! What a whole run costs beyond its forward passes: from a FASTA file of N proteins (200,000
-//! unless said otherwise) to a verified `embeddings.h5`, and then the same batches through the
-//! encoders alone.
+//! Measures what a whole run costs beyond its forward passes. It times a run from a FASTA file of N
+//! proteins (200,000 by default) to a verified `embeddings.h5`, and then the same batches through
+//! the encoders alone.
 //!
 //!     crates/plm-kernels/cuda-build.sh bench --workspace --bench run_overhead \
 //!         -- 650M bf16 cuda:0 [WORKLOAD [N [DIRECTORY]]]
 //!     cargo bench --workspace --bench run_overhead \
 //!         -- 650M bf16 stand-in:420000 [WORKLOAD [N [DIRECTORY]]]
-//!
-//! Workload a, which is the default, is of 90 to 166 residues, b lognormal: those of
-//! `gpu_tokens_per_second`. The checkpoint is a file of random f32 weights, written just before, so
-//! that the page cache has it. A stand-in is an encoder that sleeps for as long as a GPU of so many
-//! tokens per second computes: for what a run does beside it, without a GPU. Everything is written
-//! below DIRECTORY, which is made and removed; by default in the system's directory for temporary
-//! files.
+//! Workloads a (the default, 90 to 166 residues) and b (lognormal) are those of
+//! `gpu_tokens_per_second`. The checkpoint is a file of random f32 weights. It is written just
+//! before, so it is in the page cache. A stand-in is an encoder that sleeps for as long as a GPU of
+//! that many tokens per second computes. It shows without a GPU what a run costs besides.
+//! Everything is written below DIRECTORY, which is made and removed. By default it is in the
+//! system's directory for temporary files.
 #![expect(clippy::print_stdout, reason = "the times are what it is run for")]
 
 mod runs;
@@ -113,7 +112,7 @@ fn tell(report: &RunReport, run_seconds: f64, forward_seconds: f64, first_batch_
     }
 }
 
-/// When the first batch was written.
+/// Notes the time at which the first batch was written.
 #[derive(Default)]
 struct FirstBatch(OnceLock<Instant>);
 
@@ -125,8 +124,8 @@ impl Observer for FirstBatch {
     }
 }
 
-/// The seconds that the encoders of all ranks take for the batches of the run, each for those of
-/// its stride, when these are packed before and nothing becomes of the vectors.
+/// The seconds that the encoders of all ranks take for the batches of the run, each for its stride.
+/// The batches are packed before, and the vectors are dropped.
 fn forward_passes(
     fasta: &Path,
     loader: &dyn EncoderLoader,
@@ -169,7 +168,7 @@ fn forward_passes(
     Ok(slowest)
 }
 
-/// As a lane of a run does it: with the next batch submitted before the last is fetched.
+/// Embeds batches as a lane of a run does: it submits the next batch before it finishes the last.
 fn encode_all(
     loader: &dyn EncoderLoader,
     rank: Rank,

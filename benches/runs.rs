@@ -1,4 +1,4 @@
-//! What benches of whole runs share: their arguments, their input and their model.
+//! The arguments, the input and the model that benches of whole runs share.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -16,21 +16,22 @@ use plm_fleet::{Devices, Model, PlanConfig};
 use plm_testkit::{SplitMix64, lognormal_residue_counts, random_residues, uniform_residue_counts};
 use tempfile::TempDir;
 
-/// What is asked for on the command line, `SHAPE DTYPE DEVICES [WORKLOAD [N [DIRECTORY]]]`, and
-/// where it is.
+/// The settings of a bench from its command line, `SHAPE DTYPE DEVICES [WORKLOAD [N [DIRECTORY]]]`,
+/// and its files.
 pub(crate) struct Setup {
     shape: &'static ModelShape,
     pub(crate) dtype: Dtype,
     pub(crate) devices: String,
-    /// Goes with this.
+    /// Dropping this removes the directory.
     pub(crate) scratch: TempDir,
     pub(crate) fasta: PathBuf,
 }
 
 impl Setup {
-    /// With a FASTA file of as many proteins as are asked for; none if nothing is.
+    /// Reads the command line, and writes a FASTA file of N proteins. Gives `None` without
+    /// arguments.
     pub(crate) fn from_arguments(default_count: usize) -> Result<Option<Self>, BoxError> {
-        // Cargo adds one of its own.
+        // Cargo adds an argument of its own.
         let arguments: Vec<String> = std::env::args()
             .skip(1)
             .filter(|word| word != "--bench")
@@ -68,13 +69,13 @@ impl Setup {
         }))
     }
 
-    /// The tokens per second of stand-ins, if these are asked for.
+    /// The tokens per second of stand-ins, if the bench uses them.
     pub(crate) fn stand_in_rate(&self) -> Result<Option<f64>, BoxError> {
         let rate = self.devices.strip_prefix("stand-in:");
         Ok(rate.map(str::parse).transpose()?)
     }
 
-    /// Stand-ins, or a checkpoint of random f32 weights.
+    /// The model: stand-ins, or a checkpoint of random f32 weights.
     pub(crate) fn model(&self) -> Result<Model, BoxError> {
         if let Some(rate) = self.stand_in_rate()? {
             let stand_in = StandIn::new(self.shape, self.dtype, rate);
@@ -95,7 +96,7 @@ fn write_fasta(path: &Path, residue_counts: &[u32]) -> Result<(), BoxError> {
     Ok(std::fs::write(path, fasta)?)
 }
 
-/// Loads encoders that take the time of a GPU, and none of the CPU's but for random vectors.
+/// Loads encoders that take as long as a GPU. They use the CPU only for random vectors.
 struct StandIn {
     spec: EncoderSpec,
     tokens_per_second: f64,
@@ -138,9 +139,9 @@ impl EncoderLoader for StandIn {
 struct StandInEncoder<'a> {
     loader: &'a StandIn,
     submitted: u64,
-    /// When all that was submitted is done.
+    /// All submitted batches are done at this time.
     free: Instant,
-    /// When each batch that was submitted and not finished yet is done.
+    /// Each batch that was submitted and not finished is done at its time here.
     ends: VecDeque<Instant>,
 }
 
@@ -165,7 +166,7 @@ impl Encoder for StandInEncoder<'_> {
     }
 }
 
-/// As the program plans on these devices.
+/// The plan's settings that the program has on these devices.
 pub(crate) fn plan(devices: &Devices) -> Result<PlanConfig, BoxError> {
     let plan = PlanConfig::builder().max_batch_tokens(devices.max_batch_tokens()?);
     Ok(plan.build()?)

@@ -1,17 +1,16 @@
-//! What more GPUs give: one run after the other over the same FASTA file, on 1, 2, 4 and 8 GPUs as
-//! far as the host has them, each from the file to a verified `embeddings.h5`.
+//! Measures what more GPUs give. It does one run after the other over the same FASTA file, on 1, 2,
+//! 4 and 8 GPUs as far as the host has them, each to a verified `embeddings.h5`.
 //!
 //!     crates/plm-kernels/cuda-build.sh bench --workspace --bench scaling \
 //!         -- 3B bf16 cuda [WORKLOAD [N [DIRECTORY]]]
 //!     cargo bench --workspace --bench scaling \
 //!         -- 650M bf16 stand-in:420000 [WORKLOAD [N [DIRECTORY]]]
-//!
-//! N proteins (50,000 unless said otherwise) and random weights, as in `run_overhead`. For each
-//! number of GPUs it says how long the run took, how much faster that is than on one, and what each
-//! rank did, and checks that all vectors have the bits that they have on one. `cuda/2,4` in place
-//! of `cuda` runs on two and on four GPUs alone; it is then compared with the first of these. With
-//! stand-ins, which sleep, it is what the host alone keeps from scaling. Everything is written
-//! below DIRECTORY, which is made and removed.
+//! The N proteins (50,000 by default) and the random weights are those of `run_overhead`. For each
+//! number of GPUs it prints the time of the run, the speed-up over one GPU, and what each rank did.
+//! It checks that all vectors have the same bits as on one GPU. `cuda/2,4` in place of `cuda` runs
+//! on two and on four GPUs alone, and compares with the first of these. Stand-ins sleep, so they
+//! show how far the host alone limits scaling. Everything is written below DIRECTORY, which is made
+//! and removed.
 #![expect(clippy::print_stdout, reason = "the times are what it is run for")]
 
 mod runs;
@@ -100,7 +99,7 @@ fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Ids, and the bits of all vectors.
+/// The ids, and the bits of all vectors.
 type Vectors = (Vec<String>, Vec<u32>);
 
 fn vectors(report: &RunReport) -> Result<Vectors, BoxError> {
@@ -114,7 +113,7 @@ fn vectors(report: &RunReport) -> Result<Vectors, BoxError> {
     Ok((file.read_ids(0..file.rows())?, bits))
 }
 
-/// How long a run took, and the first one, of another number of GPUs.
+/// How long a run took, compared with the first run on another number of GPUs.
 struct Gain {
     seconds: f64,
     first_seconds: f64,

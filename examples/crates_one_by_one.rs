@@ -1,4 +1,4 @@
-//! Uses the crates one by one: find a protein in a FASTA file, embed it, look inside.
+//! Uses the crates one by one: finds a protein in a FASTA file, embeds it, and looks inside.
 //!
 //!     cargo run --release --example crates_one_by_one -- proteins.fasta.gz
 #![expect(clippy::print_stdout, reason = "examples talk to people")]
@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("usage: crates_one_by_one FASTA".into());
     };
 
-    // plm-index: where every record is. A compressed file is unpacked beside the index.
+    // plm-index finds every record. It unpacks a compressed file beside the index.
     let scratch = tempfile::tempdir()?;
     let index = FastaIndex::build(
         &[Input::from(fasta.as_str())],
@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     index.reader().read(shortest.row, &mut residues)?;
     println!("{}", String::from_utf8_lossy(&residues));
 
-    // plm-core and plm-esm2: from residues to packed tokens, and through the model.
+    // plm-core packs the residues as tokens, and plm-esm2 runs the model on them.
     let checkpoint = Checkpoint::plm_tiny();
     let model = Esm2::new(&checkpoint, Dtype::F32)?;
     let tokens = token_map();

@@ -21,8 +21,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
 
     let config = RunConfig {
-        // A rank on every GPU, or else the CPU; "cuda:0,1" and "cpu:2" parse to a choice of one's
-        // own.
+        // One rank on every GPU, or the CPU if there is none. "cuda:0,1" and "cpu:2" parse to other
+        // choices.
         devices: Devices::Auto,
         // Proteins longer than the window are embedded in windows that overlap by half.
         plan: PlanConfig::builder()

@@ -1,12 +1,11 @@
-//! Finds each protein's nearest neighbour in a finished run, and how often it is of the same
+//! Finds each protein's nearest neighbour in a finished run, and counts how often it has the same
 //! family.
 //!
 //!     cargo run --release --example embed_fasta -- examples/data/swissprot_families.fasta.gz OUT
 //!     cargo run --release --example nearest_neighbours -- OUT
-//!
-//! Ids are UniProt's, as `sp|P53508|CSSA1_ECOLX`: the family is the mnemonic before the `_`.
-//! Similarity is the cosine after the mean of all vectors is taken off, since the vectors of a
-//! language model share a large common part.
+//! Ids are UniProt's, for example `sp|P53508|CSSA1_ECOLX`. The family is the mnemonic before the
+//! `_`. Similarity is the cosine after the mean of all vectors is subtracted, since the vectors of
+//! a language model have much in common.
 #![expect(clippy::print_stdout, reason = "examples talk to people")]
 
 use std::path::Path;
@@ -19,7 +18,7 @@ fn family(id: &str) -> &str {
     name.split('_').next().unwrap_or(name)
 }
 
-/// Takes the mean off `[rows, width]` vectors and makes each of length 1.
+/// Subtracts the mean from `[rows, width]` vectors, and scales each to length 1.
 fn centre_and_normalise(vectors: &mut [f32], width: usize) {
     let rows = vectors.len() / width;
     let mut mean = vec![0.0_f64; width];
@@ -39,7 +38,7 @@ fn centre_and_normalise(vectors: &mut [f32], width: usize) {
     }
 }
 
-/// The row most similar to `query`, other than itself.
+/// The row that is most similar to `query`, without `query` itself.
 fn nearest(vectors: &[f32], width: usize, query: usize) -> Option<(usize, f32)> {
     let wanted = &vectors[query * width..][..width];
     vectors

@@ -1,7 +1,7 @@
-//! Brings a model of its own: the amino-acid composition of each protein, 20 numbers.
+//! Runs plm-fleet with its own model: the amino-acid composition of each protein, 20 numbers.
 //!
-//! It knows nothing of order or context, which makes it the baseline that any protein language
-//! model has to beat: compare its neighbours with those of plm-tiny.
+//! The composition knows nothing of order or context. So it is a baseline that any protein language
+//! model should beat: compare its neighbours with those of plm-tiny.
 //!
 //!     cargo run --release --example own_model -- proteins.fasta.gz OUT
 //!     cargo run --release --example nearest_neighbours -- OUT
@@ -16,15 +16,15 @@ use plm_core::{
 use plm_fleet::{Model, RunConfig, run_multi_gpu_inference};
 
 const AMINO_ACIDS: &[u8; 20] = b"ACDEFGHIKLMNPQRSTVWY";
-/// The token of every other residue.
+/// The token of every residue that is not a standard amino acid.
 const OTHER: u32 = AMINO_ACIDS.len() as u32;
 
-/// Makes an encoder per rank; shared by all of them.
+/// Makes an encoder for each rank. All ranks share it.
 struct CompositionLoader {
     spec: EncoderSpec,
 }
 
-/// The encoder itself; never leaves its rank's thread.
+/// The encoder, which never leaves its rank's thread.
 struct Composition;
 
 impl CompositionLoader {
@@ -42,7 +42,7 @@ impl CompositionLoader {
                 // There are no weights; the version of the rule stands in for their digest.
                 weights_digest: "composition:1".to_owned(),
                 outputs: vec![OutputSpec {
-                    // Both go into embeddings.h5: nobody shall take these vectors for a language
+                    // Both go into embeddings.h5, so nobody takes these vectors for a language
                     // model's.
                     pooling: "fractions of the 20 amino acids".to_owned(),
                     special_tokens: "none".to_owned(),

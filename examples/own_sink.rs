@@ -1,10 +1,9 @@
-//! Brings a sink of its own: every vector as a line of text, and nothing of HDF5.
+//! Runs plm-fleet with its own sink: every vector becomes a line of text, without HDF5.
 //!
 //!     cargo run --release --example own_sink -- proteins.fasta.gz OUT
-//!
-//! A run of the facade resumes and ends in one verified result, for which it needs a whole store
-//! (docs/adding-a-store.md). Where columns are only to be taken, a program talks to the coordinator
-//! itself, as this example does: an index, a model and a plan go in, and lines come out.
+//! A run of the facade resumes and ends in one verified result, so it needs a whole store
+//! (docs/adding-a-store.md). A program that only takes columns can use the coordinator itself, as
+//! this example does: an index, a model and a plan go in, and lines come out.
 #![expect(clippy::print_stdout, reason = "examples talk to people")]
 
 use std::fs::{self, File};
@@ -21,13 +20,13 @@ use plm_core::{
 use plm_esm2::{Checkpoint, CpuOptions, Esm2Loader};
 use plm_index::{FastaIndex, IndexConfig, Input};
 
-/// One file of lines per rank: `row`, `id` and the values, tab-separated.
+/// Writes one file of lines for each rank: `row`, `id` and the values, tab-separated.
 struct LineSink {
     directory: PathBuf,
 }
 
-/// The file of one rank. Lines are durable once they are synced; until then they are `Buffered`,
-/// so that the coordinator has them computed again if this rank fails.
+/// The file of one rank. Lines are durable after they are synced. Until then they are `Buffered`,
+/// so the coordinator lets them be computed again if this rank fails.
 struct LineWriter {
     file: BufWriter<File>,
 }
@@ -43,7 +42,7 @@ impl EmbeddingSink for LineSink {
 
 impl ShardWriter for LineWriter {
     fn write(&mut self, batch: EmbeddedBatch) -> Result<Written, BoxError> {
-        // One column for each output; the model was asked for one.
+        // There is one column for each output, and the model was asked for one.
         let column = &batch.columns[0];
         for (place, row) in batch.rows.iter().enumerate() {
             write!(self.file, "{}\t{}", row.row.0, row.id)?;

@@ -1,17 +1,17 @@
-//! Runs every example, as its own page says to.
+//! Runs every example as its documentation says.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// It checks its own promises. (As `test = true` of the example it would be built as a test and not
-/// as a program.)
+/// The example checks its own promises. (With `test = true` it would be built as a test, not as a
+/// program.)
 #[path = "own_model.rs"]
 #[allow(dead_code, reason = "its main is run as a program below")]
 mod own_model;
 
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data");
 
-/// Runs an example that cargo has built beside this test; what it printed.
+/// Runs an example that cargo has built beside this test, and gives what it printed.
 fn run(example: &str, arguments: &[&Path]) -> String {
     let mut folder: PathBuf = std::env::current_exe().unwrap();
     folder.pop();
@@ -57,7 +57,7 @@ fn crates_one_by_one_finds_and_embeds_the_shortest() {
 fn own_sink_writes_a_line_per_protein() {
     let out = tempfile::tempdir().unwrap();
     let printed = run("own_sink", &[&uniprot(), out.path()]);
-    // 500 proteins, all within the default policies.
+    // The file has 500 proteins, which all meet the default policies.
     assert_eq!(printed.trim(), "500 lines");
     let lines: usize = ["rank_00000.tsv", "rank_00001.tsv"]
         .iter()

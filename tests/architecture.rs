@@ -1,4 +1,4 @@
-//! The tree is the architecture: who may depend on whom, and where the sharp tools are.
+//! Asserts docs/architecture.md: which crate and room may depend on which, and where `unsafe` is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use cargo_metadata::{DependencyKind, MetadataCommand, Package};
 
-/// What each crate may depend on, outside its tests.
+/// The crates that each crate may depend on, outside its tests.
 const ARROWS: &[(&str, &[&str])] = &[
     ("cuda-lazy", &[]),
     ("plm-core", &[]),
@@ -41,13 +41,13 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("store", &[]),
 ];
 
-/// What any room of the facade may use of its root.
+/// The names of the facade's root that any room may use.
 const OF_THE_ROOT: &[&str] = &["Error", "VERSION"];
 
-/// The crates of model families. Only the facade's table of them, and its public names, know them.
+/// The crates of model families. Only the facade's table and its public names know them.
 const FAMILIES: &[&str] = &["plm-esm2"];
 
-/// The crates that bring a heavy dependency: no one else may.
+/// The heavy dependencies, and the crates that may have each.
 const OWNERS: &[(&str, &[&str])] = &[
     ("noodles-fasta", &["plm-index"]),
     ("ruzstd", &["plm-index"]),
@@ -95,7 +95,7 @@ fn dependencies(package: &Package) -> BTreeSet<&str> {
         .collect()
 }
 
-/// Every Rust source of a crate, tests and benches left out.
+/// Every Rust source of a crate, without tests and benches.
 fn sources(package: &Package) -> Vec<PathBuf> {
     rust_files(
         package
@@ -145,8 +145,8 @@ fn crates_depend_only_along_the_arrows() {
     }
 }
 
-/// The first names that a source uses below its crate's root, as in `crate::first::second` and
-/// `crate::{first, first::second}`. Comments are left out.
+/// The first names that a source uses below its crate's root. It is `first` in
+/// `crate::first::second` and in `crate::{first, first::second}`. Comments are left out.
 fn names_below_the_root(source: &str) -> BTreeSet<String> {
     let code: String = source
         .lines()
@@ -333,7 +333,7 @@ fn published_crates_carry_their_licences_and_say_how_docs_rs_builds_them() {
             docs_rs.is_object(),
             "{name} has no package.metadata.docs.rs"
         );
-        // Without CMake: docs.rs has the system's HDF5.
+        // docs.rs has no CMake, but the system's HDF5.
         if package.features.contains_key("hdf5-system") {
             assert_eq!(docs_rs["no-default-features"], true, "{name}");
             assert_eq!(docs_rs["features"][0], "hdf5-system", "{name}");
@@ -363,7 +363,7 @@ fn the_choice_of_hdf5_is_forwarded_to_plm_shards() {
     }
 }
 
-/// Whether a source has unsafe code, however it is spaced. Comments on lines of their own are none.
+/// Whether a source has unsafe code, however it is spaced. Comment lines do not count.
 fn has_unsafe(source: &str) -> bool {
     source.lines().any(|line| {
         let code = line.trim_start();
@@ -405,7 +405,7 @@ fn unsafe_code_is_in_its_corners_only() {
     }
 }
 
-/// The string literals of a source, comments and in-file tests left out.
+/// The string literals of a source, without those in comments and in-file tests.
 fn literals(source: &str) -> Vec<String> {
     let source = source.split("#[cfg(test)]\nmod ").next().unwrap_or("");
     let mut literals = Vec::new();
@@ -447,7 +447,7 @@ fn literals(source: &str) -> Vec<String> {
                     literals.push(text[..end].to_owned());
                     rest = &text[end + close.len()..];
                 }
-                // A raw identifier.
+                // This is a raw identifier.
                 None => rest = &rest[1..],
             }
         } else {
@@ -485,7 +485,7 @@ fn only_the_program_speaks_of_its_options_and_commands() {
         }
         for file in sources(&package) {
             for text in literals(&fs::read_to_string(&file).unwrap()) {
-                // What other programs are told, between backticks, is for them to know.
+                // Text between backticks is for other programs, whose options a library may know.
                 let ours = |(place, words): &(usize, &str)| {
                     place.is_multiple_of(2) || words.starts_with("plm-fleet")
                 };

@@ -1,4 +1,4 @@
-//! Models that give no vector that can be stored: an error, which is held against no record.
+//! A model that gives no vector that can be stored is an error, and no record fails for it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ impl Desk {
         self.scratch.path().join("out")
     }
 
-    /// A model that gives NaN for all proteins but these.
+    /// Makes a model that gives NaN for all proteins but these.
     fn broken_but_for(&self, sound: &[usize]) -> FakeLoader {
         let broken = (0..self.proteins.len()).filter(|row| !sound.contains(row));
         broken.fold(FakeLoader::new(8), |loader, row| {
@@ -63,7 +63,7 @@ impl Desk {
         files
     }
 
-    /// That nothing says that anything is done, or has failed.
+    /// Asserts that no file says that a record is done or has failed.
     fn assert_nothing_is_said(&self) {
         for path in self.files() {
             let name = path.file_name().unwrap().to_string_lossy();
@@ -74,7 +74,7 @@ impl Desk {
     }
 }
 
-/// Six batches of five.
+/// Settings for six batches of five records.
 fn config() -> RunConfig {
     RunConfig {
         devices: "cpu:2".parse().unwrap(),
@@ -108,7 +108,7 @@ fn a_run_or_a_part_without_a_finite_vector_is_not_finished_and_fails_no_record()
             assert_no_vectors(desk.run(desk.broken_but_for(&[]), &config));
             desk.assert_nothing_is_said();
         }
-        // By now it is well: a GPU may have been at fault.
+        // The model works now. A GPU may have been at fault before.
         let report = desk.run(FakeLoader::new(8), &config).unwrap();
         assert_eq!(report.records.failed, 0);
         assert_eq!(report.sequences(), if part.is_whole() { 30 } else { 15 });
@@ -151,7 +151,7 @@ fn records_that_fail_beside_a_single_vector_are_failed_now_and_later() {
     let report = desk.run(desk.broken_but_for(&[3]), &config()).unwrap();
     assert_eq!((report.sequences(), report.records.failed), (1, 29));
     verify_run(desk.out()).unwrap();
-    // Those that are left are tried once more, and are all that this try has.
+    // The records that are left are tried once more. This try has no others.
     let retry = RunConfig {
         resume: plm_fleet::Resume::RetryFailed,
         ..config()

@@ -1,4 +1,4 @@
-//! From FASTA to `embeddings.h5` through the one verb.
+//! Whole runs through the verb, from FASTA to `embeddings.h5`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ fn embeddings(report: &RunReport) -> Vec<u8> {
     fs::read(report.embeddings_path.as_ref().unwrap()).unwrap()
 }
 
-/// Embeds the goldens' proteins into a directory of its own.
+/// Embeds the goldens' proteins into a new directory.
 fn run(config: &RunConfig) -> (tempfile::TempDir, RunReport) {
     let out = tempfile::tempdir().unwrap();
     let report =
@@ -130,7 +130,7 @@ fn five_hundred_real_proteins_have_one_outcome_each() {
     assert!(report.failed_ranks.is_empty());
     let verified = verify_run(out.path()).unwrap();
     assert_eq!(verified.records, report.records);
-    // The report that was written is the report that was returned, but for where the directory is.
+    // The written report is the returned one, except for the place of the directory.
     let mut written: RunReport =
         serde_json::from_slice(&fs::read(out.path().join("run.json")).unwrap()).unwrap();
     let name = written.embeddings_path.take().unwrap();
@@ -139,7 +139,7 @@ fn five_hundred_real_proteins_have_one_outcome_each() {
     assert_eq!(written, report);
 }
 
-/// Counts batches; asks for the end after some of them.
+/// Counts batches, and stops the run after some of them.
 struct StopAfter {
     batches: u64,
     seen: AtomicU64,
@@ -158,8 +158,8 @@ impl Observer for StopAfter {
 
 #[test]
 fn an_interrupted_run_goes_on_with_other_ranks_and_ends_with_the_same_bytes() {
-    // One batch a record: many more than the threads and queues of two ranks can hold, so that
-    // work is left at the stop however slow the disk is.
+    // Each batch is one record. There are many more than the threads and queues of two ranks hold,
+    // so work is left at the stop however slow the disk is.
     let scratch = tempfile::tempdir().unwrap();
     let fasta = scratch.path().join("many.fasta");
     let records = (0..200_u64).map(|i| {
@@ -215,7 +215,7 @@ fn an_interrupted_run_goes_on_with_other_ranks_and_ends_with_the_same_bytes() {
     );
 }
 
-/// Lets the encoders that hang go on once a rank has failed.
+/// Releases hanging encoders after a rank has failed.
 struct OpenAtFailure(Gate);
 
 impl Observer for OpenAtFailure {
@@ -241,7 +241,7 @@ fn a_rank_that_fails_costs_no_record_and_is_named() {
         run_multi_gpu_inference([golden_fasta()], &Model::from(loader), out, &config).unwrap()
     };
     let expected = embed(FakeLoader::new(8), healthy.path());
-    // The others wait for the failure: else they might have done everything before it.
+    // The other ranks wait for the failure. Otherwise they might do everything before it.
     let faulty = FakeLoader::new(8)
         .fault(Rank(0), EncoderFault::HangLoad)
         .fault(Rank(1), EncoderFault::FailEncode { at: 0 })
@@ -272,7 +272,7 @@ fn a_protein_longer_than_a_batch_has_the_same_bits() {
     assert_eq!(files[0], files[2]);
 }
 
-/// Encoders that have no room for so many tokens.
+/// Encoders without room for long sequences.
 struct Cramped(FakeLoader, usize);
 
 impl EncoderLoader for Cramped {
@@ -332,12 +332,12 @@ fn a_protein_without_room_is_told_of_before_anything_is_computed_or_discarded() 
     }
     let path = out.path().join("embeddings.h5");
     assert!(fs::read(path).unwrap() == expected);
-    // What is not so long has room, and is not loaded again, being finished.
+    // Shorter sequences have room. They are finished, so no encoder is loaded for them again.
     let roomy = Cramped(FakeLoader::new(8), 1_024);
     embed(Arc::new(roomy), 1_022, Resume::Continue).unwrap();
 }
 
-/// Encoders that are [`FakeLoader`]'s but for one number of one row.
+/// [`FakeLoader`]'s encoders, with one number of one row changed.
 struct Loud {
     fake: FakeLoader,
     row: RowId,
@@ -418,8 +418,8 @@ fn a_vector_too_large_for_f16_costs_its_own_record_only_and_f32_takes_it() {
     }
 }
 
-/// Encoders that are [`FakeLoader`]'s, and say of one row that it took f32 and of another that it
-/// has no vector.
+/// [`FakeLoader`]'s encoders, which report that one row was computed in f32 and that another has no
+/// vector.
 struct Noting(FakeLoader);
 
 struct NotingEncoder<'a>(Box<dyn Encoder + 'a>);
@@ -463,7 +463,7 @@ fn what_an_encoder_notes_of_a_sequence_is_in_the_ledger() {
         run_multi_gpu_inference([golden_fasta()], &Model::from(loader), out.path(), &config)
             .unwrap()
     };
-    // In parts, so that what was noted has to be in their files.
+    // The run is in parts, so the flags must be in their files.
     run(1);
     run(0);
     let report = aggregate_parts(out.path(), &[]).unwrap();
@@ -484,7 +484,7 @@ fn what_an_encoder_notes_of_a_sequence_is_in_the_ledger() {
     verify_run(out.path()).unwrap();
 }
 
-/// Encoders that are [`FakeLoader`]'s, once they may be.
+/// [`FakeLoader`]'s encoders, which wait until they are released.
 struct Waiting(FakeLoader, Mutex<mpsc::Receiver<()>>);
 
 impl EncoderLoader for Waiting {
@@ -511,7 +511,7 @@ fn a_second_run_in_the_same_directory_is_refused_while_the_first_lasts() {
     let (go, wait) = mpsc::channel();
     thread::scope(|scope| {
         let first = scope.spawn(|| run(Arc::new(Waiting(FakeLoader::new(8), Mutex::new(wait)))));
-        // What is in it is written once it is locked.
+        // The text is written after the lock is taken.
         let is_locked = || {
             let lock = fs::read_to_string(out.path().join("shards/lock"));
             lock.is_ok_and(|holder| holder.ends_with('\n'))
@@ -520,7 +520,7 @@ fn a_second_run_in_the_same_directory_is_refused_while_the_first_lasts() {
             thread::sleep(Duration::from_millis(1));
         }
         let second = run(Arc::new(FakeLoader::new(8)));
-        // Before anything is asserted: the first would be waited for.
+        // This comes before any assertion, since a failed one would wait for the first run.
         go.send(()).unwrap();
         first.join().unwrap().unwrap();
         let refusal = second.unwrap_err();
@@ -550,11 +550,11 @@ fn a_run_that_is_refused_leaves_what_the_other_is_reading() {
         while !is_locked() || !out.path().join("logs").exists() {
             thread::sleep(Duration::from_millis(1));
         }
-        // As if both had begun at once, and the second been the one to unpack.
+        // This imitates two processes that started at once, of which the second unpacked.
         fs::remove_dir_all(&inputs).unwrap();
         let second = run(Arc::new(FakeLoader::new(8)));
         let are_left = inputs.exists();
-        // Before anything is asserted: the first would be waited for.
+        // This comes before any assertion, since a failed one would wait for the first run.
         go.send(()).unwrap();
         let report = first.join().unwrap().unwrap();
         let refusal = second.unwrap_err();

@@ -1,6 +1,8 @@
-//! ESM-2 against float64 reference values that Hugging Face transformers computed
-//! (`goldens/make_goldens.py`): every layer's mean, the BOS vector, residues and logits, for
-//! weights of every head_dim of the family and sequences of 1 to 1,500 residues.
+//! Compares ESM-2 with float64 reference values from Hugging Face transformers
+//! (`goldens/make_goldens.py`).
+//!
+//! They are every layer's mean, the BOS vector, residues and logits. There are weights for every
+//! `head_dim` of the family, and sequences of 1 to 1,500 residues.
 
 mod reference;
 

@@ -1,4 +1,4 @@
-//! What a person with Python reads: the whole way from FASTA to h5py.
+//! The whole way from FASTA to a reader with Python: h5py reads what a run wrote.
 //!
 //! `tests/run.sh` provides a Python with h5py and runs these; a bare `cargo test` ignores them.
 
@@ -13,7 +13,7 @@ use plm_fleet::{
 
 const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/goldens");
 
-/// Runs a Python program; its arguments are in `sys.argv`.
+/// Runs a Python program with arguments in `sys.argv`.
 fn python(program: &str, arguments: &[&Path]) -> String {
     let python = std::env::var("PLM_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let output = Command::new(python)
@@ -100,7 +100,7 @@ fn h5py_reads_ids_in_input_order_with_the_vectors_of_the_reference() {
     let report =
         run_multi_gpu_inference([&fasta], &Model::PlmTiny, scratch.path(), &config).unwrap();
 
-    // The reference's ids and means come from the golden file, which transformers made.
+    // Ids and means of the reference come from the golden file, which transformers made.
     let printed = python(
         r#"
 import json, struct, sys

@@ -1,5 +1,5 @@
-//! Whose a directory is: that of the inputs, the weights and the settings, whatever a folder is
-//! called.
+//! A directory belongs to a run of its inputs, weights and settings. Names of folders do not
+//! matter.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use plm_fleet::{
 };
 use plm_testkit::{FakeLoader, random_residues};
 
-/// Some proteins, a checkpoint, and where runs of them go.
+/// Some proteins, a checkpoint, and a folder for their runs.
 struct Desk(tempfile::TempDir);
 
 impl Desk {
@@ -45,7 +45,7 @@ impl Desk {
         Model::Checkpoint(self.path(folder))
     }
 
-    /// What the model's folder is called from now on.
+    /// Renames the model's folder.
     fn rename_model(&self, from: &str, to: &str) {
         fs::rename(self.path(from), self.path(to)).unwrap();
     }
@@ -84,7 +84,7 @@ fn a_run_goes_on_whose_models_folder_was_renamed() {
     verify_run(desk.path("parts")).unwrap();
     assert!(desk.file("parts") == desk.file("whole"));
 
-    // A finished one is finished, too.
+    // A finished run also counts as finished.
     let again = desk.run(&desk.model("second"), "whole", &config()).unwrap();
     assert_eq!(again.model, "first");
     assert_eq!(model_in(&desk.path("whole")), "first");
@@ -107,7 +107,7 @@ fn parts_that_knew_the_model_by_several_names_are_one_run() {
     assert!(desk.file("all") == desk.file("whole"));
 }
 
-/// [`FakeLoader`]'s encoders as another model.
+/// [`FakeLoader`]'s encoders under the name of another model.
 struct Another(FakeLoader, EncoderSpec);
 
 impl Another {

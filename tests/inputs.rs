@@ -1,4 +1,4 @@
-//! Inputs that go away, change and come back: no record fails for it, and none gets the vector of
+//! Inputs disappear, change and come back. No record fails for that, and none gets the vector of
 //! other residues.
 
 use std::fs::{self, File};
@@ -19,7 +19,7 @@ use plm_fleet::{
 use plm_testkit::{conformance, random_residues};
 use tempfile::TempDir;
 
-/// Proteins in a folder of their own.
+/// Proteins in their own folder.
 struct Desk {
     scratch: TempDir,
 }
@@ -51,7 +51,7 @@ impl Desk {
         self.path("in/proteins.fasta")
     }
 
-    /// The input, compressed.
+    /// Compresses the input.
     fn compressed(&self) -> PathBuf {
         let path = self.path("in/proteins.fasta.gz");
         let mut encoder = GzEncoder::new(File::create(&path).unwrap(), Compression::fast());
@@ -69,7 +69,7 @@ impl Desk {
     }
 }
 
-/// Two ranks, and a segment for each batch of a few proteins.
+/// Settings for two ranks, with a segment for each batch of a few proteins.
 fn config() -> RunConfig {
     RunConfig {
         devices: "cpu:2".parse().unwrap(),
@@ -84,7 +84,8 @@ fn config() -> RunConfig {
     }
 }
 
-/// With short queues, so that much is yet to be read when the first vectors are durable.
+/// The same settings with short queues, so much is yet to be read when the first vectors are
+/// durable.
 fn lanes(input_patience: Duration) -> LaneConfig {
     LaneConfig::builder()
         .input_patience(input_patience)
@@ -94,7 +95,7 @@ fn lanes(input_patience: Duration) -> LaneConfig {
         .unwrap()
 }
 
-/// Does something once, when a part of the work is durable.
+/// Does something once, when some of the work is durable.
 struct Once<F>(AtomicBool, F);
 
 impl<F: Fn() + Send + Sync> Observer for Once<F> {
@@ -282,7 +283,7 @@ fn an_unpacked_input_that_is_lost_is_unpacked_again_by_the_same_command() {
     let unpacked = desk.path("out/inputs");
     let spoiled = spoiled_by(move || {
         for entry in fs::read_dir(&unpacked).unwrap() {
-            // Emptied, too, for the sake of those that have it open.
+            // The file is emptied too, since readers may have it open.
             let path = entry.unwrap().path();
             fs::write(&path, "").unwrap();
             fs::remove_file(&path).unwrap();

@@ -1,5 +1,5 @@
-//! Several outputs in one pass: each is the reference's, whatever the ranks and batches, and a
-//! default run's vectors are among them bit for bit.
+//! Several outputs in one pass. Each equals the reference, whatever the ranks and batches, and one
+//! has the bits of a default run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,14 +14,14 @@ use tempfile::TempDir;
 
 const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/goldens");
 
-/// What f32 arithmetic costs: ||ours - reference|| / ||reference||.
+/// The relative error that f32 arithmetic may cause: ||ours - reference|| / ||reference||.
 const TOLERANCE: f64 = 2e-5;
 
 fn fasta() -> PathBuf {
     Path::new(GOLDENS).join("real_banded.fasta")
 }
 
-/// The means of all layers of plm-tiny, and the BOS of its first, its third and its last.
+/// The means of all layers of plm-tiny, and the BOS rows of its first, third and last layer.
 fn outputs() -> OutputSet {
     let layers = [0, 1, 2, 3, 4, 5, -1].map(Layer);
     OutputSet::new([OutputKind::Mean, OutputKind::Bos], layers)
@@ -88,7 +88,7 @@ fn every_layers_mean_and_the_bos_are_those_of_the_reference() {
         let error = relative_error(ours.as_slice().unwrap(), &bos);
         assert!(error < TOLERANCE, "row {row}, BOS: {error:.1e}");
     }
-    // The first output is what is read without a name.
+    // A read without a name gives the first output.
     let first = file.read_rows(0..file.rows()).unwrap();
     let by_name = file.read_rows_of("mean/layer_0", 0..file.rows()).unwrap();
     assert_eq!(first, by_name);

@@ -1,4 +1,4 @@
-//! A store of another kind keeps a run: it resumes, its ledger and its checks are those of any run.
+//! A run with a caller's own store resumes, and has the ledger and the checks of any run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ fn npy() -> Arc<dyn Store> {
     Arc::new(NpyStore::new(1))
 }
 
-/// An input of many batches of a record, and where runs of it go.
+/// An input of many batches, each of one record, and a folder for its runs.
 struct Desk(tempfile::TempDir);
 
 impl Desk {
@@ -41,7 +41,7 @@ impl Desk {
         run_multi_gpu_inference(input, &Model::PlmTiny, self.path(out), config)
     }
 
-    /// What the default store makes of it: `[rows][outputs][width]`, and the ledger.
+    /// The values in the default store, `[rows][outputs][width]`, and the ledger.
     fn expected(&self) -> (Vec<Vec<Vec<f32>>>, Vec<u8>) {
         let config = RunConfig {
             store: RunConfig::default().store,
@@ -80,7 +80,7 @@ fn config() -> RunConfig {
     }
 }
 
-/// Stops a run once so many batches are durable.
+/// Stops a run after some batches are durable.
 struct StopAfter {
     batches: u64,
     seen: AtomicU64,
@@ -134,7 +134,7 @@ fn a_run_that_was_stopped_goes_on_and_ends_as_one_that_was_not() {
     let error = verify_run_with(&npy(), desk.path("out")).unwrap_err();
     assert!(matches!(error, Error::NotFinished { .. }), "{error}");
 
-    // What is damaged is told, and computed again; what is durable is not.
+    // Damaged rows are reported and computed again. Durable rows are not.
     flip_a_byte(&durable[0]);
     let resumed = RunConfig {
         devices: "cpu:3".parse().unwrap(),
@@ -153,7 +153,7 @@ fn a_run_that_was_stopped_goes_on_and_ends_as_one_that_was_not() {
     assert!(NpyStore::read(&desk.result("out")) == values);
     assert!(fs::read(desk.path("out/ledger.tsv")).unwrap() == ledger);
 
-    // The same command again finds it finished, and reads it before it says so.
+    // The same command again reads the result before it counts as finished.
     let bytes = fs::read(desk.result("out")).unwrap();
     assert_eq!(desk.run("out", &config()).unwrap(), report);
     flip_a_byte(&desk.result("out"));

@@ -1,5 +1,4 @@
-//! What the same command does again: what it takes up, what it tries anew, what it discards and
-//! what it heals.
+//! The same command again: it continues, tries failures again, discards files, or repairs damage.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +14,7 @@ use plm_testkit::{FakeLoader, Gate, Poison, fake_vector, random_residues};
 
 const HIDDEN_SIZE: usize = 8;
 
-/// Thirty different proteins of twenty residues, and where runs of them go.
+/// Thirty different proteins of twenty residues, and a folder for their runs.
 struct Desk {
     scratch: tempfile::TempDir,
     proteins: Vec<Vec<u8>>,
@@ -55,7 +54,7 @@ impl Desk {
         )
     }
 
-    /// That the finished file has each protein's own vector, but for those without one.
+    /// Asserts that the finished file has the right vector of each protein that has one.
     fn check(&self, without: &[usize]) {
         verify_run(self.out()).unwrap();
         let file = EmbeddingsFile::open(self.out().join("embeddings.h5")).unwrap();
@@ -70,7 +69,7 @@ impl Desk {
     }
 }
 
-/// Six batches of five; each a segment.
+/// Settings for six batches of five records, each in its own segment.
 fn config() -> RunConfig {
     RunConfig {
         devices: "cpu:2".parse().unwrap(),
@@ -88,7 +87,7 @@ fn resume(resume: Resume) -> RunConfig {
     RunConfig { resume, ..config() }
 }
 
-/// One of two parts.
+/// Settings for one of two parts.
 fn part(index: u32, resume: Resume) -> RunConfig {
     RunConfig {
         part: Part::new(index, 2).unwrap(),
@@ -126,10 +125,10 @@ fn a_poison_sequence_fails_alone_and_is_tried_again_only_when_that_is_asked_for(
         "{line}"
     );
 
-    // Finished is finished.
+    // A finished run is not touched.
     let again = desk.run(desk.loader(), &config()).unwrap();
     assert_eq!(again, report);
-    // One of them is well by now.
+    // One of the records no longer fails.
     let half_well = desk.loader().poison(&desk.proteins[19], Poison::Error);
     let report = desk.run(half_well, &resume(Resume::RetryFailed)).unwrap();
     assert_eq!((report.records.embedded, report.records.failed), (29, 1));
@@ -141,7 +140,7 @@ fn a_poison_sequence_fails_alone_and_is_tried_again_only_when_that_is_asked_for(
         .unwrap();
     assert_eq!(report.records.failed, 0);
     desk.check(&[]);
-    // And with nothing left to try again nothing is touched.
+    // If there is no failure to try again, nothing is touched.
     let again = desk
         .run(desk.loader(), &resume(Resume::RetryFailed))
         .unwrap();
@@ -174,17 +173,18 @@ fn what_takes_all_ranks_with_it_is_found_out_over_several_tries() {
         other => panic!("{other:?}"),
     };
     let suspects = desk.out().join("shards/suspects.json");
-    // The second of six batches hangs, and the only rank with it.
+    // The second of six batches hangs, and so does the only rank.
     let first = missing(try_again());
     assert_eq!(first, 25);
     assert!(suspects.exists());
-    // What the rank held comes after all other batches, a record at a time in the input's order.
-    // So the record that hangs is missing, and the two after it; and where the encoder was told of
-    // the next batch already, its five.
+    // The suspects come after all other batches, one at a time, in the order of the input. So the
+    // record that hangs and the two after it are missing. If the next batch was submitted already,
+    // its five records are missing too.
     let second = missing(try_again());
     assert!(second == 3 || second == 8, "{second} of {first}");
     let once_alone = fs::read_to_string(&suspects).unwrap();
-    // One try alone is not enough to give it up, and those after it wait for a second.
+    // One try alone is not enough to give the record up. The records after it wait for a second
+    // try.
     assert_eq!(missing(try_again()), second);
     let twice_alone = fs::read_to_string(&suspects).unwrap();
     assert_ne!(once_alone, twice_alone, "the second try counts");
@@ -231,7 +231,7 @@ fn a_record_that_failed_in_a_try_that_did_not_end_is_not_tried_again_unasked() {
         .poison(&desk.proteins[29], Poison::Hang);
     let gate = loader.gate();
     desk.run(loader, &config).unwrap_err();
-    // By now nothing is wrong with either.
+    // Neither record fails any more.
     let report = desk.run(desk.loader(), &config).unwrap();
     assert_eq!(report.records.failed, 1);
     desk.check(&[2]);
@@ -272,7 +272,7 @@ fn a_restart_discards_this_run_or_another() {
     };
     let refused = desk.run(desk.loader(), &other).unwrap_err();
     assert!(matches!(refused, Error::OtherRun { .. }), "{refused}");
-    // The library knows no command line: what a program calls `Resume::Restart` is for it to say.
+    // The library knows no command line. A program names its option for `Resume::Restart`.
     assert!(!refused.to_string().contains("--"), "{refused}");
     desk.check(&[]);
     let report = desk
@@ -299,7 +299,7 @@ fn a_restart_discards_this_run_or_another() {
 fn a_disk_without_room_is_told_of_before_an_encoder_is_loaded() {
     let desk = Desk::new();
     let loads = Arc::new(Mutex::new(0));
-    // Vectors of a petabyte.
+    // The vectors would take a petabyte.
     let counting = Counting(FakeLoader::new(1 << 48), Arc::clone(&loads));
     let refused = desk.run(counting, &config()).unwrap_err();
     assert!(matches!(refused, Error::NoSpace { .. }), "{refused}");
@@ -417,7 +417,7 @@ fn a_damaged_segment_is_computed_again_and_reported() {
     for name in ["embeddings.h5", "run.json"] {
         fs::remove_file(desk.out().join(name)).unwrap();
     }
-    // On a busy machine one of the two ranks may have done all.
+    // On a busy machine one of the two ranks may have done all the work.
     let segment = ["shards/rank_00000", "shards/rank_00001"]
         .into_iter()
         .filter_map(|rank| fs::read_dir(desk.out().join(rank)).ok())

@@ -1,4 +1,4 @@
-//! The input is changed in place between two tries, and its time is set back.
+//! The input changes in place between two tries, and its time is set back.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -9,13 +9,13 @@ use crate::reference::fasta;
 use crate::scene::Scene;
 use crate::subject::{How, REFUSED};
 
-/// A run of inputs of its own, of which the first one may be changed.
+/// A run with its own inputs. A test may change the first of them.
 struct Fickle {
     scene: Scene,
     original: Vec<u8>,
 }
 
-/// Records of the first input.
+/// How many records the first input has.
 const PLAIN_RECORDS: usize = 40;
 
 impl Fickle {
@@ -39,7 +39,8 @@ impl Fickle {
         )
     }
 
-    /// One rank and small batches, so that much is yet to be read when the first segment is there.
+    /// Settings with one rank and small batches, so much is yet to be read when the first segment
+    /// exists.
     const HOW: How = How {
         ranks: 1,
         batch_tokens: 60,
@@ -62,7 +63,7 @@ impl Fickle {
             .expect("it is ours");
     }
 
-    /// Every record with the residues of another of its size, or reversed.
+    /// Gives every record the residues of another of its size, or its own reversed.
     fn other_content(&self) -> Vec<u8> {
         let records = &self.scene.reference.records[..PLAIN_RECORDS];
         let reversed: Vec<(String, String)> = records

@@ -1,4 +1,4 @@
-//! Segments that are not what was written any more.
+//! Segments are damaged between two tries.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use plm_testkit::SplitMix64;
 
 use crate::scene::Scene;
 
-/// Damages a segment of a run that is not finished, and says whether there was one.
+/// Damages a segment of an unfinished run, and tells whether there was one.
 pub(crate) fn damage(scene: &mut Scene, random: &mut SplitMix64) -> bool {
     if scene.out().join("run.json").exists() {
         return false;
@@ -20,7 +20,7 @@ pub(crate) fn damage(scene: &mut Scene, random: &mut SplitMix64) -> bool {
     let mut bytes = fs::read(&segment).expect("it is there");
     let place = random.below(bytes.len() as u64) as usize;
     match random.below(5) {
-        // The one bit that only a digest tells from another.
+        // Only a digest shows a single flipped bit.
         0 => {
             let vector = place_of_a_vector(scene, &bytes);
             bytes[vector + place % 64] ^= 1;

@@ -1,9 +1,9 @@
-//! A disk whose power is cut: what it may hold afterwards, by the least that POSIX promises.
+//! What a disk may hold after a power cut, by the least that POSIX promises.
 //!
-//! What was written to a file is on the disk once the file was synced; a name once its directory
-//! was. Anything else may be there or not, each by itself, in any order: a name without the
+//! Content is on the disk after its file was synced. A name is on the disk after its directory was
+//! synced. Anything else may or may not be there, each by itself, in any order: a name without the
 //! content, content without the name, the second of two writes without the first. Real file systems
-//! promise more; none promises less.
+//! promise more, and none promises less.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -16,34 +16,34 @@ use plm_testkit::SplitMix64;
 
 use crate::points::{Kind, Operation, Tap};
 
-/// What becomes of what was not synced.
+/// What happens to changes that were not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cut {
-    /// All is kept, as if everything had been synced.
+    /// All changes stay, as if everything had been synced.
     Kept,
-    /// All is undone: no name stays, and files are as long as they were when they were synced.
+    /// All changes are undone: no name stays, and files are as long as at their last sync.
     Lost,
-    /// Names stay, and their files are empty or as long as when they were synced.
+    /// Names stay, and their files are empty or as long as at their last sync.
     NamesStay,
-    /// Names stay, and their files are as long as they were, with zeros for what was written.
+    /// Names and lengths stay, with zeros in place of what was written.
     Zeros,
-    /// Names and stretches of bytes stay or not as a coin falls.
+    /// Each name and each stretch of bytes stays or not, at random.
     Coins(u64),
 }
 
-/// A file or a directory. Numbers of inodes are given again, those of nodes are not.
+/// A file or a directory. The system reuses the numbers of inodes; numbers of nodes are not reused.
 type NodeNumber = usize;
 
 enum Node {
     File {
         inode: u64,
         synced_length: u64,
-        /// Written since.
+        /// These writes came after the last sync.
         unsynced: Vec<Range<u64>>,
     },
     Directory {
         synced: BTreeMap<OsString, NodeNumber>,
-        /// Since then.
+        /// These changes came after the last sync.
         unsynced: Vec<Change>,
     },
 }
@@ -54,7 +54,7 @@ struct Change {
     new: Option<(OsString, NodeNumber)>,
 }
 
-/// The disk, as it is known to be and as it may be.
+/// The disk: its synced content, and the changes since.
 struct Disk {
     nodes: Vec<Node>,
     by_inode: HashMap<u64, NodeNumber>,
@@ -62,8 +62,8 @@ struct Disk {
 
 const ROOT: NodeNumber = 0;
 
-/// Replaces what is below `tap.root` by what a power cut may leave of it, given all operations
-/// since the last cut.
+/// Replaces the files below `tap.root` by what a power cut may leave of them. The operations since
+/// the last cut decide that.
 pub(crate) fn cut_power(tap: &Tap, cut: Cut) {
     let mut disk = Disk::starting_as(tap);
     for operation in tap.operations() {
@@ -76,7 +76,7 @@ pub(crate) fn cut_power(tap: &Tap, cut: Cut) {
     reset(tap);
 }
 
-/// All that is there is synced: operations are told anew from here.
+/// Takes all present files as synced, and clears the log of operations.
 fn reset(tap: &Tap) {
     fs::remove_file(&tap.log).expect("there were operations");
     fs::remove_dir_all(&tap.inodes).expect("it is ours");
@@ -116,7 +116,7 @@ fn list(root: &Path, path: &Path, listing: &mut Vec<PathBuf>) {
     }
 }
 
-/// What was there when telling began.
+/// The files that existed when the log was cleared.
 fn start_path(tap: &Tap) -> PathBuf {
     tap.log.with_extension("start")
 }
@@ -207,7 +207,7 @@ impl Disk {
                 },
             ),
             Kind::Write { offset, length } => self.dirty(inode, offset..offset + length),
-            // What was cut off is gone, what is added is zeros already.
+            // Truncated bytes are gone, and added bytes are zeros already.
             Kind::Truncate { length } => self.dirty(inode, length..length),
             Kind::Sync { length } => {
                 let Some(&number) = self.by_inode.get(&inode) else {
@@ -249,7 +249,7 @@ impl Disk {
     }
 
     fn lay_out(&self, number: NodeNumber, path: &Path, cut: Cut, tap: &Tap) {
-        // A seed of its own for each node.
+        // Each node has its own seed.
         let mut coin = match cut {
             Cut::Coins(seed) => Some(SplitMix64::new(seed ^ (number as u64) << 32)),
             _ => None,

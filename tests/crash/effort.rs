@@ -1,13 +1,13 @@
-//! How much is tried: a sample in every test run, everything when asked for.
+//! How much the tests try: a sample in every test run, everything on request.
 
 use std::env;
 
-/// How much is tried.
+/// How much the tests try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effort {
-    /// About a minute in all.
+    /// All tests together take about a minute.
     Sample,
-    /// Every operation, in every manner.
+    /// Every operation is broken in every manner.
     Full,
 }
 
@@ -22,12 +22,13 @@ impl Effort {
         }
     }
 
-    /// Operations of `1..=count` to break: all of them, or `sample` that are spread evenly.
+    /// The operations of `1..=count` to break: all of them, or `sample` evenly spread ones.
     pub(crate) fn points(self, count: u64, sample: u64) -> Vec<u64> {
         match self {
             Self::Full => (1..=count).collect(),
             Self::Sample => {
-                // Off the even numbers of things that come in pairs, and differently for each test.
+                // Some operations come in pairs. An offset of each test's own avoids hitting only
+                // the first of each.
                 let offset = (sample * 7) % (count / sample).max(1);
                 (0..sample)
                     .map(|point| 1 + offset + point * count / sample)
@@ -37,7 +38,7 @@ impl Effort {
         }
     }
 
-    /// All of some kinds, or one, in turn.
+    /// All of some kinds, or one of them, in turn.
     pub(crate) fn kinds<T: Copy>(self, kinds: &[T], turn: usize) -> Vec<T> {
         match self {
             Self::Full => kinds.to_vec(),

@@ -1,5 +1,5 @@
-//! Disks that are full, broken or not to be written to: an ordinary error, nothing bad under a
-//! final name, and the same bytes once there is room.
+//! Disks are full, broken or read-only. The run ends with an ordinary error and no bad file under a
+//! final name, and makes the same bytes when there is room.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -15,10 +15,10 @@ use crate::tell;
 
 use plm_fleet::Error;
 
-/// That a run on a broken disk came to an end that it should, and whether it is finished.
+/// Asserts that a run on a broken disk ended as it should, and tells whether it is finished.
 ///
-/// It may be: where the disk failed once, another rank does what the first one had to leave, and
-/// logs are not worth a run.
+/// It may be finished: after a single failure another rank does the work, and a failed log does not
+/// fail a run.
 fn assert_orderly(scene: &Scene, ended: &Ended) -> bool {
     let code = ended.code();
     scene.assert_sound();
@@ -79,7 +79,7 @@ pub(crate) fn a_file_system_without_syncs(_: Effort) {
         .run(How::PLAIN, without(Errno::Invalid))
         .assert_success();
     scene.assert_finished();
-    // A disk that is broken is another matter.
+    // A broken disk is not a full one.
     let scene = Scene::new();
     fs::create_dir(scene.out()).expect("there is room");
     let ended = scene.run(How::PLAIN, without(Errno::Io));
@@ -93,8 +93,8 @@ pub(crate) fn file_systems_of_any_size(effort: Effort) {
     let (mut failed, mut finished, mut largest) = (0, 0, 0);
     let beginning = beginning();
     for kib in (4_u64..).step_by(step as usize) {
-        // What is there before the run begins is looked at, so that it is others who fill the rest
-        // meanwhile.
+        // The run checks the free space before it computes, so another process fills the rest
+        // later.
         mount("size=8m", &scene.tap.root);
         let mut running = scene.start(
             How::PLAIN,
@@ -121,7 +121,7 @@ pub(crate) fn file_systems_of_any_size(effort: Effort) {
             failed += 1;
             largest = kib;
         }
-        // A few, since it is by chance whether logs or segments fill what is left.
+        // Several tries are made, since chance decides whether logs or segments fill the rest.
         if finished == 3 {
             break;
         }
@@ -154,7 +154,7 @@ pub(crate) fn a_file_system_that_is_read_only(_effort: Effort) {
     unmount(&scene.tap.root);
 }
 
-/// The operation at which a run has found that there is room, and begins.
+/// The operation after which a run has checked the free space and starts its work.
 fn beginning() -> u64 {
     let scene = Scene::new();
     scene.run(How::PLAIN, None).assert_success();
@@ -181,7 +181,7 @@ pub(crate) fn a_file_system_that_is_too_small(_effort: Effort) {
     }
 }
 
-/// Here and in no process of its own: what counts is what is left.
+/// Runs in this process, since only the files that are left count.
 pub(crate) fn a_restart_without_room(_effort: Effort) {
     let scene = Scene::new();
     mount("size=64m", &scene.tap.root);
@@ -206,7 +206,7 @@ pub(crate) fn a_restart_without_room(_effort: Effort) {
         scene.contents() == before,
         "something was deleted or written"
     );
-    // Room that is there only once the old run is gone.
+    // There is room only after the old run is removed.
     let Error::NoSpace {
         needed_bytes,
         available_bytes,
@@ -229,7 +229,7 @@ pub(crate) fn a_restart_without_room(_effort: Effort) {
     unmount(&scene.tap.root);
 }
 
-/// As root, the subject is another user: root may write anywhere.
+/// Under root, the subject runs as another user, since root may write anywhere.
 pub(crate) fn a_directory_without_permission(_effort: Effort) {
     const NOBODY: u32 = 65_534;
     let scene = Scene::new();
@@ -254,8 +254,8 @@ pub(crate) fn a_directory_without_permission(_effort: Effort) {
 
 /// Mounts a tmpfs, or changes one.
 fn mount(options: &str, place: &Path) {
-    // With a source that is named, nothing is added to the options of one that is changed: some
-    // that the kernel tells of are none that it takes from a user.
+    // If the source is named, mount does not add the present options when one is changed. The
+    // kernel reports some options that it does not accept from a user.
     let mounted = Command::new("mount")
         .args(["-t", "tmpfs", "-o", options, "none"])
         .arg(place)

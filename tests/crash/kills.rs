@@ -1,5 +1,5 @@
-//! Killed with SIGKILL, over and over, at any operation and at any moment: then finished, with the
-//! same bytes.
+//! A run is killed with SIGKILL, over and over, at any operation and at any moment. Then it
+//! finishes with the same bytes.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,17 +14,17 @@ use crate::subject::{Ended, How};
 use crate::tell;
 
 const MANNERS: [Manner; 3] = [Manner::KillBefore, Manner::KillHalf, Manner::KillAfter];
-/// Tries of a run that are killed, at most.
+/// The most tries of a run that are killed.
 const MOST_KILLS: u64 = 3;
 
-/// When a try is killed.
+/// The moment at which a try is killed.
 #[derive(Clone, Copy, Debug)]
 enum Death {
     At(Fault),
     After(Duration),
 }
 
-/// What a run takes that nothing happens to.
+/// The operations and the time of an undisturbed run.
 #[derive(Clone, Copy)]
 struct Span {
     operations: u64,
@@ -82,7 +82,7 @@ pub(crate) fn killed_at_any_moment(effort: Effort) {
 }
 
 pub(crate) fn damaged_segments_are_made_again(effort: Effort) {
-    // Late enough that there are segments, early enough that it is not finished.
+    // At this time there are segments, but the run is not finished.
     let late = Fault {
         at: Scene::count_operations(How::PLAIN) * 2 / 3,
         manner: Manner::KillBefore,
@@ -112,7 +112,7 @@ pub(crate) fn killed_parts(effort: Effort) {
         for manner in effort.kinds(&MANNERS, turn) {
             let scene = Scene::new();
             for how in tries {
-                // A merge is done in fewer operations: then it is not killed.
+                // A merge may take fewer operations. Then it is not killed.
                 scene.run(how, Some(Fault { at, manner }));
                 scene.assert_sound();
                 scene.run(how, None).assert_success();
@@ -122,18 +122,18 @@ pub(crate) fn killed_parts(effort: Effort) {
     }
 }
 
-/// What happened to some runs.
+/// Counts of what happened to the runs.
 #[derive(Default)]
 struct Tally {
     runs: u64,
     kills: u64,
     damaged: u64,
-    /// The most rows that one kill cost.
+    /// One kill cost this many rows at most.
     most_lost: i64,
 }
 
 impl Tally {
-    /// Kills a run, again as it goes on, and lets it finish.
+    /// Kills a run, kills it again when it resumes, and lets it finish.
     fn survive(&mut self, random: &mut SplitMix64, span: Span, first: Death) {
         let mut scene = Scene::new();
         self.runs += 1;
@@ -198,7 +198,7 @@ fn die(scene: &Scene, how: How, death: Death) -> Ended {
     }
 }
 
-/// The last try, which nothing happens to: it computes what is missing, and nothing else.
+/// The last, undisturbed try. It computes the missing rows and nothing else.
 fn finish(scene: &Scene, random: &mut SplitMix64) {
     let (kept, ends) = (scene.durable_rows(), scene.log_ends());
     scene.run(random_how(random), None).assert_success();

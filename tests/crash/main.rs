@@ -1,11 +1,11 @@
-//! The proof by crashing: a run that is killed, loses power, has no disk, or has company, loses
-//! nothing and scrambles nothing.
+//! Proves by crashing that a run loses and mixes up nothing: if it is killed, loses power, has a
+//! full disk, or meets another process.
 //!
-//! Each test starts this program again as the subject that runs `run_multi_gpu_inference` on a few
-//! short proteins, with `points.c` and `reads.c` loaded before it, so that the subject can be
-//! broken at each operation on a file. What must come of it is in `reference.rs`, and what must be
-//! true at any time in `scene.rs`. `PLM_FLEET_RELIABILITY=full` tries every operation in every
-//! manner, which takes long; docs/reliability.md has its figures.
+//! Each test starts this program again as the subject. The subject calls `run_multi_gpu_inference`
+//! on a few short proteins. `points.c` and `reads.c` are loaded into it, so it can be broken at
+//! each operation on a file. `reference.rs` says what every run must give, and `scene.rs` what must
+//! be true at any time. `PLM_FLEET_RELIABILITY=full` tries every operation in every manner, which
+//! takes long; docs/reliability.md has the figures.
 #![expect(clippy::print_stdout, reason = "how much was tried is told")]
 
 mod changed_inputs;

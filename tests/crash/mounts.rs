@@ -1,12 +1,13 @@
-//! Tests that mount file systems, each in a process with mounts of its own.
+//! Runs tests that mount file systems, each in a process with its own mounts.
 
 use std::env;
 use std::process::Command;
 
-/// Says to a process that it has mounts of its own.
+/// The variable that tells a process that it has its own mounts.
 const VARIABLE: &str = "PLM_FLEET_TEST_HAS_MOUNTS";
 
-/// How a process gets mounts of its own here, as root or as anyone; `None` if it can't.
+/// The command that gives a process its own mounts, as root or as any user, or `None` if there is
+/// none.
 fn unshare() -> Option<&'static [&'static str]> {
     const WAYS: [&[&str]; 2] = [&["--mount"], &["--user", "--map-root-user", "--mount"]];
     WAYS.into_iter().find(|way| {
@@ -27,8 +28,8 @@ fn is_alone() -> bool {
     env::var_os(VARIABLE).is_some()
 }
 
-/// Runs a test where nothing that it mounts is seen by others: in another process, which is this
-/// program with only that test.
+/// Runs a test where no other process sees its mounts: in another process, which is this program
+/// with only that test.
 pub(crate) fn alone(name: &str, test: impl FnOnce()) {
     if is_alone() {
         return test();

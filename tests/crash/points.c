@@ -1,41 +1,42 @@
-/* Numbers the operations by which a program changes files, and breaks the one that it is told to.
+/* Numbers the operations by which a program changes files, and breaks one of them.
  *
- * Loaded before libc (LD_PRELOAD). It knows the calls that Rust's standard library and HDF5 make; rustix makes its system
- * calls without libc, so that the reservation of space for embeddings.h5 (fallocate) passes unseen: file systems that are
- * really full are for that.
+ * It is loaded before libc (LD_PRELOAD). It knows the calls that Rust's standard library and HDF5
+ * make. rustix makes its system calls without libc, so the reservation of space for embeddings.h5
+ * (fallocate) is not seen. Tests with full file systems cover that.
  *
  *   POINTS_ROOT    only paths below this directory count
- *   POINTS_LOG     a line is appended for every operation that was done (see `record`)
- *   POINTS_INODES  every file that is made gets a second name here, its inode's number, so that what it held can be had
- *                  when it has no other name any more
+ *   POINTS_LOG     each operation that was done appends a line to this file (see `record`)
+ *   POINTS_INODES  every new file gets a second name in this directory, its inode's number, so its
+ *                  content can be read when it has no other name any more
  *   POINTS_AT      the number, from 1, of the operation to break
- *   POINTS_DO      how: kill-before, kill-half, kill-after, stop (SIGSTOP, before it), fail, fail-on (it and all that follow)
- *   POINTS_ERRNO   what failing operations fail with
+ *   POINTS_DO      how: kill-before, kill-half, kill-after, stop (SIGSTOP before it), fail, fail-on
+ *                  (it and all after it)
+ *   POINTS_ERRNO   the error of failing operations
  *
- * Reads are counted by themselves, in reads.c.
+ * reads.c counts reads separately.
  */
-#define _GNU_SOURCE
-#include "reads.h"
+# define _GNU_SOURCE
+# include "reads.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/uio.h>
-#include <unistd.h>
+# include <errno.h>
+# include <fcntl.h>
+# include <limits.h>
+# include <pthread.h>
+# include <signal.h>
+# include <stdarg.h>
+# include <stdio.h>
+# include <stdlib.h>
+# include <string.h>
+# include <sys/stat.h>
+# include <sys/syscall.h>
+# include <sys/uio.h>
+# include <unistd.h>
 
 static const char *root, *inodes, *manner = "";
 static size_t root_length;
 static long number, chosen;
 static int code, log_file = -1;
-/* One operation at a time, together with its line in the log, so that the log's order is the order of what happened. */
+/* Each operation is done under this lock with its line in the log, so the log's order is true. */
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
 
 __attribute__((constructor)) static void prepare(void)
@@ -59,7 +60,7 @@ static int below(const char *path)
     return root && !strncmp(path, root, root_length) && (path[root_length] == '/' || !path[root_length]);
 }
 
-/* The path of a name, seen from a directory; whether it is below the root. */
+/* Makes the path of a name in a directory. Tells whether it is below the root. */
 static int find(int directory, const char *name, char *path)
 {
     char link[64];
@@ -111,7 +112,7 @@ static int is(const char *other)
 
 enum turn { GO, HALF, REFUSED };
 
-/* Begins an operation: takes a number, and does what is to be done before. */
+/* Starts an operation: takes a number, and does what comes before the operation. */
 static enum turn begin(void)
 {
     pthread_mutex_lock(&turn);
@@ -128,7 +129,8 @@ static enum turn begin(void)
     return number == chosen && (is("kill-half") || is("fail-on")) ? HALF : GO;
 }
 
-/* Appends to the log: number, what was done, inode, the inode of the directory, offset, length, path, new path. */
+/* Appends to the log: number, operation, inode, inode of the directory, offset, length, path,
+ * new path. */
 static void record(const char *what, unsigned long file, long offset, long length, const char *path, const char *path2)
 {
     char line[2 * PATH_MAX + 200];
@@ -146,7 +148,7 @@ static void finish(void)
     pthread_mutex_unlock(&turn);
 }
 
-/* Operations that are done or not: half of one is none. */
+/* These operations are done or not; none can be half done. */
 static int begin_whole(void)
 {
     switch (begin()) {
@@ -192,7 +194,8 @@ static int open_at(int directory, const char *name, int flags, mode_t mode)
     return file;
 }
 
-#define MODE(flags)                                                                                                    \
+# define MODE(flags)
+# \
     mode_t mode = 0;                                                                                                   \
     if (flags & (O_CREAT | O_TMPFILE)) {                                                                               \
         va_list rest;                                                                                                  \
@@ -225,7 +228,7 @@ int openat64(int directory, const char *name, int flags, ...)
     return open_at(directory, name, flags, mode);
 }
 
-/* At the file's own place if `offset` is negative. */
+/* Writes at the file's own position if `offset` is negative. */
 static ssize_t put(int file, const void *bytes, size_t count, off64_t offset)
 {
     return offset < 0 ? syscall(SYS_write, file, bytes, count) : syscall(SYS_pwrite64, file, bytes, count, offset);

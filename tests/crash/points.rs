@@ -1,5 +1,4 @@
-//! Operations on files as points to break a program at: what `points.c` and `reads.c` count, break
-//! and tell.
+//! Breaks a program at operations on files, which `points.c` and `reads.c` count, break and log.
 
 use std::env;
 use std::fs;
@@ -12,19 +11,19 @@ use tempfile::TempDir;
 /// How an operation is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manner {
-    /// SIGKILL before it is done.
+    /// SIGKILL comes before the operation.
     KillBefore,
-    /// SIGKILL once half of what was to be written is.
+    /// SIGKILL comes after half of the bytes are written.
     KillHalf,
-    /// SIGKILL once it is done.
+    /// SIGKILL comes after the operation.
     KillAfter,
-    /// SIGSTOP before it is done.
+    /// SIGSTOP comes before the operation.
     Stop,
-    /// It fails with this error.
+    /// The operation fails with this error.
     Fail(Errno),
-    /// It fails, and all that follow do; of a write, half is done first.
+    /// The operation and all after it fail. Half of a write is done first.
     FailOn(Errno),
-    /// All syncs fail, from the start, and nothing else does.
+    /// All syncs fail from the start, and nothing else does.
     FailSyncs(Errno),
 }
 
@@ -40,40 +39,40 @@ pub(crate) enum Errno {
     Quota = 122,
 }
 
-/// How reads of inputs fail. Openings count as reads, and only those of ranks at work do.
+/// How reads of inputs fail. Openings count as reads. Only reads of working ranks count.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReadFault {
-    /// The first that fails, from 1.
+    /// The first read that fails has this number, from 1.
     pub(crate) at: u64,
     pub(crate) manner: ReadManner,
 }
 
-/// Which reads fail, and with what.
+/// Which reads fail, and with which error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReadManner {
-    /// So many.
+    /// This many reads fail.
     Some(u64, Errno),
-    /// All that follow.
+    /// All reads after the first fail too.
     All(Errno),
-    /// All of files that are open by then, whose handles have become stale.
+    /// All reads of files that are open at that time fail, as with stale handles.
     OfOpenFiles,
 }
 
 /// Where and how a subject is broken.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fault {
-    /// The operation, from 1.
+    /// The operation has this number, from 1.
     pub(crate) at: u64,
     pub(crate) manner: Manner,
 }
 
-/// What is counted, and where that is told.
+/// Which operations are counted, and the files of the log.
 pub(crate) struct Tap {
     /// Operations on paths below this directory count.
     pub(crate) root: PathBuf,
-    /// The operations that were done.
+    /// The log lists the operations that were done.
     pub(crate) log: PathBuf,
-    /// A second name for every file.
+    /// This directory has a second name for every file.
     pub(crate) inodes: PathBuf,
 }
 
@@ -104,7 +103,7 @@ impl Tap {
         }
     }
 
-    /// Has reads of the inputs in these directories counted, and broken.
+    /// Counts and breaks reads of the inputs in these directories.
     pub(crate) fn watch_reads(
         &self,
         command: &mut Command,
@@ -128,7 +127,7 @@ impl Tap {
         }
     }
 
-    /// How many reads of inputs there were.
+    /// How many reads of inputs were counted.
     pub(crate) fn reads(&self) -> u64 {
         let text = fs::read_to_string(self.reads_path()).unwrap_or_default();
         text.trim().parse().unwrap_or(0)
@@ -138,7 +137,7 @@ impl Tap {
         self.log.with_extension("reads")
     }
 
-    /// What was done, in order.
+    /// The operations that were done, in order.
     pub(crate) fn operations(&self) -> Vec<Operation> {
         let log = fs::read_to_string(&self.log).unwrap_or_default();
         log.lines().map(Operation::parse).collect()
@@ -169,12 +168,12 @@ fn library() -> &'static Path {
 /// An operation that was done.
 #[derive(Clone, Debug)]
 pub(crate) struct Operation {
-    /// From 1, within one process.
+    /// The number counts from 1 within one process.
     pub(crate) number: u64,
     pub(crate) kind: Kind,
-    /// The file's inode, or the directory's.
+    /// The inode is the file's or the directory's.
     pub(crate) inode: u64,
-    /// The inode of the directory that it is in.
+    /// The parent is the inode of the directory that it is in.
     pub(crate) directory: u64,
     pub(crate) path: PathBuf,
 }
@@ -183,23 +182,23 @@ pub(crate) struct Operation {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Create,
-    /// `length` bytes at `offset`.
+    /// Writes `length` bytes at `offset`.
     Write {
         offset: u64,
         length: u64,
     },
-    /// To this length.
+    /// Sets a file to this length.
     Truncate {
         length: u64,
     },
-    /// Of a file that was this long, or of a directory.
+    /// Syncs a file that had this length, or a directory.
     Sync {
         length: u64,
     },
     Rename {
         to: PathBuf,
     },
-    /// A further name for a file.
+    /// Gives a file another name.
     Link,
     Unlink,
     MakeDirectory,

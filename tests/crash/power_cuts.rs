@@ -1,4 +1,4 @@
-//! The power is cut at any operation, and the file system keeps only what it must: the run goes on
+//! The power is cut at any operation, and the file system keeps only what it must. The run resumes
 //! all the same.
 
 use std::collections::BTreeMap;
@@ -26,7 +26,7 @@ fn cuts(seed: u64) -> [Cut; 5] {
     ]
 }
 
-/// The operations that are told are all that there are: done again, they make the same files.
+/// The log has all operations: doing them again makes the same files.
 pub(crate) fn the_disk_is_known(_effort: Effort) {
     let scene = Scene::new();
     let half = Scene::count_operations(How::PLAIN) / 2;
@@ -48,7 +48,7 @@ pub(crate) fn the_disk_is_known(_effort: Effort) {
     scene.assert_finished();
 }
 
-/// That no file holds a byte which no write that was told has put there.
+/// Asserts that every byte of every file comes from a logged write.
 fn assert_all_was_told(scene: &Scene, contents: &BTreeMap<PathBuf, Vec<u8>>) {
     let operations = scene.tap.operations();
     for (path, bytes) in contents {
@@ -73,8 +73,8 @@ fn assert_all_was_told(scene: &Scene, contents: &BTreeMap<PathBuf, Vec<u8>>) {
     }
 }
 
-/// Killed at an operation and cut off there; in every other case, killed twice before the cut, so
-/// that what the first try left unsynced is the second one's to see to.
+/// Kills a run at an operation, and cuts the power there. In every other case two tries are killed
+/// before the cut, so the second must sync what the first left unsynced.
 pub(crate) fn power_is_cut_at_any_operation(effort: Effort) {
     let count = Scene::count_operations(How::PLAIN);
     let mut cases = 0;
@@ -103,8 +103,8 @@ pub(crate) fn power_is_cut_at_any_operation(effort: Effort) {
     ));
 }
 
-/// What a program has said is done, is done: also where the last try found everything there,
-/// whatever the tries before it had left unsynced.
+/// A run that reports its end is durable, even if the last try only found what earlier tries had
+/// left unsynced.
 pub(crate) fn power_is_cut_after_the_end(effort: Effort) {
     let merge = How::part(0, 0);
     let parts = [How::part(0, 2), How::part(1, 2)];
@@ -123,7 +123,7 @@ pub(crate) fn power_is_cut_after_the_end(effort: Effort) {
             .last()
             .expect("it makes files")
             .number;
-        // Near the end there is the most to get wrong. The last try of all is not killed before.
+        // Most errors would show near the end. The very last try is not killed before.
         for at in count - effort.times(6, count - 1)..=count + 1 {
             let scene = Scene::new();
             run_before(&scene);
@@ -133,7 +133,7 @@ pub(crate) fn power_is_cut_after_the_end(effort: Effort) {
             }
             scene.run(last, None).assert_success();
             cut_power(&scene.tap, Cut::Lost);
-            // What was removed may be back, until it is removed once more.
+            // A removed file may be back until it is removed again.
             scene.assert_whole();
             scene.run(last, None).assert_success();
             scene.assert_finished();
@@ -141,7 +141,7 @@ pub(crate) fn power_is_cut_after_the_end(effort: Effort) {
     }
 }
 
-/// The segments that were given their names, by try and rank, in order.
+/// The segments that got their names, by try and rank, in order.
 struct Named(BTreeMap<(u32, PathBuf), Vec<PathBuf>>);
 
 impl Named {
@@ -162,7 +162,8 @@ impl Named {
         Self(named)
     }
 
-    /// That each rank of each try has lost its last segment at most, and how many are lost.
+    /// Asserts that each rank of each try has lost at most its last segment, and gives the number
+    /// of lost ones.
     fn assert_kept(&self, scene: &Scene) -> usize {
         let there = scene.segments();
         let mut all_lost = 0;

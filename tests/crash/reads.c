@@ -1,14 +1,15 @@
-/* Counts the reads by which a program reads its inputs, and breaks those that it is told to. Loaded with points.c.
+/* Counts the reads by which a program reads its inputs, and breaks some of them. It is loaded with
+ * points.c.
  *
- * Openings count as reads. Only those of ranks at work do, from when the run's metrics.jsonl is opened: before that, an
- * input that can't be read is refused.
+ * Openings count as reads. Only reads of working ranks count, after the run's metrics.jsonl was
+ * opened. Before that, an input that can't be read is refused.
  *
- *   POINTS_INPUTS      directories of inputs, with a colon between them
- *   POINTS_READS       a file that the number of reads is written to, as it stands after each
- *   POINTS_READ_AT     the first read, from 1, that fails
- *   POINTS_READ_COUNT  how many do; 0 for all that follow
- *   POINTS_READ_ERRNO  what they fail with; if that is negative, those fail, for ever, that are of a file that was open
- *                      at POINTS_READ_AT, as a stale handle does
+ *   POINTS_INPUTS      directories of inputs, separated by colons
+ *   POINTS_READS       the number of reads is written to this file after each
+ *   POINTS_READ_AT     the first read that fails, from 1
+ *   POINTS_READ_COUNT  how many reads fail; 0 for all after the first
+ *   POINTS_READ_ERRNO  the error of failing reads; if it is negative, all reads of files that were
+ *                      open at POINTS_READ_AT fail for ever, like those of stale handles
  */
 #define _GNU_SOURCE
 #include "reads.h"
@@ -28,7 +29,7 @@ static const char *inputs;
 static long number, first, count_of_failing;
 static int code, numbers_file = -1;
 static volatile int at_work;
-/* By their descriptors, files that have become stale. */
+/* The stale files, by descriptor. */
 #define MOST_FILES 4096
 static unsigned char is_stale[MOST_FILES];
 static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
@@ -60,7 +61,7 @@ static int is_input(const char *path)
     return 0;
 }
 
-/* Whether a file that is open is an input. */
+/* Whether an open file is an input. */
 static int is_open_input(int file)
 {
     char link[64], path[PATH_MAX];
@@ -74,7 +75,8 @@ static int is_open_input(int file)
     return is_input(path);
 }
 
-/* Counts a read, or the opening of a file that has no number yet. If it is to fail, that is false, and errno says how. */
+/* Counts a read, or the opening of a file that has no number yet. Gives false if it is to fail, and
+ * sets errno. */
 static int count(int file)
 {
     char text[32];

@@ -1,2 +1,2 @@
-/* Opens a file that is an input, to read, and counts that. False if it is none, and nothing was done. */
+/* Opens an input to read it, and counts that. Does nothing and gives false for other files. */
 __attribute__((visibility("hidden"))) int reads_open(const char *name, int flags, int *file);

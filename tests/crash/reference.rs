@@ -1,5 +1,5 @@
-//! What every run must come to, however it was broken: the bytes of a run that nothing happened to,
-//! and vectors that were computed one sequence at a time by the model alone.
+//! What every run must give, however it was broken: the bytes of an undisturbed run, and vectors
+//! that the model alone computed, one sequence at a time.
 
 use std::collections::HashMap;
 use std::fs;
@@ -19,15 +19,16 @@ use plm_fleet::{
 use plm_testkit::{SplitMix64, random_residues};
 use tempfile::TempDir;
 
-/// What the subjects embed, and what must come of it.
+/// What the subjects embed, and the result that they must give.
 pub(crate) struct Reference {
     _folder: TempDir,
-    /// A plain file, and a compressed one, whose text is unpacked into the run's directory.
+    /// One input is a plain file. The other is compressed, and is unpacked into the run's
+    /// directory.
     pub(crate) inputs: Vec<PathBuf>,
     pub(crate) records: Vec<Record>,
     pub(crate) embeddings: Vec<u8>,
     pub(crate) ledger: Vec<u8>,
-    /// What segments of this run say of themselves.
+    /// Segments of this run say this of themselves.
     pub(crate) format: RunFormat,
 }
 
@@ -39,7 +40,7 @@ pub(crate) struct Record {
 }
 
 const RECORDS: usize = 60;
-/// Of them, in the compressed file.
+/// How many of the proteins are in the compressed file.
 const COMPRESSED: usize = 20;
 
 impl Reference {
@@ -88,8 +89,8 @@ impl Reference {
         reference
     }
 
-    /// That each id in `embeddings.h5` has the vector of its own residues, to the last bit, and
-    /// that all are there, in order.
+    /// Asserts that `embeddings.h5` has all ids in order, each with the vector of its own residues,
+    /// to the last bit.
     pub(crate) fn assert_vectors(&self, out: &Path) {
         let file = EmbeddingsFile::open(out.join("embeddings.h5")).expect("it can be read");
         let ids: Vec<&str> = self.records.iter().map(|record| &*record.id).collect();
@@ -106,7 +107,7 @@ impl Reference {
     }
 }
 
-/// Ids and residues. Some have the residues of others under ids of their own.
+/// Ids and residues. Some proteins have the same residues under different ids.
 fn proteins() -> Vec<(String, String)> {
     let mut random = SplitMix64::new(7);
     let mut proteins: Vec<(String, String)> = Vec::new();

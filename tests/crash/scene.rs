@@ -1,5 +1,4 @@
-//! A place where a run is broken and goes on, and what must be true of it at every moment and at
-//! the end.
+//! A run that is broken and resumed, and what must be true of it at every moment and at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -15,24 +14,24 @@ use crate::points::{Fault, Tap};
 use crate::reference::Reference;
 use crate::subject::{self, Ended, How, Running};
 
-/// A run's directory on a disk whose operations are told, and what the run must come to.
+/// A run's directory on a disk whose operations are logged, and the result that the run must give.
 pub(crate) struct Scene {
     folder: TempDir,
     pub(crate) reference: &'static Reference,
     pub(crate) inputs: Vec<PathBuf>,
-    /// What the ledger must come to: it names the inputs.
+    /// The ledger must have these bytes. It names the inputs.
     ledger: Vec<u8>,
     pub(crate) tap: Tap,
-    /// Segments that were damaged on purpose and may still be there.
+    /// These segments were damaged on purpose and may still be there.
     pub(crate) damaged: BTreeSet<PathBuf>,
 }
 
-/// What a try has done by its own logs.
+/// What a try has done, by its own logs.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
-    /// Rows that its writers have taken.
+    /// Its writers have taken this many rows.
     pub(crate) written_rows: u64,
-    /// Of the largest batch.
+    /// Its largest batch has this many rows.
     pub(crate) batch_rows: u64,
 }
 
@@ -57,7 +56,7 @@ impl Scene {
         }
     }
 
-    /// The same with copies of the inputs, in a folder of their own, which may be changed.
+    /// A scene with copies of the inputs in their own folder. A test may change them.
     pub(crate) fn with_own_inputs() -> Self {
         let mut scene = Self::new();
         let folder = scene.input_folder();
@@ -73,12 +72,12 @@ impl Scene {
         scene
     }
 
-    /// Where such copies are.
+    /// The folder with copies of the inputs.
     pub(crate) fn input_folder(&self) -> PathBuf {
         self.folder().join("in")
     }
 
-    /// Beside the disk.
+    /// A path beside the disk.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -96,7 +95,7 @@ impl Scene {
         self.start(how, fault).wait()
     }
 
-    /// How many operations a run takes that nothing happens to.
+    /// How many operations an undisturbed run takes.
     pub(crate) fn count_operations(how: How) -> u64 {
         let scene = Self::new();
         scene.run(how, None).assert_success();
@@ -104,8 +103,8 @@ impl Scene {
         operations.last().expect("it makes files").number
     }
 
-    /// What must be true whenever no process is at work: what has a final name is whole and of this
-    /// run.
+    /// Asserts what must be true whenever no process works: each file with a final name is whole
+    /// and belongs to this run.
     pub(crate) fn assert_sound(&self) {
         let out = self.out();
         let reference = self.reference;
@@ -141,7 +140,7 @@ impl Scene {
         );
     }
 
-    /// What must be true after a run that has said that it is finished.
+    /// Asserts what must be true after a run has reported its end.
     pub(crate) fn assert_finished(&self) {
         self.assert_whole();
         let temporary: Vec<PathBuf> = self
@@ -154,7 +153,7 @@ impl Scene {
         assert!(!inputs.exists(), "unpacked inputs are left");
     }
 
-    /// What must be true of the results of such a run.
+    /// Asserts what must be true of the results of a finished run.
     pub(crate) fn assert_whole(&self) {
         self.assert_sound();
         let out = self.out();
@@ -190,7 +189,7 @@ impl Scene {
         files
     }
 
-    /// All of them, and what is in them.
+    /// Every file below the run's directory, with its bytes.
     pub(crate) fn contents(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let read = |path: PathBuf| {
             let bytes = fs::read(&path).expect("it is there");
@@ -199,7 +198,7 @@ impl Scene {
         self.files().into_iter().map(read).collect()
     }
 
-    /// `shards`, or its directories of parts.
+    /// The directory `shards`, or the directories of parts in it.
     fn part_directories(&self) -> Vec<PathBuf> {
         let shards = self.out().join("shards");
         let Ok(entries) = fs::read_dir(&shards) else {
@@ -215,7 +214,7 @@ impl Scene {
             .collect()
     }
 
-    /// The segments that are there.
+    /// The segments that exist.
     pub(crate) fn segments(&self) -> Vec<PathBuf> {
         self.files()
             .into_iter()
@@ -232,7 +231,7 @@ impl Scene {
         found.expect("segments can be read").rows.len() as u64
     }
 
-    /// How far the logs go, to tell what a later try adds to them.
+    /// The lengths of the logs. They tell what a later try adds.
     pub(crate) fn log_ends(&self) -> BTreeMap<PathBuf, usize> {
         let metrics = self
             .files()
@@ -246,14 +245,14 @@ impl Scene {
             .collect()
     }
 
-    /// What has been done since the logs ended there.
+    /// What was done since the logs had these lengths.
     pub(crate) fn progress_since(&self, ends: &BTreeMap<PathBuf, usize>) -> Progress {
         let mut progress = Progress::default();
         for path in self.log_ends().into_keys() {
             let bytes = fs::read(&path).expect("it is there");
             let start = ends.get(&path).copied().unwrap_or(0);
             let text = String::from_utf8_lossy(&bytes[start.min(bytes.len())..]).into_owned();
-            // A try that was killed may have left half a line.
+            // A killed try may have left half a line.
             for line in text.lines() {
                 let Ok(event) = serde_json::from_str::<Value>(line) else {
                     continue;

@@ -1,4 +1,4 @@
-//! The program that is crashed: this very executable, started again with other arguments.
+//! The program that is crashed: this executable, started again with other arguments.
 
 use std::env;
 use std::ffi::OsString;
@@ -18,23 +18,23 @@ use crate::points::{Fault, Tap};
 
 /// The first argument of the subject.
 const FLAG: &str = "--be-the-subject";
-/// What it ends with, as `plm-fleet` does.
+/// The exit codes of the subject, which are those of `plm-fleet`.
 pub(crate) const FAILED: i32 = 1;
 pub(crate) const REFUSED: i32 = 3;
 const RECORDS_FAILED: i32 = 4;
 
-/// What ought to take a second takes this long: it hangs.
+/// A step that takes this long hangs. It should take a second.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// What may differ between the tries of one run.
+/// Settings that may differ between the tries of one run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct How {
     pub(crate) ranks: u64,
     pub(crate) batch_tokens: u64,
     pub(crate) segment_rows: u64,
-    /// Index from zero, and count; zero of zero merges the parts.
+    /// The part's index, from 0, and the number of parts. `(0, 0)` merges the parts.
     pub(crate) part: (u64, u64),
-    /// How long it waits for an input that can't be read, in milliseconds.
+    /// The subject waits this long for an input that can't be read, in milliseconds.
     pub(crate) patience: u64,
 }
 
@@ -47,7 +47,7 @@ impl How {
         patience: 100,
     };
 
-    /// So patient that what passes is not taken for what stays.
+    /// Settings with so much patience that a passing failure never ends the run.
     pub(crate) const PATIENT: u64 = 60_000;
 
     fn config(self) -> RunConfig {
@@ -72,7 +72,7 @@ impl How {
         }
     }
 
-    /// A part of a run; of none, their merge.
+    /// Settings for a part of a run, or for the merge of its parts.
     pub(crate) const fn part(index: u64, count: u64) -> Self {
         Self {
             part: (index, count),
@@ -130,7 +130,7 @@ fn embed(arguments: &[OsString]) -> Result<RunReport, Error> {
     run_multi_gpu_inference(inputs, &Model::PlmTiny, out, &how.config())
 }
 
-/// Does a run anew in this process, with what is there discarded.
+/// Restarts a run in this process, and discards what is there.
 pub(crate) fn restart(inputs: &[PathBuf], out: &Path, how: How) -> Result<RunReport, Error> {
     let config = RunConfig {
         resume: Resume::Restart,
@@ -171,7 +171,7 @@ pub(crate) struct Running {
 /// How a subject ended.
 pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
-    /// What it said on standard error.
+    /// The subject wrote this to standard error.
     pub(crate) told: String,
 }
 
@@ -198,8 +198,8 @@ impl Running {
         self.wait()
     }
 
-    /// Waits until it has stopped itself, at [`Manner::Stop`](crate::points::Manner::Stop); false
-    /// if it ended before.
+    /// Waits until the subject has stopped itself at [`Manner::Stop`](crate::points::Manner::Stop).
+    /// Gives `false` if it ended before.
     pub(crate) fn wait_for_stop(&mut self) -> bool {
         let stat = format!("/proc/{}/stat", self.process());
         self.poll("stop", |child| {
@@ -212,7 +212,7 @@ impl Running {
         })
     }
 
-    /// Lets a stopped subject go on.
+    /// Continues a stopped subject.
     pub(crate) fn go_on(&self) {
         let told = Command::new("kill")
             .arg("-CONT")
@@ -249,7 +249,7 @@ impl Running {
 }
 
 impl Drop for Running {
-    /// A test that fails leaves no process behind, least of all one that has stopped.
+    /// A failed test leaves no process behind, not even a stopped one.
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -257,12 +257,12 @@ impl Drop for Running {
 }
 
 impl Ended {
-    /// Whether it was killed with SIGKILL; anything else that is no exit is a crash of its own.
+    /// Whether the subject was killed with SIGKILL. Any other signal is a crash, and panics.
     pub(crate) fn was_killed(&self) -> bool {
         self.status.signal() == Some(9)
     }
 
-    /// That it ended by itself, without a panic, and in which way.
+    /// Asserts that the subject ended by itself and without a panic, and gives its exit code.
     pub(crate) fn code(&self) -> i32 {
         assert!(
             !self.told.contains("panicked"),

@@ -7,7 +7,7 @@ use crate::points::{Fault, Kind, Manner};
 use crate::scene::Scene;
 use crate::subject::{How, REFUSED, Running};
 
-/// A run that has stopped with the lock in its hands, in the middle of its work.
+/// A run that was stopped in the middle of its work, and holds the lock.
 fn stopped_in_the_middle(scene: &Scene, how: How, at: u64) -> Running {
     let mut running = scene.start(
         how,
@@ -20,7 +20,7 @@ fn stopped_in_the_middle(scene: &Scene, how: How, at: u64) -> Running {
     running
 }
 
-/// The middle of a run's work: a segment is about to get its name.
+/// An operation in the middle of a run's work: a segment is about to get its name.
 fn middle(how: How) -> u64 {
     let scene = Scene::new();
     scene.run(how, None).assert_success();
@@ -72,8 +72,8 @@ pub(crate) fn two_parts_work_at_once(_effort: Effort) {
     scene.assert_finished();
 }
 
-/// Of two that start at the same instant in a directory that is not there yet, both finish, one
-/// after the other, or one is refused; of two parts, none is.
+/// Two runs start at the same instant in a directory that does not exist yet. Both finish, one
+/// after the other, or one is refused. Two parts of one run are never refused.
 pub(crate) fn two_start_at_the_same_instant(effort: Effort) {
     for turn in 0..effort.times(20, 200) {
         let scene = Scene::new();

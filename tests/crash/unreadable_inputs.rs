@@ -1,5 +1,5 @@
-//! Inputs that can't be read, for a while or for good: no record fails, nothing is published that
-//! is not whole, and the same command makes the bytes of an undisturbed run.
+//! Inputs can't be read, for a while or for good. No record fails, nothing incomplete is published,
+//! and the same command makes the bytes of an undisturbed run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::scene::Scene;
 use crate::subject::{self, Ended, FAILED, How, Running};
 use crate::tell;
 
-/// A run whose inputs are in a folder of their own.
+/// A run whose inputs are in their own folder.
 struct Reading {
     scene: Scene,
     originals: Vec<(PathBuf, Vec<u8>)>,
@@ -32,12 +32,12 @@ impl Reading {
         Self { scene, originals }
     }
 
-    /// Of a plain file.
+    /// A run of a plain file.
     fn plain(&self) -> &Path {
         &self.originals[0].0
     }
 
-    /// Where the texts of compressed files are.
+    /// The folder with the unpacked texts of compressed files.
     fn unpacked(&self) -> PathBuf {
         self.scene.out().join("inputs")
     }
@@ -60,8 +60,8 @@ impl Reading {
         count
     }
 
-    /// That a run ended for its input, with nothing published and nothing failed, and that the same
-    /// command goes on.
+    /// Asserts that a run ended because of its input, that nothing was published and no record
+    /// failed, and that the same command resumes.
     fn assert_goes_on(&self, ended: &Ended, how: How) {
         assert_eq!(ended.code(), FAILED, "{}", ended.told);
         let message: Vec<&str> = ended.told.lines().collect();
@@ -100,7 +100,7 @@ impl Reading {
         self.scene.assert_finished();
     }
 
-    /// As it was.
+    /// Restores the input.
     fn mend(&self) {
         let folder = self.scene.input_folder();
         if !folder.exists() {
@@ -110,7 +110,7 @@ impl Reading {
             if fs::read(path).is_ok_and(|found| found == *content) {
                 continue;
             }
-            // In two steps, as it is copied: what stands there half is not what it was.
+            // The copy is made in two steps, so a reader meets half of the file.
             let (first, rest) = content.split_at(content.len() / 2);
             fs::write(path, first).expect("there is room");
             thread::sleep(Duration::from_millis(30));
@@ -118,7 +118,7 @@ impl Reading {
         }
     }
 
-    /// Waits until a rank does.
+    /// Waits until a rank waits for its input.
     fn wait_for_wait(&self) {
         let metrics = self.scene.out().join("logs/metrics.jsonl");
         let started = Instant::now();
@@ -139,7 +139,7 @@ impl Reading {
     }
 }
 
-/// A run of one part in four turns, else of all.
+/// Settings for one part in every fourth turn, else for the whole run.
 fn how(turn: usize) -> How {
     match turn % 4 {
         3 => How::part(1, 2),
@@ -161,7 +161,7 @@ pub(crate) fn reads_that_fail_for_good(effort: Effort) {
             let manner = ReadManner::All(errno);
             let fault = Some(ReadFault { at, manner });
             let ended = reading.start(how, fault, None).wait();
-            // A part has fewer reads than the whole.
+            // A part has fewer reads than the whole run.
             if ended.code() == 0 {
                 assert!(reading.scene.tap.reads() < at, "{}", ended.told);
                 finished += 1;
@@ -190,7 +190,7 @@ pub(crate) fn reads_that_fail_for_a_while(effort: Effort) {
     let mut count = 0;
     let points = effort.points(Reading::count(How::PLAIN), 12);
     for (turn, at) in points.into_iter().enumerate() {
-        // Differently for each kind of run.
+        // The choice differs for each kind of run.
         for manner in effort.kinds(&manners, turn + turn / 4) {
             let how = How {
                 patience: How::PATIENT,
@@ -208,7 +208,7 @@ pub(crate) fn reads_that_fail_for_a_while(effort: Effort) {
     ));
 }
 
-/// What is done to the input of a run at work.
+/// What happens to the input while a run works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
     Replaced,
@@ -227,7 +227,7 @@ impl Change {
         Self::CutShort,
     ];
 
-    /// In place, with the time set back, where there is a place.
+    /// The input is changed in place, and its time is set back.
     fn make(self, reading: &Reading) {
         let path = reading.plain();
         let modified = fs::metadata(path).and_then(|found| found.modified());
@@ -257,13 +257,14 @@ impl Change {
         }
     }
 
-    /// Before which operation: files that are open are read whatever becomes of their names.
+    /// The operation before which it happens. Open files can be read whatever happens to their
+    /// names.
     fn is_before_any_is_read(self) -> bool {
         matches!(self, Self::Removed | Self::FolderMoved)
     }
 }
 
-/// The operations at which a run's ranks begin, and at which it names its first segment.
+/// The operations at which a run's ranks start, and at which it names its first segment.
 fn points(how: How) -> [u64; 2] {
     let scene = Scene::new();
     scene.run(how, None).assert_success();
@@ -278,7 +279,7 @@ fn points(how: How) -> [u64; 2] {
     ]
 }
 
-/// Small batches, so that much is yet to be read when the first segment is there.
+/// Settings with small batches, so much is yet to be read when the first segment exists.
 const CHANGED: How = How {
     ranks: 1,
     batch_tokens: 60,
@@ -296,7 +297,7 @@ pub(crate) fn inputs_that_change_under_a_run(effort: Effort) {
         for change in Change::ALL {
             for comes_back in [true, false] {
                 let reading = Reading::new();
-                // Several ranks may have read all by the first segment.
+                // Several ranks may have read everything before the first segment exists.
                 let at = if change.is_before_any_is_read() || how.ranks > 1 {
                     beginning
                 } else {

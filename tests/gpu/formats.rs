@@ -1,4 +1,4 @@
-//! The model itself, in each number format.
+//! The model by itself, in each number format.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use plm_testkit::{SplitMix64, random_residues};
 
 use crate::reference::{Set, cosine, plm_tiny, random};
 
-/// Of the least width whose layer norms are part of products.
+/// A model of the least width whose layer norms are part of products.
 const THREE_LAYERS: ModelShape = ModelShape {
     name: "three layers",
     num_layers: 3,
@@ -95,7 +95,7 @@ fn pack(sequences: &[(u64, usize)]) -> Arc<PackedBatch> {
     Arc::new(packer.finish())
 }
 
-/// The numbers of each sequence, of all outputs one after the other.
+/// The numbers of each sequence, in all outputs one after the other.
 fn vectors_of(encoded: &EncodedBatch) -> Vec<Vec<f32>> {
     let of = |sequence| {
         let columns = encoded.columns().iter();
@@ -110,8 +110,8 @@ fn bits(vector: &[f32]) -> Vec<u32> {
     vector.iter().map(|value| value.to_bits()).collect()
 }
 
-/// Alone, and in batches of other sizes, orders and neighbours, in every model's shapes and in
-/// every format.
+/// A sequence has the same bits alone and in batches of other sizes, orders and neighbours, in the
+/// shapes of every model and in every format.
 pub(crate) fn a_sequences_bits_are_its_own() {
     let mut lengths = vec![
         1, 2, 7, 13, 62, 63, 64, 126, 127, 128, 254, 255, 511, 1022, 2000,
@@ -126,7 +126,7 @@ pub(crate) fn a_sequences_bits_are_its_own() {
                 continue;
             }
             let loader = match Esm2Loader::on_gpus(checkpoint.clone(), vec![0], dtype) {
-                // Not every shape has it.
+                // Not every shape has this format.
                 Err(Error::NoInt8 { .. }) => continue,
                 loader => loader.expect("the weights can be read"),
             };
@@ -148,8 +148,8 @@ pub(crate) fn a_sequences_bits_are_its_own() {
                     );
                 }
             };
-            // All in one, each alone, then shuffled into batches of random sizes, two submitted at
-            // a time.
+            // The sequences are in one batch, then each alone, then shuffled into batches of random
+            // sizes, two submitted at a time.
             let mut batches = vec![sequences.clone()];
             batches.extend(sequences.iter().map(|sequence| vec![*sequence]));
             for _ in 0..3 {
@@ -176,8 +176,8 @@ pub(crate) fn a_sequences_bits_are_its_own() {
     }
 }
 
-/// At the depths and widths that it is for, with outlier channels, each sequence against f32 on the
-/// same GPU.
+/// Compares each sequence with f32 on the same GPU, at the depths and widths that int8 is for, with
+/// outlier channels.
 pub(crate) fn int8_stays_close_to_f32_in_large_models() {
     let lengths = [
         1, 16, 17, 18, 20, 25, 30, 40, 50, 75, 100, 128, 200, 300, 500, 1022,
@@ -341,7 +341,7 @@ pub(crate) fn what_f16_cannot_hold_is_computed_in_f32() {
     );
 }
 
-/// Takes memory until a batch does not fit and its halves do.
+/// Takes memory until a batch does not fit but its halves do.
 pub(crate) fn a_batch_without_room_is_halved() {
     let checkpoint = Checkpoint::random(&RELEASED[2], 3);
     let loader = Esm2Loader::on_gpus(checkpoint, vec![0], Dtype::Bf16).expect("it loads");
@@ -357,7 +357,7 @@ pub(crate) fn a_batch_without_room_is_halved() {
     let all = encoder
         .encode(&pack(&sequences))
         .expect("it is halved until it fits");
-    // And one that no halving helps, between two that fit.
+    // No halving helps this batch. It stands between two that fit.
     let long = encoder
         .encode(&pack(&[(0, 498), (1, 1_500_000), (2, 498)]))
         .expect("the others fit");
@@ -376,7 +376,8 @@ pub(crate) fn a_batch_without_room_is_halved() {
     assert_eq!(all[..first.len()], first);
 }
 
-/// In bf16 those of under 8 residues take f32, in int8 those of under 17, and no others.
+/// Sequences of under 8 residues are computed again in f32 in bf16, those of under 17 in int8, and
+/// no others.
 pub(crate) fn short_sequences_take_f32() {
     let set = random("hd64");
     let batch = pack(&[(0, 7), (1, 8), (2, 100), (3, 1), (4, 16), (5, 17)]);
@@ -410,7 +411,7 @@ pub(crate) fn short_sequences_take_f32() {
     }
 }
 
-/// Only the last layer's vectors are those of the model.
+/// Only the last layer's vectors are the model's.
 pub(crate) fn int8_has_no_layer_but_the_last() {
     let checkpoint = random("hd64").checkpoint;
     let loader = Esm2Loader::on_gpus(checkpoint.clone(), vec![0], Dtype::Int8).expect("it loads");

@@ -1,4 +1,4 @@
-//! Processes that are killed in the middle of a run on two GPUs.
+//! A process is killed in the middle of a run on two GPUs.
 
 use std::env;
 use std::fs;
@@ -14,10 +14,10 @@ use plm_fleet::{Model, RunConfig, RunReport, SegmentConfig, run_multi_gpu_infere
 
 use crate::runs::{config, write_fasta};
 
-/// Names the folder in which a process of its own is to run.
+/// The variable that names the folder of a child process's run.
 pub(crate) const RUN: &str = "PLM_FLEET_TEST_RUNS_IN";
 
-/// Far longer than a run takes.
+/// A time far longer than a run takes.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) fn a_killed_run_ends_with_the_bytes_of_an_unbroken_one() {
@@ -83,7 +83,7 @@ fn run_into(out: &Path, to: &str, devices: &str) -> RunReport {
         .expect("it runs")
 }
 
-/// The segments that are there.
+/// The segments that exist.
 fn segments(out: &Path) -> usize {
     let count = |rank: u32| {
         let directory = out.join(format!("killed/shards/rank_{rank:05}"));

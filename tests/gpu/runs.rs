@@ -20,7 +20,7 @@ use plm_testkit::{SplitMix64, random_residues};
 use crate::overflow;
 use crate::utilisation::Utilisation;
 
-/// `count` proteins of 20 to 1,000 residues, in no order.
+/// Writes `count` proteins of 20 to 1,000 residues, in random order.
 pub(crate) fn write_fasta(path: &Path, count: u64) {
     let mut random = SplitMix64::new(11);
     let mut fasta = String::new();
@@ -36,8 +36,8 @@ pub(crate) fn config(devices: &str) -> RunConfig {
     RunConfig {
         devices: devices.parse().expect("they are devices"),
         dtype: Some(Dtype::Bf16),
-        // Small batches, so that many come to each rank, and the last of them, which hold the most
-        // sequences, make no shard much larger than another.
+        // Small batches give each rank many. The last ones hold the most sequences, and must not
+        // make one shard much larger than another.
         plan: PlanConfig::builder()
             .max_batch_tokens(4_096)
             .build()
@@ -89,7 +89,7 @@ pub(crate) fn one_gpu_runs_from_fasta_to_file() {
     assert_eq!(report.sequences(), 101);
     let (ids, bits, hidden_size) = vectors(&report);
     assert_eq!((ids.len(), bits.len(), hidden_size), (101, 101 * 128, 128));
-    // `auto` takes every GPU, and f16 there.
+    // `auto` takes every GPU, and computes in f16 there.
     let fasta = out.path().join("101.fasta");
     let automatic = RunConfig::default();
     let report = run_multi_gpu_inference(
@@ -196,7 +196,7 @@ fn equal_one(gpus: u32, shape: &ModelShape) {
     let rate = |report: &RunReport| {
         let ranks = &report.parts[0].ranks;
         let tokens: u64 = ranks.workers.iter().map(|worker| worker.tokens).sum();
-        // A rank's own clock, from its first batch to its last.
+        // This is a rank's own clock, from its first batch to its last.
         let seconds = ranks
             .workers
             .iter()
@@ -250,15 +250,14 @@ fn size(directory: &Path) -> u64 {
         .sum()
 }
 
-/// What happens to some ranks at their fourth batch: an error, or something that makes the batch
-/// fail.
+/// The fault of some ranks at their fourth batch: an error, or something that makes the batch fail.
 #[derive(Clone, Copy)]
 pub(crate) struct Fault {
     pub(crate) ranks: &'static [u32],
     pub(crate) happens: fn() -> Result<(), BoxError>,
 }
 
-/// A loader to whose ranks that happens, which load no encoder after that.
+/// A loader whose ranks have that fault. It loads no encoder for them afterwards.
 struct Failing {
     loader: Esm2Loader,
     fault: Fault,
@@ -328,7 +327,7 @@ pub(crate) fn two_gpus_do_what_two_failed_ones_leave() {
     others_do_what_is_left(4, &[1, 3]);
 }
 
-/// In a run on so many GPUs, some of which fail, all vectors are those of a run without.
+/// Asserts that a run on `count` GPUs, some of which fail, gives the vectors of an undisturbed run.
 fn others_do_what_is_left(gpus: u32, failing: &'static [u32]) {
     let out = tempfile::tempdir().expect("there is room");
     write_thousand(out.path());
@@ -355,8 +354,8 @@ pub(crate) fn write_thousand(out: &Path) {
     write_fasta(&out.join("proteins.fasta"), 1_000);
 }
 
-/// A run of what [`write_thousand`] wrote to `out`, with the shape of 150M, into `out/to`, with a
-/// fault if there is one.
+/// Runs a model of 150M's shape over what [`write_thousand`] wrote to `out`, into `out/to`, with a
+/// fault if one is given.
 pub(crate) fn run_thousand(
     out: &Path,
     to: &str,

@@ -1,8 +1,8 @@
-//! Errors after which CUDA is of no use in a process any more.
+//! Errors after which a process can't use CUDA any more.
 //!
-//! The driver calls some errors of kernels fatal for the process; seen on two H100s (driver 580),
-//! one GPU's takes the other's context with it. So a run may end by one, and goes on where it was
-//! in the next process.
+//! The driver treats some errors of kernels as fatal for the process. On two H100s (driver 580),
+//! such an error on one GPU also breaks the other's context. So it may end a run, which the next
+//! process resumes.
 
 use std::env;
 use std::fs;
@@ -20,7 +20,7 @@ use plm_fleet::{Error, Model, run_multi_gpu_inference};
 
 use crate::runs::{Fault, config, run_thousand, vectors, write_thousand};
 
-/// Names the folder in which a process of its own is to run and break.
+/// The variable that names the folder in which a child process runs and breaks.
 pub(crate) const BREAK: &str = "PLM_FLEET_TEST_BREAKS_IN";
 
 pub(crate) fn a_run_that_a_sticky_error_ended_goes_on() {
@@ -37,7 +37,7 @@ pub(crate) fn a_run_that_a_sticky_error_ended_goes_on() {
     assert_eq!(vectors(&went_on), vectors(&whole));
 }
 
-/// What this program says as a process of its own that is told to do something else.
+/// The output of this program as a child process that does something else.
 fn another_process(variable: &str, out: &Path) -> String {
     let this = env::current_exe().expect("it runs");
     let ended = Command::new(this)
@@ -50,7 +50,7 @@ fn another_process(variable: &str, out: &Path) -> String {
     told
 }
 
-/// Runs until the second GPU breaks, and tells how that ends.
+/// Runs until the second GPU breaks, and tells how the run ends.
 pub(crate) fn run_and_break(out: &Path) {
     let fault = Fault {
         ranks: &[1],
@@ -66,18 +66,18 @@ pub(crate) fn run_and_break(out: &Path) {
     }
 }
 
-/// Names the folder in which a process of its own, and those that take its place, run over a
-/// sequence that breaks GPUs.
+/// The variable that names the folder in which a child process, and those that replace it, run over
+/// a sequence that breaks GPUs.
 pub(crate) const POISON: &str = "PLM_FLEET_TEST_POISON_IN";
 
-/// The sequence.
+/// The row of the sequence that breaks GPUs.
 const POISON_ROW: RowId = RowId(500);
 
 pub(crate) fn a_sequence_that_breaks_gpus_fails_alone() {
     let out = tempfile::tempdir().expect("there is room");
     write_thousand(out.path());
     let told = another_process(POISON, out.path());
-    // In its batch, alone, alone again, and then without it.
+    // The tries have the sequence in its batch, alone, and alone again. The last is without it.
     assert_eq!(told.matches("CUDA_ERROR").count(), 3, "{told}");
     let ledger = out.path().join("poisoned/ledger.tsv");
     let ledger = fs::read_to_string(ledger).expect("it is finished");
@@ -94,8 +94,7 @@ pub(crate) fn a_sequence_that_breaks_gpus_fails_alone() {
     );
 }
 
-/// Runs over a sequence that breaks GPUs; if that ends the run, another process takes this one's
-/// place.
+/// Runs over a sequence that breaks GPUs. If that ends the run, another process replaces this one.
 pub(crate) fn run_with_poison(out: &Path) {
     let gpu = Gpu::open(0).expect("it is there");
     let free_gib = gpu.memory().expect("it has some").free_bytes >> 30;
@@ -122,7 +121,7 @@ pub(crate) fn run_with_poison(out: &Path) {
     }
 }
 
-/// Breaks the GPU when it comes to [`POISON_ROW`].
+/// Breaks the GPU at [`POISON_ROW`].
 struct Poisoned(Esm2Loader);
 
 struct PoisonedEncoder<'a>(Box<dyn Encoder + 'a>);
@@ -166,8 +165,8 @@ fn break_gpu(ordinal: usize) -> Result<(), BoxError> {
 
     let gpu = CudaDevice::new(ordinal)?;
     let trap = gpu.get_or_load_custom_func("trap_here", "trap", TRAP)?;
-    // SAFETY: it takes nothing and touches nothing; that it fails is the point.
+    // SAFETY: the kernel takes no arguments and touches no memory. It is meant to fail.
     unsafe { trap.builder().launch(LaunchConfig::for_num_elems(1)) }?;
-    // It shows in what is asked of the GPU next.
+    // The next call to the GPU shows the error.
     Ok(())
 }

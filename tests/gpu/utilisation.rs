@@ -1,4 +1,4 @@
-//! How busy GPUs are, as NVML sees it.
+//! Measures how busy GPUs are, by NVML.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,15 +8,15 @@ use std::time::Duration;
 use nvml_wrapper::Nvml;
 use plm_esm2::describe_gpu;
 
-/// Samples GPUs, ten times a second, until it is asked.
+/// Samples GPUs ten times a second, until it is asked for the result.
 pub(crate) struct Utilisation {
     done: Arc<AtomicBool>,
     sampler: JoinHandle<Vec<Vec<u32>>>,
 }
 
 impl Utilisation {
-    /// Of these CUDA ordinals. NVML counts otherwise where `CUDA_VISIBLE_DEVICES` is set, so that
-    /// GPUs are matched by their identity.
+    /// Samples the GPUs of these CUDA ordinals. NVML numbers GPUs differently if
+    /// `CUDA_VISIBLE_DEVICES` is set, so GPUs are matched by their identity.
     pub(crate) fn of(ordinals: &[u32]) -> Self {
         let uuids: Vec<String> = ordinals
             .iter()
@@ -39,8 +39,8 @@ impl Utilisation {
         Self { done, sampler }
     }
 
-    /// Of each GPU, the mean of the samples in percent, from the first to the last in which all
-    /// were busy: not while weights are loaded, nor while files are merged.
+    /// The mean of each GPU's samples in percent, from the first to the last sample in which all
+    /// were busy. This leaves out loading weights and merging files.
     pub(crate) fn percent(self) -> Vec<f64> {
         self.done.store(true, Ordering::Relaxed);
         let samples = self.sampler.join().expect("the sampler does not panic");

@@ -1,5 +1,5 @@
-//! Float64 reference values that Hugging Face transformers computed (`goldens/make_goldens.py`),
-//! and what models are held against them.
+//! Float64 reference values from Hugging Face transformers (`goldens/make_goldens.py`), and the
+//! comparison of a model with them.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write};
@@ -10,10 +10,11 @@ use plm_core::{Column, Dtype, OutputKind, PackedBatch, Packer, RowId};
 use plm_esm2::{Checkpoint, Esm2, ModelOutputs, Outputs, token_map};
 use safetensors::SafeTensors;
 
-/// What f32 arithmetic costs: ||ours - reference|| / ||reference||, per vector or matrix.
+/// The relative error that f32 arithmetic may cause, per vector or matrix:
+/// ||ours - reference|| / ||reference||.
 const TOLERANCE: f64 = 2e-5;
 
-/// The least residues of each band of lengths that errors are told of apart.
+/// The least residues of each band of lengths. Errors are reported for each band.
 const BANDS: [usize; 4] = [1, 50, 200, 500];
 
 fn folder() -> PathBuf {
@@ -39,7 +40,7 @@ pub(crate) fn random(name: &'static str) -> Set {
     )
 }
 
-/// A checkpoint, sequences, and what they give.
+/// A checkpoint, sequences, and the reference's outputs for them.
 pub(crate) struct Set {
     pub(crate) name: &'static str,
     pub(crate) checkpoint: Checkpoint,
@@ -81,7 +82,7 @@ impl Set {
         packer.finish()
     }
 
-    /// Each sequence by itself, then all of them packed.
+    /// Compares each sequence by itself, then all of them packed.
     fn batches(&self) -> Vec<Vec<usize>> {
         let all: Vec<usize> = (0..self.sequences.len()).collect();
         let mut batches: Vec<Vec<usize>> = all.iter().map(|&sequence| vec![sequence]).collect();
@@ -89,7 +90,8 @@ impl Set {
         batches
     }
 
-    /// Every output of a model in f32: each layer's means, the BOS vector, residues and logits.
+    /// Compares every output of a model in f32: each layer's means, the BOS vector, residues and
+    /// logits.
     pub(crate) fn assert_equal_in_f32(&self, model: &Esm2) {
         let num_layers = self.checkpoint.config().num_layers;
         let everything = Outputs {
@@ -141,7 +143,7 @@ impl Set {
         let bos = self
             .golden(sequence, "bos")
             .expect("every sequence has one");
-        // The means of all layers, and the BOS of the last.
+        // These are the means of all layers, and the BOS row of the last.
         let goldens = means.chunks(hidden).chain([bos]);
         for (number, (pooled, golden)) in outputs.pooled.iter().zip(goldens).enumerate() {
             let row = pooled.sequence(position);
@@ -159,14 +161,13 @@ impl Set {
         }
     }
 
-    /// All sequences in one batch.
+    /// Packs all sequences into one batch.
     pub(crate) fn all(&self) -> PackedBatch {
         let all: Vec<usize> = (0..self.sequences.len()).collect();
         self.batch(&all)
     }
 
-    /// How near the vectors that a model in `dtype` gave for [`all`](Self::all) are to the
-    /// reference.
+    /// Compares the vectors that a model in `dtype` gave for [`all`](Self::all) with the reference.
     pub(crate) fn worst_cosines(&self, vectors: &Column, dtype: Dtype) -> Cosines {
         let config = self.checkpoint.config();
         let before_last_layer = config.num_layers * config.hidden_size;
@@ -177,7 +178,7 @@ impl Set {
                 .expect("every sequence has means")[before_last_layer..];
             let residues = self.sequences[sequence].len();
             let band = BANDS.partition_point(|&first| first <= residues) - 1;
-            // A NaN is the worst there is.
+            // A NaN counts as the worst.
             let cosine = cosine(&vectors.sequence(sequence), golden).max(-1.0);
             if cosine < worst[band].0 {
                 worst[band] = (cosine, residues);
@@ -191,7 +192,7 @@ impl Set {
     }
 }
 
-/// The lowest cosine of each band of lengths, and how many residues that sequence has.
+/// The lowest cosine of each band of lengths, and the number of residues of that sequence.
 pub(crate) struct Cosines {
     what: String,
     bound: f64,

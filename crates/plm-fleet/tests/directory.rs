@@ -1,4 +1,4 @@
-//! What is in an output directory: kept if it is another run's, made good if it is damaged.
+//! An output directory keeps the files of another run, and damaged files are made again.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -51,7 +51,7 @@ impl Desk {
     }
 }
 
-/// Small batches, each a segment of its own.
+/// Small batches, each in its own segment.
 fn config() -> RunConfig {
     RunConfig {
         devices: Devices::CPU,
@@ -72,7 +72,7 @@ fn part(index: u32) -> RunConfig {
     }
 }
 
-/// All files below a directory and their bytes; directories have none.
+/// All files below a directory with their bytes. Directories have no bytes.
 fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(directory).unwrap() {
@@ -168,14 +168,14 @@ fn a_part_with_damaged_segments_is_made_good_before_it_is_merged() {
         desk.run("a.fasta", "out", &part(index)).unwrap();
     }
     let segments = desk.segments("out");
-    // The first is of part 1, the last of part 2.
+    // The first segment belongs to part 1, the last to part 2.
     flip_a_byte(&segments[0]);
     fs::remove_file(segments.last().unwrap()).unwrap();
     aggregate_parts(desk.path("out"), &[]).unwrap_err();
     desk.run("a.fasta", "out", &part(0)).unwrap();
     let before = files(&desk.path("out"));
     let missing = aggregate_parts(desk.path("out"), &[]).unwrap_err();
-    // No ledger of what was not merged either, under any name.
+    // Without a merge there is no ledger either, not even a temporary one.
     assert!(files(&desk.path("out")) == before);
     assert!(
         matches!(
@@ -212,7 +212,7 @@ fn a_result_of_another_run_is_not_taken_for_this_ones_when_the_fingerprint_is_go
         );
         assert!(files(&desk.path("out")) == before);
     }
-    // The run that it is of gets its fingerprint back.
+    // The run that owns the directory restores its fingerprint.
     desk.run("a.fasta", "out", &config()).unwrap();
     assert_eq!(fs::read(&fingerprint).unwrap(), original);
     verify_run(desk.path("out")).unwrap();
@@ -274,7 +274,7 @@ fn a_damaged_fingerprint_or_result_is_named_and_nothing_is_overwritten() {
             .to_string();
         assert!(error.contains(name) && error.contains(words), "{error}");
         assert!(files(&desk.path("out")) == before);
-        // As the message says.
+        // This follows the error's advice.
         fs::remove_file(&path).unwrap();
         desk.run("a.fasta", "out", &config()).unwrap();
         assert!(fs::read(&path).unwrap() == whole, "{name}");
@@ -313,7 +313,7 @@ fn a_run_whose_result_has_another_byte_is_not_called_finished() {
         }
         assert!(fs::read(&path).unwrap() == bytes, "left as it is");
     }
-    // As the message says.
+    // This follows the error's advice.
     fs::remove_file(&path).unwrap();
     let report = desk.run("a.fasta", "out", &config()).unwrap();
     assert!(fs::read(&path).unwrap() == whole);
@@ -364,10 +364,10 @@ fn a_report_has_the_paths_of_where_the_directory_is_now() {
         !json.contains(desk.scratch.path().to_str().unwrap()),
         "{json}"
     );
-    // And it is still the same run, merged.
+    // It is still the same merged run.
     assert_eq!(aggregate_parts(&moved, &[]).unwrap(), report);
 
-    // Parts that are elsewhere are named as they are found.
+    // The report names the files of parts in other directories by their present paths.
     let apart = aggregate_parts(desk.path("apart"), std::slice::from_ref(&moved)).unwrap();
     assert!(damaged(&apart).exists());
     assert_eq!(
@@ -383,7 +383,7 @@ fn a_merge_that_is_refused_leaves_the_result_of_the_one_before() {
         desk.run("a.fasta", "out", &part(index)).unwrap();
     }
     aggregate_parts(desk.path("out"), &[]).unwrap();
-    // Part 1 is done again; the other has lost a segment since.
+    // Part 1 is done again. Part 2 has lost a segment since the merge.
     let restart = RunConfig {
         resume: Resume::Restart,
         ..part(0)
@@ -400,7 +400,7 @@ fn a_merge_that_is_refused_leaves_the_result_of_the_one_before() {
     let before = files(&desk.path("out"));
     aggregate_parts(desk.path("out"), &[]).unwrap_err();
     let mut after = files(&desk.path("out"));
-    // Who was here last is written there.
+    // The lock's file names its last holder, so it may differ.
     let lock = desk.path("out/shards/lock");
     after.insert(lock.clone(), before[&lock].clone());
     assert!(after == before);
@@ -449,7 +449,7 @@ fn a_result_whose_parts_were_removed_stays_merged() {
     assert_eq!(aggregate_parts(desk.path("out"), &[]).unwrap(), merged);
     assert_eq!(files(&desk.path("out")), before);
 
-    // A result that is not what was written is not called finished, and without one parts miss.
+    // A damaged result does not count as finished. Without a result, parts are missing.
     flip_a_byte(&desk.path("out/embeddings.h5"));
     let damaged = aggregate_parts(desk.path("out"), &[]).unwrap_err();
     assert!(

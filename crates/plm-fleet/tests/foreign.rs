@@ -1,5 +1,5 @@
-//! What is not plm-fleet's is neither overwritten nor removed, and what is named is told for what
-//! it is.
+//! Files that are not plm-fleet's are neither overwritten nor removed, and an error says what a
+//! path names.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -61,7 +61,7 @@ fn config() -> RunConfig {
     }
 }
 
-/// All files below a directory and their bytes; directories have none.
+/// All files below a directory with their bytes. Directories have no bytes.
 fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(directory).unwrap() {
@@ -77,7 +77,7 @@ fn files(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// Files that people have, under the names of a run's.
+/// Files of other programs, under names of a run's files.
 const FOREIGN: [(&str, &[u8]); 18] = [
     ("ledger.tsv", b"date\tamount\n2026-01-01\t12.50\n"),
     ("ledger.tsv", b""),
@@ -261,7 +261,7 @@ fn a_pipe_under_the_name_of_a_result_is_refused_and_not_waited_for() {
 fn a_run_of_another_version_is_refused_and_gives_way_to_a_restart() {
     let desk = Desk::new();
     desk.run("out", Resume::Continue).unwrap();
-    // Sealed as such files are, with fields that this version does not know.
+    // The file has a right digest, but fields that this version does not know.
     let body = "{\n  \"fingerprint\": {\n    \"format\": 0\n  }";
     let digest = blake3::hash(body.as_bytes());
     let claim = format!("{body},\n  \"digest\": \"blake3:{digest}\"\n}}\n");
@@ -347,7 +347,7 @@ fn a_run_that_is_not_finished_is_told_with_how_far_it_is() {
     );
     assert!(progress.holders.is_empty());
 
-    // As a process at work holds it.
+    // A process that works on the part holds this lock.
     let lock = fs::File::open(desk.path("out/shards/part_00002_of_00002/lock")).unwrap();
     lock.lock().unwrap();
     let error = verify_run(desk.path("out")).unwrap_err();

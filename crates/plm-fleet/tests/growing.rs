@@ -1,4 +1,4 @@
-//! An input that is still being written while it is embedded.
+//! An input grows while it is embedded.
 
 use std::fs::{self, File};
 use std::io::Write;
