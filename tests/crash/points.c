@@ -15,22 +15,22 @@
  *
  * reads.c counts reads separately.
  */
-# define _GNU_SOURCE
-# include "reads.h"
+#define _GNU_SOURCE
+#include "reads.h"
 
-# include <errno.h>
-# include <fcntl.h>
-# include <limits.h>
-# include <pthread.h>
-# include <signal.h>
-# include <stdarg.h>
-# include <stdio.h>
-# include <stdlib.h>
-# include <string.h>
-# include <sys/stat.h>
-# include <sys/syscall.h>
-# include <sys/uio.h>
-# include <unistd.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 static const char *root, *inodes, *manner = "";
 static size_t root_length;
@@ -194,8 +194,7 @@ static int open_at(int directory, const char *name, int flags, mode_t mode)
     return file;
 }
 
-# define MODE(flags)
-# \
+#define MODE(flags)                                                                                                    \
     mode_t mode = 0;                                                                                                   \
     if (flags & (O_CREAT | O_TMPFILE)) {                                                                               \
         va_list rest;                                                                                                  \
