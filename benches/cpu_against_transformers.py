@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Tokens per second of plm-fleet and of Hugging Face transformers on one CPU, same weights, same
-sequences, one run.
+"""Measures tokens per second of plm-fleet and of Hugging Face transformers on one CPU, with the
+same weights and sequences, in one run.
 
     benches/cpu_against_transformers.py [--shapes 8M,35M] [--threads 1,all] [--rounds 3]
         [--sequences 128]
 
-Builds the Rust side itself (`cargo build --release -p plm-benches`), makes random-weight
+The script builds the Rust side (`cargo build --release -p plm-benches`). It makes random-weight
 checkpoints of ESM-2's shapes and seeded sequences, lets both embed them in turn (A B A B ...),
 checks that the vectors agree, and prints a Markdown table of medians. Both are timed from token ids
-in memory to mean-pooled f32 vectors in memory, after a warm-up, model already loaded. Tokens are
+in memory to mean-pooled f32 vectors in memory, after a warm-up, with the model loaded. Tokens are
 counted with BOS and EOS and without padding.
 
-Transformers runs at its best here: sdpa attention, length-sorted batches padded to their longest,
-the batch size (in tokens) that was fastest of those tried, inference mode.
+transformers runs at its best here: with sdpa attention, in inference mode, with batches sorted by
+length and padded to their longest, and with the fastest of several batch sizes (in tokens).
 
 Needs: torch, transformers, numpy (PyPI).
 """
@@ -33,7 +33,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def workloads(count, rng):
-    """Name -> residue counts: six-frame translated reads, and a proteome (log-normal, median 290,
+    """Residue counts by name: six-frame translated reads, and a proteome (log-normal, median 290,
     mean 360)."""
     import numpy as np
 

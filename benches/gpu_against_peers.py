@@ -1,20 +1,19 @@
 #!/usr/bin/env python3
-"""Tokens per second of plm-fleet and of other ESM-2 engines on one GPU, one after the other, in one
-run.
+"""Measures tokens per second of plm-fleet and of other ESM-2 engines on one GPU, one after the
+other, in one run.
 
     crates/plm-kernels/cuda-build.sh bench --workspace --bench gpu_tokens_per_second --no-run
     benches/gpu_against_peers.py [--shapes 650M,3B] [--ours bf16,f16:32768]
         [--peers packed,transformers] [--deadline 520]
     benches/gpu_against_peers.py --check    # on a CPU: the peers compute what transformers does
 
-The workloads are those of gpu_tokens_per_second.rs, with the same residue counts, and the clock
-runs from batches of token ids in host memory to mean-pooled f32 vectors in host memory, after a
-warm-up. Weights are random. Tokens are counted with BOS and EOS and without padding. plm-fleet's
-rate is the median of its runs, a peer's the best of its own, in the batch size (in tokens) that was
-fastest of those tried. Slow peers are timed on a share of each workload, of the same spread of
-lengths.
+The workloads are those of gpu_tokens_per_second.rs, with the same residue counts. The clock runs
+from batches of token ids in host memory to mean-pooled f32 vectors in host memory, after a warm-up.
+Weights are random. Tokens are counted with BOS and EOS and without padding. plm-fleet's rate is the
+median of its runs. A peer's rate is its best run, in the fastest of several batch sizes (in
+tokens). Slow peers are timed on a share of each workload with the same spread of lengths.
 
-Peers, in 16-bit formats unless said otherwise:
+The peers compute in 16-bit formats unless their line names another:
 
     packed                FlashAttention over packed sequences, torch.compile, cuBLASLt's epilogues
     packed-fp8            the same idea with row-wise fp8 products
@@ -23,8 +22,8 @@ Peers, in 16-bit formats unless said otherwise:
     transformers          sdpa attention, sorted by length, padded
     fair-esm              in half precision, with its own batches
 
-and, as a ceiling, a layer's products alone, in bf16 and in fp8. A peer is timed only if its vectors
-are near those of transformers in f32 on the same weights.
+As a ceiling, a layer's products are timed alone, in bf16 and in fp8. A peer is timed only if its
+vectors are near those of transformers in f32 with the same weights.
 
 Needs: torch, transformers, numpy (PyPI); for the peers of those names, fair-esm, and esm-efficient
 with accelerate and einops.
@@ -47,7 +46,8 @@ OURS = "plm-fleet"
 LINE = re.compile(
     r"(?P<shape>\S+) (?P<dtype>\S+) (?P<batch_tokens>\d+) \((?P<workload>\w)\): (?P<tokens>\d+) tokens in \d+ batches, "
     r"(?P<rate>\d+) tokens/s \(of \d+ runs: (?P<low>\d+) to (?P<high>\d+)\)")
-# Relative differences to f32 that a number format explains. A coarse net: --check is the test.
+# The relative differences to f32 that a number format explains. This is coarse; --check is the
+# test.
 LARGEST_DIFFERENCE = {"bf16": 0.1, "f16": 0.1, "fp8": 0.3}
 CEILING_TOKENS, CEILING_SECONDS = 16_384, 2.0
 
@@ -92,8 +92,8 @@ def find_program():
 
 
 def run_ours(program, shape, dtype, batch_tokens, tokens, clock):
-    """plm-fleet's rows, as its lines come. `tokens` is of each workload, which must be the
-    program's."""
+    """Yields plm-fleet's rows as its lines arrive. `tokens` gives the tokens of each workload,
+    which must equal the program's."""
     command = [str(program), shape, dtype, *([batch_tokens] if batch_tokens else [])]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     timer = threading.Timer(max(clock.left(), 0), process.kill)
@@ -136,14 +136,12 @@ def fastest_batch_tokens(peer, sequences):
 
 
 def measure(peer, sequences, repeats, clock):
-    """The batch size chosen and the seconds of each pass, of which there is none if the time is
-    up."""
+    """The chosen batch size and the seconds of each pass. There are no passes if the time is up."""
     from peers import embed_all
 
     batch_tokens = fastest_batch_tokens(peer, sequences)
     batches = peer.lay_out(sequences, batch_tokens)
-    # Padded batches differ in shape, each of which may cost an allocation or a compilation when
-    # first seen.
+    # Padded batches differ in shape. A new shape may cost an allocation or a compilation.
     warm_up = batches if peer.slow else batches[:4]
     passes, expected = [], embed_all(peer, warm_up)[0] * len(batches) / len(warm_up)
     while len(passes) < repeats and clock.left() > expected:
@@ -191,8 +189,7 @@ def products_alone(shape, dtype):
     sizes = [(hidden, 3 * hidden), (hidden, hidden), (hidden, 4 * hidden), (4 * hidden, hidden)]
     inputs = [random(CEILING_TOKENS, inner) for inner, _ in sizes]
     inputs[3] = torch.nn.functional.gelu(inputs[3])
-    # Several layers' weights, so that they come from memory and not from the cache, as a model's
-    # do.
+    # Weights of several layers come from memory, not from the cache, like a model's.
     layers = [[(0.02 * random(outer, inner), 0.02 * random(outer)) for inner, outer in sizes] for _ in range(4)]
     if dtype == "fp8":
         inputs = [row_wise_fp8(each) for each in inputs]
@@ -267,14 +264,14 @@ def measure_shape(shape, arguments, workloads, device, program, clock):
         except ImportError as error:
             say(f"{shape} {Peer.name}: left out: {error}")
         except Exception:
-            # One that fails must not cost the others' figures.
+            # A peer that fails must not cost the others' figures.
             say(f"{shape} {Peer.name}: failed")
             traceback.print_exc()
     return rows, ceilings
 
 
 def table(rows, ceilings):
-    """Markdown. `ceilings` is by shape and number format."""
+    """The table in Markdown. `ceilings` has one entry for each shape and number format."""
     our_dtypes = list(dict.fromkeys(row.dtype for row in rows if row.program == OURS))
 
     def ours(row, dtype):
@@ -295,8 +292,8 @@ def table(rows, ceilings):
 
 
 def check(peers):
-    """That the peers compute, in f32 on a CPU, what transformers does with one sequence at a
-    time."""
+    """Checks that the peers compute, in f32 on a CPU, what transformers computes for one sequence
+    at a time."""
     import torch
     from peers import embed_all
     from peers.padded import random_model
@@ -304,7 +301,7 @@ def check(peers):
 
     failed = False
     model = random_model((2, 128, 2), torch.float32, "cpu")
-    # As a trained model's, which are not 1 either.
+    # A trained model's values are not 1 either.
     for name, parameter in model.named_parameters():
         if "LayerNorm.weight" in name or "layer_norm_after.weight" in name:
             torch.nn.init.normal_(parameter, 1.0, 0.1)
@@ -322,7 +319,7 @@ def check(peers):
         except ImportError as error:
             say(f"{Peer.name}: left out: {error}")
             continue
-        # Sizes of batches that take turns, so that what is compiled meets others than its first.
+        # Batch sizes take turns, so compiled code meets other shapes than its first.
         for batch_tokens in (1_200, 2_048):
             _, vectors = embed_all(peer, peer.lay_out(sequences, batch_tokens))
             if peer.dtype == "fp8":

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Builds plm-fleet and embeds a protein FASTA file: the 500 UniProt proteins shipped here, or what
-# the arguments say.
+# Builds plm-fleet and embeds a protein FASTA file: the 500 UniProt proteins shipped here, or the
+# file in the arguments.
 #
 #     examples/quickstart.sh                          the shipped proteins, into out/
-#     examples/quickstart.sh my.fasta --out DIR ...   as `plm-fleet embed my.fasta --out DIR ...`
+#     examples/quickstart.sh my.fasta --out DIR ...   runs plm-fleet embed my.fasta --out DIR ...
 set -eu
 here=$PWD
 cd "$(dirname "$0")/.."

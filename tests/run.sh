@@ -1,7 +1,7 @@
 #!/bin/sh
-# Passes the tests of the whole workspace, those that need h5py, and those with the FASTA files of
-# other tools. Arguments go to `cargo test` instead, as in `tests/run.sh -p plm-index` or
-# `tests/run.sh goldens -- --nocapture`.
+# Runs the tests of the whole workspace, those that need h5py, and those with the FASTA files of
+# other tools. With arguments, it passes these to `cargo test` instead: `tests/run.sh -p plm-index`
+# or `tests/run.sh goldens -- --nocapture`.
 set -eu
 cd "$(dirname "$0")/.."
 build_tools() {
@@ -9,8 +9,7 @@ build_tools() {
     . crates/plm-shards/build-tools.sh
 }
 build_tools
-# What h5py reads back is ignored by a bare `cargo test`, since h5py may be absent; here it is
-# there.
+# A bare `cargo test` ignores the tests with h5py, which may be absent. Here it is installed.
 PLM_TEST_PYTHON=$tools_python
 export PLM_TEST_PYTHON
 if [ $# -gt 0 ]; then

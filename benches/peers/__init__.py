@@ -1,7 +1,7 @@
 """The other engines of gpu_against_peers.py.
 
-Each takes its weights from one transformers model, lays batches out in host memory, as plm-fleet's
-own benchmark does before its clock starts, and embeds a batch to mean-pooled f32 vectors
+Each takes its weights from one transformers model. Like plm-fleet's own benchmark, it lays batches
+out in host memory before the clock starts. It embeds a batch to mean-pooled f32 vectors
 `[sequences, hidden_size]` on the device.
 """
 import time
@@ -12,22 +12,22 @@ import torch
 class Peer:
     name = None
     dtype = "bf16"
-    # Too slow for whole workloads: timed on a share of them.
+    # A slow peer is timed on a share of each workload.
     slow = True
-    # The batch sizes tried, of which the fastest is reported.
+    # These batch sizes are tried, and the fastest is reported.
     batch_tokens = (16_384, 32_768, 65_536)
 
     def __init__(self, model):
-        """`model` is a transformers EsmModel, whose weights, number format and device are taken."""
+        """Takes weights, number format and device from `model`, a transformers EsmModel."""
         self.config = model.config
         self.parameter = model.embeddings.word_embeddings.weight
         self.device = self.parameter.device
-        # On a CPU, where only correctness is of interest, code is traced and not translated.
+        # On a CPU only correctness matters, so code is traced but not translated.
         self.compiler = "inductor" if self.device.type == "cuda" else "aot_eager"
 
     def lay_out(self, sequences, batch_tokens):
-        """Batches in (pinned) host memory, each with its `rows`: the positions of its sequences in
-        `sequences`."""
+        """Makes batches in (pinned) host memory. The `rows` of a batch are the positions of its
+        sequences in `sequences`."""
         raise NotImplementedError
 
     def embed(self, batch):
@@ -45,15 +45,15 @@ class Peer:
 
 
 def copy_linear(target, source):
-    """Weight and bias, of a linear layer or a layer norm."""
+    """Copies weight and bias of a linear layer or a layer norm."""
     target.weight.copy_(source.weight)
     target.bias.copy_(source.bias)
 
 
 @torch.no_grad()
 def embed_all(peer, batches):
-    """Seconds from batches in host memory to vectors in host memory, and the vectors in the order
-    of their rows."""
+    """The seconds from batches in host memory to vectors in host memory, and the vectors in the
+    order of their rows."""
     count = sum(len(batch.rows) for batch in batches)
     on_gpu = peer.device.type == "cuda"
     vectors = torch.empty(count, peer.config.hidden_size, pin_memory=on_gpu)

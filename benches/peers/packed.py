@@ -1,9 +1,9 @@
-"""Peers that pack sequences end to end, without padding between them, for FlashAttention over
-segments.
+"""Peers that pack sequences end to end, without padding between them, for FlashAttention over each
+sequence.
 
-`Packed` and `PackedFp8` are no one's engine: they are the most that PyTorch's own parts gave us.
-Elementwise work is fused by torch.compile, queries, keys and values are one product, and the other
-products are single library calls.
+`Packed` and `PackedFp8` are not published engines. They are the fastest that we could build from
+PyTorch's own parts. torch.compile fuses elementwise work, one product makes queries, keys and
+values, and the other products are single library calls.
 """
 import bisect
 import dataclasses
@@ -18,16 +18,16 @@ import torch.nn.functional as F
 from . import Peer, copy_linear
 from .workloads import EOS, PAD
 
-# What ESM-2 scales embeddings by when no token is masked.
+# ESM-2 scales embeddings by this factor when no token is masked.
 EMBEDDING_SCALE = 1 - 0.15 * 0.8
 LARGEST_E4M3 = 448.0
 MAX_SEQUENCE_TOKENS = 1_024
-# Batches are filled up to a multiple of this: products are then fast, and few sizes are seen.
+# Batches are filled up to a multiple of this, so products are fast and sizes are few.
 TOKENS_MULTIPLE = 128
 
 
 def attention(query, key, value, ends, longest):
-    """Over the segments `ends[i]..ends[i + 1]` of `[tokens, heads, head_dim]`."""
+    """Attention over each sequence `ends[i]..ends[i + 1]` of `[tokens, heads, head_dim]`."""
     if query.is_cuda:
         return torch.ops.aten._flash_attention_forward(
             query, key, value, ends, ends, longest, longest, 0.0, False, False)[0]
@@ -41,14 +41,15 @@ def attention(query, key, value, ends, longest):
 
 
 def dynamic(*tensors):
-    """The first dimension changes from batch to batch: nothing is compiled anew for that."""
+    """Tells the compiler that the first dimension changes from batch to batch, so it compiles
+    once."""
     for tensor in tensors:
         # A batch of one sequence may be an exception.
         torch._dynamo.maybe_mark_dynamic(tensor, 0) if len(tensor) == 1 else torch._dynamo.mark_dynamic(tensor, 0)
 
 
 def layer_norm(stream, bias, norm):
-    """In f32, of `stream + bias`."""
+    """The layer norm of `stream + bias`, computed in f32."""
     weight, offset = norm
     normed = F.layer_norm(stream.float() + bias, stream.shape[-1:], weight.float(), offset.float(), 1e-5)
     return normed.to(stream.dtype)
@@ -66,8 +67,8 @@ def query_key(qkv, cosine, sine, heads):
 
 
 def mean_pool(hidden, owners, reciprocals):
-    """Means over residues. `owners` names each token's sequence; tokens of none name one past the
-    last."""
+    """Means over residues. `owners` names each token's sequence. Tokens without one name one past
+    the last."""
     count = reciprocals.shape[0]
     sums = torch.zeros(count + 1, hidden.shape[-1], device=hidden.device)
     return sums.index_add_(0, owners, hidden.float())[:count] * reciprocals[:, None]
@@ -133,7 +134,7 @@ def rotary_tables(head_dim, device):
 
 
 class Layer(typing.NamedTuple):
-    """Weights of a layer; products' are `[inputs, outputs]` views."""
+    """The weights of a layer. Those of products are `[inputs, outputs]` views."""
     attention_norm: tuple
     qkv: torch.Tensor
     qkv_bias: torch.Tensor
@@ -147,7 +148,7 @@ class Layer(typing.NamedTuple):
 
 
 def layers_of(model, convert):
-    """The layers of a transformers model, weights of products made by `convert` from
+    """The layers of a transformers model. `convert` makes the weights of products from
     `[outputs, inputs]`."""
     for layer in model.encoder.layer:
         of_three = [getattr(layer.attention.self, name) for name in ("query", "key", "value")]
@@ -162,13 +163,11 @@ def layers_of(model, convert):
 
 
 class Packed(PackedPeer):
-    """With what cuBLASLt adds to a product: bias and GELU behind fc1, the residual before out and
-    fc2.
+    """Uses cuBLASLt's epilogues: bias and GELU after fc1, and the residual added to out and fc2.
 
-    The residual stream is the products' accumulator, so that it lacks the biases of out and fc2.
-    Their sum up to a layer is one vector, which the layer norms add. GELU is cuBLASLt's, by tanh,
-    on a GPU.
-    """
+    The products accumulate into the residual stream, which therefore lacks the biases of out and
+    fc2. Their sum up to a layer is one vector, which the layer norms add. On a GPU, GELU is
+    cuBLASLt's, by tanh."""
     name = "packed"
     slow = False
 
@@ -182,8 +181,8 @@ class Packed(PackedPeer):
 
     def prepare(self, model):
         self.layers = list(layers_of(model, lambda weight: weight.t()))
-        # Of the stream: before each layer's attention, before its feed-forward, and after the last
-        # layer.
+        # These biases are added to the stream before each layer's attention, before its
+        # feed-forward, and after the last layer.
         self.biases = [torch.zeros(self.config.hidden_size, device=self.device)]
         for layer in self.layers:
             for bias in (layer.out_bias, layer.fc2_bias):
@@ -211,13 +210,13 @@ class Packed(PackedPeer):
 
 
 class Fp8(typing.NamedTuple):
-    """A weight `[inputs, outputs]` in e4m3, with one scale an output: `[1, outputs]`."""
+    """A weight `[inputs, outputs]` in e4m3, with one scale for each output: `[1, outputs]`."""
     weight: torch.Tensor
     scale: torch.Tensor
 
 
 def row_wise_fp8(rows):
-    """`rows` in e4m3, with one scale a row: `[rows, 1]`."""
+    """`rows` in e4m3, with one scale for each row: `[rows, 1]`."""
     scale = rows.abs().amax(1, keepdim=True).float().clamp(min=1e-12) / LARGEST_E4M3
     return (rows.float() / scale).to(torch.float8_e4m3fn), scale
 
@@ -253,7 +252,8 @@ def fp8_feed_forward(stream, attended, layer):
 
 
 class PackedFp8(Packed):
-    """Products in fp8 (e4m3): weights scaled once by output, activations by token as they come."""
+    """Products in fp8 (e4m3). Weights are scaled once for each output, activations for each
+    token."""
     name = "packed-fp8"
     dtype = "fp8"
 
@@ -279,7 +279,7 @@ class PackedFp8(Packed):
 
 
 def stand_in_for_flash_attn():
-    """A module `flash_attn` of what esm-efficient imports from it, on PyTorch's own
+    """A module `flash_attn` with what esm-efficient imports from it, on PyTorch's own
     FlashAttention."""
     def flash_attn_varlen_func(query, key, value, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p, causal):
         if dropout_p != 0 or causal or cu_seqlens_q is not cu_seqlens_k:
@@ -288,13 +288,13 @@ def stand_in_for_flash_attn():
 
     flash_attn, bert_padding = types.ModuleType("flash_attn"), types.ModuleType("flash_attn.bert_padding")
     flash_attn.flash_attn_varlen_func = flash_attn_varlen_func
-    # For padded inputs, which it is not given here.
+    # These are for padded inputs, which it never gets here.
     bert_padding.pad_input = bert_padding.unpad_input = None
     sys.modules |= {"flash_attn": flash_attn, "flash_attn.bert_padding": bert_padding}
 
 
 class EsmEfficient(PackedPeer):
-    """Its embedding is not scaled, so that the scale goes into the weights."""
+    """It does not scale embeddings, so the scale goes into the weights."""
     name = "esm-efficient"
 
     def __init__(self, model):

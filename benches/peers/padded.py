@@ -1,4 +1,4 @@
-"""Peers that pad the sequences of a batch to the longest: Hugging Face transformers, and
+"""Peers that pad the sequences of a batch to the longest: Hugging Face transformers and
 fair-esm."""
 import copy
 import dataclasses
@@ -11,8 +11,8 @@ from .workloads import EOS, MASK, PAD
 
 
 def random_model(shape, dtype, device, seed=1):
-    """A transformers EsmModel of random weights, made on the device in its number format: 3B takes
-    seconds so."""
+    """A transformers EsmModel with random weights. It is made on the device in its number format,
+    which takes seconds for 3B."""
     from transformers import EsmConfig, EsmModel
 
     num_layers, hidden_size, heads = shape
@@ -32,7 +32,7 @@ def random_model(shape, dtype, device, seed=1):
     frequencies = model.rotary_embeddings.inv_freq
     if frequencies.dtype != torch.float32 or frequencies.device.type != torch.device(device).type:
         raise RuntimeError(f"rotary frequencies in {frequencies.dtype} on {frequencies.device}")
-    # Biases of 0, as transformers makes them, would hide that one is forgotten.
+    # transformers makes biases of 0, which would hide a forgotten one.
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.normal_(parameter, 0.0, 0.02)
@@ -52,7 +52,7 @@ class Padded(Peer):
         return [self.pad(sequences, rows) for rows in self.plan(sequences, batch_tokens)]
 
     def plan(self, sequences, batch_tokens):
-        """Rows by batch, longest first, `batch_tokens` counted with padding."""
+        """The rows of each batch, longest first. `batch_tokens` counts padding."""
         batches = [[]]
         for row in sorted(range(len(sequences)), key=lambda row: -len(sequences[row])):
             batch = batches[-1]
@@ -88,7 +88,7 @@ class Transformers(Padded):
         self.model = model
 
     def hidden_states(self, ids, has_padding):
-        # Without a mask, sdpa has faster kernels.
+        # sdpa has faster kernels without a mask.
         mask = (ids != PAD).long() if has_padding else None
         return self.model(input_ids=ids, attention_mask=mask).last_hidden_state
 
@@ -97,14 +97,14 @@ class CompiledTransformers(Transformers):
     name = "transformers-compile"
 
     def __init__(self, model):
-        # Compiling is in place.
+        # This compiles the model in place.
         super().__init__(copy.deepcopy(model))
         for layer in self.model.encoder.layer:
             layer.compile(dynamic=True, backend=self.compiler)
 
 
 class FairEsm(Padded):
-    """In half precision, with its own batches: those of its scripts/extract.py."""
+    """fair-esm in half precision, with the batches of its scripts/extract.py."""
     name = "fair-esm"
     dtype = "f16"
     batch_tokens = (4_096,)

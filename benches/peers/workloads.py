@@ -29,7 +29,7 @@ def lognormal(seed, count, median, mean, least, most):
 
 
 def residue_counts():
-    """Workload -> residue counts."""
+    """The residue counts of each workload."""
     return {
         "a": uniform(1, 8_192, 90, 166),
         "b": lognormal(2, 2_048, 290, 360, 30, 1_022),
@@ -49,8 +49,8 @@ def tokens_of(sequences):
 
 
 def share(sequences, fraction):
-    """A part of the sequences with the same spread of lengths: evenly spaced ones of all, sorted by
-    length."""
+    """A share of the sequences with the same spread of lengths: evenly spaced ones of all, sorted
+    by length."""
     count = min(len(sequences), max(1, round(len(sequences) * fraction)))
     by_length = sorted(sequences, key=len)
     return [by_length[round(position)] for position in np.linspace(0, len(sequences) - 1, count)]
