@@ -1,4 +1,4 @@
-//! Which of the tensors in a model's files it is made of.
+//! Chooses the tensors that a model uses among those in its files.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,22 +10,49 @@ use crate::{Error, StoredTensor, Tensors, stored};
 /// A tensor's name with the shape that it must have.
 pub type TensorShape = (String, Vec<usize>);
 
-/// Which tensors a model is made of, and what its files may call them: what a family of models
-/// knows of one `config.json`.
+/// Which tensors a model is made of, and how files name them. A family of models makes one of each
+/// `config.json`.
 ///
-/// Names here are *canonical*, one for all that a tensor goes by, but those that
-/// [`canonical`](Self::canonical) is given.
+/// A tensor may have several names in files, and has one *canonical* name here. Only
+/// [`canonical`](Self::canonical) takes a name as a file has it.
+///
+/// ```
+/// use plm_checkpoint::{Layout, Other, TensorShape};
+///
+/// /// One matrix, which some files call `toy.embedding`, and no head.
+/// struct Toy;
+///
+/// impl Layout for Toy {
+///     fn family(&self) -> &str {
+///         "Toy"
+///     }
+///     fn required(&self) -> Vec<TensorShape> {
+///         vec![("embedding".to_owned(), vec![2, 2])]
+///     }
+///     fn head(&self) -> Vec<TensorShape> {
+///         Vec::new()
+///     }
+///     fn canonical(&self, name: &str) -> String {
+///         name.strip_prefix("toy.").unwrap_or(name).to_owned()
+///     }
+///     fn other(&self, _canonical_name: &str) -> Other {
+///         Other::PassedOver
+///     }
+/// }
+///
+/// assert_eq!(Toy.canonical("toy.embedding"), "embedding");
+/// ```
 pub trait Layout {
-    /// What errors call a model of this family.
+    /// The family's name in errors.
     fn family(&self) -> &str;
 
-    /// The tensors that the model can't do without.
+    /// The tensors that the model needs, by their canonical names.
     fn required(&self) -> Vec<TensorShape>;
 
-    /// The tensors that it uses where it finds all of them: those of a head.
+    /// The tensors of a head, by their canonical names. The model uses them if all are there.
     fn head(&self) -> Vec<TensorShape>;
 
-    /// One name for all that a tensor goes by, from the name that a file has it under.
+    /// The canonical name of a tensor, from its name in a file.
     fn canonical(&self, name: &str) -> String;
 
     /// What becomes of a tensor that is neither required nor of the head.
@@ -35,32 +62,35 @@ pub trait Layout {
 /// What becomes of a tensor that a model does not use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Other {
-    /// Nothing is said of it: it may be in the files of any such model.
+    /// Nothing: the files of any such model may have it.
     Ignored,
-    /// It is listed in [`Chosen::passed_over`]: what is computed does not depend on it.
+    /// It is listed in [`Chosen::passed_over`]. The results do not depend on it.
     PassedOver,
-    /// The checkpoint is refused: a model without it would compute something else.
+    /// The checkpoint is refused: without this tensor, the model would compute something else.
     Refused,
 }
 
-/// All tensors of a model's files, under the names they have there.
+/// All tensors of a model's files, under their names there.
 #[derive(Clone, Debug)]
 pub struct FoundTensors {
+    /// The directory of the files.
     dir: PathBuf,
+    /// The tensors with their names in the files, file by file.
     tensors: Vec<(String, StoredTensor)>,
 }
 
-/// What a checkpoint's files come to.
+/// The tensors of a checkpoint, sorted by [`FoundTensors::choose`].
 #[derive(Clone, Debug)]
 pub struct Chosen {
     /// The tensors that the model uses, by their canonical names.
     pub used: Tensors,
-    /// The names, as the files have them, of tensors that it does not use and that nobody expects
-    /// there, or of a head that is not whole. In order.
+    /// The names in the files of unexpected tensors, and of tensors of an incomplete head. The
+    /// model does not use them. They are sorted.
     pub passed_over: Vec<String>,
 }
 
 impl FoundTensors {
+    /// Lists the tensors of all `sources`, which are the files in `dir`.
     pub(crate) fn list(
         dir: &Path,
         sources: impl IntoIterator<Item = Result<Arc<Source>, Error>>,
@@ -80,18 +110,18 @@ impl FoundTensors {
         &self.dir
     }
 
-    /// Each tensor with the name it has in its file, file by file, in the order in which they lie.
+    /// Each tensor with its name in its file: file by file, in the order of their bytes.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &StoredTensor)> {
         let tensors = self.tensors.iter();
         tensors.map(|(name, tensor)| (name.as_str(), tensor))
     }
 
-    /// Sorts out what a model of this layout uses.
+    /// Chooses the tensors that a model of this layout uses, and checks them.
     ///
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::TensorShape`], [`Error::TensorDtype`],
-    /// [`Error::DuplicateTensor`], [`Error::UnexpectedTensor`], or [`Error::Adapter`] for tensors
-    /// that would have to be merged with others first.
+    /// [`Error::DuplicateTensor`] or [`Error::UnexpectedTensor`] with the tensor's name;
+    /// [`Error::Adapter`] for tensors of an adapter, which must be merged with a model first.
     pub fn choose(self, layout: &impl Layout) -> Result<Chosen, Error> {
         let required: BTreeMap<_, _> = layout.required().into_iter().collect();
         let head: BTreeMap<_, _> = layout.head().into_iter().collect();
@@ -148,7 +178,7 @@ impl FoundTensors {
                 name,
             });
         }
-        // A head is of use as a whole.
+        // A head is used as a whole or not at all.
         let is_whole = of_head.len() == head.len() && of_head.values().all(|(.., fits)| *fits);
         for (canonical_name, (name, tensor, _)) in of_head {
             if is_whole {
@@ -165,7 +195,7 @@ impl FoundTensors {
     }
 }
 
-/// Whether a tensor is of an adapter that a model would have to be merged with.
+/// Whether a tensor is of an adapter, which must be merged with a model first.
 fn is_of_adapter(name: &str) -> bool {
     const PARTS: [&str; 6] = [
         "lora_A",

@@ -1,4 +1,4 @@
-//! `config.json`, whatever model it is of.
+//! Reads the `config.json` of any model.
 
 use std::path::{Path, PathBuf};
 
@@ -7,15 +7,32 @@ use serde::de::DeserializeOwned;
 
 use crate::Error;
 
-/// What a model says of itself: its type, and fields that only its family knows.
+/// A `config.json`: the model's type, and fields that only its family understands.
+///
+/// ```
+/// use std::path::Path;
+/// use plm_checkpoint::ConfigFile;
+///
+/// #[derive(serde::Deserialize)]
+/// struct Fields {
+///     hidden_size: usize,
+/// }
+///
+/// let json = r#"{"model_type": "toy", "hidden_size": 8}"#;
+/// let config = ConfigFile::from_json(json, Path::new("config.json"))?;
+/// assert_eq!(config.model_type(), Some("toy"));
+/// assert_eq!(config.fields::<Fields>()?.hidden_size, 8);
+/// # Ok::<(), plm_checkpoint::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ConfigFile {
     path: PathBuf,
+    /// The file's bytes, which may be no JSON.
     json: Vec<u8>,
     model_type: Option<String>,
 }
 
-/// The fields that are told of whatever the model.
+/// The fields that are read of any model's file.
 #[derive(Deserialize)]
 struct Known {
     model_type: Option<String>,
@@ -24,11 +41,11 @@ struct Known {
 }
 
 impl ConfigFile {
-    /// The text of a `config.json`; errors name `path`.
+    /// Takes the text of a `config.json`. Errors name `path`.
     ///
     /// # Errors
-    /// [`Error::Adapter`] if it is one of peft. Whether it is JSON at all shows when
-    /// [`fields`](Self::fields) are asked for.
+    /// [`Error::Adapter`] if it is the file of an adapter of peft. If it is no JSON, only
+    /// [`fields`](Self::fields) says so.
     pub fn from_json(json: impl Into<Vec<u8>>, path: &Path) -> Result<Self, Error> {
         let json = json.into();
         let path = path.to_owned();
@@ -46,22 +63,22 @@ impl ConfigFile {
         })
     }
 
-    /// The file.
+    /// The file's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its field `model_type`, by which a model's family is told; `None` if it has none that is a
-    /// string.
+    /// The field `model_type`, which names the model's family; `None` if the file has none that is
+    /// a string.
     pub fn model_type(&self) -> Option<&str> {
         self.model_type.as_deref()
     }
 
-    /// The fields that a family asks for.
+    /// The fields of `T`.
     ///
     /// # Errors
-    /// [`Error::Json`], with line and column, if the file is not JSON, or lacks a field or has it
-    /// of another type.
+    /// [`Error::Json`], with line and column, if the file is not JSON, lacks a field, or has one of
+    /// another type.
     pub fn fields<T: DeserializeOwned>(&self) -> Result<T, Error> {
         serde_json::from_slice(&self.json).map_err(|problem| Error::Json {
             path: self.path.clone(),
@@ -79,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_type_is_a_string_or_is_not_there() {
+    fn a_model_type_is_a_string_or_missing() {
         for (json, model_type) in [
             (r#"{"model_type": "esm", "hidden_size": 8}"#, Some("esm")),
             (r#"{"model_type": 5}"#, None),
@@ -104,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn an_adapters_configuration_is_told_as_one() {
+    fn an_adapters_configuration_is_recognized() {
         let error = config(r#"{"peft_type": "LORA"}"#).unwrap_err();
         assert!(matches!(error, Error::Adapter { .. }), "{error}");
     }

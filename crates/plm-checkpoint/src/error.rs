@@ -1,4 +1,4 @@
-//! What can be wrong with a model's files.
+//! The errors of this crate: what can be wrong with a model's files.
 
 mod words;
 
@@ -7,38 +7,38 @@ use std::path::PathBuf;
 
 use words::{directory_of, download, name_one, snapshot_of};
 
-/// Why a model's files can't be read, or are not of the model that is asked for.
+/// Why a model's files can't be read, or are not those of the model that was asked for.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A model was asked for by a name of no letters.
+    /// The name of the model is empty.
     #[error("no model is named: name a directory with a checkpoint")]
     NoModelNamed,
-    /// There is nothing of the name that a model was asked for by.
+    /// There is no directory of this name.
     #[error("there is no directory {path}{}", download(hub_name.as_deref()))]
     NoSuchModel {
         /// The directory.
         path: PathBuf,
-        /// The model of the Hugging Face hub that may be meant.
+        /// The model on the Hugging Face hub that the name may stand for.
         hub_name: Option<String>,
     },
-    /// A file was named where a directory is meant.
+    /// A file was named instead of a directory.
     #[error("{path} is a file: {}", directory_of(model.as_deref()))]
     ModelIsFile {
         /// The file.
         path: PathBuf,
-        /// The directory that it is in, if that holds a model.
+        /// The file's directory, if that holds a model.
         model: Option<PathBuf>,
     },
-    /// A directory holds no configuration.
+    /// The directory holds no configuration.
     #[error("{path} holds no config.json, so it is no model{}", name_one(models))]
     NoConfig {
         /// The directory.
         path: PathBuf,
-        /// Directories in it that do.
+        /// The directories in it that hold a model.
         models: Vec<PathBuf>,
     },
-    /// The root of a Hugging Face hub cache was named where a model is meant.
+    /// The root of a Hugging Face hub cache was named instead of a model.
     #[error("{path} is a cache of models{}", name_one(models))]
     HubCache {
         /// The cache.
@@ -46,7 +46,7 @@ pub enum Error {
         /// The directories of its models.
         models: Vec<PathBuf>,
     },
-    /// A model in a hub cache has no snapshot that is certainly the one that is meant.
+    /// It is not certain which snapshot of a model in a hub cache was meant.
     #[error(
         "{path} has no snapshot that its refs/main names{}",
         snapshot_of(snapshots)
@@ -54,18 +54,18 @@ pub enum Error {
     NoSnapshot {
         /// The model's directory in the cache.
         path: PathBuf,
-        /// Those that are there.
+        /// The snapshots that exist.
         snapshots: Vec<PathBuf>,
     },
-    /// A link leads nowhere, as those of a hub cache do whose blobs were removed.
+    /// A link leads nowhere, for example in a hub cache whose blobs were removed.
     #[error("{link} is a link to {target}, which is not there: fetch the model again")]
     DanglingLink {
         /// The link.
         link: PathBuf,
-        /// What it leads to, as it says.
+        /// The path in the link.
         target: PathBuf,
     },
-    /// A file is a Git LFS pointer to the one that is meant.
+    /// A file is a Git LFS pointer, and not the file itself.
     #[error(
         "{path} is a Git LFS pointer, not the file itself: run `git lfs pull` in its directory"
     )]
@@ -73,13 +73,13 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// A file is a web page, as servers send where they want a login.
+    /// A file is a web page, which servers send when they want a login.
     #[error("{path} is a web page, not the file itself: fetch it again")]
     WebPage {
         /// The file.
         path: PathBuf,
     },
-    /// Weights that are to be merged into those of another model.
+    /// The weights are an adapter, which must be merged with its model first.
     #[error(
         "{path} is of an adapter (LoRA or another of peft), which is not read: merge it into its \
          model with `merge_and_unload()` of peft, and save that"
@@ -93,7 +93,7 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -102,35 +102,35 @@ pub enum Error {
     Write {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// A JSON file of the checkpoint is not JSON, or lacks a field or has it of another type.
+    /// A JSON file of the checkpoint is no JSON, lacks a field, or has one of another type.
     #[error("{path} is not what transformers writes: {problem}")]
     Json {
         /// The file.
         path: PathBuf,
-        /// Where and what.
+        /// The problem, with its line and column.
         problem: serde_json::Error,
     },
-    /// A file of the checkpoint is so large that it must be something else.
+    /// A file of the checkpoint is too large to be such a file.
     #[error(
         "{path} has more than {max_bytes} bytes, which no such file of a model has: fetch it again"
     )]
     FileTooLarge {
         /// The file.
         path: PathBuf,
-        /// How many it may have.
+        /// The most bytes that it may have.
         max_bytes: u64,
     },
-    /// A directory holds no weights at all.
+    /// The directory holds no weights.
     #[error("{dir} holds neither model.safetensors nor model.safetensors.index.json")]
     NoWeights {
         /// The directory.
         dir: PathBuf,
     },
-    /// A directory holds weights in PyTorch's pickle format only.
+    /// The weights are in PyTorch's pickle format only.
     #[error(
         "{path} is a pickle, which is not read: convert it to safetensors, for example with \
          `model.save_pretrained(folder, safe_serialization=True)` of transformers"
@@ -144,17 +144,17 @@ pub enum Error {
     Format {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The rule that it breaks.
         problem: safetensors::SafeTensorError,
     },
-    /// A weights file breaks the safetensors format in what it says of a tensor.
+    /// The header of a weights file has a tensor that breaks the safetensors format.
     #[error("{path} is no valid safetensors file: the tensor {name:?} {problem}")]
     TensorLayout {
         /// The file.
         path: PathBuf,
-        /// The tensor.
+        /// The tensor's name in the file.
         name: String,
-        /// What is wrong with it.
+        /// What is wrong with the tensor, to follow its name.
         problem: &'static str,
     },
     /// A weights file is shorter or longer than its header says.
@@ -164,9 +164,9 @@ pub enum Error {
     FileLength {
         /// The file.
         path: PathBuf,
-        /// The bytes it has.
+        /// The bytes that it has.
         found: u64,
-        /// The bytes it should have.
+        /// The bytes that its header says.
         expected: u64,
     },
     /// The index names a shard that is no plain file name.
@@ -174,63 +174,63 @@ pub enum Error {
     ShardName {
         /// The index.
         path: PathBuf,
-        /// The name.
+        /// The shard's name in the index.
         shard: String,
     },
-    /// A shard that the index names is not there.
+    /// A shard that the index names does not exist.
     #[error("{path} names the shard {shard:?}, which is not beside it: fetch the model again")]
     MissingShard {
         /// The index.
         path: PathBuf,
-        /// The shard's name.
+        /// The shard's name in the index.
         shard: String,
     },
-    /// A tensor that the model needs is not there.
+    /// The files lack a tensor that the model needs.
     #[error("{path} lacks the tensor {name}")]
     MissingTensor {
-        /// The file, or the directory of a sharded checkpoint.
+        /// The directory of the files.
         path: PathBuf,
-        /// The tensor.
+        /// The tensor's canonical name.
         name: String,
     },
-    /// A tensor has another shape than the configuration says.
+    /// A tensor does not have the shape that follows from the configuration.
     #[error("{path} has the tensor {name} as {found:?} where config.json makes it {expected:?}")]
     TensorShape {
         /// The file.
         path: PathBuf,
-        /// The tensor.
+        /// The tensor's name in the file.
         name: String,
-        /// Its shape.
+        /// The shape that it has.
         found: Vec<usize>,
-        /// The shape it should have.
+        /// The shape that it needs.
         expected: Vec<usize>,
     },
-    /// A tensor's numbers are in a format that weights are not read from.
+    /// A tensor's number format is none that weights are read from.
     #[error("{path} has the tensor {name} in {found}; weights are read from F32, F16 and BF16")]
     TensorDtype {
         /// The file.
         path: PathBuf,
-        /// The tensor.
+        /// The tensor's name in the file.
         name: String,
-        /// Its format.
+        /// The tensor's number format.
         found: String,
     },
-    /// A tensor that no model of this family and configuration has.
-    #[error("{path} has the tensor {name:?}, which {family} with this config.json has no use for")]
+    /// The files have a tensor that no model of this family and configuration has.
+    #[error("{path} has the tensor {name:?}, which no {family} with this config.json has")]
     UnexpectedTensor {
         /// The file.
         path: PathBuf,
-        /// The tensor.
+        /// The tensor's name in the file.
         name: String,
-        /// What a model of the family is called.
+        /// The family's name.
         family: String,
     },
-    /// One tensor is given twice, under two of its names or in two shards.
+    /// The files have a tensor twice, under two of its names or in two shards.
     #[error("{path} has the tensor {name} a second time")]
     DuplicateTensor {
         /// The file with the second one.
         path: PathBuf,
-        /// The tensor.
+        /// The second one's name in the file.
         name: String,
     },
 }

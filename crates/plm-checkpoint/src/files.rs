@@ -1,4 +1,4 @@
-//! A model's directory: its `config.json`, and its weights files.
+//! Opens a model's directory: its `config.json`, and its weights files.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,31 +12,47 @@ use crate::place::{self, Place};
 use crate::source::Source;
 use crate::{ConfigFile, Error, FoundTensors, stand_in};
 
-/// How large `config.json` and other texts may be. Those of ESM-2 have less than 1 kB.
+/// The most bytes of `config.json` and other texts. Those of ESM-2 have less than 1 kB.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
-/// How large the index of shards may be. That of the 15B has 60 kB.
+/// The most bytes of the index of shards. The one of ESM-2 15B has 60 kB.
 const MAX_INDEX_BYTES: u64 = 1 << 24;
 
-/// A model's files, on disk or in the program, of which `config.json` has been read.
+/// A model's files, on disk or in memory. `config.json` has been read.
+///
+/// ```
+/// use plm_checkpoint::ModelFiles;
+///
+/// # let weights = {
+/// #     let header = br#"{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+/// #     let length = (header.len() as u64).to_le_bytes();
+/// #     [&length[..], header, &1.0_f32.to_le_bytes()].concat()
+/// # };
+/// let files = ModelFiles::in_memory("toy", br#"{"model_type": "toy"}"#, weights)?;
+/// assert_eq!(files.config().model_type(), Some("toy"));
+/// let tensors = files.tensors()?;
+/// let (name, tensor) = tensors.iter().next().expect("it has one tensor");
+/// assert_eq!((name, tensor.shape()), ("x", &[1][..]));
+/// # Ok::<(), plm_checkpoint::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct ModelFiles {
     name: String,
     dir: PathBuf,
     config: ConfigFile,
-    /// The weights, if they are not in `dir`.
+    /// The weights, if they are in memory and not in `dir`.
     in_memory: Option<Arc<Source>>,
 }
 
 impl ModelFiles {
     /// Opens a directory with a `config.json`.
     ///
-    /// `dir` may also be a repository in a hub cache (`models--org--name`): the snapshot that its
-    /// `refs/main` names is opened, or else its only one. Such a model is named `org/name`, any
-    /// other after its directory. Where there is no directory `dir`, `hub_name` is asked which
-    /// repository of the hub it is short for, so that the error says how to get that.
+    /// `dir` may also be a repository in a hub cache (`models--org--name`). Then the snapshot that
+    /// its `refs/main` names is opened, or else its only one. Such a model is named `org/name`, and
+    /// any other after its directory. If there is no directory `dir`, `hub_name` returns the
+    /// repository on the hub that the name is short for, so that the error says how to get it.
     ///
     /// # Errors
-    /// [`Error`] with the file that is not as it must be.
+    /// [`Error`] with the file that is missing or wrong.
     pub fn open(dir: &Path, hub_name: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let Place { dir, name } = place::find(dir, hub_name)?;
         let path = dir.join("config.json");
@@ -49,8 +65,8 @@ impl ModelFiles {
         })
     }
 
-    /// A model whose `config.json` and `model.safetensors` are in memory. Errors name these files
-    /// in a directory called `name`.
+    /// Opens a model whose `config.json` and `model.safetensors` are in memory. Errors name these
+    /// files as if they were in a directory called `name`.
     ///
     /// # Errors
     /// Those of [`ConfigFile::from_json`].
@@ -74,21 +90,21 @@ impl ModelFiles {
         &self.name
     }
 
-    /// The directory that the files are in.
+    /// The directory of the files.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// What `config.json` says.
+    /// The model's `config.json`.
     pub fn config(&self) -> &ConfigFile {
         &self.config
     }
 
-    /// A small text file beside `config.json`, for instance a vocabulary, with its path; `None`
-    /// if there is none of this name.
+    /// The path and the bytes of a small text file beside `config.json`, for example a vocabulary;
+    /// `None` if there is no such file.
     ///
     /// # Errors
-    /// [`Error`] if it is there and can't be read, or has more than 1 MiB.
+    /// [`Error`] if it exists and can't be read, or has more than 1 MiB.
     pub fn text(&self, file_name: &str) -> Result<Option<(PathBuf, Vec<u8>)>, Error> {
         let path = self.dir.join(file_name);
         if self.in_memory.is_some() || !place::is_there(&path) {
@@ -99,10 +115,10 @@ impl ModelFiles {
     }
 
     /// The tensors of `model.safetensors`, or of the shards that `model.safetensors.index.json`
-    /// lists, in the order in which they lie. Opens the files and reads their headers only.
+    /// lists, in the order of their bytes. Opens the files, and reads only their headers.
     ///
     /// # Errors
-    /// [`Error`] with the file, and the tensor, that is not as it must be.
+    /// [`Error`] with the file and the tensor that is wrong.
     pub fn tensors(&self) -> Result<FoundTensors, Error> {
         if let Some(weights) = &self.in_memory {
             return FoundTensors::list(&self.dir, [Ok(weights.clone())]);
@@ -115,8 +131,8 @@ impl ModelFiles {
     }
 }
 
-/// All of a file but a byte order mark, as Windows editors write it; unless it has more than
-/// `max_bytes`: it may come from anywhere, and be endless.
+/// A file's bytes without a byte order mark, which Windows editors write. A file of more than
+/// `max_bytes` is refused: it may come from anyone, and be endless.
 fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, Error> {
     const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -174,7 +190,7 @@ fn shards(dir: &Path, index: &Path) -> Result<Vec<PathBuf>, Error> {
     names
         .into_iter()
         .map(|name| {
-            // An index comes from elsewhere: it must not lead out of its directory.
+            // An index may come from anyone: it must not lead out of its directory.
             let path = index.to_owned();
             if Path::new(&name).file_name() != Some(name.as_ref()) {
                 return Err(Error::ShardName { path, shard: name });

@@ -1,7 +1,7 @@
-//! The header of a safetensors file.
+//! Reads and checks the header of a safetensors file.
 //!
-//! Not `safetensors::Metadata`, which keeps the last of two tensors of one name, and does not say
-//! which tensor it refuses.
+//! It does not use `safetensors::Metadata`, which keeps the last of two tensors of one name, and
+//! does not say which tensor it refuses.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -13,20 +13,20 @@ use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Vi
 use crate::source::Source;
 use crate::{Error, stand_in};
 
-/// A safetensors file begins with the length of its JSON header.
+/// The bytes at the start of a safetensors file that hold the length of its JSON header.
 const LENGTH_BYTES: u64 = 8;
-/// How long a header may be. The format allows 100 MB; that of the largest ESM-2 has 100 kB.
+/// The most bytes of a header. The format allows 100 MB; the header of ESM-2 15B has 100 kB.
 const MAX_HEADER_BYTES: u64 = 1 << 24;
 
-/// What a file says of its tensors.
+/// What a file says about its tensors.
 pub(crate) struct Header {
-    /// The offset in the file that tensors' own offsets count from.
+    /// The tensors' own offsets count from this offset in the file.
     pub(crate) data_start: u64,
-    /// By their offsets.
+    /// The tensors with their names, in the order of their offsets.
     pub(crate) tensors: Vec<(String, TensorInfo)>,
 }
 
-/// Reads a header, whose length is held against the file's first.
+/// Reads a header, after it has checked its length against the file's.
 pub(crate) fn read(source: &Source) -> Result<Header, Error> {
     let format = |error| Error::Format {
         path: source.path().to_owned(),
@@ -41,7 +41,7 @@ pub(crate) fn read(source: &Source) -> Result<Header, Error> {
         source
             .read(0, LENGTH_BYTES)?
             .try_into()
-            .expect("as many bytes as were asked for"),
+            .expect("`read` returns as many bytes as it was asked for"),
     );
     if length > source.len() - LENGTH_BYTES {
         return Err(format(SafeTensorError::InvalidHeaderLength));
@@ -59,7 +59,7 @@ pub(crate) fn read(source: &Source) -> Result<Header, Error> {
     })
 }
 
-/// The size in bytes of a tensor, which must begin at `end`, where the one before it ends.
+/// The size of a tensor in bytes. The tensor must start at `end`, where the one before it ends.
 pub(crate) fn check(info: &TensorInfo, end: u64) -> Result<u64, &'static str> {
     let (start, stop) = info.data_offsets;
     if start as u64 != end {
@@ -76,7 +76,7 @@ pub(crate) fn check(info: &TensorInfo, end: u64) -> Result<u64, &'static str> {
     Ok((bits / 8) as u64)
 }
 
-/// Each tensor's name with what is said of it.
+/// The tensors of a header with their names, in the order of the JSON.
 struct Tensors(Vec<(String, TensorInfo)>);
 
 impl<'de> Deserialize<'de> for Tensors {

@@ -1,15 +1,15 @@
-//! A model's files: where they are, what `config.json` says, and the tensors by name.
+//! Reads a model's files: finds the directory, reads `config.json`, and gets tensors by name.
 //!
-//! [`ModelFiles`] finds the directory that is meant and reads its `config.json`. The tensors of
-//! its weights files are [`FoundTensors`]. A family of models says in a [`Layout`] which of them
-//! it is made of, and gets [`Tensors`]: checked, read by position, with a digest.
+//! [`ModelFiles`] finds the directory that the caller means, and reads its `config.json`.
+//! [`FoundTensors`] are the tensors of its weights files. A family of models says in a [`Layout`]
+//! which of them a model is made of, and gets [`Tensors`]: checked, read by position, with a
+//! digest.
 //!
-//! Files may come from anyone. What they say is held against the files themselves and against
-//! limits before anything of that size is allocated, no code runs, and no path leads out of the
-//! model's directory.
+//! Files may come from anyone. Before memory is allocated, its size is checked against the file and
+//! against limits. No code runs, and no path leads out of the model's directory.
 //!
-//! This crate must not know any family of models: what a field of `config.json` means, and what
-//! tensors are called, is for the family to say. Nor must it know devices, or what computes.
+//! This crate must not know any family of models. The family knows what a field of `config.json`
+//! means, and what tensors are called. Nor must this crate know devices, or what computes.
 
 mod choose;
 mod config_file;

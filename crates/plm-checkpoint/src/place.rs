@@ -1,4 +1,4 @@
-//! Which folder someone means who names a model, and what that model is called.
+//! Finds the folder that a caller means by a model's name, and the name of the model in it.
 
 use std::fs;
 use std::io::{self, Read};
@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::Error;
 
-/// How long the name of a snapshot may be. Those of the hub have 40 letters.
+/// The most bytes in the name of a snapshot. On the hub, it has 40 letters.
 const MAX_REVISION_BYTES: u64 = 1 << 10;
 
 /// A folder with a `config.json`, and the name of the model in it.
@@ -18,7 +18,7 @@ pub(crate) struct Place {
 
 /// The folder that `named` stands for: itself, or the snapshot of a repository in a hub cache.
 ///
-/// `short` gives the repository of the hub that a word alone is short for.
+/// `short` returns the repository on the hub for which a word alone is short.
 pub(crate) fn find(named: &Path, short: impl Fn(&str) -> Option<String>) -> Result<Place, Error> {
     if named.as_os_str().is_empty() {
         return Err(Error::NoModelNamed);
@@ -38,12 +38,12 @@ pub(crate) fn find(named: &Path, short: impl Fn(&str) -> Option<String>) -> Resu
     })
 }
 
-/// Whether there is something of this name, be it a link that leads nowhere.
+/// Whether something has this name, also a link that leads nowhere.
 pub(crate) fn is_there(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
-/// Opens a file. A pipe is refused unopened: it would wait for its writer for ever.
+/// Opens a file. A pipe is refused first: opening it could wait for a writer for ever.
 pub(crate) fn open(path: &Path) -> io::Result<fs::File> {
     if fs::metadata(path)?.file_type().is_fifo() {
         return Err(io::Error::other("it is a pipe, and no file"));
@@ -51,7 +51,7 @@ pub(crate) fn open(path: &Path) -> io::Result<fs::File> {
     fs::File::open(path)
 }
 
-/// That `path` can't be read, with the link that is to blame if one is.
+/// The error for a `path` that can't be read, or for a link on the way that leads nowhere.
 pub(crate) fn unreadable(path: &Path, source: io::Error) -> Error {
     match dangling_link(path) {
         Some((link, target)) if source.kind() == io::ErrorKind::NotFound => {
@@ -64,7 +64,7 @@ pub(crate) fn unreadable(path: &Path, source: io::Error) -> Error {
     }
 }
 
-/// The link on the way to `path` that leads nowhere, and where it leads.
+/// The link on the way to `path` that leads nowhere, and the path in it.
 fn dangling_link(path: &Path) -> Option<(PathBuf, PathBuf)> {
     let there = path.ancestors().find(|path| is_there(path))?;
     if there.exists() {
@@ -73,7 +73,7 @@ fn dangling_link(path: &Path) -> Option<(PathBuf, PathBuf)> {
     Some((there.to_owned(), fs::read_link(there).ok()?))
 }
 
-/// Entries of a folder, by their names.
+/// The paths of a folder's entries, sorted.
 pub(crate) fn entries(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let list = || -> io::Result<Vec<PathBuf>> {
         let entries = fs::read_dir(dir)?;
@@ -84,12 +84,13 @@ pub(crate) fn entries(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(entries)
 }
 
-/// Whether a file of this name is a pickle of PyTorch.
+/// Whether a file is a pickle of PyTorch, by its name.
 pub(crate) fn is_pickle(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
     matches!(extension, Some("bin" | "pt" | "pth" | "ckpt" | "pkl"))
 }
 
+/// The error for a file that was named instead of a folder.
 fn a_file(path: &Path) -> Error {
     if is_pickle(path) {
         return Error::ConvertToSafetensors {
@@ -106,6 +107,7 @@ fn a_file(path: &Path) -> Error {
     }
 }
 
+/// The error for a folder that can't be opened.
 fn absent(named: &Path, short: impl Fn(&str) -> Option<String>, source: io::Error) -> Error {
     match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {}
@@ -122,9 +124,9 @@ fn absent(named: &Path, short: impl Fn(&str) -> Option<String>, source: io::Erro
     }
 }
 
-/// The repository of the hub that someone means who writes `words`, if they can be one.
+/// The repository on the hub that `words` name, if they can name one.
 fn hub_name(words: &str) -> Option<String> {
-    // `hf://` goes before the name itself, other schemes before a site.
+    // The name follows `hf://`; after other schemes, a site comes first.
     let address = words.strip_prefix("hf://").or_else(|| {
         let (_, rest) = words.split_once("://")?;
         Some(rest.split_once('/')?.1)
@@ -138,7 +140,7 @@ fn hub_name(words: &str) -> Option<String> {
     };
     match parts[..] {
         [owner, name] if is_name(&owner) && is_name(&name) => Some(format!("{owner}/{name}")),
-        // An address may go on, to a branch of the repository or a file.
+        // An address may go on with a branch of the repository, or a file.
         [owner, name, ..] if address.is_some() && is_name(&owner) && is_name(&name) => {
             Some(format!("{owner}/{name}"))
         }
@@ -146,7 +148,7 @@ fn hub_name(words: &str) -> Option<String> {
     }
 }
 
-/// The snapshot that is meant by `dir`, if that is a repository of a hub cache and no model.
+/// The snapshot to open for `dir`, if that is a repository in a hub cache; `None` if it is a model.
 fn snapshot(dir: &Path) -> Result<Option<PathBuf>, Error> {
     if is_there(&dir.join("config.json")) {
         return Ok(None);
@@ -177,7 +179,7 @@ fn snapshot(dir: &Path) -> Result<Option<PathBuf>, Error> {
     })
 }
 
-/// What a branch of a repository in a hub cache points to. It names no other place than a snapshot.
+/// The snapshot that a branch of a repository in a hub cache names, if it is a plain name.
 fn revision(path: &Path) -> Option<String> {
     let mut revision = String::new();
     let file = open(path).ok()?;
@@ -189,7 +191,7 @@ fn revision(path: &Path) -> Option<String> {
     is_plain.then(|| revision.to_owned())
 }
 
-/// Why a folder without a `config.json` is no model, or what is to be named in its place.
+/// The error for a folder without a `config.json`: what it is, or what to name instead.
 fn no_config(dir: &Path) -> Result<Error, Error> {
     let inside = entries(dir)?;
     // The home of the hub's tools has the cache in `hub`.
@@ -219,7 +221,7 @@ fn no_config(dir: &Path) -> Result<Error, Error> {
     })
 }
 
-/// The refusal of an adapter of peft among the entries of a folder.
+/// The error for an adapter of peft, if one is among the entries of a folder.
 pub(crate) fn adapter(entries: &[PathBuf]) -> Option<Error> {
     let config = entries
         .iter()
@@ -229,14 +231,14 @@ pub(crate) fn adapter(entries: &[PathBuf]) -> Option<Error> {
     })
 }
 
-/// What the folder of a repository in a hub cache is of: `models--org--name` of `org/name`.
+/// The repository that a folder in a hub cache holds: `org/name` for `models--org--name`.
 fn hub_directory(path: &Path) -> Option<String> {
     let name = path.file_name()?.to_str()?.strip_prefix("models--")?;
     Some(name.replace("--", "/"))
 }
 
-/// A model's name: that of its repository, if its folder is a snapshot in a hub cache, else that of
-/// its folder.
+/// A model's name: its repository's if its folder is a snapshot in a hub cache, or else its
+/// folder's.
 fn name_of(dir: &Path) -> String {
     let Ok(whole) = dir.canonicalize() else {
         return dir.display().to_string();
@@ -264,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_can_be_a_repository_of_the_hub_is_taken_for_one() {
+    fn words_that_can_name_a_repository_on_the_hub_do() {
         let name = "facebook/esm2_t6_8M_UR50D";
         for words in [
             name,

@@ -1,4 +1,4 @@
-//! A checkpoint's files, written.
+//! Writes a checkpoint's files.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -48,6 +48,7 @@ pub(crate) fn to(
     file.flush().map_err(failed(&path))
 }
 
+/// Makes an error of writing `path`.
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> Error + use<> {
     let path: PathBuf = path.to_owned();
     move |source| Error::Write { path, source }

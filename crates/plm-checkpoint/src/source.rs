@@ -1,4 +1,4 @@
-//! Bytes of a weights file, wherever they are.
+//! Reads bytes of a weights file, on disk or in memory.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -10,14 +10,16 @@ use crate::{Error, place};
 
 /// A weights file, on disk or in memory.
 ///
-/// A file is opened once: who replaces it meanwhile can't mix two models' weights.
+/// A file is opened once, so that replacing it can't mix the weights of two models.
 #[derive(Debug)]
 pub(crate) struct Source {
     path: PathBuf,
+    /// The file's bytes when it was opened.
     len: u64,
     content: Content,
 }
 
+/// Where the bytes are.
 #[derive(Debug)]
 enum Content {
     Disk(File),
@@ -25,6 +27,7 @@ enum Content {
 }
 
 impl Source {
+    /// Opens the file at `path`.
     pub(crate) fn file(path: PathBuf) -> Result<Self, Error> {
         let open = || -> io::Result<(File, u64)> {
             let file = place::open(&path)?;
@@ -41,7 +44,7 @@ impl Source {
         }
     }
 
-    /// Bytes in memory that errors call `path`.
+    /// Bytes in memory; errors name them `path`.
     pub(crate) fn bytes(path: PathBuf, bytes: impl Into<Cow<'static, [u8]>>) -> Self {
         let bytes = bytes.into();
         Self {
@@ -59,7 +62,7 @@ impl Source {
         self.len
     }
 
-    /// `len` bytes from `start` on.
+    /// Exactly `len` bytes from `start` on.
     pub(crate) fn read(&self, start: u64, len: u64) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::new();
         self.for_each_piece(start, len, |piece| bytes.extend_from_slice(piece))?;
@@ -81,7 +84,7 @@ impl Source {
     }
 
     fn try_for_each_piece(&self, start: u64, len: u64, mut f: impl FnMut(&[u8])) -> io::Result<()> {
-        /// A multiple of every number format's size.
+        /// The bytes of a piece: a multiple of every number format's size.
         const PIECE: u64 = 1 << 20;
 
         let file = match &self.content {

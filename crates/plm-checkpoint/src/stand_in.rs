@@ -1,13 +1,13 @@
-//! What stands in the place of a file that was never fetched.
+//! Recognizes what stands in for a file that was never fetched.
 
 use std::path::Path;
 
 use crate::Error;
 
-/// How many bytes [`check`] looks at.
+/// The bytes that [`check`] needs.
 pub(crate) const BYTES: u64 = 64;
 
-/// Refuses a file that begins as what stands for it elsewhere.
+/// Refuses a file that starts like a Git LFS pointer, a web page or a pickle.
 pub(crate) fn check(path: &Path, start: &[u8]) -> Result<(), Error> {
     let path = || path.to_owned();
     if start.starts_with(b"version https://git-lfs.github.com/spec/") {

@@ -1,4 +1,4 @@
-//! Tensors in safetensors files.
+//! Tensors in safetensors files, which are read when their values are asked for.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,20 +10,32 @@ use crate::Error;
 use crate::header::{self, Header};
 use crate::source::Source;
 
-/// Where a tensor lies, and as what. Its values are read each time that they are asked for.
+/// A tensor's place in a file, its number format and its shape. Each call reads its values.
+///
+/// ```
+/// use plm_checkpoint::StoredTensor;
+///
+/// let tensor = StoredTensor::of_values([1.0, 2.0, 3.0, 4.0], vec![2, 2]);
+/// assert_eq!(tensor.values(|value| 2.0 * value)?, [2.0, 4.0, 6.0, 8.0]);
+/// # Ok::<(), plm_checkpoint::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct StoredTensor {
     source: Arc<Source>,
+    /// The number format in the file.
     dtype: Dtype,
+    /// The sizes, the outermost first.
     shape: Vec<usize>,
+    /// The offset of the tensor's bytes in the file.
     start: u64,
+    /// The number of the tensor's bytes. They fit `dtype` and `shape`.
     len: u64,
 }
 
-/// All tensors of a file, under the names they have there, in the order in which they lie.
+/// All tensors of a file with their names there, in the order of their bytes.
 ///
-/// Reads the header only, and trusts nothing in it: tensors must lie one after the other, and the
-/// file must end where the last one does.
+/// Reads only the header, and trusts nothing in it: each tensor must start where the one before it
+/// ends, and the file must end with the last one.
 pub(crate) fn list(source: &Arc<Source>) -> Result<Vec<(String, StoredTensor)>, Error> {
     let Header {
         data_start,
@@ -41,7 +53,7 @@ pub(crate) fn list(source: &Arc<Source>) -> Result<Vec<(String, StoredTensor)>, 
             source: source.clone(),
             dtype: info.dtype,
             shape: info.shape,
-            // What is beyond any file is refused below.
+            // An offset beyond any file is refused below.
             start: data_start.saturating_add(end),
             len,
         };
@@ -60,10 +72,10 @@ pub(crate) fn list(source: &Arc<Source>) -> Result<Vec<(String, StoredTensor)>, 
 }
 
 impl StoredTensor {
-    /// A tensor of f32 in memory, row by row.
+    /// A tensor of f32 in memory, from its values row by row.
     ///
     /// # Panics
-    /// If there are more or fewer values than `shape` has room for.
+    /// If `shape` needs more or fewer values.
     pub fn of_values(values: impl IntoIterator<Item = f32>, shape: Vec<usize>) -> Self {
         let bytes: Vec<u8> = values.into_iter().flat_map(f32::to_le_bytes).collect();
         let numbers: usize = shape.iter().product();
@@ -82,12 +94,12 @@ impl StoredTensor {
         }
     }
 
-    /// The file that it lies in.
+    /// The file that holds it.
     pub fn path(&self) -> &Path {
         self.source.path()
     }
 
-    /// The format of its numbers there.
+    /// Its number format in the file.
     pub fn dtype(&self) -> Dtype {
         self.dtype
     }
@@ -97,7 +109,7 @@ impl StoredTensor {
         &self.shape
     }
 
-    /// How many bytes it takes.
+    /// The number of its bytes.
     pub(crate) fn num_bytes(&self) -> u64 {
         self.len
     }
@@ -107,14 +119,14 @@ impl StoredTensor {
         self.source.for_each_piece(self.start, self.len, f)
     }
 
-    /// Whether its format is one that [`values`](Self::values) widens: F32, F16 or BF16.
+    /// Whether [`values`](Self::values) can widen its number format: F32, F16 or BF16.
     pub fn is_readable(&self) -> bool {
         matches!(self.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16)
     }
 
-    /// Its values, row by row, widened to f32 and put through `convert`.
+    /// Its values, row by row, widened to f32 and converted by `convert`.
     ///
-    /// Reads and converts on the threads of the current rayon pool: a large model is billions of
+    /// Reads and converts on the threads of the current rayon pool: a large model has billions of
     /// numbers.
     ///
     /// # Errors
@@ -151,8 +163,10 @@ impl StoredTensor {
         Ok(values)
     }
 
-    /// What `convert` makes of each row of a matrix, widened to f32: as many numbers, and one
-    /// besides. On the same threads, which hold some rows at a time in f32.
+    /// Converts a matrix row by row: `convert` takes a row in f32, writes as many numbers, and
+    /// returns one more. Returns the numbers of all rows, and the one of each row.
+    ///
+    /// It runs on the threads of the current rayon pool, which hold a few rows in f32 at a time.
     ///
     /// # Errors
     /// [`Error::Read`] if the file can't be read.
@@ -163,7 +177,7 @@ impl StoredTensor {
         &self,
         convert: impl Fn(&mut [f32], &mut [T]) -> f32 + Sync,
     ) -> Result<(Vec<T>, Vec<f32>), Error> {
-        /// Numbers that a thread holds in f32 at a time: what its cache holds.
+        /// Numbers that a thread holds in f32 at a time: they fit its cache.
         const STRETCH: usize = 1 << 18;
 
         let [height, width] = self.shape[..] else {
@@ -190,7 +204,7 @@ impl StoredTensor {
         Ok((numbers, besides))
     }
 
-    /// As many numbers as there is room for in `to`, from number `first` on, widened to f32.
+    /// Fills `to` with the tensor's numbers from number `first` on, widened to f32.
     fn widen_into(&self, to: &mut [f32], first: usize) -> Result<(), Error> {
         match self.dtype {
             Dtype::F16 => self.read_into(to, first, |word| half::f16::from_le_bytes(word).to_f32()),

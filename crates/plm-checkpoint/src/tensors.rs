@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::{Error, StoredTensor, save};
 
-/// The tensors that a model uses, in the order of their names.
+/// The tensors that a model uses, by their canonical names and in the order of these.
 #[derive(Clone, Debug)]
 pub struct Tensors(BTreeMap<String, StoredTensor>);
 
@@ -28,7 +28,7 @@ impl Tensors {
         self.0.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
-    /// How many numbers they are together.
+    /// The number of values in all tensors.
     pub fn num_parameters(&self) -> u64 {
         let numbers = |tensor: &StoredTensor| tensor.shape().iter().product::<usize>() as u64;
         self.0.values().map(numbers).sum()
@@ -36,15 +36,14 @@ impl Tensors {
 
     /// A digest of `preface` and of all tensors.
     ///
-    /// The preface has what the family of the model wants told apart besides: a version of what is
-    /// hashed, and what the tensors do not say. How tensors are spread over files makes no
+    /// The preface holds what else the model's family wants to distinguish: a version of what is
+    /// hashed, and settings that the tensors do not show. How files divide the tensors makes no
     /// difference. Reads all weights, on the threads of the current rayon pool.
     ///
     /// # Errors
     /// [`Error::Read`] if a weights file can't be read.
     pub fn digest(&self, preface: &str) -> Result<Digest, Error> {
-        // One line per tensor, with the digest of its bytes: they are hashed each for itself, so
-        // that threads can share the work.
+        // One line per tensor has the digest of its bytes. Threads share the work that way.
         let lines = self
             .0
             .par_iter()
@@ -65,7 +64,7 @@ impl Tensors {
         Ok(Digest::from_bytes(*hasher.finalize().as_bytes()))
     }
 
-    /// Makes the directory `dir` with `config` as its `config.json` and these tensors as its
+    /// Creates the directory `dir`, with `config` as its `config.json` and these tensors as its
     /// `model.safetensors`, in the order of their names.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! What is read of a directory, and what is refused.
+//! What is read from a directory, and what is refused.
 
 mod common;
 
@@ -268,7 +268,7 @@ fn what_a_model_does_not_use_is_listed_unless_it_is_always_there() {
         passed_over(&more),
         (vec!["classifier.labels".to_owned()], true)
     );
-    // A head that is not whole, or does not fit.
+    // A head that is incomplete, or does not fit.
     let mut headless = tensors();
     headless.remove("head.bias");
     assert_eq!(

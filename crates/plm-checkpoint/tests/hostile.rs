@@ -1,5 +1,5 @@
-//! Files that mean harm: refused with file and tensor, and believed in nothing that decides how
-//! much memory is taken.
+//! Malicious files: they are refused with file and tensor, and never decide how much memory is
+//! taken.
 
 mod common;
 
@@ -11,7 +11,7 @@ use plm_checkpoint::Error;
 use serde_json::json;
 use tempfile::TempDir;
 
-/// A folder whose weights have this header, and as many bytes of data.
+/// A folder whose weights have this header, and this many bytes of data.
 fn with_header(header: &str, data_bytes: u64) -> TempDir {
     let dir = empty_checkpoint();
     let path = dir.path().join("model.safetensors");
@@ -38,7 +38,7 @@ fn json_of_any_depth_is_refused_and_not_followed() {
 
     let header = format!(r#"{{"__metadata__": {}}}"#, deep(100_000));
     let error = open_error(with_header(&header, 0).path());
-    // What is passed over may be as deep as it likes.
+    // JSON that is skipped may be as deep as it likes.
     assert!(matches!(error, Error::MissingTensor { .. }), "{error}");
     let header = format!(r#"{{"a": {}}}"#, deep(100_000));
     let error = open_error(with_header(&header, 0).path());
@@ -70,7 +70,7 @@ fn a_header_that_no_model_has_is_not_read() {
     let dir = empty_checkpoint();
     let path = dir.path().join("model.safetensors");
     let file = File::create(&path).unwrap();
-    // Spaces, after which the JSON might still come.
+    // Spaces, after which JSON might still come.
     for length in [100_000_000_u64, 1 << 40] {
         fs::write(&path, length.to_le_bytes()).unwrap();
         file.set_len(8 + length).unwrap();
@@ -146,7 +146,7 @@ fn what_a_header_says_of_a_tensor_is_held_against_the_file_and_the_tensor_named(
 
 #[test]
 fn offsets_beyond_any_file_overflow_nothing() {
-    // Seven of the largest tensors that there can be, and a little: the offsets end at 2^64 - 1.
+    // Seven tensors of the largest size, and a little more: the offsets end at 2^64 - 1.
     let size = (1_u64 << 61) - 1;
     let mut end = 0;
     let mut tensors: Vec<String> = (0..8)
@@ -172,7 +172,7 @@ fn offsets_beyond_any_file_overflow_nothing() {
 
 #[test]
 fn a_tensor_that_is_there_twice_is_refused() {
-    // One place, two readings: which of them counts would depend on who reads.
+    // Two tensors share a place: readers would disagree about which counts.
     let header = r#"{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]},"a":{"dtype":"BF16","shape":[8],"data_offsets":[0,16]}}"#;
     let error = open_error(with_header(header, 16).path());
     assert!(matches!(error, Error::Format { .. }), "{error}");
@@ -209,7 +209,7 @@ fn a_shard_is_a_file_beside_its_index() {
 fn pickles_are_not_even_opened() {
     for name in ["pytorch_model.bin", "esm2_t6_8M_UR50D.pt"] {
         let dir = empty_checkpoint();
-        // To open a pipe without a writer would wait for ever.
+        // Opening a pipe without a writer would wait for ever.
         let made = std::process::Command::new("mkfifo")
             .arg(dir.path().join(name))
             .status()

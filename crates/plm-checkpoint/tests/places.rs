@@ -1,4 +1,4 @@
-//! What someone may name as a model: the folder that is meant is found, or what it is is told.
+//! Names of models: the right folder is found, or the error says what the name leads to.
 
 mod common;
 
@@ -105,7 +105,7 @@ fn a_repository_in_a_cache_is_the_snapshot_of_its_main_branch() {
     fs::remove_file(two.join("snapshots/aaaa/model.safetensors")).unwrap();
     assert_eq!(open(&two).name(), "org/two");
 
-    // It names what is not there, or another place.
+    // It names a missing snapshot, or another place.
     for revision in ["cccc", "../../models--org--one/snapshots", ""] {
         set_main(&two, revision);
         let error = open_error(&two);
@@ -291,7 +291,7 @@ fn an_error_says_each_thing_once() {
     let of_weights = open_error(dir.path());
     fs::write(dir.path().join("config.json"), "{").unwrap();
     for error in [of_weights, open_error(dir.path())] {
-        // What the message says already is no source as well.
+        // The message has the cause's words already, so the error has no source.
         assert!(std::error::Error::source(&error).is_none(), "{error}");
     }
 }

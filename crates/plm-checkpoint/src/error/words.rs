@@ -1,8 +1,8 @@
-//! Parts of sentences that errors are.
+//! Parts of the errors' sentences.
 
 use std::path::{Path, PathBuf};
 
-/// What to do about a directory that is not there.
+/// What to do about a missing directory whose name may be one on the hub; empty if it can't be.
 pub(super) fn download(hub_name: Option<&str>) -> String {
     let Some(name) = hub_name else {
         return String::new();
@@ -13,6 +13,7 @@ pub(super) fn download(hub_name: Option<&str>) -> String {
     )
 }
 
+/// What to name instead of a file; `model` is its directory, if that holds a model.
 pub(super) fn directory_of(model: Option<&Path>) -> String {
     match model {
         Some(model) => format!("name the directory of the model, {}", model.display()),
@@ -20,7 +21,7 @@ pub(super) fn directory_of(model: Option<&Path>) -> String {
     }
 }
 
-/// The end of a sentence, with what could be meant instead.
+/// The end of a sentence that says what to name instead.
 pub(super) fn name_one(paths: &[PathBuf]) -> String {
     match paths {
         [] => String::new(),
@@ -29,6 +30,7 @@ pub(super) fn name_one(paths: &[PathBuf]) -> String {
     }
 }
 
+/// What to do where none of these snapshots is certainly meant.
 pub(super) fn snapshot_of(snapshots: &[PathBuf]) -> String {
     match snapshots {
         [] => ", nor any other: fetch the model again".to_owned(),
@@ -36,7 +38,7 @@ pub(super) fn snapshot_of(snapshots: &[PathBuf]) -> String {
     }
 }
 
-/// The first of some paths, and how many more there are.
+/// The first of some paths, and the number of the others.
 fn some(paths: &[PathBuf]) -> String {
     const SHOWN: usize = 5;
 

@@ -1,4 +1,4 @@
-//! A small model of no real family on disk, to be damaged.
+//! A small model of no real family on disk, which tests damage.
 #![allow(dead_code, reason = "no test file uses all of it")]
 
 use std::collections::BTreeMap;
@@ -10,16 +10,16 @@ use plm_core::Digest;
 use safetensors::tensor::{TensorView, serialize_to_file};
 use tempfile::TempDir;
 
-/// What the toy says of itself.
+/// The toy's `config.json`.
 pub(crate) const CONFIG: &str = r#"{"model_type": "toy", "width": 4}"#;
 
-/// A required tensor, by the name that the toy's file has it under.
+/// A required tensor, by its name in the toy's file.
 pub(crate) const INNER: &str = "toy.inner.weight";
 
 /// Tensors by name: format, shape, bytes.
 pub(crate) type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
 
-/// Two matrices, under `toy.` or not, and a head of two tensors.
+/// A layout of two matrices, with or without `toy.` before their names, and a head of two tensors.
 pub(crate) struct Toy;
 
 impl Layout for Toy {
@@ -56,7 +56,7 @@ impl Layout for Toy {
     }
 }
 
-/// Numbers in f32, none of them like another's.
+/// Numbers in f32, different ones for each tensor.
 pub(crate) fn tensor(shape: &[usize]) -> (Dtype, Vec<usize>, Vec<u8>) {
     let numbers = 0..shape.iter().product::<usize>() as u32;
     let bytes = numbers.flat_map(|number| (number as f32 + 0.5).to_le_bytes());
@@ -142,7 +142,7 @@ pub(crate) fn open_error(dir: &Path) -> Error {
     opened.expect_err("the checkpoint must be refused")
 }
 
-/// All numbers of the toy, the head's left out, and their digest.
+/// All numbers of the toy without those of the head, and their digest.
 pub(crate) fn content(dir: &Path) -> (Vec<f32>, Digest) {
     let (_, Chosen { used, .. }) = open(dir).unwrap();
     let required = ["embedding.weight", "inner.weight"];
