@@ -1,5 +1,5 @@
-//! The forward pass on the CPU, from packed token ids to pooled vectors: tokens per second by shape and by number of
-//! threads, on random weights and sequences of 90 to 166 residues.
+//! The forward pass on the CPU, from packed token ids to pooled vectors: tokens per second by shape
+//! and by number of threads, with random weights and sequences of 90 to 166 residues.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The CPU as the place where a model computes.
+//! The CPU as the place where a model computes: candle's products, and a batch in pieces.
 
 use candle_core::{DType, Device, Module, Result as TensorResult, Tensor};
 use candle_transformers::models::with_tracing;
@@ -49,6 +49,7 @@ impl Place for Cpu {
     }
 }
 
+/// A product on the CPU.
 #[derive(Debug)]
 struct CpuLinear(with_tracing::Linear);
 
@@ -58,7 +59,7 @@ impl Linear for CpuLinear {
     }
 }
 
-/// The product, then the rest in one pass.
+/// The end of one half of a layer: the product, then all the rest in one pass.
 #[derive(Debug)]
 struct CpuResidualLinear {
     linear: with_tracing::Linear,
@@ -71,8 +72,8 @@ impl ResidualLinear for CpuResidualLinear {
     }
 }
 
-/// Stored with its input dimension outermost: the product then reads it along memory in each call,
-/// instead of transposing it in each call.
+/// Stores `weight` with its input dimension outermost. Each product then reads it along memory,
+/// and does not have to transpose it.
 fn along_memory(weight: Tensor) -> TensorResult<with_tracing::Linear> {
     let weight = weight.t()?.contiguous()?.t()?;
     Ok(with_tracing::Linear::from_weights(weight, None))

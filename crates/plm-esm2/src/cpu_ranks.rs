@@ -1,4 +1,4 @@
-//! Ranks on the CPU: they share one copy of the weights, and its processors.
+//! Ranks on the CPU, which share its processors and one copy of the weights.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
@@ -13,14 +13,14 @@ use crate::{Checkpoint, Error, Esm2, Outputs, memory};
 /// How ranks share a machine's processors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CpuOptions {
-    /// Ranks that run beside each other.
+    /// The number of ranks that run at the same time.
     pub lanes: NonZeroUsize,
-    /// Threads of all ranks together; each gets an even share, and at least one.
+    /// The number of threads of all ranks together. Each rank gets an even share, and at least one.
     pub total_threads: NonZeroUsize,
 }
 
 impl CpuOptions {
-    /// `lanes` ranks on all processors this process may use.
+    /// `lanes` ranks on all processors that this process may use.
     pub fn all_cores(lanes: NonZeroUsize) -> Self {
         Self {
             lanes,
@@ -28,7 +28,8 @@ impl CpuOptions {
         }
     }
 
-    /// The threads of one rank. Where they do not divide evenly, the first ranks have one more.
+    /// The number of threads of one rank. If they do not divide evenly, the first ranks have one
+    /// more.
     fn threads_of(&self, rank: Rank) -> usize {
         let (threads, lanes) = (self.total_threads.get(), self.lanes.get());
         let has_one_more = (rank.0 as usize) < threads % lanes;
@@ -36,12 +37,13 @@ impl CpuOptions {
     }
 }
 
-/// The ranks.
+/// All ranks of a run on the CPU.
 #[derive(Debug)]
 pub(crate) struct CpuRanks {
     options: CpuOptions,
-    /// Set by the first rank that loads.
+    /// The model of all ranks; the first rank that loads sets it.
     model: Mutex<Option<Arc<Esm2>>>,
+    /// The processor's vector instructions, which decide the last bits.
     kind: String,
 }
 
@@ -68,7 +70,7 @@ impl Ranks for CpuRanks {
     ) -> u64 {
         let ranks = (0..self.options.lanes.get() as u32).map(Rank);
         let threads: Vec<usize> = ranks.map(|rank| self.options.threads_of(rank)).collect();
-        // Arithmetic is f32, and so are weights.
+        // Weights are f32, as all arithmetic is.
         let weights = checkpoint.num_parameters() * Dtype::F32.bytes();
         weights + memory::cpu_bytes(checkpoint.config(), &threads, largest)
     }
@@ -94,8 +96,8 @@ impl Ranks for CpuRanks {
     }
 }
 
-/// The vector instructions that the gemm crate multiplies by here: by others it cuts sums
-/// elsewhere.
+/// The vector instructions that the gemm crate uses here. With others it adds in another order,
+/// which changes the last bits.
 fn vector_instructions() -> &'static str {
     #[cfg(target_arch = "x86_64")]
     {
@@ -113,6 +115,7 @@ fn vector_instructions() -> &'static str {
     }
 }
 
+/// The threads of a rank.
 fn thread_pool(rank: Rank, num_threads: usize) -> Result<ThreadPool, Error> {
     ThreadPoolBuilder::new()
         .num_threads(num_threads)
@@ -121,7 +124,7 @@ fn thread_pool(rank: Rank, num_threads: usize) -> Result<ThreadPool, Error> {
         .map_err(Error::Threads)
 }
 
-/// What is there, or else what `load` makes, for the next to find.
+/// The shared model. The first caller loads it with `load`.
 fn shared(
     model: &Mutex<Option<Arc<Esm2>>>,
     load: impl FnOnce() -> Result<Esm2, Error>,
@@ -135,6 +138,7 @@ fn shared(
     Ok(model.insert(Arc::new(load()?)).clone())
 }
 
+/// The encoder of a rank on the CPU.
 struct CpuEncoder {
     model: Arc<Esm2>,
     threads: ThreadPool,

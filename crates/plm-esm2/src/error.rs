@@ -30,7 +30,11 @@ pub enum Error {
         is: &'static str,
     },
     /// The weights hold more than one ESM-2.
-    #[error("{path} holds {} models, under {}: save one by itself", prefixes.len(), quoted(prefixes))]
+    #[error(
+        "{path} holds {} models, under {}: save one by itself",
+        prefixes.len(),
+        quoted(prefixes)
+    )]
     SeveralTrunks {
         /// The model's folder.
         path: PathBuf,

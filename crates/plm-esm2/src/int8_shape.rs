@@ -1,12 +1,12 @@
-//! Which models can be computed in int8: a matter of their shape, which no GPU is needed to tell.
+//! Which models can be computed in int8. It depends on their shape, so no GPU is needed to know.
 
 use plm_core::Dtype;
 use plm_kernels::Int8Limits;
 
 use crate::{Checkpoint, Config, Error, NoInt8};
 
-/// The orders of the Hadamard matrices that rotations are made of, besides powers of two: those of
-/// Paley for the primes 11 and 19, and the matrix of one.
+/// The orders of the Hadamard matrices that rotations are made of, apart from powers of two: the
+/// matrix of order 1, and those of Paley for the primes 11 and 19.
 const HADAMARD_ORDERS: [usize; 3] = [1, 12, 20];
 
 /// The order whose product with a power of two is `size`, if there is one.
@@ -15,7 +15,7 @@ pub(crate) fn hadamard_order(size: usize) -> Option<usize> {
     HADAMARD_ORDERS.into_iter().find(fits)
 }
 
-/// Refuses 8-bit integers where there are none.
+/// Refuses int8 on the CPU, and for models without kernels for it.
 pub(crate) fn check_int8(
     checkpoint: &Checkpoint,
     dtype: Dtype,
@@ -36,7 +36,7 @@ pub(crate) fn check_int8(
     })
 }
 
-/// Whether there are kernels for a model of this shape, and a rotation.
+/// Whether there are kernels and a rotation for a model of this shape.
 fn suits(config: &Config) -> bool {
     let fits = |outputs: usize| {
         outputs.is_multiple_of(Int8Limits::OUTPUTS_MULTIPLE) && outputs <= Int8Limits::MAX_INPUTS

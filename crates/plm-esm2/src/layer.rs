@@ -1,4 +1,4 @@
-//! Transformer layers of one kind, for any place.
+//! Transformer layers as ESM-2 defines them, for any place.
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
@@ -7,25 +7,31 @@ use plm_kernels::{LayerNorm, VarlenAttention};
 use crate::Config;
 use crate::place::{Layers, Linear, Pass, Place, Pool, ResidualLinear, ResidualWeights};
 
-/// One pre-layer-norm transformer layer, cut so that every operation between two matrix products is
-/// one.
+/// One pre-layer-norm transformer layer. Between two matrix products it runs one operation.
 ///
-/// The layer norm before attention belongs to what comes before the layer, and the norm that
-/// follows the layer (the next layer's first, or the model's last) belongs to it, so that each
-/// residual addition and the norm behind it are together. Other biases are added by the operation
-/// after the product, which reads its output anyway.
+/// For that, each residual addition and the norm after it belong together. So the layer norm before
+/// attention belongs to the layer before, and the norm after the layer (the next layer's first, or
+/// the model's last) belongs to this one. Other biases are added by the operation after the
+/// product, which reads its output anyway.
 #[derive(Debug)]
 pub(crate) struct Layer {
+    /// It makes queries, keys and values of the normalised stream: `[hidden_size]` to three times
+    /// that.
     qkv: Box<dyn Linear>,
+    /// It is `[3 * hidden_size]`, and added in attention.
     qkv_bias: Tensor,
+    /// It adds attention's output to the stream, and normalises that.
     attention_output: Box<dyn ResidualLinear>,
+    /// It starts the feed-forward block: `[hidden_size]` to `[ffn_size]`.
     fc1: Box<dyn Linear>,
+    /// It is `[ffn_size]`, and added before GELU.
     fc1_bias: Tensor,
+    /// It adds the feed-forward block's output to the stream, and normalises that.
     fc2: Box<dyn ResidualLinear>,
 }
 
 impl Layer {
-    /// The layer whose weights are in `own`, with the layer norm in `next_norm` behind it.
+    /// The layer whose weights are in `own`, with the layer norm in `next_norm` after it.
     pub(crate) fn new(
         own: &VarBuilder<'_>,
         next_norm: &VarBuilder<'_>,
@@ -63,8 +69,9 @@ impl Layer {
         })
     }
 
-    /// From the residual stream `x` and `normalised` (`x` after this layer's first norm), both
-    /// `[total_tokens, hidden_size]`, to the same two for what follows.
+    /// Takes the residual stream `x` and `normalised`, which is `x` after this layer's first norm.
+    /// Returns the stream after this layer, and that after the next norm. All are
+    /// `[total_tokens, hidden_size]`.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
@@ -81,9 +88,10 @@ impl Layer {
     }
 }
 
-/// Such layers, and the first of all norms.
+/// All layers of a model, and the first of all norms.
 #[derive(Debug)]
 pub(crate) struct PlainLayers {
+    /// The norm before the first layer's attention.
     pub(crate) first_norm: LayerNorm,
     pub(crate) layers: Vec<Layer>,
 }

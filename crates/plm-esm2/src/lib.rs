@@ -1,11 +1,11 @@
 //! ESM-2 (Lin et al. 2023, doi:10.1126/science.ade2574) in candle: alphabet, configuration, weights
 //! and a packed forward pass.
 //!
-//! [`Checkpoint`] reads a model in Hugging Face's layout, and refuses what it would compute wrongly.
-//! [`Esm2`] runs the model over packed batches. [`Esm2Loader`] makes it the encoder of each rank of
-//! a run. A sequence's result depends, bit for bit, on its residues, the checkpoint, the number
-//! format and the kind of device alone: not on its neighbours, the batch size or the number of
-//! threads.
+//! [`Checkpoint`] reads a model in Hugging Face's layout, and refuses one that this crate would
+//! compute wrongly. [`Esm2`] runs the model over packed batches. [`Esm2Loader`] makes it the
+//! encoder of each rank of a run. The bits of a sequence's result depend on its residues, the
+//! checkpoint, the number format and the kind of device alone: not on its neighbours, the batch
+//! size or the number of threads.
 //!
 //! [`plm_checkpoint`] finds and reads the files. This crate must not know what a FASTA file is, how
 //! batches are scheduled, or where vectors go.
@@ -32,7 +32,7 @@
     not(feature = "cuda"),
     allow(
         dead_code,
-        reason = "some of what models offer is for GPUs; builds with them tell what is for nobody"
+        reason = "only GPUs use some items; a build with the feature shows those that nothing uses"
     )
 )]
 

@@ -24,7 +24,7 @@ pub(crate) struct LmHead {
 }
 
 impl LmHead {
-    /// The head whose weights are in `own`. `embeddings` is the token embedding `[33, hidden_size]`.
+    /// The head with the weights in `own` and the token embedding `embeddings` `[33, hidden_size]`.
     pub(crate) fn new(
         own: &VarBuilder<'_>,
         embeddings: &Tensor,

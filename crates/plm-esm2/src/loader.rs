@@ -1,4 +1,4 @@
-//! ESM-2 as the encoder of each rank of a run.
+//! Makes ESM-2 the encoder of each rank of a run.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,43 +13,68 @@ use crate::int8_shape::check_int8;
 use crate::ranks::{Job, Ranks};
 use crate::{Checkpoint, Error, NoInt8, gpu, token_map};
 
-/// Another number whenever a change gives vectors other bits: a run that an older version began is
-/// then refused, not mixed.
+/// It changes whenever a new version gives vectors other bits. A run that an older version started
+/// is then refused, not mixed.
 const NUMERICS: u32 = 3;
 
-/// Makes ESM-2 encoders: on the CPU, where all of them share one copy of the weights, or on a GPU
-/// each.
+/// Makes ESM-2 encoders. On the CPU, all of them share one copy of the weights. On GPUs, each has
+/// its own GPU.
+///
+/// ```
+/// use std::num::NonZeroUsize;
+/// use std::sync::Arc;
+///
+/// use plm_core::{Dtype, EncoderLoader, Packer, Rank, RowId};
+/// use plm_esm2::{Checkpoint, CpuOptions, Esm2Loader, token_map};
+///
+/// let options = CpuOptions::all_cores(NonZeroUsize::MIN);
+/// let loader = Esm2Loader::new(Checkpoint::plm_tiny(), options, Dtype::F32)?;
+/// assert_eq!(loader.spec().outputs[0].name(), "mean/layer_6");
+///
+/// let tokens = token_map();
+/// let mut packer = Packer::new(&tokens, 64);
+/// packer.push(RowId(0), b"MKTAYIAKQR")?;
+///
+/// let mut encoder = loader.load(Rank(0))?;
+/// let ticket = encoder.submit(&Arc::new(packer.finish()));
+/// let encoded = encoder.finish(ticket)?;
+/// assert_eq!(encoded.columns()[0].width(), 128);
+/// # Ok::<(), plm_core::BoxError>(())
+/// ```
 #[derive(Debug)]
 pub struct Esm2Loader {
     checkpoint: Checkpoint,
+    /// Where the ranks compute.
     ranks: Box<dyn Ranks>,
     spec: EncoderSpec,
-    /// Of the longest sequence that is to come, once that is known.
+    /// The tokens of the run's longest sequence; 0 before `check_room` was called.
     longest_tokens: AtomicUsize,
 }
 
 impl Esm2Loader {
-    /// Encoders on the CPU that pool the last layer, after the final layer norm, with weights in
-    /// `dtype` (see [`Esm2::new`](crate::Esm2::new)). Reads all weights once, for their digest.
+    /// Makes encoders on the CPU with weights in `dtype` (see [`Esm2::new`](crate::Esm2::new)).
+    /// They give the mean of the last layer, after the final layer norm. Reads all weights once,
+    /// for their digest.
     ///
     /// # Errors
-    /// [`Error::NoInt8`], or if the weights can't be read.
+    /// [`Error::NoInt8`], or [`Error::Checkpoint`] if the weights can't be read.
     pub fn new(checkpoint: Checkpoint, options: CpuOptions, dtype: Dtype) -> Result<Self, Error> {
         check_int8(&checkpoint, dtype, false)?;
         Self::of(checkpoint, Box::new(CpuRanks::new(options)), dtype)
     }
 
-    /// The same on GPUs, in `dtype` (see `Esm2::on_gpu`): rank `i` on the one that CUDA numbers
-    /// `ordinals[i]`.
+    /// Makes encoders on GPUs in `dtype` (see `Esm2::on_gpu`). Rank `i` computes on the GPU with
+    /// CUDA's number `ordinals[i]`. They give the mean of the last layer, after the final layer
+    /// norm.
     ///
-    /// A sequence whose numbers a 16-bit `dtype` can't hold is computed in f32, and so noted; so
-    /// are short ones in bf16 (under 8 residues) and int8 (under 17).
+    /// A sequence whose numbers a 16-bit `dtype` can't hold is computed in f32, and noted. So are
+    /// short sequences: under 8 residues in bf16, and under 17 in int8.
     ///
     /// # Errors
-    /// [`Error::NoGpuKernel`], [`Error::NoInt8`], or if the weights can't be read;
-    /// [`Error::MixedGpus`] if the GPUs are of several kinds, and [`Error::Gpu`] if one is not
-    /// there, or has no kernels for the 8-bit integers that are asked for, or if this build has
-    /// none at all. What else is wrong with a GPU shows when its rank loads.
+    /// [`Error::NoGpuKernel`] or [`Error::NoInt8`] if the model can't be computed this way;
+    /// [`Error::MixedGpus`] if the GPUs are of several kinds; [`Error::Gpu`] if one does not exist
+    /// or has no kernels for int8, or if this build has no kernels at all; [`Error::Checkpoint`] if
+    /// the weights can't be read. Other faults of a GPU show when its rank loads.
     pub fn on_gpus(
         checkpoint: Checkpoint,
         ordinals: Vec<u32>,
@@ -83,29 +108,39 @@ impl Esm2Loader {
         })
     }
 
-    /// What the model and the largest batches take of a device's memory, about: on the CPU all
-    /// ranks together, on GPUs one.
+    /// An estimate of the memory that the model and the largest batches take, in bytes: on the CPU
+    /// of all ranks together, on GPUs of one rank.
     pub fn needed_bytes(&self, largest: &LargestBatches) -> u64 {
         let (checkpoint, dtype) = (&self.checkpoint, self.spec.dtype);
         self.ranks.needed_bytes(checkpoint, dtype, largest)
     }
 
-    /// Gives these outputs, and not the mean of the last layer.
+    /// Makes encoders give these outputs instead of the mean of the last layer.
     ///
     /// # Errors
-    /// [`Error::NoSuchLayer`] if the model lacks one of the layers. [`Error::NoInt8`] if one is not
-    /// the last layer's and the model is of 8-bit integers.
+    /// [`Error::NoSuchLayer`] if the model lacks one of the layers. [`Error::NoInt8`] if the number
+    /// format is int8 and one of the layers is not the last.
     pub fn with_outputs(mut self, outputs: &OutputSet) -> Result<Self, Error> {
         self.spec.outputs = output_specs(&self.checkpoint, self.spec.dtype, outputs)?;
         Ok(self)
     }
 }
 
-/// What encoders of a checkpoint in `dtype` give for `outputs`. Reads no weights.
+/// The outputs that encoders of a checkpoint in `dtype` give for `outputs`. Reads no weights.
 ///
 /// # Errors
-/// [`Error::NoSuchLayer`] if the model lacks one of the layers. [`Error::NoInt8`] if one is not the
-/// last layer's and `dtype` is that of 8-bit integers.
+/// [`Error::NoSuchLayer`] if the model lacks one of the layers. [`Error::NoInt8`] if `dtype` is
+/// int8 and one of the layers is not the last.
+///
+/// ```
+/// use plm_core::{Dtype, Layer, OutputKind, OutputSet};
+/// use plm_esm2::{Checkpoint, output_specs};
+///
+/// let outputs = OutputSet::new([OutputKind::Mean, OutputKind::Bos], [Layer::LAST]);
+/// let specs = output_specs(&Checkpoint::plm_tiny(), Dtype::F32, &outputs)?;
+/// assert_eq!(specs[1].name(), "bos/layer_6");
+/// # Ok::<(), plm_esm2::Error>(())
+/// ```
 pub fn output_specs(
     checkpoint: &Checkpoint,
     dtype: Dtype,

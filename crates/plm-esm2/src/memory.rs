@@ -1,15 +1,16 @@
-//! What batches take of a device's memory, and what the CPU's has left: an estimate, made before
+//! Estimates the memory that batches take on a device, and the memory that the CPU has left, before
 //! anything is computed.
 //!
-//! Activations decide. They are counted at the widest place of a layer, the second product of its
-//! feed-forward block, where these are alive at once, in numbers for each token:
+//! Activations take the most. They are counted at the widest place of a layer, the second product
+//! of its feed-forward block. These numbers exist there at the same time, for each token:
 //!
-//! - on the CPU 8 times the hidden size (the residual stream and its norm, before attention, behind
-//!   it and behind the layer, attention's output, and the product), the width of the block, and
-//!   what the gemm crate copies of each row;
-//! - on a GPU 7 times the hidden size, since the product adds to the stream itself, and that width.
+//! - on the CPU, 8 times the hidden size (the residual stream and its norm: before attention, after
+//!   it, and after the layer; attention's output; and the product), the width of the block, and the
+//!   gemm crate's copy of a part of each row
+//! - on a GPU, 7 times the hidden size, since the product adds to the stream itself, and the width
+//!   of the block
 //!
-//! Attention takes nothing that grows with the square of a sequence: on the CPU, each thread keeps
+//! Attention takes nothing that grows with the square of a sequence. On the CPU, each thread keeps
 //! the keys and values of one head, and the scores of sixteen queries.
 
 use std::path::{Path, PathBuf};
@@ -19,21 +20,21 @@ use plm_core::LargestBatches;
 use crate::Config;
 use crate::micro_batch::MICRO_BATCH_TOKENS;
 
-/// What a number takes on the CPU.
+/// The bytes of a number on the CPU.
 const F32_BYTES: u64 = 4;
-/// Numbers of a row that the gemm crate has in a copy at a time.
+/// The numbers of a row that the gemm crate copies at a time.
 const PACKED_COLUMNS: u64 = 512;
 
-/// What each lane of so many threads takes on the CPU for the largest batches that come to it, all
-/// lanes together. The longest sequences may all be at work at once.
+/// The memory that all lanes together take on the CPU for their largest batches, in bytes.
+/// `threads` has the threads of each lane. The longest sequences may all be computed at once.
 pub(crate) fn cpu_bytes(config: &Config, threads: &[usize], largest: &LargestBatches) -> u64 {
     let (hidden, ffn) = (config.hidden_size as u64, config.ffn_size as u64);
     let of_token = F32_BYTES * (8 * hidden + ffn + PACKED_COLUMNS);
-    // Queries of a block, as in attention.
+    // A head's keys and values, and the scores of the 16 queries of a block.
     let of_key = F32_BYTES * (2 * config.head_dim() as u64 + 16);
     let longest = largest.longest_sequences.iter().copied();
     let lanes = threads.iter().zip(longest).map(|(&threads, longest)| {
-        // A thread has a piece at a time.
+        // A thread computes one piece at a time.
         let piece = longest.max(MICRO_BATCH_TOKENS);
         let at_once = longest.max(largest.shared_tokens);
         let tokens = at_once.min(threads.saturating_mul(piece)) as u64;
@@ -42,18 +43,19 @@ pub(crate) fn cpu_bytes(config: &Config, threads: &[usize], largest: &LargestBat
     lanes.sum::<u64>() + rotary_bytes(config, largest)
 }
 
-/// The tables of positions, which are grown to powers of two.
+/// The memory of the tables of positions, in bytes. They grow to powers of two.
 fn rotary_bytes(config: &Config, largest: &LargestBatches) -> u64 {
     let longest = largest.longest_sequences.first().copied().unwrap_or(0);
     longest.next_power_of_two() as u64 * config.head_dim() as u64 * F32_BYTES
 }
 
-/// What the system can give this process: of all memory, of what its control groups may have, and
-/// of its address space, the least. None where the system does not say.
+/// The memory that the system can give this process, in bytes: the least of what is available, what
+/// its control groups allow, and what its address space allows. `None` if the system does not say.
 pub(crate) fn available_bytes() -> Option<u64> {
     available_by(|path| std::fs::read_to_string(path).ok())
 }
 
+/// [`available_bytes`] from files that `read` reads.
 fn available_by(read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
     let of_system = read(Path::new("/proc/meminfo"))
         .and_then(|text| number_after(&text, "MemAvailable:"))
@@ -64,13 +66,13 @@ fn available_by(read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
         .min()
 }
 
-/// The number that follows a word at the beginning of a line.
+/// The number that follows `word` at the start of a line.
 fn number_after(text: &str, word: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(word))?;
     rest.split_whitespace().next()?.parse().ok()
 }
 
-/// Of the control groups that the process is in, of either version.
+/// The bytes that the control groups of the process allow, of either version.
 fn of_groups(read: &impl Fn(&Path) -> Option<String>) -> Option<u64> {
     let groups = read(Path::new("/proc/self/cgroup"))?;
     let left = groups.lines().filter_map(|line| {
@@ -87,11 +89,13 @@ fn of_groups(read: &impl Fn(&Path) -> Option<String>) -> Option<u64> {
     left.min()
 }
 
-/// What the files of a control group are called.
+/// The names of a control group's files.
 struct GroupFiles {
+    /// The file with the limit.
     limit: &'static str,
+    /// The file with the memory in use.
     used: &'static str,
-    /// Of `memory.stat`: file contents that go when memory is short.
+    /// The line of `memory.stat` for file contents, which the system drops when memory is short.
     reclaimable: &'static str,
 }
 
@@ -107,8 +111,8 @@ const VERSION_1: GroupFiles = GroupFiles {
     reclaimable: "total_inactive_file ",
 };
 
-/// The least that is left in a group or one above it. In a container the path may be one outside of
-/// it; the groups above are then those that it sees.
+/// The least that is left in a group or one above it, in bytes. In a container, the path may be the
+/// host's; then only the groups above it are seen.
 fn left_in(
     read: &impl Fn(&Path) -> Option<String>,
     root: &str,
@@ -119,7 +123,7 @@ fn left_in(
     let groups = path.ancestors().take_while(|group| group.starts_with(root));
     let left = groups.filter_map(|group| {
         let number = |name: &str| read(&group.join(name))?.trim().parse::<u64>().ok();
-        // No limit is the word "max".
+        // The word "max" means no limit.
         let limit = number(files.limit)?;
         let stat = read(&group.join("memory.stat")).unwrap_or_default();
         let reclaimable = number_after(&stat, files.reclaimable).unwrap_or(0);
@@ -129,7 +133,7 @@ fn left_in(
     left.min()
 }
 
-/// Of what `ulimit -v` allows.
+/// The bytes that `ulimit -v` allows.
 fn of_address_space(read: &impl Fn(&Path) -> Option<String>) -> Option<u64> {
     let limit = number_after(&read(Path::new("/proc/self/limits"))?, "Max address space")?;
     let kib = number_after(&read(Path::new("/proc/self/status"))?, "VmSize:")?;
@@ -187,7 +191,7 @@ mod tests {
                 "/proc/self/cgroup",
                 "9:cpu,cpuacct:/x\n5:memory:/docker/1234\n1:name=systemd:/\n",
             ),
-            // As a container sees it: the path is one of the host.
+            // In a container, the path is the host's.
             ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "2000000\n"),
             ("/sys/fs/cgroup/memory/memory.usage_in_bytes", "1500000\n"),
             (

@@ -1,4 +1,4 @@
-//! A batch in pieces that a processor's cache can hold.
+//! Cuts a batch into pieces that a processor's cache can hold.
 
 use candle_core::{Device, Result, Tensor};
 use plm_core::PackedBatch;
@@ -6,31 +6,32 @@ use plm_kernels::CuSeqlens;
 
 use crate::alphabet::{MASK, PAD};
 
-/// Tokens in a piece. The activations of a few hundred tokens stay in the L2 and L3 caches from
-/// one operation to the next, and matrix products of this height run at full speed.
+/// The most tokens in a piece of several sequences. The activations of a few hundred tokens stay in
+/// the L2 and L3 caches from one operation to the next, and matrix products of this height run at
+/// full speed.
 pub(crate) const MICRO_BATCH_TOKENS: usize = 384;
 
-/// The fewest rows that matrix products are given.
+/// The fewest rows of a matrix product.
 ///
-/// Below it, the gemm crate sums in another order: products of up to 256 numbers and products with
-/// one row have kernels of their own, and where neither side is over 64 the common dimension is cut
-/// elsewhere. A row's bits would then depend on how many rows stand beside it.
+/// With fewer, the gemm crate adds in another order. It has other kernels for products of up to 256
+/// numbers and for one row, and cuts the common dimension elsewhere if neither side is over 64. A
+/// row's bits would then depend on the number of rows beside it.
 const MIN_ROWS: usize = 65;
 
-/// Whole sequences of a batch, with a sequence of padding behind them if they are few tokens.
+/// Whole sequences of a batch. If they have few tokens, a sequence of padding follows them.
 pub(crate) struct MicroBatch {
-    /// `[rows]`, padding included.
+    /// The ids of all tokens, padding included: `[rows]`.
     pub(crate) token_ids: Tensor,
-    /// All sequences, padding included.
+    /// The offsets of all sequences, padding included.
     pub(crate) padded: CuSeqlens,
-    /// The sequences of the batch.
+    /// The offsets of the batch's own sequences.
     pub(crate) sequences: CuSeqlens,
     /// Whether a token is masked.
     pub(crate) has_masks: bool,
 }
 
 impl MicroBatch {
-    /// Cuts `batch` at sequence boundaries. A sequence that is over the size is a piece of its own.
+    /// Cuts `batch` between sequences. A sequence of more tokens is a piece by itself.
     pub(crate) fn split(batch: &PackedBatch) -> Result<Vec<Self>> {
         let ends = batch.cu_seqlens();
         let mut pieces = Vec::new();
@@ -64,7 +65,7 @@ impl MicroBatch {
         })
     }
 
-    /// The rows of `x` that belong to the batch.
+    /// The rows of `x` that belong to the batch's own sequences.
     pub(crate) fn without_padding(&self, x: &Tensor) -> Result<Tensor> {
         x.narrow(0, 0, self.sequences.total_tokens())
     }

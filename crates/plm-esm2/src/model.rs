@@ -1,4 +1,7 @@
-//! The forward pass, wherever it runs.
+//! The forward pass, in any place.
+//!
+//! It embeds tokens, runs the layers, and pools what they give. It must not know devices, nor how a
+//! layer computes.
 
 use std::sync::Mutex;
 
@@ -17,25 +20,48 @@ use crate::tensors::Tensors;
 use crate::{Checkpoint, Config, Error, ModelOutputs, NoInt8, Outputs};
 
 /// An ESM-2 in memory.
+///
+/// ```
+/// use plm_core::{Dtype, OutputKind, Packer, RowId};
+/// use plm_esm2::{Checkpoint, Esm2, Outputs, token_map};
+///
+/// let model = Esm2::new(&Checkpoint::plm_tiny(), Dtype::F32)?;
+/// let tokens = token_map();
+/// let mut packer = Packer::new(&tokens, 64);
+/// packer.push(RowId(0), b"MKTAYIAKQR")?;
+///
+/// // The BOS row of layer 3, and the logits of every token.
+/// let outputs = Outputs {
+///     pooled: vec![(OutputKind::Bos, 3)],
+///     logits: true,
+///     ..Outputs::default()
+/// };
+/// let given = model.forward(&packer.finish(), &outputs)?;
+/// assert_eq!(given.pooled[0].width(), 128);
+/// assert_eq!(given.logits.expect("they were asked for").len(), (10 + 2) * 33);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Esm2 {
     name: String,
     config: Config,
+    /// Where the model computes.
     place: Box<dyn Place>,
-    /// `[33, hidden_size]`: in a model of 8-bit integers, of its rotated stream.
+    /// The token embedding `[33, hidden_size]`. In an int8 model, it is that of the rotated stream.
     embeddings: Tensor,
     layers: Box<dyn Layers>,
+    /// The head for logits, if the checkpoint has it.
     lm_head: Option<LmHead>,
-    /// Grown to the longest sequence met so far.
+    /// The tables of positions. They grow to the longest sequence so far.
     rotary: Mutex<Rotary>,
 }
 
 impl Esm2 {
     /// Loads a checkpoint to compute on the CPU, with its weights rounded to `dtype`. All
-    /// arithmetic is f32, so the 16-bit formats bring no speed here.
+    /// arithmetic is f32, so the 16-bit formats are no faster here.
     ///
     /// # Errors
-    /// [`Error::NoInt8`], or if a weight can't be read.
+    /// [`Error::NoInt8`], or [`Error::Tensor`] if a weight can't be read.
     pub fn new(checkpoint: &Checkpoint, dtype: Dtype) -> Result<Self, Error> {
         check_int8(checkpoint, dtype, false)?;
         Self::assemble(checkpoint, dtype, Box::new(Cpu), |tensors| {
@@ -44,7 +70,8 @@ impl Esm2 {
         })
     }
 
-    /// A model of what `layers` makes of a checkpoint's tensors in `place`: embeddings and layers.
+    /// Makes a model in `place`. `layers` makes its token embedding and its layers of the
+    /// checkpoint's tensors.
     pub(crate) fn assemble(
         checkpoint: &Checkpoint,
         dtype: Dtype,
@@ -75,17 +102,18 @@ impl Esm2 {
         &self.config
     }
 
-    /// Runs the model over a batch: on the threads of the current rayon pool, or on its GPU.
+    /// Runs the model over a batch, on the threads of the current rayon pool or on its GPU.
     ///
     /// # Errors
     /// [`Error::NoSuchLayer`], [`Error::NoLanguageModelHead`] and [`Error::NoInt8`] if the model
-    /// does not have what is asked for; [`Error::Tensor`] if memory runs out or the GPU fails.
+    /// does not have what was asked for; [`Error::UnknownToken`] if the batch was packed with
+    /// another alphabet; [`Error::Tensor`] if memory runs out or the GPU fails.
     pub fn forward(&self, batch: &PackedBatch, outputs: &Outputs) -> Result<ModelOutputs, Error> {
         self.start(batch, outputs)?.finish()
     }
 
-    /// Begins what [`forward`](Self::forward) does. On a GPU this returns once all work is queued,
-    /// with the GPU at it; on the CPU once it is done.
+    /// Starts the work of [`forward`](Self::forward). On a GPU, it returns when all work is queued.
+    /// On the CPU, it returns when all work is done.
     ///
     /// # Errors
     /// Those of [`forward`](Self::forward).
@@ -102,6 +130,7 @@ impl Esm2 {
         })
     }
 
+    /// Refuses outputs that the model does not have.
     fn check(&self, outputs: &Outputs) -> Result<(), Error> {
         let num_layers = self.config.num_layers;
         for &(_, layer) in &outputs.pooled {
@@ -127,7 +156,7 @@ impl Esm2 {
         Ok(())
     }
 
-    /// A table for sequences of up to `positions` tokens.
+    /// The tables for sequences of up to `positions` tokens.
     fn rotary(&self, positions: usize) -> TensorResult<Rotary> {
         let mut rotary = self
             .rotary
@@ -141,6 +170,7 @@ impl Esm2 {
         Ok(rotary.clone())
     }
 
+    /// Runs the model over one piece of a batch.
     fn forward_piece(
         &self,
         piece: &MicroBatch,
@@ -192,7 +222,7 @@ impl Esm2 {
         })
     }
 
-    /// How many layers have to run.
+    /// The number of layers that have to run.
     fn depth(&self, outputs: &Outputs) -> usize {
         if outputs.needs_tokens() {
             return self.config.num_layers;
@@ -201,6 +231,7 @@ impl Esm2 {
         layers.max().unwrap_or(0)
     }
 
+    /// The logits of a piece, if they were asked for.
     fn logits(
         &self,
         normalised: &Tensor,
@@ -217,7 +248,7 @@ impl Esm2 {
     }
 }
 
-/// Refuses ids outside of the vocabulary, which on a GPU would only show as NaN.
+/// Refuses ids outside of the vocabulary. On a GPU they would only give NaN.
 fn check_tokens(batch: &PackedBatch) -> Result<(), Error> {
     match batch.token_ids().iter().max() {
         Some(&id) if id as usize >= VOCABULARY.len() => Err(Error::UnknownToken { id }),

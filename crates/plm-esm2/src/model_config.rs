@@ -1,4 +1,4 @@
-//! `config.json`, as transformers writes it for ESM-2.
+//! Reads and checks `config.json`, as transformers writes it for ESM-2.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -11,26 +11,26 @@ use serde_json::{Value, json};
 use crate::alphabet::{EOS, MASK, PAD, VOCABULARY};
 use crate::{Error, ModelShape};
 
-/// How large a model may be before its configuration is not to be believed: what it says decides how
-/// much memory is taken. The largest ESM-2 has 48 layers and a feed-forward block of 20,480.
+/// The most layers that a configuration may have. It decides how much memory is taken, and may come
+/// from anyone. The largest ESM-2 has 48 layers and a feed-forward block of 20,480.
 const MAX_LAYERS: usize = 1 << 10;
-/// Of everything else that is counted.
+/// The most that any other size in a configuration may be.
 const MAX_SIZE: usize = 1 << 16;
 
 /// An ESM-2's architecture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Transformer layers.
+    /// The number of transformer layers.
     pub num_layers: usize,
-    /// The length of a hidden state and so of an embedding.
+    /// The width of a hidden state, and so of an embedding.
     pub hidden_size: usize,
-    /// Attention heads.
+    /// The number of attention heads.
     pub num_heads: usize,
-    /// The width of the feed-forward block.
+    /// The width between the two products of a feed-forward block.
     pub ffn_size: usize,
-    /// What layer normalisation adds to the variance.
+    /// The number that layer norms add to the variance.
     pub layer_norm_eps: f32,
-    /// Whether embeddings are rescaled for token dropout; so with all released models.
+    /// Whether embeddings are rescaled for token dropout, as in all released models.
     pub token_dropout: bool,
 }
 
@@ -47,27 +47,27 @@ impl Config {
         }
     }
 
-    /// The length of one attention head's share of a hidden state.
+    /// The width of one attention head.
     pub fn head_dim(&self) -> usize {
         self.hidden_size / self.num_heads
     }
 
-    /// How the model reads masked tokens.
+    /// How the model embeds masked tokens; `None` if it does not use token dropout.
     pub(crate) fn dropout(&self) -> Option<TokenDropout> {
         self.token_dropout.then_some(TokenDropout {
             mask_token_id: MASK,
         })
     }
 
-    /// What a model's `config.json` says.
+    /// Reads a model's `config.json`.
     ///
     /// # Errors
-    /// [`Error::OtherModel`] if it is no ESM-2's, [`plm_checkpoint::Error::Json`] if a field is
-    /// missing or of another type, [`Error::Unsupported`] if one has a value that this crate does
-    /// not implement.
+    /// [`Error::OtherModel`] if it is of another model, [`plm_checkpoint::Error::Json`] if a field
+    /// is missing or of another type, [`Error::Unsupported`] if a field has a value that this crate
+    /// does not implement.
     pub fn of_file(file: &ConfigFile) -> Result<Self, Error> {
         let path = file.path();
-        // First: another model's file lacks fields that it need not have.
+        // Checked first: the file of another model would lack fields that it does not need.
         if let Ok(kind) = file.fields::<Kind>() {
             kind.check(path)?;
         }
@@ -83,7 +83,7 @@ impl Config {
         })
     }
 
-    /// A `config.json` that says this.
+    /// The configuration as a `config.json`.
     pub(crate) fn to_json(&self) -> Value {
         json!({
             "model_type": "esm",
@@ -99,7 +99,7 @@ impl Config {
     }
 }
 
-/// The fields that say which model it is.
+/// The fields that say which model a file is of.
 #[derive(Deserialize)]
 struct Kind {
     model_type: Option<String>,
@@ -110,9 +110,9 @@ struct Kind {
 }
 
 impl Kind {
-    /// Refuses what is no ESM-2 by what it calls itself.
+    /// Refuses a model that does not call itself ESM-2.
     fn check(&self, path: &Path) -> Result<(), Error> {
-        // Quoted, so that what comes from elsewhere stays on its line.
+        // Values are quoted, so that they stay on one line.
         let other = |field, found: String, is| {
             let path = path.to_owned();
             Err(Error::OtherModel {
@@ -128,7 +128,7 @@ impl Kind {
             (None, Some(names)) if !names.iter().any(|name| name.starts_with("Esm")) => {
                 return other("architectures", format!("{names:?}"), "");
             }
-            // The field that is missing is named.
+            // The next step names the missing field.
             (None, _) => return Ok(()),
         }
         match &self.position_embedding_type {
@@ -145,8 +145,9 @@ impl Kind {
     }
 }
 
-/// The fields that say what is computed. Those without a default are required although transformers
-/// has one for them: its defaults (absolute positions, an epsilon of 1e-12) are not ESM-2's.
+/// The fields that say what is computed. A field that is no `Option` is required, although
+/// transformers has a default for it: its defaults (absolute positions, an epsilon of 1e-12) are
+/// not ESM-2's.
 #[derive(Deserialize)]
 struct File {
     #[expect(dead_code, reason = "required, and compared by `Kind`")]
@@ -172,6 +173,7 @@ struct File {
 }
 
 impl File {
+    /// Refuses values that this crate does not implement.
     fn check(&self, path: &Path) -> Result<(), Error> {
         let must_be = |field, found: &dyn Display, fits: bool, supported: &dyn Display| {
             if fits {
@@ -184,7 +186,7 @@ impl File {
                 supported: supported.to_string(),
             })
         };
-        // Quoted, so that what comes from elsewhere stays on its line.
+        // Values are quoted, so that they stay on one line.
         let equals = |field, found: &str, supported: &str| {
             must_be(
                 field,

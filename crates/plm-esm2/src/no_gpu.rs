@@ -1,4 +1,4 @@
-//! What stands for GPUs in a build without the feature `cuda`: that there are none.
+//! The module `gpu` of a build without the feature `cuda`: there are no GPUs.
 
 use plm_core::Dtype;
 use plm_kernels::GpuError;
@@ -6,12 +6,12 @@ use plm_kernels::GpuError;
 use crate::Error;
 use crate::ranks::Ranks;
 
-/// Ranks on GPUs, of which this build knows none.
+/// Refuses ranks on GPUs: this build has no kernels for them.
 pub(crate) fn ranks(_ordinals: Vec<u32>, _dtype: Dtype) -> Result<Box<dyn Ranks>, Error> {
     Err(GpuError::NotBuilt.into())
 }
 
-// What needs no GPU of what is in `gpu` is tested in any build.
+// These parts of `gpu` need no GPU, so every build tests them.
 #[cfg(test)]
 #[path = "gpu/int8/fold.rs"]
 mod fold;

@@ -1,4 +1,4 @@
-//! What can be asked of a forward pass.
+//! What a caller can ask of a forward pass, and what it gets.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,17 +9,17 @@ use plm_core::{Column, OutputKind, OutputSpec};
 use crate::Error;
 use crate::place::PooledNorm;
 
-/// What to compute for a batch. Nothing, by default.
+/// What to compute for a batch. The default is nothing.
 ///
-/// Layers count as hidden states do: 0 is the embedding, `n` the output of the n-th layer, and the
-/// last one is after the final layer norm.
+/// Layer 0 is the embedding, `n` the output of the n-th layer, and the last one is taken after the
+/// final layer norm.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outputs {
-    /// What is wanted with one row per sequence, and of which layer, in any order.
+    /// The outputs with one row per sequence, each with its layer, in any order.
     pub pooled: Vec<(OutputKind, usize)>,
-    /// Whether the last layer's vector of every token is wanted.
+    /// Whether to return the last layer's vector of every token.
     pub tokens: bool,
-    /// Whether the masked-language-model logits of every token are wanted.
+    /// Whether to return the masked-language-model logits of every token.
     pub logits: bool,
 }
 
@@ -32,7 +32,7 @@ impl Outputs {
         }
     }
 
-    /// Those that an encoder of these specs gives.
+    /// The outputs of an encoder with these specs.
     pub(crate) fn of(specs: &[OutputSpec]) -> Self {
         Self {
             pooled: specs.iter().map(|spec| (spec.kind, spec.layer)).collect(),
@@ -40,47 +40,54 @@ impl Outputs {
         }
     }
 
-    /// Whether every token of the last layer is wanted.
+    /// Whether the last layer's vectors of all tokens are needed.
     pub(crate) fn needs_tokens(&self) -> bool {
         self.tokens || self.logits
     }
 }
 
-/// What was asked for, in the batch's order.
+/// The outputs of a batch, in the batch's order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelOutputs {
-    /// A column of rows of `hidden_size` f32 for each of [`Outputs::pooled`], in that order.
+    /// The column of each of [`Outputs::pooled`], in that order: `[num_sequences, hidden_size]`,
+    /// f32.
     pub pooled: Vec<Column>,
-    /// `[total_tokens, hidden_size]`, row by row, special tokens included.
+    /// The vectors of all tokens, special tokens included: `[total_tokens, hidden_size]`, row by
+    /// row. `None` if they were not asked for.
     pub tokens: Option<Vec<f32>>,
-    /// `[total_tokens, 33]`, row by row, special tokens included.
+    /// The logits of all tokens, special tokens included: `[total_tokens, 33]`, row by row. `None`
+    /// if they were not asked for.
     pub logits: Option<Vec<f32>>,
 }
 
-/// A batch that a model is at work on.
+/// A batch that a model has started to compute.
 #[derive(Debug)]
 pub struct Started {
+    /// The outputs of the batch's pieces, in order.
     pub(crate) pieces: Vec<PieceOutputs>,
     pub(crate) hidden_size: usize,
+    /// The outputs that were asked for.
     pub(crate) outputs: Outputs,
-    /// What is still to be done to pooled rows, if anything.
+    /// The norm that pooled rows still need; `None` if they need none.
     pub(crate) pooled_norm: Option<Arc<dyn PooledNorm>>,
 }
 
-/// What one piece of a batch gave; empty where nothing was asked for.
+/// The outputs of one piece of a batch; empty where nothing was asked for.
 #[derive(Debug)]
 pub(crate) struct PieceOutputs {
-    /// `[num_sequences, hidden_size]` for each pooled output.
+    /// The rows of each pooled output: `[num_sequences, hidden_size]`.
     pub(crate) pooled: Vec<Values>,
+    /// The vectors of all tokens: `[total_tokens, hidden_size]`.
     pub(crate) tokens: Vec<f32>,
+    /// The logits of all tokens: `[total_tokens, 33]`.
     pub(crate) logits: Vec<f32>,
 }
 
 impl Started {
-    /// Waits for what was asked for.
+    /// Waits for the outputs.
     ///
     /// # Errors
-    /// If the GPU has failed at it.
+    /// [`Error::Tensor`] if the GPU has failed.
     pub fn finish(self) -> Result<ModelOutputs, Error> {
         let Self {
             pieces,
@@ -120,20 +127,21 @@ impl Started {
     }
 }
 
-/// Numbers that are here, or will be.
+/// Numbers on the CPU, or on their way there from a GPU.
 #[derive(Debug)]
 pub(crate) enum Values {
     Here(Vec<f32>),
     OnTheirWay(Box<dyn OnTheirWay>),
 }
 
-/// Numbers that a device is still at work on.
+/// Numbers that a device has not given yet.
 pub(crate) trait OnTheirWay: fmt::Debug + Send {
-    /// Waits for them.
+    /// Waits for the numbers.
     fn wait(self: Box<Self>) -> TensorResult<Vec<f32>>;
 }
 
 impl Values {
+    /// The numbers, after they have arrived.
     fn wait(self) -> TensorResult<Vec<f32>> {
         match self {
             Self::Here(values) => Ok(values),
@@ -142,12 +150,13 @@ impl Values {
     }
 }
 
-/// A tensor of any format and device, as f32 on the CPU. (Converted there: candle's own kernels are
-/// compiled at their first use, which takes seconds.)
+/// A tensor of any format and device, as f32 on the CPU. It is converted on the CPU: candle
+/// compiles its own kernels at their first use, which takes seconds.
 pub(crate) fn on_cpu(tensor: &Tensor) -> TensorResult<Tensor> {
     tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)
 }
 
+/// The numbers of a tensor of any format and device, row by row.
 pub(crate) fn to_values(tensor: &Tensor) -> TensorResult<Vec<f32>> {
     on_cpu(tensor)?.flatten_all()?.to_vec1()
 }

@@ -1,7 +1,7 @@
-//! What the forward pass asks of where a model computes: the CPU, or a GPU.
+//! The traits of a place where a model computes: the CPU, or a GPU.
 //!
-//! The model, its layers and its head are written against these traits, and know no device. The CPU
-//! is in `cpu`, and GPUs are in `gpu`, which only builds with the feature `cuda` have.
+//! The model, its layers and its head use these traits, and must not know any device. `cpu` has the
+//! CPU. `gpu` has GPUs, in builds with the feature `cuda`.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -16,17 +16,17 @@ use crate::outputs::{PieceOutputs, Values};
 
 /// Where a model computes.
 pub(crate) trait Place: Debug + Send + Sync {
-    /// As candle knows it.
+    /// The device, as candle knows it.
     fn device(&self) -> &Device;
 
-    /// Products with `weight` `[out, in]`, which is here.
+    /// The product with `weight` `[out, in]`, which is on this device.
     fn linear(&self, weight: Tensor) -> TensorResult<Box<dyn Linear>>;
 
-    /// The end of one half of a layer, whose weights are here.
+    /// The end of one half of a layer, whose weights are on this device.
     fn residual_linear(&self, weights: ResidualWeights) -> TensorResult<Box<dyn ResidualLinear>>;
 
     /// Runs `forward` over all of `batch`, in the pieces that suit this place, for a model in
-    /// `dtype`; what it gives is in the batch's order.
+    /// `dtype`. Returns the outputs of the pieces, in the batch's order.
     fn run(
         &self,
         batch: &PackedBatch,
@@ -34,23 +34,24 @@ pub(crate) trait Place: Debug + Send + Sync {
         forward: &(dyn Fn(&MicroBatch) -> TensorResult<PieceOutputs> + Sync),
     ) -> TensorResult<Vec<PieceOutputs>>;
 
-    /// The numbers of a contiguous f32 tensor, which is here.
+    /// The numbers of a contiguous f32 tensor on this device.
     fn fetch(&self, values: &Tensor) -> TensorResult<Values>;
 }
 
 /// A product with a matrix of weights, without its bias.
 pub(crate) trait Linear: Debug + Send + Sync {
-    /// `[rows, in]` to `[rows, out]`.
+    /// The product `[rows, out]` of `x` `[rows, in]`.
     fn forward(&self, x: &Tensor) -> TensorResult<Tensor>;
 
-    /// `[rows, in]` to GELU of the product and `bias` `[out]`.
+    /// GELU of the product of `x` `[rows, in]` plus `bias` `[out]`: `[rows, out]`.
     fn forward_gelu(&self, x: &Tensor, bias: &Tensor) -> TensorResult<Tensor> {
         let y = self.forward(x)?;
         bias_gelu_inplace(&y, bias)?;
         Ok(y)
     }
 
-    /// `[rows, in]` to the attention of the product and `bias` `[out]`.
+    /// Attention with the queries, keys and values that are the product of `x` `[rows, in]` plus
+    /// `bias` `[out]`: `[rows, out / 3]`.
     fn forward_attention(
         &self,
         x: &Tensor,
@@ -64,57 +65,58 @@ pub(crate) trait Linear: Debug + Send + Sync {
 /// The end of one half of a transformer layer, and the layer norm after it: a product, its bias,
 /// the residual addition and the norm.
 pub(crate) trait ResidualLinear: Debug + Send + Sync {
-    /// The residual stream `residual` `[rows, out]` with what `x` `[rows, in]` adds to it, and that
-    /// stream normalised.
+    /// Adds the product of `x` `[rows, in]` and the bias to the residual stream `residual`
+    /// `[rows, out]`. Returns the new stream, and that after the norm.
     fn forward(&self, residual: &Tensor, x: &Tensor) -> TensorResult<(Tensor, Tensor)>;
 }
 
-/// What a [`ResidualLinear`] is made of.
+/// The weights of a [`ResidualLinear`].
 pub(crate) struct ResidualWeights {
-    /// `[out, in]`.
+    /// The matrix `[out, in]`.
     pub(crate) weight: Tensor,
-    /// `[out]`.
+    /// The bias `[out]`.
     pub(crate) bias: Tensor,
     /// The layer norm's weight and bias, both `[out]`.
     pub(crate) norm: [Tensor; 2],
-    /// What the layer norm adds to the variance.
+    /// The number that the layer norm adds to the variance.
     pub(crate) eps: f32,
 }
 
-/// A model's layers, and its layer norms outside of them.
+/// A model's layers, and the layer norms outside of them.
 pub(crate) trait Layers: Debug + Send + Sync {
-    /// From the embeddings `x` `[rows, hidden_size]` of a piece to what follows the last layer
-    /// norm, where that is asked for. `pool` gets what follows each layer that runs, by its number.
+    /// Runs the first `pass.depth` layers on the embeddings `x` `[rows, hidden_size]` of a piece.
+    /// Calls `pool` with the number and the output of each. Returns the output of the last layer
+    /// norm if `pass.outputs` needs it, and anything of that shape otherwise.
     fn forward(&self, x: Tensor, pass: &Pass<'_>, pool: Pool<'_>) -> TensorResult<Tensor>;
 
-    /// Whether there is anything to be had of a layer that is not the last.
+    /// Whether layers before the last one have outputs.
     fn has_hidden_layers(&self) -> bool {
         true
     }
 
-    /// What is still to be done to pooled rows, on the host.
+    /// The norm that pooled rows still need, on the host; `None` if they need none.
     fn pooled_norm(&self) -> Option<Arc<dyn PooledNorm>> {
         None
     }
 }
 
-/// Takes what follows a layer: the layer's number, and `[rows, hidden_size]`.
+/// Takes a layer's number and its output `[rows, hidden_size]`.
 pub(crate) type Pool<'a> = &'a mut dyn FnMut(usize, &Tensor) -> TensorResult<()>;
 
-/// What layers must know of a forward pass.
+/// What layers need to know about a forward pass.
 pub(crate) struct Pass<'a> {
-    /// The tokens.
+    /// The tokens of the piece.
     pub(crate) piece: &'a MicroBatch,
     /// Attention over the piece's sequences.
     pub(crate) attention: VarlenAttention<'a>,
-    /// How many layers have to run.
+    /// The number of layers that have to run.
     pub(crate) depth: usize,
-    /// What is asked for.
+    /// The outputs that were asked for.
     pub(crate) outputs: &'a Outputs,
 }
 
-/// What makes pooled rows of a rotated stream those of the model.
+/// Turns pooled rows of a rotated stream into those of the model.
 pub(crate) trait PooledNorm: Debug + Send + Sync {
-    /// `row` `[hidden_size]`, in its place, with `scratch` of the same length.
+    /// Changes `row` `[hidden_size]` in place. `scratch` has the same size.
     fn apply(&self, row: &mut [f32], scratch: &mut [f32]);
 }

@@ -1,4 +1,4 @@
-//! Where the ranks of a run compute.
+//! The trait of the devices of a run's ranks.
 
 use std::fmt::Debug;
 
@@ -6,31 +6,31 @@ use plm_core::{Dtype, Encoder, LargestBatches, OutputSpec, Rank};
 
 use crate::{Checkpoint, Error};
 
-/// The devices of all ranks: the CPU, which they share, or a GPU each.
+/// The devices of all ranks: the CPU, which they share, or one GPU for each.
 pub(crate) trait Ranks: Debug + Send + Sync {
-    /// What decides the bits of results there, for the fingerprint.
+    /// The kind of the devices, which decides the bits of results. It is part of the fingerprint.
     fn kind(&self) -> &str;
 
-    /// What a model in `dtype` and the largest batches take of a device's memory, about: on the CPU
-    /// all ranks together, on GPUs one.
+    /// An estimate of the memory that a model in `dtype` and the largest batches take, in bytes: on
+    /// the CPU of all ranks together, on GPUs of one rank.
     fn needed_bytes(&self, checkpoint: &Checkpoint, dtype: Dtype, largest: &LargestBatches) -> u64;
 
-    /// Each device, and how many bytes of memory it can give.
+    /// Each device, and the bytes of memory that it can give.
     fn devices(&self) -> Vec<(String, u64)>;
 
-    /// The encoder of a rank.
+    /// Makes the encoder of a rank.
     fn load<'a>(&'a self, rank: Rank, job: Job<'a>) -> Result<Box<dyn Encoder + 'a>, Error>;
 }
 
-/// What an encoder is to do.
+/// The work of an encoder.
 #[derive(Clone, Copy)]
 pub(crate) struct Job<'a> {
-    /// The model.
+    /// The model's files.
     pub(crate) checkpoint: &'a Checkpoint,
-    /// The number format that it computes in.
+    /// The number format that the model computes in.
     pub(crate) dtype: Dtype,
-    /// What is wanted.
+    /// The outputs to give, in order.
     pub(crate) specs: &'a [OutputSpec],
-    /// The longest sequence that is to come, or 0 while that is not known.
+    /// The tokens of the run's longest sequence; 0 if that is not known yet.
     pub(crate) longest_tokens: usize,
 }

@@ -1,4 +1,4 @@
-//! A checkpoint's tensors, as a model is assembled of them.
+//! Reads a checkpoint's tensors and makes the parts of a model of them.
 
 use candle_core::{Result as TensorResult, Tensor};
 use candle_nn::VarBuilder;
@@ -11,12 +11,13 @@ use crate::lm_head::LmHead;
 use crate::place::{Layers, Place};
 use crate::{Checkpoint, Config, Error};
 
-/// The tensors of a checkpoint in a number format, read to where a model computes.
+/// The tensors of a checkpoint in a number format. They are read to the place where a model
+/// computes.
 pub(crate) struct Tensors<'a> {
     weights: VarBuilder<'a>,
     config: &'a Config,
     place: &'a dyn Place,
-    /// `[33, hidden_size]`.
+    /// The token embedding `[33, hidden_size]`.
     pub(crate) embeddings: Tensor,
 }
 
@@ -42,7 +43,7 @@ impl<'a> Tensors<'a> {
         })
     }
 
-    /// Those of layer `index`.
+    /// The tensors of layer `index`.
     pub(crate) fn of_layer(&self, index: usize) -> VarBuilder<'a> {
         self.weights.pp("encoder.layer").pp(index)
     }
@@ -53,7 +54,7 @@ impl<'a> Tensors<'a> {
         Layer::new(&self.of_layer(index), &next_norm, self.config, self.place)
     }
 
-    /// The embeddings, and `layers` with the first of all norms.
+    /// The token embedding, and `layers` with the first of all norms.
     pub(crate) fn plain(&self, layers: Vec<Layer>) -> Result<(Tensor, Box<dyn Layers>), Error> {
         let first_norm = self.norm(0)?;
         let layers = Box::new(PlainLayers { first_norm, layers });
@@ -73,7 +74,7 @@ impl<'a> Tensors<'a> {
         LmHead::new(&own, &self.embeddings, self.config, self.place)
     }
 
-    /// The norm before a layer's attention belongs to what comes before the layer.
+    /// The tensors of the norm before layer `index`, or after the last.
     fn of_norm(&self, index: usize) -> VarBuilder<'a> {
         match index {
             last if last == self.config.num_layers => {

@@ -1,4 +1,4 @@
-//! Trunks with the heads of other tasks: the trunk is read, and what is passed over is told.
+//! Trunks with the heads of other tasks: the trunk is read, and unused tensors are named.
 
 mod common;
 
@@ -12,13 +12,13 @@ use plm_checkpoint::Error as FileError;
 use plm_esm2::{Checkpoint, Error};
 use safetensors::tensor::Dtype;
 
-/// A tensor of zeros, which no model needs.
+/// A tensor of zeros that no model needs.
 fn zeros(shape: &[usize]) -> (Dtype, Vec<usize>, Vec<u8>) {
     let numbers: usize = shape.iter().product();
     (Dtype::F32, shape.to_vec(), vec![0; 4 * numbers])
 }
 
-/// The trunk of the demonstration model alone, under other names.
+/// Only the trunk of the demonstration model, under other names.
 fn trunk(rename: impl Fn(&str) -> String) -> Tensors {
     let of_trunk = |(name, tensor): (String, _)| {
         let name = name.strip_prefix("esm.")?;
@@ -34,7 +34,7 @@ fn with(mut tensors: Tensors, more: &[(&str, &[usize])]) -> Tensors {
     tensors
 }
 
-/// Opens a model that must embed as plm-tiny does, which has a language-model head besides.
+/// Opens a model that must embed as plm-tiny does. Only plm-tiny has a language-model head.
 fn opened(tensors: &Tensors) -> Checkpoint {
     let opened = Checkpoint::open(checkpoint(tensors)).unwrap();
     assert!(!opened.has_lm_head());
@@ -145,7 +145,7 @@ fn of_two_trunks_neither_is_chosen() {
         matches!(&error, Error::SeveralTrunks { prefixes, .. } if *prefixes == ["first.", "second."]),
         "{error}"
     );
-    // A model of words is no second trunk.
+    // The embedding of a model of words makes no second trunk.
     let words = with(
         trunk(|name| format!("protein.{name}")),
         &[("text.embeddings.word_embeddings.weight", &[30_522, 8])],

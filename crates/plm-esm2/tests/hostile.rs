@@ -1,5 +1,5 @@
-//! Configurations that mean harm: refused with file and field, and believed in nothing that decides
-//! how much memory is taken.
+//! Malicious configurations: they are refused with file and field, and never decide how much memory
+//! is taken.
 
 mod common;
 
@@ -37,7 +37,7 @@ fn sizes_that_no_model_has_are_refused_by_name() {
 #[test]
 fn heads_whose_product_overflows_are_refused() {
     let dir = checkpoint(&tensors());
-    // Four times as many are 0, of which any hidden_size would be a multiple if they wrapped.
+    // Four times as many would wrap to 0, and any hidden_size would be a multiple of that.
     set_config(dir.path(), "num_attention_heads", Some(json!(1_u64 << 62)));
     assert!(matches!(open_error(dir.path()), Error::Unsupported { .. }));
 }

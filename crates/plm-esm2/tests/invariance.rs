@@ -1,4 +1,4 @@
-//! A sequence's vector is the same, to the last bit, whatever is beside it and however it is computed.
+//! A sequence's vector has the same bits, whatever is beside it and however it is computed.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ fn pack<'a>(proteins: impl IntoIterator<Item = &'a Vec<u8>>) -> PackedBatch {
     packer.finish()
 }
 
-/// All that a model gives for one sequence of a batch, as bits.
+/// All outputs of a model for one sequence of a batch, as bits.
 fn bits(outputs: &ModelOutputs, batch: &PackedBatch, position: usize) -> Vec<u32> {
     let ends = &batch.cu_seqlens()[position..];
     let tokens = ends[0] as usize..ends[1] as usize;
@@ -95,7 +95,7 @@ fn assert_invariant(checkpoint: &Checkpoint, residue_counts: &[usize], rounds: u
     for round in 0..rounds {
         let mut order: Vec<usize> = (0..proteins.len()).collect();
         random.shuffle(&mut order);
-        // Some neighbours missing, some twice.
+        // Some neighbours are missing, and some are there twice.
         order.truncate(1 + random.below(proteins.len()));
         order.push(order[0]);
         let batch = pack(order.iter().map(|&protein| &proteins[protein]));
@@ -112,7 +112,7 @@ fn assert_invariant(checkpoint: &Checkpoint, residue_counts: &[usize], rounds: u
     }
 }
 
-/// Single residues, both sides of every block size, and longer than a piece of a batch.
+/// Sequences of one residue, on both sides of every block size, and longer than a piece of a batch.
 const RESIDUE_COUNTS: [usize; 24] = [
     1, 1, 2, 3, 5, 9, 14, 15, 17, 30, 48, 61, 62, 63, 64, 90, 127, 131, 166, 200, 255, 382, 511,
     700,
@@ -137,8 +137,8 @@ fn neighbours_do_not_change_a_bit_of_the_8m_shape() {
     assert_invariant(&checkpoint, &[1, 2, 7, 49, 62, 63, 100, 166, 420], 4);
 }
 
-/// The language-model head's decoder has 33 outputs and, from 650M on, over 512 inputs: the shape for which
-/// a product's order depends on its rows soonest.
+/// The language-model head's decoder has 33 outputs and, from 650M on, over 512 inputs. With this
+/// shape, the order of a product depends on its rows earliest.
 #[test]
 fn neighbours_do_not_change_a_bit_of_wide_models() {
     let shape = ModelShape {

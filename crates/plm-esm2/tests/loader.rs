@@ -1,4 +1,4 @@
-//! What a loader says of its encoders.
+//! What a loader says about its encoders.
 
 use std::fs;
 use std::num::NonZeroUsize;

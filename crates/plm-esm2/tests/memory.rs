@@ -1,4 +1,4 @@
-//! What a long protein takes of the memory, beside what is said of it before.
+//! The memory that a long protein takes, and the estimate of it.
 #![expect(
     clippy::print_stdout,
     reason = "the process that is measured tells its parent"
@@ -13,7 +13,7 @@ use plm_core::{Dtype, EncoderLoader, LargestBatches, Packer, Rank, RowId};
 use plm_esm2::{Checkpoint, CpuOptions, Esm2Loader, token_map};
 
 const RESIDUES: usize = 8_000;
-/// Says that this process is the one that is measured.
+/// The variable that marks the process that is measured.
 const IS_MEASURED: &str = "PLM_ESM2_TEST_MEASURED";
 
 fn loader() -> Esm2Loader {
@@ -31,7 +31,7 @@ fn alone(tokens: usize) -> LargestBatches {
     }
 }
 
-/// A number of kilobytes that the system says of this process, in bytes.
+/// A figure in kilobytes of this process's status, in bytes.
 fn status(word: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(word));
@@ -43,7 +43,7 @@ fn status(word: &str) -> u64 {
     kib * 1024
 }
 
-/// Encodes a protein of so many residues.
+/// Encodes a protein of this many residues.
 fn encode(loader: &Esm2Loader, residues: usize) {
     let tokens = token_map();
     let mut packer = Packer::new(&tokens, residues + 2);
@@ -64,7 +64,7 @@ fn a_long_protein_takes_no_more_than_was_said_and_not_much_less() {
         println!("taken {}", status("VmHWM:") - before);
         return;
     }
-    // Alone in its process, with nothing beside it.
+    // It runs alone in its process.
     let name = "a_long_protein_takes_no_more_than_was_said_and_not_much_less";
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture", "--test-threads", "1"])

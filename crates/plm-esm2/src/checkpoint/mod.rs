@@ -1,4 +1,4 @@
-//! An ESM-2's files: what is in them, checked against what the model needs.
+//! Opens an ESM-2's files, and checks them against what the model needs.
 
 mod names;
 mod random;
@@ -15,41 +15,56 @@ use crate::alphabet::VOCABULARY;
 use crate::{Config, Error, ModelShape, hub_name};
 use names::Names;
 
-/// Bumped when what is hashed changes, so that old and new digests never meet.
+/// It changes whenever other things are hashed, so that old and new digests never match.
 const DIGEST_VERSION: &str = "plm-esm2 weights 1";
 
-/// An ESM-2 on disk or in the program: its configuration, and where each of its tensors lies.
+/// An ESM-2 on disk or in the program: its configuration, and the place of each tensor.
 ///
-/// Opening one reads headers only and checks everything that can be checked without the weights:
-/// that the configuration is one this crate implements, and that all tensors of the trunk it calls
-/// for are there, in the right shapes.
+/// Opening one reads only headers. It checks all that can be checked without the weights: that this
+/// crate implements the configuration, and that all tensors of the trunk exist in the right shapes.
+///
+/// ```
+/// use plm_esm2::Checkpoint;
+///
+/// let checkpoint = Checkpoint::plm_tiny();
+/// let config = checkpoint.config();
+/// assert_eq!((config.num_layers, config.hidden_size), (6, 128));
+/// assert!(checkpoint.has_lm_head());
+///
+/// let folder = tempfile::tempdir()?;
+/// checkpoint.save(folder.path())?;
+/// let again = Checkpoint::open(folder.path())?;
+/// assert_eq!(again.weights_digest()?, checkpoint.weights_digest()?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     name: String,
     config: Config,
-    /// By the names of [`names`].
+    /// The tensors that the model uses, by their names in [`names`].
     tensors: Tensors,
+    /// The names in the files of tensors that it does not use, sorted.
     passed_over: Vec<String>,
 }
 
 impl Checkpoint {
     /// Opens a directory in Hugging Face's layout: `config.json`, and `model.safetensors` or the
-    /// shards that `model.safetensors.index.json` lists; or a repository in a hub cache, as
-    /// [`ModelFiles::open`] finds it.
+    /// shards that `model.safetensors.index.json` lists. A repository in a hub cache works too, as
+    /// [`ModelFiles::open`] says.
     ///
     /// # Errors
-    /// [`Error`] with the file, and the field or tensor, that is not as it must be.
+    /// [`Error`] with the file, and the field or tensor, that is missing or wrong.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
         Self::of_files(&ModelFiles::open(dir.as_ref(), hub_name)?)
     }
 
-    /// The ESM-2 that these files hold.
+    /// Opens the ESM-2 in these files.
     ///
     /// A trunk is read with any head and under any prefix, as `EsmModel`, `EsmForMaskedLM` and the
-    /// classifiers save it; [`passed_over`](Self::passed_over) has what it is read without.
+    /// classifiers save it. [`passed_over`](Self::passed_over) names the tensors that are not used.
     ///
     /// # Errors
-    /// [`Error`] with the file, and the field or tensor, that is not as it must be.
+    /// [`Error`] with the file, and the field or tensor, that is missing or wrong.
     pub fn of_files(files: &ModelFiles) -> Result<Self, Error> {
         let config = Config::of_file(files.config())?;
         check_vocabulary(files)?;
@@ -64,9 +79,9 @@ impl Checkpoint {
         })
     }
 
-    /// The demonstration model that is part of this crate: a real ESM-2 of 6 layers and hidden size
-    /// 128, trained on 20,000 proteins for some minutes. It runs everything; it is no substitute for
-    /// the released weights.
+    /// The demonstration model inside this crate: a real ESM-2 of 6 layers and hidden size 128,
+    /// trained on 20,000 proteins for some minutes. It is for trials, and no substitute for the
+    /// released weights.
     pub fn plm_tiny() -> Self {
         const CONFIG: &[u8] = include_bytes!("../../models/plm-tiny/config.json");
         const WEIGHTS: &[u8] = include_bytes!("../../models/plm-tiny/model.safetensors");
@@ -76,9 +91,9 @@ impl Checkpoint {
             .expect("the model inside the program is a valid checkpoint: a test opens it")
     }
 
-    /// Random weights in the shape of a model, the same for the same seed: for benchmarks and tests
-    /// where what is computed does not matter. They have biases, uneven gains and outlier channels,
-    /// as trained ones do. Takes the model's size in memory.
+    /// Random weights in the shape of a model, the same for the same seed, for benchmarks and tests
+    /// whose results do not matter. Like trained ones, they have biases, uneven gains and outlier
+    /// channels. They take the model's size in memory.
     pub fn random(shape: &ModelShape, seed: u64) -> Self {
         let config = Config::of_shape(shape);
         let name = format!("{}-random-{seed}", shape.name);
@@ -91,8 +106,8 @@ impl Checkpoint {
         }
     }
 
-    /// Makes the directory `dir` with its configuration and its weights, as [`open`](Self::open)
-    /// reads them.
+    /// Creates the directory `dir` with its configuration and its weights, for
+    /// [`open`](Self::open).
     ///
     /// # Errors
     /// [`plm_checkpoint::Error::Write`] if a file can't be written, `Read` if the weights can't be
@@ -112,33 +127,33 @@ impl Checkpoint {
         &self.config
     }
 
-    /// How many numbers its weights are.
+    /// The number of its weights.
     pub fn num_parameters(&self) -> u64 {
         self.tensors.num_parameters()
     }
 
-    /// Whether there is a masked-language-model head, which logits need.
+    /// Whether it has a masked-language-model head, which logits need.
     pub fn has_lm_head(&self) -> bool {
         self.tensors.contains(names::LM_HEAD_PROBE)
     }
 
-    /// The names of tensors in its files that are not used: those of a classifier, of a pooler, or
-    /// of a language-model head that is not whole. In order.
+    /// The names of tensors in its files that are not used: of a classifier, a pooler, or an
+    /// incomplete language-model head. They are sorted.
     pub fn passed_over(&self) -> &[String] {
         &self.passed_over
     }
 
     /// A digest of everything that an embedding depends on.
     ///
-    /// It covers the tensors (names, formats, shapes, bytes) in the order of their names, and
-    /// the numbers in the configuration that they do not imply. How they are spread over files,
-    /// whether their keys begin with `esm.`, and whatever the model does not use make no difference.
-    /// Reads all weights, on the threads of the current rayon pool.
+    /// It covers the tensors (names, formats, shapes, bytes) in the order of their names, and the
+    /// numbers in the configuration that do not follow from them. It does not depend on how files
+    /// divide the tensors, on whether their names start with `esm.`, or on tensors that the model
+    /// does not use. Reads all weights, on the threads of the current rayon pool.
     ///
     /// # Errors
     /// [`plm_checkpoint::Error::Read`] if a weights file can't be read.
     pub fn weights_digest(&self) -> Result<Digest, Error> {
-        // What the tensors' shapes do not say.
+        // The settings that the tensors' shapes do not show.
         let Config {
             num_heads,
             layer_norm_eps,
@@ -151,12 +166,12 @@ impl Checkpoint {
         ))?)
     }
 
-    /// A tensor's numbers in f32, by its name with no `esm.` in front.
+    /// A tensor's numbers in f32, by its name without `esm.`.
     pub(crate) fn values(&self, name: &str) -> Result<Vec<f32>, Error> {
         Ok(self.tensor(name).values(|x| x)?)
     }
 
-    /// What `convert` makes of each row in f32 of a matrix: as many numbers, and one besides.
+    /// Converts a matrix row by row, as [`StoredTensor::rows`] does.
     pub(crate) fn rows<T: Clone + Default + Send>(
         &self,
         name: &str,
@@ -170,16 +185,16 @@ impl Checkpoint {
         tensor.expect("a checkpoint has all tensors of its configuration")
     }
 
-    /// The weights rounded to `dtype`, on `device`, by their names with no `esm.` in front. On the
-    /// CPU, where all arithmetic is f32, they are kept as f32.
+    /// The weights rounded to `dtype`, on `device`, by their names without `esm.`. On the CPU they
+    /// are stored as f32, since all arithmetic is f32.
     pub(crate) fn weights(&self, dtype: Dtype, device: &Device) -> VarBuilder<'_> {
         let backend = weights::Backend(&self.tensors, dtype);
-        // The backend knows the format by itself.
+        // The backend ignores this format, and uses its own.
         VarBuilder::from_backend(Box::new(backend), DType::F32, device.clone())
     }
 }
 
-/// Refuses a vocabulary file with other tokens. Many checkpoints have none, which is fine.
+/// Refuses a vocabulary file with other tokens. Many checkpoints have no such file.
 fn check_vocabulary(files: &ModelFiles) -> Result<(), Error> {
     let Some((path, vocabulary)) = files.text("vocab.txt")? else {
         return Ok(());

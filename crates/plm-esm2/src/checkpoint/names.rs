@@ -1,18 +1,18 @@
-//! Which tensors an ESM-2 has, and the names that files have them under.
+//! Which tensors an ESM-2 has, and their names in files.
 
 use plm_checkpoint::{FoundTensors, Layout, Other, TensorShape};
 
 use crate::alphabet::VOCABULARY;
 use crate::{Config, Error};
 
-/// A tensor that is there whenever the language-model head is.
+/// A tensor of the language-model head: if it exists, the head does.
 pub(super) const LM_HEAD_PROBE: &str = "lm_head.dense.weight";
 
-/// A tensor by which a trunk is found: every ESM-2 has one of this name and of this many rows.
+/// A tensor by which a trunk is found: every ESM-2 has one with this name.
 const TRUNK_PROBE: &str = "embeddings.word_embeddings.weight";
 
-/// What every file of an ESM-2 may hold besides, so that nothing is to be said of it: tables that
-/// are computed, the decoder that is tied to the embedding, and the contact head.
+/// Whether the files of any ESM-2 may have a tensor that is not used: tables that can be computed,
+/// the decoder that is tied to the embedding, and the contact head.
 fn is_ignored(name: &str) -> bool {
     const NAMES: [&str; 7] = [
         "embeddings.position_ids",
@@ -26,19 +26,19 @@ fn is_ignored(name: &str) -> bool {
     NAMES.contains(&name) || name.ends_with(".rotary_embeddings.inv_freq")
 }
 
-/// Whether a tensor is of the trunk, so that a model without it would compute something else.
+/// Whether a tensor is of the trunk. A model without it would compute something else.
 fn is_of_trunk(name: &str) -> bool {
     name.starts_with("embeddings.") || name.starts_with("encoder.")
 }
 
-/// The tensors of an ESM-2 of one configuration, below the prefix that they have in some files.
+/// The tensors of an ESM-2 of one configuration, and the prefix of their names in some files.
 pub(super) struct Names<'a> {
     config: &'a Config,
     prefix: Prefix,
 }
 
 impl<'a> Names<'a> {
-    /// Those by which `found` has a trunk.
+    /// The names under which `found` has a trunk.
     ///
     /// # Errors
     /// [`Error::SeveralTrunks`] if it has more than one.
@@ -76,13 +76,13 @@ impl Layout for Names<'_> {
     }
 }
 
-/// What stands before the names of a trunk's tensors: nothing in `EsmModel`, `esm.` in
-/// `EsmForMaskedLM`, and more where others wrap these.
+/// The prefix of a trunk's names: nothing in `EsmModel`, `esm.` in `EsmForMaskedLM`, and more in
+/// models that wrap these.
 #[derive(Debug)]
 struct Prefix(String);
 
 impl Prefix {
-    /// Of the only trunk of the width of `config` among these tensors.
+    /// The prefix of the only trunk with the width of `config` among these tensors.
     fn find(found: &FoundTensors, config: &Config) -> Result<Self, Error> {
         let mut prefixes: Vec<&str> = found
             .iter()
@@ -92,14 +92,14 @@ impl Prefix {
             .filter_map(|(name, _)| name.strip_suffix(TRUNK_PROBE))
             .filter(|prefix| prefix.is_empty() || prefix.ends_with('.'))
             .collect();
-        // Twice under one name is a tensor given twice, which is said of it.
+        // A tensor that is there twice under one name is refused later.
         prefixes.sort_unstable();
         prefixes.dedup();
         match prefixes[..] {
-            // Which tensor is missing, or of another shape, is said of these names.
+            // The error then names the tensor of an `EsmForMaskedLM` that is missing or wrong.
             [] => Ok(Self("esm.".to_owned())),
             [one] => Ok(Self(one.to_owned())),
-            // The same under both names is one tensor given twice.
+            // One trunk has both names: its tensors that are there twice are refused later.
             [_, _] if prefixes.contains(&"") && prefixes.contains(&"esm.") => {
                 Ok(Self("esm.".to_owned()))
             }
@@ -110,14 +110,14 @@ impl Prefix {
         }
     }
 
-    /// One name for all that a tensor goes by. transformers has written layer norms both as
-    /// `weight`, `bias` and as `gamma`, `beta`.
+    /// The canonical name of a tensor. transformers has written layer norms as `weight` and `bias`,
+    /// and as `gamma` and `beta`.
     fn canonical(&self, name: &str) -> String {
         let of_trunk = name
             .strip_prefix(&*self.0)
             .filter(|_| !self.0.is_empty())
             .or_else(|| name.strip_prefix("esm."));
-        // A head stands beside the trunk, below the same wrappers.
+        // A head has the trunk's prefix without `esm.`.
         let wrappers = self.0.strip_suffix("esm.").unwrap_or(&self.0);
         let name = of_trunk
             .or_else(|| name.strip_prefix(wrappers))
@@ -130,7 +130,7 @@ impl Prefix {
     }
 }
 
-/// Every tensor of the encoder with its shape, in an order that depends on the configuration alone.
+/// Every tensor of the encoder with its shape. The order depends on the configuration alone.
 pub(super) fn encoder(config: &Config) -> Vec<TensorShape> {
     let (hidden, ffn) = (config.hidden_size, config.ffn_size);
     let layer: [(&str, Vec<usize>); 16] = [
@@ -167,7 +167,7 @@ pub(super) fn encoder(config: &Config) -> Vec<TensorShape> {
     tensors
 }
 
-/// Every tensor of the language-model head but its decoder, which is the token embedding.
+/// Every tensor of the language-model head except its decoder, which is the token embedding.
 pub(super) fn lm_head(config: &Config) -> Vec<TensorShape> {
     let hidden = config.hidden_size;
     let tensors: [(&str, Vec<usize>); 5] = [

@@ -1,4 +1,4 @@
-//! Seeded random weights.
+//! Makes random weights from a seed.
 
 use plm_checkpoint::{StoredTensor, Tensors};
 use rayon::prelude::*;
@@ -7,13 +7,13 @@ use super::names;
 use crate::Config;
 use crate::splitmix::SplitMix64;
 
-/// One in so many channels is an outlier: the products that are added to the residual stream are ten
-/// times as large there.
+/// One in so many channels is an outlier: what layers add to the residual stream is ten times as
+/// large there.
 const OUTLIER_CHANNELS: u64 = 300;
 
 /// All tensors of a model with a language-model head. Matrices have a deviation of 1 / √(inputs),
-/// which keeps activations near 1 through any depth. Besides, what trained weights have: biases,
-/// uneven gains, and outlier channels.
+/// which keeps activations near 1 at any depth. Like trained weights, they have biases, uneven
+/// gains, and outlier channels.
 pub(super) fn tensors(config: &Config, seed: u64) -> Tensors {
     let mut random = SplitMix64(seed);
     let is_outlier: Vec<bool> = (0..config.hidden_size)
@@ -27,7 +27,7 @@ pub(super) fn tensors(config: &Config, seed: u64) -> Tensors {
     let tensors: Vec<(String, StoredTensor)> = shapes
         .into_par_iter()
         .map(|((name, shape), number)| {
-            // A stream of each tensor's own, so that they can be made side by side.
+            // Each tensor has its own stream of numbers, so that threads can share the work.
             let mut random = SplitMix64(seed.wrapping_add(SplitMix64(number).next()));
             let (centre, deviation) = match shape[..] {
                 [_, inputs] => (0.0, 1.0 / (inputs as f32).sqrt()),

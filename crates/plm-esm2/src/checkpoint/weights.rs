@@ -1,4 +1,4 @@
-//! A checkpoint as what candle's layers load their weights from.
+//! A checkpoint as a backend of candle's `VarBuilder`.
 
 use std::convert::identity;
 
@@ -9,8 +9,8 @@ use half::{bf16, f16};
 use plm_checkpoint::{StoredTensor, Tensors};
 use plm_core::Dtype;
 
-/// Tensors that were checked when the checkpoint was opened, in the format that the model computes
-/// in.
+/// Tensors that were checked when the checkpoint was opened, and the number format to round them
+/// to.
 pub(super) struct Backend<'a>(pub(super) &'a Tensors, pub(super) Dtype);
 
 impl SimpleBackend for Backend<'_> {
@@ -37,7 +37,7 @@ impl SimpleBackend for Backend<'_> {
         let stored = self.0.get(name).ok_or_else(|| Error::CannotFindTensor {
             path: name.to_owned(),
         })?;
-        // The CPU computes in f32, with numbers that the format can hold. 8 bits are made of f32.
+        // The CPU computes in f32, with numbers that the format can hold.
         match (self.1, device) {
             (Dtype::F32, _) => load(stored, |x| x, identity, device),
             (Dtype::Bf16 | Dtype::Int8, Device::Cpu) => {
@@ -56,9 +56,9 @@ impl SimpleBackend for Backend<'_> {
     }
 }
 
-// 16-bit numbers are made as their bits. Zeros for millions of integers are pages that the system
-// clears when they are first touched, by all threads; as many `bf16` are written by one thread, which
-// takes longer than all else.
+// 16-bit numbers are made as bits. A vector of integer zeros is made of pages that the system
+// clears when a thread first touches them, so all threads share that work. A vector of `bf16` would
+// be filled by one thread, which takes longer than all the rest.
 
 fn load_bf16(stored: &StoredTensor, device: &Device) -> Result<Tensor> {
     let to_bits = |x| bf16::from_f32(x).to_bits();

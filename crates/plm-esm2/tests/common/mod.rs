@@ -1,4 +1,4 @@
-//! A small checkpoint on disk, to be damaged.
+//! A small checkpoint on disk, which tests damage.
 #![allow(dead_code, reason = "no test file uses all of it")]
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 use tempfile::TempDir;
 
-/// A layer's weights, by their name in the demonstration model's file.
+/// The name of a layer's weights in the demonstration model's file.
 pub(crate) const QUERY: &str = "esm.encoder.layer.3.attention.self.query.weight";
 
 /// The tensors of the demonstration model's file by name: format, shape, bytes.
@@ -86,7 +86,7 @@ pub(crate) fn shard_name(shard: usize) -> String {
     format!("model-{:05}-of-00002.safetensors", shard + 1)
 }
 
-/// Rewrites one field of a folder's config.json; `None` takes it out.
+/// Rewrites one field of a folder's config.json; `None` removes it.
 pub(crate) fn set_config(dir: &Path, field: &str, value: Option<serde_json::Value>) {
     let path = dir.join("config.json");
     let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
@@ -103,7 +103,7 @@ pub(crate) fn open_error(dir: &Path) -> Error {
     Checkpoint::open(dir).expect_err("the checkpoint must be refused")
 }
 
-/// Why a folder is refused, if its files are to blame and not what they say of the model.
+/// Why a folder is refused because of its files, and not because of what they say about the model.
 pub(crate) fn file_error(dir: &Path) -> plm_checkpoint::Error {
     match open_error(dir) {
         Error::Checkpoint(error) => error,
