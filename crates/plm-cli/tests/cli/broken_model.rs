@@ -2,7 +2,7 @@
 
 use crate::{Desk, TWO, checkpoint};
 
-/// A model with a NaN in the embedding of the token that every sequence begins with.
+/// A model with a NaN in the embedding of BOS, with which every sequence starts.
 fn with_a_nan(desk: &Desk) {
     checkpoint::write(&desk.path("model"), |tensors| {
         let name = checkpoint::key("embeddings.word_embeddings.weight");

@@ -1,4 +1,4 @@
-//! Checkpoints on disk: that of the goldens, changed as a test wishes.
+//! Checkpoints on disk: the one of the goldens, with the changes of a test.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,7 +16,7 @@ pub(crate) struct Tensor {
 }
 
 impl Tensor {
-    /// Sets all numbers of a row of a matrix.
+    /// Sets all numbers in a row of a matrix.
     pub(crate) fn set_row(&mut self, row: usize, value: f32) {
         let columns = self.shape[1];
         for bytes in self
@@ -35,7 +35,7 @@ pub(crate) fn key(name: &str) -> String {
     format!("esm.{name}")
 }
 
-/// Writes the goldens' checkpoint to a directory, its tensors changed.
+/// Writes the goldens' checkpoint to a directory, with changed tensors.
 pub(crate) fn write(directory: &Path, change: impl FnOnce(&mut BTreeMap<String, Tensor>)) {
     fs::create_dir(directory).unwrap();
     let golden = Path::new(GOLDEN);

@@ -1,4 +1,4 @@
-//! FASTA as it is found, from the command line to the ledger.
+//! FASTA files as people have them, from the command line to the ledger.
 
 use std::fs;
 
@@ -161,7 +161,7 @@ fn a_path_that_is_not_utf8_is_an_input_like_others() {
     assert_eq!(ledger(&desk)[0][6], "caf\u{fffd}.fasta");
     done(&run(&["verify", "out", "--against"], name));
     done(&desk.run("info out/index.plm"));
-    // Resumed, without its result.
+    // The run is resumed without its result.
     fs::remove_file(desk.path("out/embeddings.h5")).unwrap();
     done(&run(&["embed", "--out", "out"], name));
     done(&run(&["index", "--out", "other"], name));

@@ -1,4 +1,4 @@
-//! What the system gives no more of: threads, and bytes of a file.
+//! Limits of the system: on threads, and on the size of files.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -25,7 +25,7 @@ fn library() -> &'static Path {
     path
 }
 
-/// Runs `plm-fleet` with these words, where it gets so many threads.
+/// Runs `plm-fleet` with these words, where it gets this many threads.
 fn run_with_threads(desk: &Desk, threads: u32, words: &str) -> Said {
     let output = Command::new(assert_cmd::cargo::cargo_bin("plm-fleet"))
         .current_dir(desk.path(""))
@@ -44,7 +44,7 @@ fn where_there_are_no_threads_to_be_had_a_sentence_says_so() {
     let whole = desk.run("embed in.fasta --out whole --devices cpu");
     assert_eq!(whole.code, Some(0), "{}", whole.stderr);
     let mut codes = Vec::new();
-    // From none to more than it takes, on a machine with any number of cores.
+    // From none to more than the program needs, on a machine with any number of cores.
     let cores = std::thread::available_parallelism().map_or(1, usize::from) as u32;
     let takes = 2 * cores + 16;
     for threads in (0..20).chain([cores + 2, cores + 6, takes, takes + 16]) {
@@ -70,7 +70,7 @@ fn where_there_are_no_threads_to_be_had_a_sentence_says_so() {
     }
     assert_eq!(codes.first(), Some(&Some(3)));
     assert_eq!(codes.last(), Some(&Some(0)));
-    // What failed goes on, and comes to the same.
+    // A run that failed is resumed, and gives the same result.
     let again = desk.run("embed in.fasta --out out4 --devices cpu");
     assert_eq!(again.code, Some(0), "{}", again.stderr);
     let embeddings = |out: &str| std::fs::read(desk.path(out).join("embeddings.h5")).unwrap();

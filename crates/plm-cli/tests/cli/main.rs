@@ -34,8 +34,8 @@ impl Desk {
         self.scratch.path().join(name)
     }
 
-    /// Runs `plm-fleet` with these words, and no file of over `kib` KiB: the nearest to a full disk
-    /// that needs no disk of its own.
+    /// Runs `plm-fleet` with these words, where no file may have more than `kib` KiB. That is the
+    /// closest to a full disk that needs no disk of its own.
     fn run_with_room_for(&self, kib: u32, words: &str) -> Said {
         let script = format!("ulimit -f {kib}; exec \"$0\" {words}");
         let output = Command::new("bash")
@@ -94,7 +94,7 @@ impl From<Output> for Said {
 }
 
 impl Said {
-    /// Refused with one sentence that holds all these words, and nothing left behind.
+    /// Asserts a refusal in one sentence that holds all these words, and that leaves no result.
     #[track_caller]
     fn refuses(&self, code: i32, words: &[&str], out: &Path) {
         assert_eq!(self.code, Some(code), "{}{}", self.stdout, self.stderr);
@@ -193,7 +193,7 @@ fn parts_make_the_bytes_that_one_run_makes() {
     }
     let early = desk.run("aggregate out");
     early.refuses(1, &["1 of 3 parts", ": 2;"], &desk.path("out"));
-    // The last part in a directory of its own, as on a node without a shared disk.
+    // The last part has a directory of its own, as on a node without a shared disk.
     desk.run(&format!(
         "embed in.fasta --out elsewhere --part 2/3 {settings}"
     ));
@@ -567,7 +567,7 @@ fn a_record_that_fails_alone_ends_with_its_own_code_and_is_named() {
     for again in [words, "verify out"] {
         assert_eq!(desk.run(again).code, Some(4), "{again}");
     }
-    // A part has no ledger yet, and names them itself.
+    // A part has no ledger yet, so its summary names the records.
     let said = desk.run("embed in.fasta --out parts --model model --part 1/2");
     assert_eq!(said.code, Some(4), "{}{}", said.stdout, said.stderr);
     assert!(
@@ -601,7 +601,7 @@ fn verify_holds_a_run_against_its_input() {
         desk.run("embed in.fasta --out out --devices cpu").code,
         Some(0)
     );
-    // The same records, in other files, under other names, wrapped in another way.
+    // The same records in other files, with other line lengths.
     fs::write(desk.path("a.fa"), ">one\nMKTAYIAKQRQISFVKSHFS\n").unwrap();
     fs::write(desk.path("b.fa"), ">two\nmkv*\n").unwrap();
     for files in ["in.fasta", "a.fa b.fa"] {
@@ -642,7 +642,7 @@ fn a_full_disk_is_a_failure_that_running_again_mends() {
     let fasta: String = (0..40).map(|i| format!(">p{i}\nMKV\n")).collect();
     let desk = Desk::with(fasta);
     let words = "embed in.fasta --out out";
-    // No room for the index, then none for a segment.
+    // First there is no room for the index, then none for a segment.
     for (kib, named) in [(1, "index.plm"), (8, "segment_000000.plmseg")] {
         desk.run_with_room_for(kib, words).refuses(
             1,
@@ -660,7 +660,7 @@ fn a_full_disk_is_a_failure_that_running_again_mends() {
 #[test]
 fn an_output_directory_that_cannot_be_made_is_named() {
     let desk = Desk::with(TWO);
-    // Root may write to read-only directories, so these are two that nobody can write to.
+    // Root may write to read-only directories. Nobody can write to these two.
     for (out, code) in [("in.fasta/out", 3), ("/proc/plm-fleet", 1)] {
         desk.run(&format!("embed in.fasta --out {out}"))
             .refuses(code, &[out], &desk.path(out));

@@ -48,7 +48,7 @@ fn a_result_that_nobody_can_read_is_a_failure() {
             said.stderr
         );
     }
-    // What was done is there all the same.
+    // The results exist all the same.
     assert_eq!(desk.run("verify out").code, Some(0));
 }
 
@@ -64,10 +64,10 @@ fn a_reader_that_has_read_enough_is_no_failure() {
     }
 }
 
-/// Records of which many have a W, for which this model has no number.
+/// Many of these records have a W, for which this model gives NaN.
 fn desk_of_failures(failing: usize) -> Desk {
     let records = (0..failing).map(|row| format!(">w{row}\nMKW{}\n", "A".repeat(row % 7)));
-    // In each batch, and so in each part, there is one that does not fail.
+    // In each batch, and so in each part, one record does not fail.
     let whole = (0..40).map(|row| format!(">v{row}\nMKV{}\n", "A".repeat(row % 7)));
     let desk = Desk::with(records.chain(whole).collect::<String>());
     checkpoint::write(&desk.path("model"), |tensors| {
@@ -88,7 +88,7 @@ fn failures_are_a_line_each_the_first_ten_and_a_count_and_logs_keep_all() {
             "part/logs/part_00001_of_00002/rank_00000.log",
         ),
     ] {
-        // (Batches of 64 tokens, for the parts to have some each.)
+        // With batches of 64 tokens, each part has some.
         let said = desk.run(&format!("{words} --max-residues 30 --max-batch-tokens 64"));
         assert_eq!(said.code, Some(4), "{}{}", said.stdout, said.stderr);
         let all = fs::read_to_string(desk.path(names_all)).unwrap();
@@ -159,7 +159,7 @@ fn what_libraries_log_is_said_once_in_plain_words() {
     assert!(said.stderr.contains(" s  info: "), "{}", said.stderr);
 }
 
-/// Runs `plm-fleet` with all three of its streams on a terminal, where this is typed.
+/// Runs `plm-fleet` with all three streams on a terminal, and types this.
 fn on_a_terminal(desk: &Desk, environment: &[(&str, &str)], words: &str, typed: &str) -> Said {
     let program = assert_cmd::cargo::cargo_bin("plm-fleet");
     let output = assert_cmd::Command::new("script")

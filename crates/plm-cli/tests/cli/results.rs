@@ -1,4 +1,4 @@
-//! What is said of results, and of what is none.
+//! What `info` and `verify` say about results, and about other files.
 
 use std::fs;
 
@@ -46,7 +46,7 @@ fn another_byte_in_a_result_is_an_error_whoever_calls_it_finished() {
     desk.run("embed in.fasta --out out");
     let path = desk.path("out/embeddings.h5");
     let whole = fs::read(&path).unwrap();
-    // One of all but the vectors, one of the vectors, one of the seal.
+    // A byte outside the vectors, one of the vectors, and one of the seal.
     for place in [50, whole.len() / 2, whole.len() - 20] {
         let mut bytes = whole.clone();
         bytes[place] ^= 1;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::Desk;
 
-/// Far longer than the program needs, also on a machine that is busy with other things.
+/// Far longer than the program needs, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A run of a few dozen batches, on one rank.
@@ -25,7 +25,7 @@ fn desk() -> Desk {
     Desk::with((0..200).map(record).collect::<String>())
 }
 
-/// A run that has begun to compute, and what it says from then on.
+/// A run that has started to compute, and what it says from then on.
 struct Running {
     child: Child,
     stderr: BufReader<std::process::ChildStderr>,
@@ -33,11 +33,11 @@ struct Running {
 
 impl Running {
     fn start(desk: &Desk) -> Self {
-        // What runs the tests may have been told to ignore SIGHUP, and its children with it.
+        // The program that runs the tests may ignore SIGHUP, and its children inherit that.
         Self::start_with(desk, "--default-signal=HUP")
     }
 
-    /// By `env`, which has a word for how a signal is met.
+    /// Starts it with `env`, which can set how a signal is handled.
     fn start_with(desk: &Desk, signals: &str) -> Self {
         let mut child = Command::new("env")
             .arg(signals)
@@ -92,7 +92,7 @@ impl Running {
     /// The exit code, and how long it took to come.
     fn end(mut self) -> (Option<i32>, Duration) {
         let started = Instant::now();
-        // It must not wait for someone to read what it says.
+        // The program must not wait for a reader of its output.
         thread::spawn(move || self.stderr.lines().for_each(drop));
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -162,7 +162,7 @@ fn a_run_that_waits_for_its_input_says_so_and_hears_signals() {
     assert_eq!(ended, Some(143));
     assert!(took < Duration::from_secs(10), "{took:?}");
 
-    // And one whose input comes back goes on by itself.
+    // A run whose input comes back goes on by itself.
     fs::write(desk.path("in.fasta"), &text).unwrap();
     let mut running = Running::start(&desk);
     fs::write(desk.path("in.fasta"), "").unwrap();
@@ -218,7 +218,7 @@ fn under_nohup_a_hangup_is_nothing() {
 fn a_run_without_a_terminal_says_a_line_every_ten_seconds() {
     let desk = desk();
     let mut running = Running::start(&desk);
-    // Stopped, it computes nothing meanwhile.
+    // It is stopped, so it computes nothing meanwhile.
     running.signal("STOP");
     thread::sleep(Duration::from_secs(11));
     running.signal("CONT");

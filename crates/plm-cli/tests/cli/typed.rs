@@ -136,7 +136,7 @@ fn what_can_be_no_output_directory_is_refused_in_a_sentence() {
             said.refuses(3, &[out, says, "--out"], &desk.path(out));
             assert_eq!(fs::read_to_string(desk.path("in.fasta")).unwrap(), TWO);
         }
-        // An empty name, as of a variable that is not set, is no directory that anyone meant.
+        // An empty name comes from a variable that is not set, and names no directory.
         let output = assert_cmd::Command::cargo_bin("plm-fleet")
             .unwrap()
             .current_dir(desk.path(""))
@@ -198,7 +198,7 @@ fn a_path_that_is_not_utf8_gets_to_the_library() {
             .args(words)
             .output()
             .unwrap();
-        // There is none: that is what is wrong with it.
+        // The code is that of a missing file.
         assert_eq!(output.status.code(), Some(3), "{output:?}");
     }
 }
@@ -259,7 +259,7 @@ fn what_options_help_against_an_error_is_said_with_it() {
             &["--dtype", "--devices"],
         ),
         (embed.replace("cpu", "cuda:63"), 3, &["--devices"]),
-        // As --part was called before.
+        // The old name of --part.
         (format!("{embed} --shard 1/2"), 0, &[]),
         (embed.to_owned(), 3, &["--out", "--restart"]),
         (
