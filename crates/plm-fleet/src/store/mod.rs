@@ -1,7 +1,7 @@
 //! The stores that have a name, and what their errors mean to a caller. The first is the default.
 //!
-//! All other rooms of the facade use any [`Store`](plm_core::Store). This room alone names plm-shards. It must not
-//! know what a run is, or what else is in an output directory.
+//! All other rooms of the facade use any [`Store`](plm_core::Store). This room alone names
+//! plm-shards. It must not know what a run is, or what else is in an output directory.
 
 mod named;
 
