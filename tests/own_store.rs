@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use plm_fleet::{
-    EmbeddingsFile, Error, Layer, Model, Observer, OutputKind, OutputSet, Part, PlanConfig,
-    RunConfig, RunEvent, RunReport, StopToken, Store, aggregate_parts_with,
+    EmbeddingsFile, Error, Layer, Model, Observer, OutputKind, OutputSet, Part, PlanConfig, Resume,
+    RunConfig, RunEvent, RunReport, StopToken, Store, aggregate_parts_with, outputs_of_run,
     run_multi_gpu_inference, verify_run, verify_run_with,
 };
 use plm_testkit::{NpyStore, random_residues};
@@ -204,4 +204,36 @@ fn a_directory_of_another_store_is_refused() {
     assert!(verify_run(desk.path("out")).is_err());
     assert_eq!(tables(&desk.path("out/shards")), files);
     verify_run_with(&npy(), desk.path("out")).unwrap();
+}
+
+#[test]
+fn a_restart_with_another_store_leaves_nothing_of_the_first() {
+    let desk = Desk::new();
+    desk.expected();
+    let out = desk.path("hdf5");
+    let refused = desk.run("hdf5", &config()).unwrap_err();
+    assert!(matches!(refused, Error::OtherRun { .. }), "{refused}");
+    assert!(out.join("embeddings.h5").exists());
+    let restart = RunConfig {
+        resume: Resume::Restart,
+        ..config()
+    };
+    desk.run("hdf5", &restart).unwrap();
+    verify_run_with(&npy(), &out).unwrap();
+    assert!(!out.join("embeddings.h5").exists());
+    let mut folders = vec![out.join("shards")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            let name = entry.file_name().into_string().unwrap();
+            assert!(!name.starts_with("segment_"), "{name}");
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    let names: Vec<String> = (outputs_of_run(&out).unwrap().iter())
+        .map(|output| output.name())
+        .collect();
+    let expected = ["mean/layer_6", "mean/layer_2", "bos/layer_6", "bos/layer_2"];
+    assert_eq!(names, expected);
 }

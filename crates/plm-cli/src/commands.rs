@@ -9,9 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use plm_fleet::{
-    EmbeddingsFile, Error, Input, LongSequences, Model, OutputSpec, PlanConfig, Resume, RunConfig,
-    RunReport, aggregate_parts, build_index, run_multi_gpu_inference, store_by_name, verify_run,
-    verify_run_against,
+    Error, Input, LongSequences, Model, OutputSpec, PlanConfig, Resume, RunConfig, RunReport,
+    aggregate_parts, build_index, outputs_of_run, run_multi_gpu_inference, store_by_name,
+    verify_run, verify_run_against,
 };
 
 use crate::Exit;
@@ -83,7 +83,7 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<Exit, Error> {
 
 /// Shows the summary of a finished run or part. The exit says whether records failed.
 fn finished(report: &RunReport, out: &Path) -> Result<Exit, Error> {
-    show(&summary::run(report, &outputs_of(report)?, out));
+    show(&summary::run(report, &outputs_of(report, out)?, out));
     Ok(if report.records.failed > 0 {
         Exit::RecordsFailed
     } else {
@@ -91,12 +91,12 @@ fn finished(report: &RunReport, out: &Path) -> Result<Exit, Error> {
     })
 }
 
-/// The outputs in the result of a run; empty for a part, which has no result yet.
-pub(crate) fn outputs_of(report: &RunReport) -> Result<Vec<OutputSpec>, Error> {
-    Ok(match &report.embeddings_path {
-        Some(path) => EmbeddingsFile::open(path)?.outputs().to_vec(),
-        None => Vec::new(),
-    })
+/// The outputs in the result of the run in `out`; empty for a part, which has no result yet.
+pub(crate) fn outputs_of(report: &RunReport, out: &Path) -> Result<Vec<OutputSpec>, Error> {
+    match &report.embeddings_path {
+        Some(_) => outputs_of_run(out),
+        None => Ok(Vec::new()),
+    }
 }
 
 fn run_config(args: &EmbedArgs) -> Result<RunConfig, Error> {

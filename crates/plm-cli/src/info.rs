@@ -35,8 +35,8 @@ fn describe(path: &Path) -> Result<String, Error> {
     Ok(match kind_of(&path)? {
         Kind::FinishedRun => {
             let report = RunReport::of_run(&path)?;
-            let checked = checked(&check_result(&path, MOST_BYTES)?, &path);
-            let run = summary::run(&report, &outputs_of(&report)?, &path);
+            let checked = checked(&check_result(&path, MOST_BYTES)?, &report, &path);
+            let run = summary::run(&report, &outputs_of(&report, &path)?, &path);
             format!("{run}\n{checked}")
         }
         Kind::UnfinishedRun(progress) if progress.holders.is_empty() => format!(
@@ -64,11 +64,13 @@ fn describe(path: &Path) -> Result<String, Error> {
 }
 
 /// The line that says how much of a result was read and checked.
-fn checked(read: &Checked, path: &Path) -> String {
+fn checked(read: &Checked, report: &RunReport, path: &Path) -> String {
+    let result = report.embeddings_path.as_deref().and_then(Path::file_name);
+    let result = result.unwrap_or_default().display();
     let what = match read {
-        Checked::Everything => "every byte of embeddings.h5 is as it was written".to_owned(),
+        Checked::Everything => format!("every byte of {result} is as it was written"),
         Checked::AllButVectors => format!(
-            "all of embeddings.h5 but its vectors, which `plm-fleet verify {}` reads",
+            "all of {result} but its vectors, which `plm-fleet verify {}` reads",
             path.display()
         ),
     };

@@ -67,7 +67,9 @@ pub use compute::{
     Architecture, Devices, Model, ModelError, ModelInfo, ParseDevicesError, Remedy, start_threads,
 };
 pub use error::Error;
-pub use out_dir::{Damage, DamagedSegment, PartReport, RecordCounts, RunReport, StageSeconds};
+pub use out_dir::{
+    Damage, DamagedSegment, PartReport, RecordCounts, RunReport, StageSeconds, outputs_of_run,
+};
 pub use result::{
     Checked, Kind, RunProgress, VerifyReport, aggregate_parts, aggregate_parts_with, check_result,
     kind_of, verify_run, verify_run_against, verify_run_with,

@@ -23,8 +23,6 @@ pub struct Generation {
     /// The hidden size from which a layer in 16 bits is made of `StreamLinear`s, where there are
     /// any.
     pub stream_from: Option<usize>,
-    /// The `head_dim` of the attention that takes rotated queries and keys, where there is one.
-    pub rotated_head_dim: Option<usize>,
     /// Whether there are products of 8-bit integers (`Int8Linear`).
     pub has_int8: bool,
 }
@@ -57,7 +55,6 @@ impl Generation {
         // In fewer columns the kernel would multiply zeros to have the 16 steps of 64 that it
         // takes.
         stream_from: Some(16 * 64),
-        rotated_head_dim: Some(64),
         has_int8: true,
     };
 
@@ -69,7 +66,6 @@ impl Generation {
         cards: "A100",
         target: Target::Ptx("80"),
         stream_from: None,
-        rotated_head_dim: None,
         has_int8: false,
     };
 
@@ -151,7 +147,6 @@ mod tests {
         for generation in Generation::ALL {
             let is_hopper = generation.name == "hopper";
             assert_eq!(generation.stream_from, is_hopper.then_some(1024));
-            assert_eq!(generation.rotated_head_dim, is_hopper.then_some(64));
             assert_eq!(generation.has_int8, is_hopper);
         }
         assert_eq!(Generation::oldest().first, (8, 0));

@@ -23,7 +23,8 @@ pub(super) struct Output<'a> {
     pub(super) largest_value: f32,
 }
 
-/// Gives each record its row in every column: the encoder's own, or the mean of its windows' rows.
+/// Gives each record its row in every column: the encoder's own, or what the output's kind makes of
+/// its windows' rows.
 ///
 /// If any value of a record is not finite, or larger than the store takes, the record is left out
 /// of all columns and returned as failed.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use plm_coordinator::Part;
 use plm_core::store::{StoreFault, StoredResult};
-use plm_core::{Dtype, Store, sweep};
+use plm_core::{Dtype, OutputSpec, Store, sweep};
 use plm_index::FastaIndex;
 use serde::{Deserialize, Serialize};
 
@@ -173,6 +173,20 @@ impl Claim {
             other => other,
         })
     }
+}
+
+/// The outputs of the run in an output directory, in order, as its store keeps them; empty if the
+/// directory has no `fingerprint.json`.
+///
+/// # Errors
+/// [`Error::DamagedFingerprint`] or [`Error::Io`] if its `fingerprint.json` can't be read.
+pub fn outputs_of_run(out_dir: impl AsRef<Path>) -> Result<Vec<OutputSpec>, Error> {
+    let out_dir = out_dir.as_ref();
+    let layout = Layout::new(out_dir, &store_at(out_dir));
+    if !layout.claim().exists() {
+        return Ok(Vec::new());
+    }
+    Ok(Claim::read(&layout)?.fingerprint.stored_run()?.outputs)
 }
 
 /// The store of a run's directory, which its fingerprint names, or of a result that is named by

@@ -10,11 +10,12 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use plm_coordinator::Part;
-use plm_core::{sweep, sync_directory};
+use plm_core::{Store, sweep, sync_directory};
 
-use super::claim::Claim;
+use super::claim::{Claim, store_at};
 use super::layout::{Layout, PART_REPORT, SUSPECTS};
 use super::lock::Lock;
 use super::report::PartReport;
@@ -28,6 +29,8 @@ pub(crate) struct Discard {
     result: Vec<PathBuf>,
     /// These directories of segments are to be emptied.
     shards: Vec<PathBuf>,
+    /// The stores that are to empty them: that of the run, and that of the run that was there.
+    stores: Vec<Arc<dyn Store>>,
     /// These files say what parts have found out.
     reports: Vec<PathBuf>,
     /// The flag is set if the directory is to become another run's.
@@ -67,16 +70,25 @@ impl Discard {
             shards.sort_unstable();
             shards.dedup();
         }
+        let mut result = Self::result(layout).result;
+        let mut stores = vec![Arc::clone(layout.store())];
+        let there = store_at(layout.root());
+        if there.name() != layout.store().name() {
+            result.push(Layout::new(layout.root(), &there).embeddings());
+            stores.push(there);
+        }
         let reports = shards
             .iter()
             .flat_map(|shards| [PART_REPORT, SUSPECTS].map(|name| shards.join(name)))
             .collect();
         Ok(Self {
+            result,
             in_use: shards.clone(),
             shards,
+            stores,
             reports,
             replaces_claim: !is_same_run,
-            ..Self::result(layout)
+            locks: Vec::new(),
         })
     }
 
@@ -114,11 +126,17 @@ impl Discard {
         Ok(())
     }
 
+    /// Each directory of segments with each store that may have files in it.
+    fn shards_of_stores(&self) -> impl Iterator<Item = (&PathBuf, &Arc<dyn Store>)> {
+        let each = |shards| self.stores.iter().map(move |store| (shards, store));
+        self.shards.iter().flat_map(each)
+    }
+
     /// The least room that this will free on the file system of the output directory.
     pub(super) fn bytes(&self, layout: &Layout) -> Result<u64, Error> {
         let mut files = [&self.result[..], &self.reports[..]].concat();
-        for shards in &self.shards {
-            files.extend(layout.store().files(shards)?);
+        for (shards, store) in self.shards_of_stores() {
+            files.extend(store.files(shards)?);
         }
         let device = fs::metadata(layout.root()).map_or(0, |root| root.dev());
         let frees = |path: &PathBuf| match fs::symlink_metadata(path) {
@@ -141,8 +159,10 @@ impl Discard {
             remove(path)?;
         }
         sync(layout.root())?;
-        for shards in self.shards.iter().filter(|shards| shards.exists()) {
-            layout.store().discard(shards)?;
+        for (shards, store) in self.shards_of_stores() {
+            if shards.exists() {
+                store.discard(shards)?;
+            }
         }
         for path in &self.reports {
             sweep(path);

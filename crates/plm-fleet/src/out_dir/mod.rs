@@ -17,6 +17,7 @@ mod sealed;
 pub(crate) mod space;
 mod suspects;
 
+pub use claim::outputs_of_run;
 pub(crate) use claim::{Claim, store_at};
 pub(crate) use discard::Discard;
 pub(crate) use fingerprint::Fingerprint;
