@@ -173,3 +173,25 @@ fn a_layer_that_is_not_there_is_refused_before_anything_is_written() {
         assert!(!place.join("index.plm").exists());
     }
 }
+
+#[test]
+fn a_run_with_other_outputs_is_refused_with_their_names() {
+    let out = tempfile::tempdir().unwrap();
+    let run = |outputs| {
+        let config = config("cpu:2", 4_096, outputs);
+        run_multi_gpu_inference([fasta()], &Model::PlmTiny, out.path(), &config)
+    };
+    let both = OutputSet::new([OutputKind::Mean, OutputKind::Bos], [Layer(0), Layer(-1)]);
+    run(Some(both)).unwrap();
+    let other_order = OutputSet::new([OutputKind::Bos], [Layer(-1)]);
+    for (outputs, here) in [(None, "mean/layer_6"), (Some(other_order), "bos/layer_6")] {
+        let refused = run(outputs).unwrap_err();
+        assert!(matches!(refused, Error::OtherRun { .. }), "{refused}");
+        let words = refused.to_string();
+        let expected = format!(
+            "outputs are mean/layer_0, mean/layer_6, bos/layer_0, bos/layer_6 there and {here} here"
+        );
+        assert!(words.contains(&expected), "{words}");
+        assert!(!words.contains('{'), "{words}");
+    }
+}

@@ -222,15 +222,40 @@ impl Fingerprint {
         };
         let mut differences =
             Vec::from_iter(difference_of_inputs(&other.inputs, &self.inputs, names));
+        let (mut there, mut here) = (fields(&other.nameless()), fields(&self.nameless()));
+        // Outputs are told by their names, and not by all that files say of each.
+        let outputs = (other.output_names(), self.output_names());
+        if outputs.0 != outputs.1 {
+            let (there_names, here_names) = &outputs;
+            differences.push(format!(
+                "outputs are {there_names} there and {here_names} here"
+            ));
+        }
+        for (name, is_told) in [
+            (
+                "outputs",
+                there["embeddings_dtype"] != here["embeddings_dtype"],
+            ),
+            ("layer", false),
+            ("pooling", false),
+            ("special_tokens", false),
+        ] {
+            if is_told || outputs.0 != outputs.1 {
+                there[name].take();
+                here[name].take();
+            }
+        }
         let mut settings = Vec::new();
-        differing(
-            "",
-            &fields(&other.nameless()),
-            &fields(&self.nameless()),
-            &mut settings,
-        );
+        differing("", &there, &here, &mut settings);
         differences.extend(settings);
         differences
+    }
+
+    /// The names of the outputs in order, as in `mean/layer_6, bos/layer_6`.
+    fn output_names(&self) -> String {
+        let outputs = self.stored_outputs().unwrap_or_default();
+        let names: Vec<String> = outputs.iter().map(OutputSpec::name).collect();
+        names.join(", ")
     }
 }
 
