@@ -119,7 +119,8 @@ pub(crate) struct EmbedArgs {
 
     /// What to take of each layer in --layers, as one row per protein: mean (the mean over its
     /// residues), bos (the row of the BOS token), or both as mean,bos. Several outputs have a
-    /// dataset each, for example /bos/layer_33; the first is also /embeddings [default: mean]
+    /// dataset each, for example /bos/layer_33; the first is also /embeddings. int8 gives only the
+    /// mean of the last layer [default: mean]
     #[arg(long, value_delimiter = ',', value_name = "mean,bos")]
     pub(crate) outputs: Vec<OutputKind>,
 

@@ -6,8 +6,8 @@ use std::path::Path;
 use plm_fleet::kernels::{GpuError, count_gpus, describe_gpu, gpu_memory};
 use plm_fleet::shards::Error as ShardError;
 use plm_fleet::{
-    Checked, EmbeddingsFile, Error, FastaIndex, Kind, Model, ModelInfo, RunReport, check_result,
-    kind_of,
+    Checked, EmbeddingsFile, Error, FastaIndex, Kind, Model, ModelInfo, OutputKind, RunReport,
+    check_result, kind_of,
 };
 
 use crate::Exit;
@@ -167,7 +167,9 @@ fn embeddings(path: &Path) -> Result<String, Error> {
         file.content_digest(),
     );
     // Writing to a String does not fail.
-    for output in file.outputs().iter().filter(|_| file.outputs().len() > 1) {
+    // The lines above say all of a mean that is alone.
+    let is_mean_alone = matches!(file.outputs(), [only] if only.kind == OutputKind::Mean);
+    for output in file.outputs().iter().filter(|_| !is_mean_alone) {
         let (name, width) = (output.name(), number(output.width as u64));
         let _ = write!(text, "\n  output      /{name}: {width} of {}", output.dtype);
     }

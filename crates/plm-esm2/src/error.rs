@@ -5,7 +5,7 @@ mod words;
 use std::fmt;
 use std::path::PathBuf;
 
-use plm_core::{Dtype, Layer, Rank};
+use plm_core::{Dtype, Layer, OutputKind, Rank};
 use plm_kernels::{GpuDescription, GpuError};
 
 use words::{advice, and_a_sequence, by_kind, quoted, without_backtrace};
@@ -167,6 +167,8 @@ pub enum NoInt8 {
     },
     /// This layer was asked for, which is not the last.
     Layer(usize),
+    /// This output was asked for. It is one token's row, in which no rounding averages out.
+    Output(OutputKind),
 }
 
 impl fmt::Display for NoInt8 {
@@ -182,6 +184,7 @@ impl fmt::Display for NoInt8 {
                  intermediate_size of {ffn_size}"
             ),
             Self::Layer(layer) => write!(f, " at layer {layer}, only at the last"),
+            Self::Output(kind) => write!(f, " for {kind}, only for mean"),
         }
     }
 }

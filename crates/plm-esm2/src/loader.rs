@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use plm_core::{
     BoxError, Dtype, Encoder, EncoderLoader, EncoderSpec, LargestBatches, NoRoom, NoSuchLayer,
-    OutputSet, OutputSpec, Rank,
+    OutputKind, OutputSet, OutputSpec, Rank,
 };
 use plm_kernels::VarlenAttention;
 
@@ -130,7 +130,7 @@ impl Esm2Loader {
 ///
 /// # Errors
 /// [`Error::NoSuchLayer`] if the model lacks one of the layers. [`Error::NoInt8`] if `dtype` is
-/// int8 and one of the layers is not the last.
+/// int8 and one of the outputs is not the mean of the last layer.
 ///
 /// ```
 /// use plm_core::{Dtype, Layer, OutputKind, OutputSet};
@@ -153,12 +153,15 @@ pub fn output_specs(
         layer,
         num_layers,
     })?;
-    let mut layers = resolved.iter().map(|(_, layer)| *layer);
-    let another = layers.find(|&layer| layer < config.num_layers);
-    if let (Dtype::Int8, Some(layer)) = (dtype, another) {
+    let not_in_int8 = |&(kind, layer)| match kind {
+        OutputKind::Mean if layer == config.num_layers => None,
+        OutputKind::Mean => Some(NoInt8::Layer(layer)),
+        OutputKind::Bos => Some(NoInt8::Output(kind)),
+    };
+    if let (Dtype::Int8, Some(why)) = (dtype, resolved.iter().find_map(not_in_int8)) {
         return Err(Error::NoInt8 {
             model: checkpoint.name().to_owned(),
-            why: NoInt8::Layer(layer),
+            why,
         });
     }
     let spec = |(kind, layer)| OutputSpec::new(kind, layer, config.hidden_size);

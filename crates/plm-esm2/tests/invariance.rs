@@ -8,7 +8,7 @@ use plm_core::{
 };
 use plm_esm2::{
     Checkpoint, CpuOptions, Esm2, Esm2Loader, ModelOutputs, ModelShape, Outputs, RELEASED,
-    token_map,
+    output_specs, token_map,
 };
 use rayon::ThreadPoolBuilder;
 
@@ -193,6 +193,24 @@ fn ranks_agree_with_the_model_and_each_other() {
             panic!("layer {layer} was not refused");
         };
         assert_eq!(refused, Layer(layer));
+    }
+}
+
+#[test]
+fn int8_gives_the_mean_of_the_last_layer_and_refuses_the_rest() {
+    let checkpoint = Checkpoint::plm_tiny();
+    let specs = |kind, layer| {
+        let outputs = OutputSet::new([OutputKind::Mean, kind], [Layer::LAST, layer]);
+        output_specs(&checkpoint, Dtype::Int8, &outputs)
+    };
+    assert_eq!(specs(OutputKind::Mean, Layer(6)).unwrap().len(), 1);
+    for (kind, layer, why) in [
+        (OutputKind::Mean, Layer(2), "at layer 2, only at the last"),
+        (OutputKind::Bos, Layer(6), "for bos, only for mean"),
+    ] {
+        let refusal = specs(kind, layer).unwrap_err().to_string();
+        let words = format!("plm-tiny can't be computed in int8 {why}");
+        assert!(refusal.starts_with(&words), "{refusal}");
     }
 }
 

@@ -317,12 +317,10 @@ impl Encoder for StrictEncoder<'_> {
     }
 }
 
-#[test]
-fn an_encoder_is_given_its_next_batch_before_it_is_asked_for_the_last() {
-    let most_submitted = Arc::new(AtomicUsize::new(0));
+/// Runs 40 records, two to a batch, and checks that all become durable and no rank fails.
+fn run_40_records(loader: Arc<dyn EncoderLoader>, world: u32) -> CoordinatorReport {
     let names: Vec<String> = (0..40).map(|row| format!("seq{row}")).collect();
     let source = Arc::new(MemorySource::new(names.iter().map(|name| (&**name, "MKV"))));
-    let loader = Arc::new(Strict(FakeLoader::new(8), Arc::clone(&most_submitted)));
     let config = PlanConfig::builder()
         .max_batch_tokens(10)
         .max_residues(3)
@@ -330,10 +328,18 @@ fn an_encoder_is_given_its_next_batch_before_it_is_asked_for_the_last() {
         .unwrap();
     let plan = BatchPlan::new(&*source, &loader.spec().tokens, &config).unwrap();
     let sink = MemorySink::new(16);
-    let options = RunOptions::new(Arc::new(plan), WorldSize::new(2).unwrap());
+    let options = RunOptions::new(Arc::new(plan), WorldSize::new(world).unwrap());
     let report = run(source, loader, Arc::new(sink.clone()), options).unwrap();
     assert!(report.failed_ranks().is_empty(), "{report:?}");
     assert_eq!(sink.durable().len(), 40);
+    report
+}
+
+#[test]
+fn an_encoder_is_given_its_next_batch_before_it_is_asked_for_the_last() {
+    let most_submitted = Arc::new(AtomicUsize::new(0));
+    let loader = Strict(FakeLoader::new(8), Arc::clone(&most_submitted));
+    run_40_records(Arc::new(loader), 2);
     assert_eq!(most_submitted.load(Ordering::Relaxed), 2);
 }
 
@@ -380,19 +386,7 @@ impl Encoder for JealousEncoder<'_> {
 
 #[test]
 fn a_ticket_is_exchanged_by_the_encoder_that_gave_it_or_not_at_all() {
-    let names: Vec<String> = (0..40).map(|row| format!("seq{row}")).collect();
-    let source = Arc::new(MemorySource::new(names.iter().map(|name| (&**name, "MKV"))));
-    let loader = Arc::new(Jealous(FakeLoader::new(8), AtomicUsize::new(0)));
-    let config = PlanConfig::builder()
-        .max_batch_tokens(10)
-        .max_residues(3)
-        .build()
-        .unwrap();
-    let plan = BatchPlan::new(&*source, &loader.spec().tokens, &config).unwrap();
-    let sink = MemorySink::new(16);
-    let options = RunOptions::new(Arc::new(plan), WorldSize::new(1).unwrap());
-    let report = run(source, loader, Arc::new(sink.clone()), options).unwrap();
-    assert!(report.failed_ranks().is_empty(), "{report:?}");
+    let loader = Jealous(FakeLoader::new(8), AtomicUsize::new(0));
+    let report = run_40_records(Arc::new(loader), 1);
     assert_eq!(report.workers[0].reloads, 1);
-    assert_eq!(sink.durable().len(), 40);
 }
