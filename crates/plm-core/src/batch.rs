@@ -37,6 +37,8 @@ pub struct PackedBatch {
 pub struct PackedSequence {
     /// The record that the sequence is, or is a window of.
     pub row: RowId,
+    /// The position of its first residue in the record, from 0.
+    pub start: u32,
     /// The number of its residues. Special tokens do not count.
     pub residue_count: u32,
 }
@@ -61,6 +63,12 @@ impl PackedBatch {
     /// The number of sequences.
     pub fn num_sequences(&self) -> usize {
         self.sequences.len()
+    }
+
+    /// The number of residues of each sequence, in order.
+    pub fn residue_counts(&self) -> impl ExactSizeIterator<Item = u32> + Clone {
+        let sequences = self.sequences.iter();
+        sequences.map(|sequence| sequence.residue_count)
     }
 
     /// A batch of some of these sequences, in the order given.
@@ -160,11 +168,26 @@ impl<'a> Packer<'a> {
         }
     }
 
-    /// Adds one sequence of upper-case residues. An error leaves the batch as it was.
+    /// Adds one sequence of upper-case residues: a whole record, or its start. An error leaves the
+    /// batch as it was.
     ///
     /// # Errors
     /// [`PackError`], if the sequence is empty, does not fit or has a residue without a token.
     pub fn push(&mut self, row: RowId, residues: &[u8]) -> Result<(), PackError> {
+        self.push_window(row, 0, residues)
+    }
+
+    /// Adds a window of a record as one sequence. `start` is the position of its first residue in
+    /// the record. An error leaves the batch as it was.
+    ///
+    /// # Errors
+    /// Those of [`push`](Self::push).
+    pub fn push_window(
+        &mut self,
+        row: RowId,
+        start: u32,
+        residues: &[u8],
+    ) -> Result<(), PackError> {
         if residues.is_empty() {
             return Err(PackError::Empty { row });
         }
@@ -177,11 +200,11 @@ impl<'a> Packer<'a> {
                 free_tokens,
             });
         }
-        let start = self.batch.token_ids.len();
+        let before = self.batch.token_ids.len();
         self.batch.token_ids.extend(self.tokens.bos());
         for (position, &byte) in residues.iter().enumerate() {
             let Some(token_id) = self.tokens.token_id(byte) else {
-                self.batch.token_ids.truncate(start);
+                self.batch.token_ids.truncate(before);
                 return Err(PackError::UnknownResidue {
                     row,
                     position,
@@ -197,6 +220,7 @@ impl<'a> Packer<'a> {
             .push(self.batch.token_ids.len() as u32);
         self.batch.sequences.push(PackedSequence {
             row,
+            start,
             residue_count: residues.len() as u32,
         });
         Ok(())

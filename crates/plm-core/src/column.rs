@@ -116,7 +116,7 @@ pub enum ShapeError {
     /// A column is not what its output promises.
     #[error(
         "the encoder gave {rows} rows of {width} in {dtype} for {name}, of {num_sequences} \
-         sequences, and promised one row of {spec_width} in {spec_dtype} for each"
+         sequences, and promised {spec_rows} of {spec_width} in {spec_dtype}"
     )]
     Output {
         /// The name of the output.
@@ -129,6 +129,8 @@ pub enum ShapeError {
         dtype: Dtype,
         /// The number of sequences in the batch.
         num_sequences: usize,
+        /// The number of rows that the output has for these sequences.
+        spec_rows: u64,
         /// The values of a row of the output.
         spec_width: usize,
         /// The number format of the output.
@@ -307,23 +309,40 @@ impl Column {
         }
     }
 
-    /// Checks that the column is what `output` promises: one row for each of `num_sequences`
-    /// sequences, in the output's width and number format.
+    /// Checks that the column is what `output` promises: in its width and number format, and for
+    /// each sequence as many rows as the output has for that many residues ([`Per::rows`]).
+    ///
+    /// `residue_counts` are those of the sequences, in order. `None` stands for a sequence that
+    /// failed: it may have any number of rows.
     ///
     /// # Errors
     /// [`ShapeError::Output`] if it is not.
-    pub fn check(&self, output: &OutputSpec, num_sequences: usize) -> Result<(), ShapeError> {
-        let rows = self.offsets[self.offsets.len() - 1];
-        let one_each = (0..=num_sequences as u64).eq(self.offsets.iter().copied());
-        if one_each && (self.width, self.dtype()) == (output.width, output.dtype) {
+    ///
+    /// [`Per::rows`]: crate::Per::rows
+    pub fn check(
+        &self,
+        output: &OutputSpec,
+        residue_counts: impl ExactSizeIterator<Item = Option<u32>>,
+    ) -> Result<(), ShapeError> {
+        let num_sequences = residue_counts.len();
+        let found = self.offsets.windows(2).map(|ends| ends[1] - ends[0]);
+        let mut as_promised = num_sequences == found.len();
+        let mut spec_rows = 0;
+        for (rows, residues) in found.zip(residue_counts) {
+            let promised = residues.map_or(rows, |residues| output.per().rows(residues));
+            as_promised &= promised == rows;
+            spec_rows += promised;
+        }
+        if as_promised && (self.width, self.dtype()) == (output.width, output.dtype) {
             return Ok(());
         }
         Err(ShapeError::Output {
             name: output.name(),
-            rows,
+            rows: self.offsets[self.offsets.len() - 1],
             width: self.width,
             dtype: self.dtype(),
             num_sequences,
+            spec_rows,
             spec_width: output.width,
             spec_dtype: output.dtype,
         })
@@ -397,16 +416,37 @@ mod tests {
     #[test]
     fn a_column_that_is_not_its_output_is_told() {
         let output = OutputSpec::new(OutputKind::Mean, 3, 2);
+        let three = || [7, 8, 9].map(Some).into_iter();
         let column = |width, numbers: usize| Column::new(width, vec![0.0_f32; numbers]).unwrap();
-        assert_eq!(column(2, 6).check(&output, 3), Ok(()));
-        for wrong in [column(2, 4), column(3, 9)] {
-            let error = wrong.check(&output, 3).unwrap_err().to_string();
+        assert_eq!(column(2, 6).check(&output, three()), Ok(()));
+        for wrong in [column(2, 4), column(2, 8), column(3, 9)] {
+            let error = wrong.check(&output, three()).unwrap_err().to_string();
             assert!(
                 error.contains("for mean/layer_3, of 3 sequences"),
                 "{error}"
             );
         }
         let ragged = Column::with_offsets(2, vec![0, 2, 2, 3], vec![0.0_f32; 6]).unwrap();
-        assert!(ragged.check(&output, 3).is_err());
+        assert!(ragged.check(&output, three()).is_err());
+    }
+
+    #[test]
+    fn a_column_has_a_row_for_each_residue_or_pair_of_those_that_did_not_fail() {
+        let output = OutputSpec::new(OutputKind::Residues, 3, 2);
+        let column = |offsets: &[u64]| {
+            let numbers = 2 * offsets[offsets.len() - 1] as usize;
+            Column::with_offsets(2, offsets.to_vec(), vec![0.0_f32; numbers]).unwrap()
+        };
+        let counts = || [Some(2), Some(1)].into_iter();
+        assert_eq!(column(&[0, 2, 3]).check(&output, counts()), Ok(()));
+        for wrong in [&[0, 1, 3][..], &[0, 2, 2], &[0, 2], &[0, 2, 3, 3]] {
+            let error = column(wrong).check(&output, counts()).unwrap_err();
+            assert!(error.to_string().contains("2 sequences"), "{error}");
+        }
+        let one_failed = [None, Some(1)].into_iter();
+        assert_eq!(column(&[0, 0, 1]).check(&output, one_failed), Ok(()));
+        let pairs = OutputSpec::new(OutputKind::Contacts, 3, 2);
+        assert_eq!(column(&[0, 4, 5]).check(&pairs, counts()), Ok(()));
+        assert!(column(&[0, 2, 3]).check(&pairs, counts()).is_err());
     }
 }

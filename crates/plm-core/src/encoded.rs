@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::{Column, OutputSpec, ShapeError};
+use crate::{Column, OutputSpec, Per, ShapeError};
 
 /// How the values of one sequence differ from those of an ordinary one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,15 +64,19 @@ impl EncodedBatch {
         Self::new(outputs.iter().map(empty).collect())
     }
 
-    /// A batch of `num_sequences` sequences that all failed for `reason`. Their values are zeros.
+    /// A batch of `num_sequences` sequences that all failed for `reason`. Their values mean nothing:
+    /// zeros in outputs with one row per sequence, and no rows in the others.
     ///
     /// # Panics
     /// If `outputs` is empty.
     pub fn failed(outputs: &[OutputSpec], num_sequences: usize, reason: &str) -> Self {
         let mut batch = Self::empty(outputs);
-        for column in &mut batch.columns {
-            let width = column.width();
-            (0..num_sequences).for_each(|_| column.push((0..width).map(|_| 0.0)));
+        for (column, output) in batch.columns.iter_mut().zip(outputs) {
+            let values = match output.per() {
+                Per::Sequence => output.width,
+                Per::Residue | Per::Pair => 0,
+            };
+            (0..num_sequences).for_each(|_| column.push((0..values).map(|_| 0.0)));
         }
         for sequence in 0..num_sequences {
             batch.note(sequence, Note::Failed(reason.to_owned()));
@@ -95,12 +99,16 @@ impl EncodedBatch {
         self.columns
     }
 
-    /// Checks that there is one column for each output, as the output says, with one row for each
-    /// of `num_sequences` sequences.
+    /// Checks that there is one column for each output, as the output says, with its rows for each
+    /// sequence. `residue_counts` are those of the sequences, in order.
     ///
     /// # Errors
     /// [`ShapeError`] if a column is missing, is one too many, or differs from its output.
-    pub fn check(&self, outputs: &[OutputSpec], num_sequences: usize) -> Result<(), ShapeError> {
+    pub fn check(
+        &self,
+        outputs: &[OutputSpec],
+        residue_counts: impl ExactSizeIterator<Item = u32> + Clone,
+    ) -> Result<(), ShapeError> {
         if self.columns.len() != outputs.len() {
             return Err(ShapeError::Columns {
                 columns: self.columns.len(),
@@ -108,7 +116,14 @@ impl EncodedBatch {
             });
         }
         let mut both = self.columns.iter().zip(outputs);
-        both.try_for_each(|(column, output)| column.check(output, num_sequences))
+        both.try_for_each(|(column, output)| {
+            let sequences = residue_counts.clone().enumerate();
+            let counts = sequences.map(|(sequence, residues)| match self.note_of(sequence) {
+                Some(Note::Failed(_)) => None,
+                _ => Some(residues),
+            });
+            column.check(output, counts)
+        })
     }
 
     /// Sets the note of a sequence.
@@ -213,16 +228,31 @@ mod tests {
             OutputSpec::new(OutputKind::Mean, 1, 1),
             OutputSpec::new(OutputKind::Bos, 1, 2),
         ];
-        assert_eq!(batch(&[1.0, 2.0]).check(&outputs, 2), Ok(()));
-        assert!(batch(&[1.0, 2.0]).check(&outputs, 3).is_err());
-        assert!(batch(&[1.0, 2.0]).check(&outputs[..1], 2).is_err());
+        assert_eq!(
+            batch(&[1.0, 2.0]).check(&outputs, [1; 2].into_iter()),
+            Ok(())
+        );
+        assert!(
+            batch(&[1.0, 2.0])
+                .check(&outputs, [1; 3].into_iter())
+                .is_err()
+        );
+        assert!(
+            batch(&[1.0, 2.0])
+                .check(&outputs[..1], [1; 2].into_iter())
+                .is_err()
+        );
         let failed = EncodedBatch::failed(&outputs, 2, "no room");
-        assert_eq!(failed.check(&outputs, 2), Ok(()));
+        assert_eq!(failed.check(&outputs, [1; 2].into_iter()), Ok(()));
         assert_eq!(failed.notes().len(), 2);
         let in_f16 = OutputSpec {
             dtype: Dtype::F16,
             ..outputs[1].clone()
         };
-        assert!(failed.check(&[outputs[0].clone(), in_f16], 2).is_err());
+        assert!(
+            failed
+                .check(&[outputs[0].clone(), in_f16], [1; 2].into_iter())
+                .is_err()
+        );
     }
 }

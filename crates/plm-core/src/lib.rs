@@ -55,7 +55,9 @@ pub use encoded::{EncodedBatch, Note};
 pub use ids::{BatchIndex, Rank, RowId, Stride, WorldSize, WorldSizeError};
 pub use letters::{Letter, classify_letter};
 pub use outcome::Outcome;
-pub use output::{Layer, NoSuchLayer, OutputKind, OutputSet, OutputSpec, ParseOutputKindError};
+pub use output::{
+    Layer, NoSuchLayer, OutputKind, OutputSet, OutputSpec, ParseOutputKindError, Per, Window,
+};
 pub use ports::{
     BoxError, EmbeddedBatch, EmbeddedRow, EmbeddingSink, Encoder, EncoderLoader, EncoderSpec,
     LargestBatches, NoRoom, RecordInfo, SequenceReader, SequenceSource, ShardWriter, Ticket,

@@ -20,6 +20,60 @@ pub enum OutputKind {
     /// The row of BOS, the token before the first residue, which BERT calls CLS. One row per
     /// sequence.
     Bos,
+    /// The maximum over the residues of each dimension, without special tokens. One row per
+    /// sequence.
+    Max,
+    /// The rows of all residues, without special tokens. One row per residue.
+    Residues,
+    /// The logits of the masked language model, without special tokens: one value per token of
+    /// the vocabulary, in its order. One row per residue. They belong to no layer but the last.
+    Logits,
+    /// The probability that two residues touch, from the attention maps of all layers, as fair-esm
+    /// computes it. One value per pair of residues. They belong to no single layer.
+    Contacts,
+}
+
+/// What a row of an output is of.
+///
+/// ```
+/// use plm_core::{OutputKind, Per};
+///
+/// assert_eq!(OutputKind::Contacts.per(), Per::Pair);
+/// assert_eq!(Per::Pair.rows(20), 400);
+/// assert_eq!(Per::Sequence.rows(20), 1);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Per {
+    /// A whole sequence, or record.
+    Sequence,
+    /// A residue. The rows of a sequence are in the order of its residues.
+    Residue,
+    /// A pair of residues. The rows of a sequence of `L` residues are `L x L`: all pairs of the
+    /// first residue, then all of the second, and so on.
+    Pair,
+}
+
+impl Per {
+    /// The number of rows of a sequence with this many residues.
+    pub fn rows(self, residue_count: u32) -> u64 {
+        let residues = u64::from(residue_count);
+        match self {
+            Self::Sequence => 1,
+            Self::Residue => residues,
+            Self::Pair => residues * residues,
+        }
+    }
+}
+
+/// A window of a record, and the values that an output has there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Window {
+    /// The position of the window's first residue in the record, from 0.
+    pub start: u32,
+    /// The number of the window's residues.
+    pub residue_count: u32,
+    /// The values: as many rows as [`Per::rows`] says, one after the other.
+    pub values: Vec<f32>,
 }
 
 /// A word that names no [`OutputKind`].
@@ -31,14 +85,39 @@ pub struct ParseOutputKindError {
 
 impl OutputKind {
     /// Every kind.
-    pub const ALL: [Self; 2] = [Self::Mean, Self::Bos];
+    pub const ALL: [Self; 6] = [
+        Self::Mean,
+        Self::Bos,
+        Self::Max,
+        Self::Residues,
+        Self::Logits,
+        Self::Contacts,
+    ];
 
     /// The kind's short name, as [`FromStr`] reads it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Mean => "mean",
             Self::Bos => "bos",
+            Self::Max => "max",
+            Self::Residues => "residues",
+            Self::Logits => "logits",
+            Self::Contacts => "contacts",
         }
+    }
+
+    /// What a row is of.
+    pub fn per(self) -> Per {
+        match self {
+            Self::Mean | Self::Bos | Self::Max => Per::Sequence,
+            Self::Residues | Self::Logits => Per::Residue,
+            Self::Contacts => Per::Pair,
+        }
+    }
+
+    /// Whether each layer has such an output. A model has only one of the others.
+    pub fn is_of_a_layer(self) -> bool {
+        !matches!(self, Self::Logits | Self::Contacts)
     }
 
     /// How a sequence's tokens become its row, as files say it.
@@ -46,50 +125,102 @@ impl OutputKind {
         match self {
             Self::Mean => "mean over residues",
             Self::Bos => "BOS token",
+            Self::Max => "maximum over residues",
+            Self::Residues | Self::Logits => "none, one row per residue",
+            Self::Contacts => "none, one value per pair of residues",
         }
     }
 
-    /// The row of a record that was computed in windows: the mean of the windows' rows, weighted by
-    /// residue counts, summed in order in f64 and rounded once.
+    /// The values of a record that was computed in windows, which are given in order.
     ///
-    /// `windows` are the residue count and the row `[width]` of each window, in order.
+    /// - `mean` and `bos`: the mean of the windows' rows, weighted by residue counts, summed in
+    ///   order in f64 and rounded once.
+    /// - `max`: the maximum of the windows' rows.
+    /// - `residues` and `logits`: each residue's row from the window in which it is farthest from
+    ///   an edge; of two that are equal, from the first.
     ///
     /// # Panics
-    /// If there is no window.
+    /// If there is no window, a residue is in none, or there are several windows of an output per
+    /// pair of residues: no window has the pairs between two windows.
     ///
     /// ```
-    /// use plm_core::OutputKind;
+    /// use plm_core::{OutputKind, Window};
     ///
-    /// let row = OutputKind::Mean.of_windows(&[(3, vec![1.0]), (1, vec![5.0])]);
-    /// assert_eq!(row, [2.0]);
+    /// let window = |start, residue_count, values| Window { start, residue_count, values };
+    /// let means = [window(0, 3, vec![1.0]), window(3, 1, vec![5.0])];
+    /// assert_eq!(OutputKind::Mean.of_windows(&means), [2.0]);
+    ///
+    /// // Residue 2 is last in the first window, and in the middle of the second.
+    /// let residues = [window(0, 3, vec![0.0, 0.1, 0.2]), window(1, 3, vec![1.1, 1.2, 1.3])];
+    /// assert_eq!(OutputKind::Residues.of_windows(&residues), [0.0, 0.1, 1.2, 1.3]);
     /// ```
-    pub fn of_windows(self, windows: &[(u32, Vec<f32>)]) -> Vec<f32> {
+    pub fn of_windows(self, windows: &[Window]) -> Vec<f32> {
         match self {
             Self::Mean | Self::Bos => mean_of_windows(windows),
+            Self::Max => max_of_windows(windows),
+            Self::Residues | Self::Logits => rows_of_windows(windows),
+            Self::Contacts => match windows {
+                [only] => only.values.clone(),
+                _ => panic!("contacts of a record in windows are refused before it is computed"),
+            },
         }
     }
 
     /// Whether special tokens contribute to the row: `excluded` or `included`.
     pub fn special_tokens(self) -> &'static str {
         match self {
-            Self::Mean => "excluded",
             Self::Bos => "included",
+            Self::Mean | Self::Max | Self::Residues | Self::Logits | Self::Contacts => "excluded",
         }
     }
 }
 
-fn mean_of_windows(windows: &[(u32, Vec<f32>)]) -> Vec<f32> {
-    let mut sum = vec![0.0_f64; windows[0].1.len()];
+fn mean_of_windows(windows: &[Window]) -> Vec<f32> {
+    let mut sum = vec![0.0_f64; windows[0].values.len()];
     let mut total_residues = 0.0;
-    for (residues, row) in windows {
-        let residues = f64::from(*residues);
+    for window in windows {
+        let residues = f64::from(window.residue_count);
         total_residues += residues;
-        for (sum, &value) in sum.iter_mut().zip(row) {
+        for (sum, &value) in sum.iter_mut().zip(&window.values) {
             *sum += residues * f64::from(value);
         }
     }
     let mean = sum.into_iter().map(|sum| (sum / total_residues) as f32);
     mean.collect()
+}
+
+fn max_of_windows(windows: &[Window]) -> Vec<f32> {
+    let mut max = windows[0].values.clone();
+    for window in &windows[1..] {
+        for (max, &value) in max.iter_mut().zip(&window.values) {
+            // Not `f32::max`, which would hide a NaN.
+            if value > *max || value.is_nan() {
+                *max = value;
+            }
+        }
+    }
+    max
+}
+
+fn rows_of_windows(windows: &[Window]) -> Vec<f32> {
+    let width = windows[0].values.len() / windows[0].residue_count as usize;
+    let end = |window: &Window| window.start + window.residue_count;
+    let residues = windows.iter().map(end).max().unwrap_or(0);
+    let mut rows = Vec::with_capacity(residues as usize * width);
+    for residue in 0..residues {
+        let from_edge = |window: &&Window| {
+            let from_start = residue.checked_sub(window.start)?;
+            let from_end = end(window).checked_sub(residue + 1)?;
+            Some(from_start.min(from_end))
+        };
+        let holds_it = windows.iter().filter(|window| from_edge(window).is_some());
+        // Of equals `max_by_key` takes the last one.
+        let window = holds_it.rev().max_by_key(from_edge);
+        let window = window.expect("windows leave no residue out");
+        let row = (residue - window.start) as usize;
+        rows.extend_from_slice(&window.values[row * width..][..width]);
+    }
+    rows
 }
 
 fn names() -> String {
@@ -175,6 +306,7 @@ pub struct NoSuchLayer {
 pub struct OutputSet {
     kinds: Vec<OutputKind>,
     layers: Vec<Layer>,
+    residues_dtype: Dtype,
 }
 
 impl OutputSet {
@@ -192,11 +324,37 @@ impl OutputSet {
             !kinds.is_empty() && !layers.is_empty(),
             "a set of outputs needs a kind and a layer"
         );
-        Self { kinds, layers }
+        Self {
+            kinds,
+            layers,
+            residues_dtype: Dtype::F16,
+        }
+    }
+
+    /// Sets the number format of outputs with a row per residue or per pair of residues: f16,
+    /// which is the default, or f32.
+    ///
+    /// # Panics
+    /// If it is another one.
+    #[must_use]
+    pub fn with_residues_dtype(self, residues_dtype: Dtype) -> Self {
+        assert!(
+            matches!(residues_dtype, Dtype::F16 | Dtype::F32),
+            "residues are f16 or f32, not {residues_dtype}"
+        );
+        Self {
+            residues_dtype,
+            ..self
+        }
+    }
+
+    /// The number format of outputs with a row per residue or per pair of residues.
+    pub fn residues_dtype(&self) -> Dtype {
+        self.residues_dtype
     }
 
     /// The outputs of a model of `num_layers` blocks: for each kind in order, each layer in order,
-    /// and none twice.
+    /// and none twice. A kind that is of no single layer comes once, with the last layer.
     ///
     /// # Errors
     /// [`NoSuchLayer`] if the model lacks one of the layers.
@@ -204,7 +362,13 @@ impl OutputSet {
         let mut outputs = Vec::new();
         for &kind in &self.kinds {
             for layer in &self.layers {
-                let output = (kind, layer.resolve(num_layers)?);
+                let layer = layer.resolve(num_layers)?;
+                let layer = if kind.is_of_a_layer() {
+                    layer
+                } else {
+                    num_layers
+                };
+                let output = (kind, layer);
                 if !outputs.contains(&output) {
                     outputs.push(output);
                 }
@@ -237,7 +401,8 @@ impl Default for OutputSet {
 pub struct OutputSpec {
     /// What is taken from the layer.
     pub kind: OutputKind,
-    /// The layer, from 0 (the embedding) to the number of blocks (the last layer).
+    /// The layer, from 0 (the embedding) to the number of blocks (the last layer). It is the last
+    /// one for a kind that is of no single layer.
     pub layer: usize,
     /// The number of values of a row.
     pub width: usize,
@@ -262,9 +427,18 @@ impl OutputSpec {
         }
     }
 
-    /// The column's name in files and messages, for example `mean/layer_33`.
+    /// The column's name in files and messages, for example `mean/layer_33` or `logits/values`.
     pub fn name(&self) -> String {
-        format!("{}/layer_{}", self.kind, self.layer)
+        if self.kind.is_of_a_layer() {
+            format!("{}/layer_{}", self.kind, self.layer)
+        } else {
+            format!("{}/values", self.kind)
+        }
+    }
+
+    /// What a row is of.
+    pub fn per(&self) -> Per {
+        self.kind.per()
     }
 }
 
@@ -292,12 +466,70 @@ mod tests {
         assert_eq!(default, Ok(vec![(OutputKind::Mean, 33)]));
     }
 
+    fn window(start: u32, residue_count: u32, values: &[f32]) -> Window {
+        Window {
+            start,
+            residue_count,
+            values: values.to_vec(),
+        }
+    }
+
     #[test]
     fn windows_weigh_as_much_as_they_have_residues() {
-        for kind in OutputKind::ALL {
-            let row = kind.of_windows(&[(3, vec![1.0, -2.0]), (1, vec![5.0, 2.0])]);
-            assert_eq!(row, [2.0, -1.0], "{kind}");
+        for kind in [OutputKind::Mean, OutputKind::Bos] {
+            let windows = [window(0, 3, &[1.0, -2.0]), window(2, 1, &[5.0, 2.0])];
+            assert_eq!(kind.of_windows(&windows), [2.0, -1.0], "{kind}");
         }
+    }
+
+    #[test]
+    fn a_maximum_is_that_of_all_windows_and_hides_no_nan() {
+        let windows = [
+            window(0, 3, &[1.0, -2.0, 0.0]),
+            window(2, 1, &[-5.0, 2.0, f32::NAN]),
+        ];
+        let row = OutputKind::Max.of_windows(&windows);
+        assert_eq!(row[..2], [1.0, 2.0]);
+        assert!(row[2].is_nan());
+    }
+
+    #[test]
+    fn a_residue_comes_from_the_window_in_which_it_is_farthest_from_an_edge() {
+        // Windows of 4 residues, which share 2, and one of 3 at the end. A value is the number of
+        // the window, and the position in it.
+        let starts = [(0, 4), (2, 4), (4, 3)];
+        let windows: Vec<Window> = (starts.iter().enumerate())
+            .map(|(number, &(start, residues))| {
+                let values = (0..residues).flat_map(|at| [number as f32, at as f32]);
+                window(start, residues, &Vec::from_iter(values))
+            })
+            .collect();
+        for kind in [OutputKind::Residues, OutputKind::Logits] {
+            let rows = kind.of_windows(&windows);
+            let from: Vec<f32> = rows.iter().copied().step_by(2).collect();
+            // Residues 2, 3 and 4 are as far from an edge in both of their windows, or nearer to
+            // one in the second; 5 is at the edge of window 1.
+            assert_eq!(from, [0.0, 0.0, 0.0, 1.0, 1.0, 2.0, 2.0]);
+            let at: Vec<f32> = rows.iter().copied().skip(1).step_by(2).collect();
+            assert_eq!(at, [0.0, 1.0, 2.0, 1.0, 2.0, 1.0, 2.0]);
+        }
+    }
+
+    #[test]
+    fn what_is_of_no_single_layer_comes_once() {
+        let kinds = [OutputKind::Logits, OutputKind::Residues];
+        let outputs = OutputSet::new(kinds, [Layer(0), Layer(2)]);
+        let expected = [
+            (OutputKind::Logits, 6),
+            (OutputKind::Residues, 0),
+            (OutputKind::Residues, 2),
+        ];
+        assert_eq!(outputs.resolve(6), Ok(expected.to_vec()));
+        let names = expected.map(|(kind, layer)| OutputSpec::new(kind, layer, 2).name());
+        assert_eq!(
+            names,
+            ["logits/values", "residues/layer_0", "residues/layer_2"]
+        );
     }
 
     #[test]
@@ -305,7 +537,10 @@ mod tests {
         for kind in OutputKind::ALL {
             assert_eq!(kind.name().parse(), Ok(kind));
         }
-        let error = "max".parse::<OutputKind>().unwrap_err();
-        assert_eq!(error.to_string(), "\"max\" is no output: use mean, bos");
+        let error = "min".parse::<OutputKind>().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "\"min\" is no output: use mean, bos, max, residues, logits, contacts"
+        );
     }
 }

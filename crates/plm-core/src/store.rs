@@ -69,6 +69,16 @@ pub struct StoredRun {
     /// The outputs, at least one, each with a name of its own. Their `dtype` is the number format
     /// in which the store keeps them, as [`Store::stored_dtype`] gave it.
     pub outputs: Vec<OutputSpec>,
+    /// The most residues of a record that the model computed, if the run truncates longer ones.
+    pub truncated_to: Option<u32>,
+}
+
+impl StoredRun {
+    /// The number of residues of a record that have rows in outputs per residue.
+    pub fn computed_residues(&self, residue_count: u32) -> u32 {
+        let most = self.truncated_to.unwrap_or(u32::MAX);
+        residue_count.min(most)
+    }
 }
 
 /// What a store must hold at the end of a run: in each column, one row for each record that is not

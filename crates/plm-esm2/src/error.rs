@@ -65,6 +65,14 @@ pub enum Error {
         /// The model's name.
         model: String,
     },
+    /// The model does not give an output that was asked for.
+    #[error("{model} gives no {output}")]
+    NoOutput {
+        /// The model's name.
+        model: String,
+        /// The output.
+        output: OutputKind,
+    },
     /// The model does not have a layer that was asked for.
     #[error(
         "{model} has no layer {layer}: it has 0 (the embedding) to {num_layers}, or -1 (the last) \

@@ -153,10 +153,17 @@ pub fn output_specs(
         layer,
         num_layers,
     })?;
+    let is_given = |kind| matches!(kind, OutputKind::Mean | OutputKind::Bos);
+    if let Some(&(output, _)) = resolved.iter().find(|(kind, _)| !is_given(*kind)) {
+        return Err(Error::NoOutput {
+            model: checkpoint.name().to_owned(),
+            output,
+        });
+    }
     let not_in_int8 = |&(kind, layer)| match kind {
         OutputKind::Mean if layer == config.num_layers => None,
         OutputKind::Mean => Some(NoInt8::Layer(layer)),
-        OutputKind::Bos => Some(NoInt8::Output(kind)),
+        _ => Some(NoInt8::Output(kind)),
     };
     if let (Dtype::Int8, Some(why)) = (dtype, resolved.iter().find_map(not_in_int8)) {
         return Err(Error::NoInt8 {

@@ -195,6 +195,7 @@ impl Esm2 {
                     let rows = match kind {
                         OutputKind::Mean => segment_mean(&hidden, &piece.sequences)?,
                         OutputKind::Bos => first_token(&hidden, &piece.sequences)?,
+                        _ => candle_core::bail!("{kind} is refused before anything is computed"),
                     };
                     *pooled = Some(self.place.fetch(&rows)?);
                 }

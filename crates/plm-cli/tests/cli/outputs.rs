@@ -63,8 +63,8 @@ fn a_run_of_one_mean_names_no_outputs() {
 fn outputs_and_layers_that_make_no_sense_are_wrong_usage() {
     let desk = Desk::with(TWO);
     for (words, says) in [
-        ("--outputs max", &["--outputs", "max", "mean, bos"][..]),
-        ("--outputs mean,max", &["--outputs", "max", "mean, bos"]),
+        ("--outputs min", &["--outputs", "min", "mean, bos"][..]),
+        ("--outputs mean,min", &["--outputs", "min", "mean, bos"]),
         ("--layers x", &["--layers", "\"x\" is no layer", "-1"]),
         ("--layers 0,1.5", &["--layers", "\"1.5\" is no layer"]),
     ] {

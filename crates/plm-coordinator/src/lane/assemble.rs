@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use plm_core::{
     Column, EmbeddedBatch, EmbeddedRow, EncodedBatch, Note, OutputSpec, PackedBatch,
-    PackedSequence, RowId,
+    PackedSequence, RowId, Window,
 };
 
 use crate::{FailedRow, RowFailure};
@@ -158,9 +158,10 @@ fn add<'a>(
             column.append(of(one), one.position..one.position + 1);
             continue;
         }
-        let window = |one: &Sequence<'a>| {
-            let row = of(one).sequence(one.position);
-            (one.sequence.residue_count, row)
+        let window = |one: &Sequence<'a>| Window {
+            start: one.sequence.start,
+            residue_count: one.sequence.residue_count,
+            values: of(one).sequence(one.position),
         };
         let windows: Vec<_> = own.iter().map(window).collect();
         column.push(output.spec.kind.of_windows(&windows).into_iter());

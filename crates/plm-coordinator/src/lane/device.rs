@@ -246,7 +246,7 @@ impl<'a> Device<'a> {
         packed: &PackedBatch,
         encoded: EncodedBatch,
     ) -> Result<EncodedBatch, RankFailure> {
-        match encoded.check(self.outputs(), packed.num_sequences()) {
+        match encoded.check(self.outputs(), packed.residue_counts()) {
             Ok(()) => Ok(encoded),
             Err(wrong) => {
                 let rank = self.lane.rank;

@@ -111,8 +111,10 @@ impl Producer<'_> {
                         return false;
                     }
                 }
+                // Fits: positions are those of a record's residues, which a u32 counts.
+                let start = window.start as u32;
                 packer
-                    .push(row, &self.input.residues()[window])
+                    .push_window(row, start, &self.input.residues()[window])
                     .expect("a window that was read fits an empty batch");
             }
             end.rows.push(EmbeddedRow {

@@ -192,6 +192,10 @@ impl Fingerprint {
         Ok(StoredRun {
             digest: self.digest(),
             outputs: self.stored_outputs()?,
+            truncated_to: match self.long_sequences {
+                LongSequences::Truncate => Some(self.max_residues),
+                _ => None,
+            },
         })
     }
 

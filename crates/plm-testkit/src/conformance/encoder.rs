@@ -132,11 +132,12 @@ fn pack(loader: &dyn EncoderLoader, sequences: &[&[u8]]) -> Arc<PackedBatch> {
 
 /// The values of each sequence of a submitted batch.
 fn finish(loader: &dyn EncoderLoader, encoder: &mut dyn Encoder, ticket: Ticket) -> Vec<Rows> {
-    let num_sequences = ticket.batch().num_sequences();
+    let batch = Arc::clone(ticket.batch());
+    let num_sequences = batch.num_sequences();
     let encoded = encoder
         .finish(ticket)
         .unwrap_or_else(|error| panic!("the encoder failed: {error}"));
-    if let Err(error) = encoded.check(&loader.spec().outputs, num_sequences) {
+    if let Err(error) = encoded.check(&loader.spec().outputs, batch.residue_counts()) {
         panic!("not what the spec says: {error}");
     }
     let columns = encoded.columns();

@@ -75,6 +75,7 @@ impl<'a> Case<'a> {
             run: StoredRun {
                 digest: RUN_DIGEST,
                 outputs: outputs.map(stored).into(),
+                truncated_to: None,
             },
             source: MemorySource::new(records),
             parts: ["one", "two"].map(|part| directory.join("parts").join(part)),

@@ -195,6 +195,7 @@ fn described(trailer: &Value) -> Option<(StoredRun, usize, usize)> {
             .iter()
             .map(output)
             .collect::<Option<_>>()?,
+        truncated_to: None,
     };
     Some((
         run,
