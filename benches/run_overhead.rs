@@ -22,7 +22,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Instant;
 
-use plm_core::{BoxError, Dtype, EncoderLoader, PackedBatch, Packer, Rank, WorldSize};
+use plm_core::{BoxError, Dtype, EncoderLoader, OutputSet, PackedBatch, Packer, Rank, WorldSize};
 use plm_esm2::{Checkpoint, CpuOptions, Esm2Loader};
 use plm_fleet::coordinator::BatchPlan;
 use plm_fleet::{
@@ -40,7 +40,7 @@ fn main() -> Result<(), BoxError> {
         Some(_) => Devices::CPU,
         None => setup.devices.parse::<Devices>()?.resolve()?,
     };
-    let model = setup.model()?;
+    let model = setup.model(&OutputSet::default())?;
     let Setup {
         dtype,
         fasta,

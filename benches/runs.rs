@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use plm_core::{
-    BoxError, Column, Dtype, EncodedBatch, Encoder, EncoderLoader, EncoderSpec, OutputKind,
-    OutputSpec, PackedBatch, Rank, Ticket,
+    BoxError, Column, Dtype, EncodedBatch, Encoder, EncoderLoader, EncoderSpec, OutputSet,
+    OutputSpec, PackedBatch, Per, Rank, Ticket, Values, f16,
 };
 use plm_esm2::{Checkpoint, ModelShape, RELEASED, token_map};
 use plm_fleet::{Devices, Model, PlanConfig};
@@ -75,14 +75,17 @@ impl Setup {
         Ok(rate.map(str::parse).transpose()?)
     }
 
-    /// The model: stand-ins, or a checkpoint of random f32 weights.
-    pub(crate) fn model(&self) -> Result<Model, BoxError> {
+    /// The model: stand-ins, or a checkpoint of random f32 weights. `outputs` are those of a
+    /// stand-in; a checkpoint gives what the run's configuration asks for.
+    pub(crate) fn model(&self, outputs: &OutputSet) -> Result<Model, BoxError> {
         if let Some(rate) = self.stand_in_rate()? {
-            let stand_in = StandIn::new(self.shape, self.dtype, rate);
+            let stand_in = StandIn::new(self.shape, self.dtype, rate, outputs)?;
             return Ok(Model::Loader(Arc::new(stand_in)));
         }
         let checkpoint = self.scratch.path().join(self.shape.name);
-        Checkpoint::random(self.shape, 1).save(&checkpoint)?;
+        if !checkpoint.exists() {
+            Checkpoint::random(self.shape, 1).save(&checkpoint)?;
+        }
         Ok(Model::Checkpoint(checkpoint))
     }
 }
@@ -96,29 +99,77 @@ fn write_fasta(path: &Path, residue_counts: &[u32]) -> Result<(), BoxError> {
     Ok(std::fs::write(path, fasta)?)
 }
 
-/// Loads encoders that take as long as a GPU. They use the CPU only for random vectors.
+/// Loads encoders that take as long as a GPU. They use the CPU only to copy random values.
 struct StandIn {
     spec: EncoderSpec,
     tokens_per_second: f64,
+    /// Random values, which stand-ins copy: [`POOL_VALUES`] of them.
+    pool: Pool,
 }
 
+struct Pool {
+    f32: Vec<f32>,
+    f16: Vec<f16>,
+}
+
+/// More than a processor's caches hold, so that a copy reads memory.
+const POOL_VALUES: usize = 1 << 26;
+
 impl StandIn {
-    fn new(shape: &ModelShape, dtype: Dtype, tokens_per_second: f64) -> Self {
-        Self {
+    fn new(
+        shape: &ModelShape,
+        dtype: Dtype,
+        tokens_per_second: f64,
+        outputs: &OutputSet,
+    ) -> Result<Self, BoxError> {
+        let outputs = outputs.resolve(shape.num_layers)?.into_iter();
+        let residues_dtype = OutputSet::default().residues_dtype();
+        let outputs = outputs.map(|(kind, layer)| OutputSpec {
+            dtype: match kind.per() {
+                Per::Sequence => Dtype::F32,
+                Per::Residue | Per::Pair => residues_dtype,
+            },
+            pooling: "random numbers".to_owned(),
+            ..OutputSpec::new(kind, layer, shape.hidden_size)
+        });
+        let outputs: Vec<OutputSpec> = outputs.collect();
+        let values = |dtype| match outputs.iter().any(|output| output.dtype == dtype) {
+            true => POOL_VALUES,
+            false => 0,
+        };
+        let mut random = SplitMix64::new(1);
+        let mut number = || random.next_f64() as f32;
+        let pool = Pool {
+            f32: (0..values(Dtype::F32)).map(|_| number()).collect(),
+            f16: (0..values(Dtype::F16))
+                .map(|_| f16::from_f32(number()))
+                .collect(),
+        };
+        Ok(Self {
             spec: EncoderSpec {
                 model: format!("stand-in for {}", shape.name),
                 weights_digest: "none:0".to_owned(),
-                outputs: vec![OutputSpec {
-                    pooling: "random numbers".to_owned(),
-                    ..OutputSpec::new(OutputKind::Mean, shape.num_layers, shape.hidden_size)
-                }],
+                outputs,
                 dtype,
                 backend: "cpu".to_owned(),
                 tokens: token_map(),
             },
             tokens_per_second,
-        }
+            pool,
+        })
     }
+}
+
+/// Copies values from a pool, from any place on.
+fn copied<T: Copy>(pool: &[T], start: u64, count: usize) -> Vec<T> {
+    let mut values = Vec::with_capacity(count);
+    let mut from = start as usize % pool.len();
+    while values.len() < count {
+        let more = (count - values.len()).min(pool.len() - from);
+        values.extend_from_slice(&pool[from..from + more]);
+        from = 0;
+    }
+    values
 }
 
 impl EncoderLoader for StandIn {
@@ -156,13 +207,25 @@ impl Encoder for StandInEncoder<'_> {
 
     fn finish(&mut self, ticket: Ticket) -> Result<EncodedBatch, BoxError> {
         let end = self.ends.pop_front().expect("the ticket was given");
-        let width = self.loader.spec.outputs[0].width;
-        let mut random = SplitMix64::new(ticket.number());
-        let values: Vec<f32> = (0..ticket.batch().num_sequences() * width)
-            .map(|_| random.next_f64() as f32)
-            .collect();
+        let StandIn { spec, pool, .. } = self.loader;
+        let mut columns = Vec::new();
+        for (output, place) in spec.outputs.iter().zip(ticket.number()..) {
+            let mut offsets = vec![0];
+            offsets.extend(ticket.batch().residue_counts().scan(0, |rows, residues| {
+                *rows += output.per().rows(residues);
+                Some(*rows)
+            }));
+            let count = offsets[offsets.len() - 1] as usize * output.width;
+            // Batches start at places that differ by no round number.
+            let start = place * 1_000_003;
+            let values = match output.dtype {
+                Dtype::F16 => Values::F16(copied(&pool.f16, start, count)),
+                _ => Values::F32(copied(&pool.f32, start, count)),
+            };
+            columns.push(Column::with_offsets(output.width, offsets, values)?);
+        }
         thread::sleep(end.saturating_duration_since(Instant::now()));
-        Ok(EncodedBatch::new(vec![Column::new(width, values)?]))
+        Ok(EncodedBatch::new(columns))
     }
 }
 

@@ -19,7 +19,7 @@ mod utilisation;
 
 use std::time::Instant;
 
-use plm_core::{BoxError, WorldSize};
+use plm_core::{BoxError, OutputSet, WorldSize};
 use plm_esm2::count_gpus;
 use plm_fleet::{Devices, EmbeddingsFile, RunConfig, RunReport, run_multi_gpu_inference};
 use runs::Setup;
@@ -48,7 +48,7 @@ fn main() -> Result<(), BoxError> {
     if present == 0 {
         return Err("there is no GPU here".into());
     }
-    let model = setup.model()?;
+    let model = setup.model(&OutputSet::default())?;
     let mut first: Option<(f64, u32, Vectors)> = None;
     for world_size in wanted.into_iter().filter(|&size| size <= present) {
         let ordinals: Vec<u32> = (0..world_size).collect();
