@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use plm_fleet::{
-    EmbeddingsFile, Error, Layer, Model, Observer, OutputKind, OutputSet, Part, PlanConfig, Resume,
-    RunConfig, RunEvent, RunReport, StopToken, Store, aggregate_parts_with, outputs_of_run,
+    Dtype, EmbeddingsFile, Error, Layer, Model, Observer, OutputKind, OutputSet, Part, PlanConfig,
+    Resume, RunConfig, RunEvent, RunReport, StopToken, Store, aggregate_parts_with, outputs_of_run,
     run_multi_gpu_inference, verify_run, verify_run_with,
 };
-use plm_testkit::{NpyStore, random_residues};
+use plm_testkit::{FakeLoader, NpyStore, random_residues};
 
 const RECORDS: u64 = 80;
 
@@ -236,4 +236,24 @@ fn a_restart_with_another_store_leaves_nothing_of_the_first() {
         .collect();
     let expected = ["mean/layer_6", "mean/layer_2", "bos/layer_6", "bos/layer_2"];
     assert_eq!(names, expected);
+}
+
+#[test]
+fn an_output_that_a_store_can_not_keep_is_refused_before_anything_is_written() {
+    let desk = Desk::new();
+    let loader = FakeLoader::new(4).output(OutputKind::Residues, 4, Dtype::F16);
+    let model = Model::Loader(Arc::new(loader));
+    let config = RunConfig {
+        outputs: None,
+        ..config()
+    };
+    let input = [desk.path("in.fasta")];
+    let refused = run_multi_gpu_inference(input, &model, desk.path("out"), &config).unwrap_err();
+    assert!(matches!(refused, Error::NotKept { .. }), "{refused}");
+    assert!(refused.is_refusal());
+    assert!(
+        refused.to_string().contains("residues/layer_0"),
+        "{refused}"
+    );
+    assert!(!desk.path("out/fingerprint.json").exists());
 }

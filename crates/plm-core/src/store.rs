@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::{
-    BoxError, Digest, Dtype, EmbeddingSink, EncoderSpec, Outcome, OutputSpec, RowId, SequenceSource,
+    BoxError, Digest, Dtype, EmbeddingSink, EncoderSpec, Outcome, OutputSpec, Per, RowId,
+    SequenceSource,
 };
 
 /// Where the columns of a run come from: what a reader must know to trust them.
@@ -233,6 +234,12 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// The number format in which the store keeps an output.
     fn stored_dtype(&self, output: &OutputSpec) -> Dtype;
+
+    /// Whether the store keeps an output. A run with another one is refused before anything is
+    /// computed. By default a store keeps what has one row per sequence.
+    fn keeps(&self, output: &OutputSpec) -> bool {
+        output.per() == Per::Sequence
+    }
 
     /// Opens the sink of a part, below a directory that need not exist yet.
     ///

@@ -192,6 +192,14 @@ pub enum Error {
         /// The names of all stores.
         known: String,
     },
+    /// The store of a run does not keep one of the run's outputs.
+    #[error("the store {store:?} can't keep {output}, which has more than one row per sequence")]
+    NotKept {
+        /// The name of the store.
+        store: String,
+        /// The name of the output.
+        output: String,
+    },
     /// The settings ask for outputs, but the model is a loader, which decides its own.
     #[error("a caller's own loader decides its outputs: ask for none in the run's settings")]
     OutputsOfLoader,
@@ -352,6 +360,7 @@ impl Error {
             | Self::NothingToEmbed { .. }
             | Self::OutputsOfLoader
             | Self::NoSuchStore { .. }
+            | Self::NotKept { .. }
             | Self::SequenceTooLong { .. }
             | Self::OtherRun { .. }
             | Self::Foreign { .. }

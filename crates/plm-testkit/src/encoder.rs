@@ -6,7 +6,7 @@ use std::thread;
 
 use plm_core::{
     BoxError, Column, Dtype, EncodedBatch, Encoder, EncoderLoader, EncoderSpec, OutputKind,
-    OutputSpec, PackedBatch, Rank, Ticket, TokenMap,
+    OutputSpec, PackedBatch, Per, Rank, Ticket, TokenMap,
 };
 
 use crate::{EncoderFault, Gate, Injected, Poison, SplitMix64};
@@ -27,19 +27,23 @@ pub fn fake_tokens() -> TokenMap {
 /// # Panics
 /// If a residue is not in [`fake_tokens`].
 pub fn fake_vector(residues: &[u8], width: usize) -> Vec<f32> {
+    vector_of_tokens(&token_ids_of(residues), width)
+}
+
+/// The token ids of a sequence, with BOS and EOS.
+fn token_ids_of(residues: &[u8]) -> Vec<u32> {
     let tokens = fake_tokens();
     let residue_ids = residues.iter().map(|&residue| {
         tokens
             .token_id(residue)
             .expect("the residue is in the fake alphabet")
     });
-    let token_ids: Vec<u32> = tokens
+    tokens
         .bos()
         .into_iter()
         .chain(residue_ids)
         .chain(tokens.eos())
-        .collect();
-    vector_of_tokens(&token_ids, width)
+        .collect()
 }
 
 fn vector_of_tokens(token_ids: &[u32], width: usize) -> Vec<f32> {
@@ -50,6 +54,26 @@ fn vector_of_tokens(token_ids: &[u32], width: usize) -> Vec<f32> {
     (0..width)
         .map(|_| (random.next_f64() * 2.0 - 1.0) as f32)
         .collect()
+}
+
+/// The rows that a [`FakeEncoder`] gives for a sequence in an output per residue or per pair of
+/// residues: `[rows, width]`. If one residue differs, all rows differ, and so do any two rows.
+///
+/// # Panics
+/// If a residue is not in [`fake_tokens`].
+pub fn fake_rows(residues: &[u8], per: Per, width: usize) -> Vec<f32> {
+    rows_of_tokens(&token_ids_of(residues), per, width)
+}
+
+/// The values of a sequence in an output: `[rows, width]`.
+fn rows_of_tokens(token_ids: &[u32], per: Per, width: usize) -> Vec<f32> {
+    if per == Per::Sequence {
+        return vector_of_tokens(token_ids, width);
+    }
+    // All tokens but BOS and EOS are residues.
+    let rows = per.rows(token_ids.len() as u32 - 2) as u32;
+    let row = |row| vector_of_tokens(&[token_ids, &[row]].concat(), width);
+    (0..rows).flat_map(row).collect()
 }
 
 /// Loads a [`FakeEncoder`] for each rank, with the faults that the rank was given.
@@ -100,7 +124,8 @@ impl FakeLoader {
         }
     }
 
-    /// Adds an output to the encoders, with the same values as the first, in f16 or f32.
+    /// Adds an output to the encoders, in f16 or f32. One with one row per sequence has the same
+    /// values as the first; the others have [`fake_rows`].
     pub fn output(mut self, kind: OutputKind, width: usize, dtype: Dtype) -> Self {
         self.spec.outputs.push(OutputSpec {
             dtype,
@@ -282,7 +307,7 @@ impl FakeEncoder<'_> {
             let width = output.width + wider;
             let mut column = Column::empty(width, output.dtype, num_sequences);
             for token_ids in sequences(batch).take(num_sequences) {
-                let mut vector = vector_of_tokens(token_ids, width);
+                let mut vector = rows_of_tokens(token_ids, output.per(), width);
                 if (self.loader.nan_for.iter()).any(|nan_for| nan_for == token_ids) {
                     vector[0] = f32::NAN;
                 }

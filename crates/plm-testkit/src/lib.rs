@@ -31,7 +31,7 @@ mod sink;
 mod source;
 mod watchdog;
 
-pub use encoder::{FakeEncoder, FakeLoader, fake_tokens, fake_vector};
+pub use encoder::{FakeEncoder, FakeLoader, fake_rows, fake_tokens, fake_vector};
 pub use fault::{EncoderFault, Gate, Injected, Poison, ReadFault, SinkFault};
 pub use npy::NpyStore;
 pub use random::SplitMix64;

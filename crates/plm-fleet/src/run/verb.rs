@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use plm_coordinator::{BatchPlan, Part};
-use plm_core::{Outcome, RowId, SequenceSource};
+use plm_core::{Outcome, OutputSpec, RowId, SequenceSource, Store};
 use plm_index::{FastaIndex, Input};
 
 use super::indexing::PendingIndex;
@@ -100,6 +100,7 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
         });
     }
     let loader = loading.wait()?;
+    check_outputs(&*config.store, &loader.spec().outputs)?;
     let fingerprint =
         Fingerprint::new(pending.index(), loader.spec(), &config.plan, &*config.store);
     let mut claim = Claim::new(
@@ -195,6 +196,17 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
         parts: vec![part],
         ledger_digest: None,
         seconds,
+    })
+}
+
+/// Refuses a run if its store does not keep one of the outputs.
+fn check_outputs(store: &dyn Store, outputs: &[OutputSpec]) -> Result<(), Error> {
+    let refused = outputs.iter().find(|output| !store.keeps(output));
+    refused.map_or(Ok(()), |output| {
+        Err(Error::NotKept {
+            store: store.name().to_owned(),
+            output: output.name(),
+        })
     })
 }
 
