@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::{
-    BoxError, Digest, Dtype, EmbeddingSink, EncoderSpec, Outcome, OutputSpec, Per, RowId,
+    BoxError, Column, Digest, Dtype, EmbeddingSink, EncoderSpec, Outcome, OutputSpec, Per, RowId,
     SequenceSource,
 };
 
@@ -373,13 +373,38 @@ pub trait Draft: Send {
     fn finish(self: Box<Self>, merge: &Merge<'_>) -> Result<(), StoreError>;
 }
 
-/// A result that was [opened](Store::open_result).
+/// A result that was [opened](Store::open_result): the records of a run, in the order of the input,
+/// and a column for each output.
+///
+/// A range of records reads no more than their own values, so a reader decides how much memory it
+/// takes. [`offsets`](Self::offsets) say beforehand how many rows a range has.
+///
+/// ```
+/// use plm_core::StoreError;
+/// use plm_core::store::StoredResult;
+///
+/// /// The number of values in a result that are negative.
+/// fn count_negative(result: &dyn StoredResult) -> Result<usize, StoreError> {
+///     let mut negative = 0;
+///     for position in 0..result.outputs().len() {
+///         for record in 0..result.rows() {
+///             let column = result.column(position, record..record + 1)?;
+///             negative += column.sequence(0).iter().filter(|value| **value < 0.0).count();
+///         }
+///     }
+///     Ok(negative)
+/// }
+/// ```
 pub trait StoredResult {
     /// The digest of the run that made the result.
     fn run_digest(&self) -> Digest;
 
-    /// The number of rows.
+    /// The number of records.
     fn rows(&self) -> u64;
+
+    /// The outputs, at least one, in the order of the run. Their `dtype` is the number format in
+    /// which they are stored: f32 or f16.
+    fn outputs(&self) -> &[OutputSpec];
 
     /// The number of bytes that the values take.
     fn values_bytes(&self) -> u64;
@@ -390,12 +415,51 @@ pub trait StoredResult {
     /// [`StoreFault::DamagedResult`] if they are not what was written.
     fn check_values(&self) -> Result<(), StoreError>;
 
-    /// The outcomes of a range of rows, in order.
+    /// The ids of a range of records, in order.
     ///
     /// # Errors
     /// If they can't be read.
     ///
     /// # Panics
-    /// If the range goes beyond the last row.
-    fn outcomes(&self, rows: Range<u64>) -> Result<Vec<Outcome>, StoreError>;
+    /// If the range goes beyond the last record.
+    fn ids(&self, records: Range<u64>) -> Result<Vec<String>, StoreError>;
+
+    /// The numbers of residues of a range of records, in order. They include the residues that a
+    /// truncation left out.
+    ///
+    /// # Errors
+    /// If they can't be read.
+    ///
+    /// # Panics
+    /// If the range goes beyond the last record.
+    fn lengths(&self, records: Range<u64>) -> Result<Vec<u32>, StoreError>;
+
+    /// The outcomes of a range of records, in order.
+    ///
+    /// # Errors
+    /// If they can't be read.
+    ///
+    /// # Panics
+    /// If the range goes beyond the last record.
+    fn outcomes(&self, records: Range<u64>) -> Result<Vec<Outcome>, StoreError>;
+
+    /// Where the rows of each record of a range start in the whole column of the output at
+    /// `position` in [`outputs`](Self::outputs), and where the last one's end: `[n + 1]`.
+    ///
+    /// # Errors
+    /// If they can't be read.
+    ///
+    /// # Panics
+    /// If there is no such output, or the range goes beyond the last record.
+    fn offsets(&self, position: usize, records: Range<u64>) -> Result<Vec<u64>, StoreError>;
+
+    /// The values of a range of records in the output at `position` in
+    /// [`outputs`](Self::outputs), in the number format in which they are stored.
+    ///
+    /// # Errors
+    /// If they can't be read.
+    ///
+    /// # Panics
+    /// If there is no such output, or the range goes beyond the last record.
+    fn column(&self, position: usize, records: Range<u64>) -> Result<Column, StoreError>;
 }

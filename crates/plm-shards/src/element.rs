@@ -83,28 +83,35 @@ impl Element {
         }
     }
 
-    /// The values of stored bytes.
+    /// The values of stored bytes, in the format in which they are stored.
     ///
     /// # Panics
     /// If the bytes are not a whole number of values.
-    pub(crate) fn decode(self, bytes: &[u8]) -> Vec<f32> {
+    pub(crate) fn values(self, bytes: &[u8]) -> Values {
         match self {
             Self::F32 => {
                 let (values, rest) = bytes.as_chunks::<4>();
                 assert!(rest.is_empty(), "rows are whole");
-                values
-                    .iter()
-                    .map(|&bytes| f32::from_le_bytes(bytes))
-                    .collect()
+                let values = values.iter().map(|&bytes| f32::from_le_bytes(bytes));
+                Values::F32(values.collect())
             }
             Self::F16 => {
                 let (values, rest) = bytes.as_chunks::<2>();
                 assert!(rest.is_empty(), "rows are whole");
-                values
-                    .iter()
-                    .map(|&bytes| f16::from_le_bytes(bytes).to_f32())
-                    .collect()
+                let values = values.iter().map(|&bytes| f16::from_le_bytes(bytes));
+                Values::F16(values.collect())
             }
+        }
+    }
+
+    /// The values of stored bytes, in f32.
+    ///
+    /// # Panics
+    /// If the bytes are not a whole number of values.
+    pub(crate) fn decode(self, bytes: &[u8]) -> Vec<f32> {
+        match self.values(bytes) {
+            Values::F32(values) => values,
+            Values::F16(values) => values.into_iter().map(f16::to_f32).collect(),
         }
     }
 

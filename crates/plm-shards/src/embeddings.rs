@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use hdf5::Dataset;
 use hdf5::types::VarLenUnicode;
 use ndarray::Array2;
-use plm_core::{Digest, Outcome, OutputKind, OutputSpec};
+use plm_core::{Column, Digest, Outcome, OutputKind, OutputSpec};
 use rayon::prelude::*;
 
 use crate::error::At;
@@ -232,7 +232,7 @@ impl EmbeddingsFile {
     /// If the range goes past the last row.
     pub fn read_ids(&self, rows: Range<usize>) -> Result<Vec<String>, Error> {
         let first = rows.start;
-        let ids = self.read_column::<VarLenUnicode>(&self.ids, rows)?;
+        let ids = self.read_dataset::<VarLenUnicode>(&self.ids, rows)?;
         let checked = ids.iter().enumerate().map(|(place, id)| {
             let id = layout::from_stored_text(id).map_err(|_| {
                 self.bad(
@@ -253,7 +253,7 @@ impl EmbeddingsFile {
     /// # Panics
     /// If the range goes past the last row.
     pub fn read_lengths(&self, rows: Range<usize>) -> Result<Vec<u32>, Error> {
-        self.read_column(&self.lengths, rows)
+        self.read_dataset(&self.lengths, rows)
     }
 
     /// How some rows were embedded.
@@ -266,7 +266,7 @@ impl EmbeddingsFile {
     /// If the range goes past the last row.
     pub fn read_outcomes(&self, rows: Range<usize>) -> Result<Vec<Outcome>, Error> {
         let first = rows.start;
-        let codes = self.read_column::<u8>(&self.status, rows)?;
+        let codes = self.read_dataset::<u8>(&self.status, rows)?;
         let checked = codes.iter().enumerate().map(|(place, &code)| {
             Outcome::from_code(code)
                 .filter(|outcome| outcome.has_vector())
@@ -311,6 +311,47 @@ impl EmbeddingsFile {
                 outputs: names().collect(),
             }),
         }
+    }
+
+    /// Where the values of each of some rows start in the output at `position` in
+    /// [`outputs`](Self::outputs), in rows of that output, and where the last one's end: `[n + 1]`.
+    ///
+    /// # Errors
+    /// [`Error::Hdf5`] if they can't be read.
+    ///
+    /// # Panics
+    /// If there is no such output, or the range goes past the last row.
+    pub fn read_offsets(&self, position: usize, rows: Range<usize>) -> Result<Vec<u64>, Error> {
+        self.assert_has(&rows);
+        assert!(position < self.outputs().len(), "there is no such output");
+        Ok((rows.start as u64..=rows.end as u64).collect())
+    }
+
+    /// The values of some rows in the output at `position` in [`outputs`](Self::outputs), in the
+    /// number format in which they are stored.
+    ///
+    /// ```no_run
+    /// use plm_core::Values;
+    ///
+    /// # let file = plm_shards::EmbeddingsFile::open("out/embeddings.h5")?;
+    /// match file.read_column(0, 0..10)?.values() {
+    ///     Values::F16(values) => println!("{} values of 2 bytes", values.len()),
+    ///     Values::F32(values) => println!("{} values of 4 bytes", values.len()),
+    /// }
+    /// # Ok::<(), plm_shards::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the values can't be read.
+    ///
+    /// # Panics
+    /// If there is no such output, or the range goes past the last row.
+    pub fn read_column(&self, position: usize, rows: Range<usize>) -> Result<Column, Error> {
+        let mut bytes = vec![];
+        self.read_stored(position, rows, &mut bytes)?;
+        let values = self.format.element(position).values(&bytes);
+        let column = Column::new(self.outputs()[position].width, values);
+        Ok(column.expect("read_stored reads whole rows"))
     }
 
     fn read_values(&self, position: usize, rows: Range<usize>) -> Result<Array2<f32>, Error> {
@@ -376,7 +417,7 @@ impl EmbeddingsFile {
         }
     }
 
-    fn read_column<T: hdf5::H5Type>(
+    fn read_dataset<T: hdf5::H5Type>(
         &self,
         column: &Dataset,
         rows: Range<usize>,

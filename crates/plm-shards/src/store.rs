@@ -9,7 +9,7 @@ use plm_core::store::{
     VerifiedResult,
 };
 use plm_core::{
-    Digest, Dtype, EmbeddingSink, Outcome, OutputSpec, Provenance, RowId, Store, StoreError,
+    Column, Digest, Dtype, EmbeddingSink, Outcome, OutputSpec, Provenance, RowId, Store, StoreError,
 };
 
 use crate::{
@@ -204,6 +204,10 @@ impl StoredResult for EmbeddingsFile {
         Self::rows(self) as u64
     }
 
+    fn outputs(&self) -> &[OutputSpec] {
+        Self::outputs(self)
+    }
+
     fn values_bytes(&self) -> u64 {
         self.vectors_bytes()
     }
@@ -212,10 +216,30 @@ impl StoredResult for EmbeddingsFile {
         Ok(self.check_vectors()?)
     }
 
-    fn outcomes(&self, rows: Range<u64>) -> Result<Vec<Outcome>, StoreError> {
-        // A row takes memory in the index of its run, so its number fits into `usize`.
-        Ok(self.read_outcomes(rows.start as usize..rows.end as usize)?)
+    fn ids(&self, records: Range<u64>) -> Result<Vec<String>, StoreError> {
+        Ok(self.read_ids(in_memory(&records))?)
     }
+
+    fn lengths(&self, records: Range<u64>) -> Result<Vec<u32>, StoreError> {
+        Ok(self.read_lengths(in_memory(&records))?)
+    }
+
+    fn outcomes(&self, records: Range<u64>) -> Result<Vec<Outcome>, StoreError> {
+        Ok(self.read_outcomes(in_memory(&records))?)
+    }
+
+    fn offsets(&self, position: usize, records: Range<u64>) -> Result<Vec<u64>, StoreError> {
+        Ok(self.read_offsets(position, in_memory(&records))?)
+    }
+
+    fn column(&self, position: usize, records: Range<u64>) -> Result<Column, StoreError> {
+        Ok(self.read_column(position, in_memory(&records))?)
+    }
+}
+
+/// A record takes memory in the index of its run, so its number fits into `usize`.
+fn in_memory(records: &Range<u64>) -> Range<usize> {
+    records.start as usize..records.end as usize
 }
 
 impl From<Error> for StoreError {

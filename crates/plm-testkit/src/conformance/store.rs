@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use plm_core::store::{Amount, Entry, Expected, Merge, StoreFault, StoredRun};
+use plm_core::store::{Amount, Entry, Expected, Merge, StoreFault, StoredResult, StoredRun};
 use plm_core::{
     Column, Digest, Dtype, EmbeddedBatch, EmbeddedRow, InputDigest, Outcome, OutputKind,
     OutputSpec, Provenance, Rank, RecordInfo, RowId, SequenceSource, Store, Written,
@@ -28,6 +28,7 @@ pub type ReadValues<'a> = &'a dyn Fn(&Path) -> Vec<Vec<Vec<f32>>>;
 /// - It notices each damaged byte of a part. The damaged file is set aside, and its rows are
 ///   written again.
 /// - The parts become one result in the order of the input, whose bytes depend on the rows alone.
+/// - The result's ids, lengths, offsets and columns are read in any range of records.
 /// - It notices each damaged byte of the result.
 /// - Files take no more room than the store said.
 /// - It discards its own files, and nothing else.
@@ -357,6 +358,7 @@ impl<'a> Case<'a> {
         let outcomes = told(result.outcomes(0..result.rows()), "outcomes are read");
         let expected: Vec<Outcome> = Self::rows().into_iter().map(outcome).collect();
         assert_eq!(outcomes, expected, "outcomes are in the order of the input");
+        self.check_reading(&*result);
         let found = read(&self.result);
         let outputs = || self.run.outputs.iter().enumerate();
         let of = |row| outputs().map(move |(at, output)| values(row, at, output.width));
@@ -390,6 +392,36 @@ impl<'a> Case<'a> {
         };
         let verified = self.store.verify(&self.result, Some(&without_another));
         assert!(verified.is_err(), "it has a row too many");
+    }
+
+    /// Every range of records is read as it was written, whatever the store's pieces are.
+    fn check_reading(&self, result: &dyn StoredResult) {
+        let outputs = result.outputs();
+        assert_eq!(outputs, self.run.outputs, "outputs are as they are stored");
+        let rows = Self::rows();
+        for start in 0..=rows.len() {
+            for end in start..=rows.len() {
+                let range = || start as u64..end as u64;
+                let rows = &rows[start..end];
+                let record = |row: &u64| self.source.record(RowId(*row));
+                let ids = told(result.ids(range()), "ids are read");
+                assert!(ids.iter().eq(rows.iter().map(|row| record(row).id)));
+                let lengths = told(result.lengths(range()), "lengths are read");
+                let expected = rows.iter().map(|row| record(row).residue_count);
+                assert!(lengths.into_iter().eq(expected), "lengths");
+                let columns = self.batch(rows).columns;
+                for (position, expected) in columns.into_iter().enumerate() {
+                    let column = told(result.column(position, range()), "a column is read");
+                    assert_eq!(column, expected, "records {start}..{end}");
+                    let offsets = told(result.offsets(position, range()), "offsets are read");
+                    let before = offsets[0];
+                    let within = offsets.iter().map(|offset| offset - before);
+                    assert!(within.eq(column.offsets().iter().copied()));
+                    let all = told(result.column(position, 0..range().start), "it is read");
+                    assert_eq!(all.offsets().last(), Some(&before), "rows before {start}");
+                }
+            }
+        }
     }
 
     fn check_damaged_result(&self) {

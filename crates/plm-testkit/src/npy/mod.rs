@@ -19,8 +19,8 @@ use plm_core::store::{
     VerifiedResult,
 };
 use plm_core::{
-    Digest, Dtype, DurableFile, EmbeddingSink, Outcome, OutputSpec, Provenance, RowId, Store,
-    StoreError, name_of_temporary, sweep, sync_directory,
+    Column, Digest, Dtype, DurableFile, EmbeddingSink, Outcome, OutputSpec, Provenance, RowId,
+    Store, StoreError, name_of_temporary, sweep, sync_directory,
 };
 
 use sink::NpySink;
@@ -223,6 +223,12 @@ impl Store for NpyStore {
 /// A result that is in memory and has been checked.
 struct Opened(Table);
 
+impl Opened {
+    fn range(&self, records: Range<u64>) -> &[TableRow] {
+        &self.0.rows[records.start as usize..records.end as usize]
+    }
+}
+
 impl StoredResult for Opened {
     fn run_digest(&self) -> Digest {
         self.0.run.digest
@@ -230,6 +236,10 @@ impl StoredResult for Opened {
 
     fn rows(&self) -> u64 {
         self.0.rows.len() as u64
+    }
+
+    fn outputs(&self) -> &[OutputSpec] {
+        &self.0.run.outputs
     }
 
     fn values_bytes(&self) -> u64 {
@@ -240,9 +250,35 @@ impl StoredResult for Opened {
         Ok(())
     }
 
-    fn outcomes(&self, rows: Range<u64>) -> Result<Vec<Outcome>, StoreError> {
-        let rows = &self.0.rows[rows.start as usize..rows.end as usize];
-        Ok(rows.iter().map(|row| row.row.outcome).collect())
+    fn ids(&self, records: Range<u64>) -> Result<Vec<String>, StoreError> {
+        let rows = self.range(records).iter();
+        Ok(rows.map(|row| row.row.id.clone()).collect())
+    }
+
+    fn lengths(&self, records: Range<u64>) -> Result<Vec<u32>, StoreError> {
+        let rows = self.range(records).iter();
+        Ok(rows.map(|row| row.row.residue_count).collect())
+    }
+
+    fn outcomes(&self, records: Range<u64>) -> Result<Vec<Outcome>, StoreError> {
+        let rows = self.range(records).iter();
+        Ok(rows.map(|row| row.row.outcome).collect())
+    }
+
+    fn offsets(&self, position: usize, records: Range<u64>) -> Result<Vec<u64>, StoreError> {
+        assert!(position < self.outputs().len(), "there is no such output");
+        assert!(records.end <= self.rows(), "there are no such records");
+        Ok((records.start..=records.end).collect())
+    }
+
+    fn column(&self, position: usize, records: Range<u64>) -> Result<Column, StoreError> {
+        let output = &self.outputs()[position];
+        let mut column = Column::empty(output.width, output.dtype, 0);
+        for row in self.range(records) {
+            let values = numbers(&self.0.run, &row.values).swap_remove(position);
+            column.push(values.into_iter());
+        }
+        Ok(column)
     }
 }
 
