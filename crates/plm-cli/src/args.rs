@@ -9,7 +9,7 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use plm_fleet::{
     BadRecordPolicy, Devices, Dtype, DuplicatePolicy, GapPolicy, IdRule, IndexConfig, Input, Layer,
-    Model, NamelessPolicy, OutputKind, OutputSet, Part, SegmentConfig,
+    Model, NamelessPolicy, OutputKind, OutputSet, Part, Per, SegmentConfig,
 };
 
 /// Turn protein FASTA files into ESM-2 embeddings: one HDF5 file with a row per protein, in the
@@ -65,6 +65,8 @@ const AFTER_EMBED_HELP: &str = "\
 Examples:
   Mean and BOS token of the last layer and of layer 20, in one pass:
     plm-fleet embed in.fasta --out out --model DIR --outputs mean,bos --layers -1,20
+  A row per residue, and the mean over them:
+    plm-fleet embed in.fasta --out out --model DIR --outputs mean,residues
   Long proteins in overlapping windows:
     plm-fleet embed in.fasta --out out --model DIR --on-long window
   A job array of eight; each job computes one part, and the last command merges them:
@@ -117,15 +119,19 @@ pub(crate) struct EmbedArgs {
     )]
     pub(crate) dtype: ModelDtype,
 
-    /// What to take of each layer in --layers, as one row per protein: mean (the mean over its
-    /// residues), bos (the row of the BOS token), or both as mean,bos. Several outputs have a
-    /// dataset each, for example /bos/layer_33; the first is also /embeddings. int8 gives only the
-    /// mean of the last layer [default: mean]
-    #[arg(long, value_delimiter = ',', value_name = "mean,bos")]
+    /// What to take of the model, in one pass. One row per protein: mean (the mean over its
+    /// residues), bos (the row of BOS, the token before the first residue), max (the maximum over
+    /// its residues, in each dimension). One row per residue: residues (the embeddings themselves),
+    /// logits (of the masked language model, one per token of its vocabulary). One number per pair
+    /// of residues: contacts (the probability that they touch). Several have commas between them,
+    /// and a dataset each, for example /bos/layer_33; the first with one row per protein is also
+    /// /embeddings. int8 gives only the mean of the last layer [default: mean]
+    #[arg(long, value_delimiter = ',', value_name = "mean,residues,...")]
     pub(crate) outputs: Vec<OutputKind>,
 
-    /// The layers to take outputs of. 0 is the embedding, 1 the first layer, -1 the last one (after
-    /// the final layer norm), -2 the one before it: --layers 0,-1,20 [default: -1]
+    /// The layers to take mean, bos, max and residues of. 0 is the embedding, 1 the first layer, -1
+    /// the last one (after the final layer norm), -2 the one before it: --layers 0,-1,20. logits
+    /// and contacts have no layer [default: -1]
     #[arg(
         long,
         value_delimiter = ',',
@@ -135,14 +141,14 @@ pub(crate) struct EmbedArgs {
     )]
     pub(crate) layers: Vec<Layer>,
 
-    /// The number format of the rows in embeddings.h5
-    #[arg(
-        long,
-        default_value = "f32",
-        value_name = "f32|f16",
-        value_parser = parse_embeddings_dtype
-    )]
-    pub(crate) embeddings_dtype: Dtype,
+    /// The number format in embeddings.h5 of the outputs with one row per protein [default: f32]
+    #[arg(long, value_name = "f32|f16", value_parser = parse_stored_dtype)]
+    pub(crate) embeddings_dtype: Option<Dtype>,
+
+    /// The number format in embeddings.h5 of residues, logits and contacts. f32 takes twice the
+    /// room [default: f16]
+    #[arg(long, value_name = "f32|f16", value_parser = parse_stored_dtype)]
+    pub(crate) residues_dtype: Option<Dtype>,
 
     /// What keeps the embeddings, by its name
     #[arg(
@@ -320,7 +326,49 @@ impl EmbedArgs {
             [] => vec![Layer::LAST],
             layers => layers.to_vec(),
         };
-        Some(OutputSet::new(kinds, layers))
+        let outputs = OutputSet::new(kinds, layers);
+        Some(match self.residues_dtype {
+            Some(dtype) => outputs.with_residues_dtype(dtype),
+            None => outputs,
+        })
+    }
+
+    /// The number format of the outputs with one row per protein.
+    pub(crate) fn embeddings_dtype(&self) -> Dtype {
+        self.embeddings_dtype.unwrap_or(Dtype::F32)
+    }
+
+    /// The options that were given and change nothing, each with the reason.
+    pub(crate) fn without_effect(&self) -> Vec<&'static str> {
+        let kinds = match &self.outputs[..] {
+            [] => &[OutputKind::Mean],
+            kinds => kinds,
+        };
+        let is_per_protein = |kind: &OutputKind| kind.per() == Per::Sequence;
+        let overlap = self.window_overlap.is_some() && !matches!(self.on_long, OnLong::Window);
+        let layers = !self.layers.is_empty() && !kinds.iter().any(|kind| kind.is_of_a_layer());
+        let embeddings = self.embeddings_dtype.is_some() && !kinds.iter().any(is_per_protein);
+        let residues = self.residues_dtype.is_some() && kinds.iter().all(is_per_protein);
+        let all = [
+            (
+                overlap,
+                "--window-overlap does nothing without --on-long window",
+            ),
+            (
+                layers,
+                "--layers does nothing without mean, bos, max or residues in --outputs",
+            ),
+            (
+                embeddings,
+                "--embeddings-dtype does nothing without mean, bos or max in --outputs",
+            ),
+            (
+                residues,
+                "--residues-dtype does nothing without residues, logits or contacts in --outputs",
+            ),
+        ];
+        let without = all.into_iter().filter(|(is_without, _)| *is_without);
+        without.map(|(_, words)| words).collect()
     }
 
     /// The residues that neighbouring windows share, where there are windows.
@@ -348,7 +396,8 @@ impl IndexArgs {
 pub(crate) enum OnLong {
     /// Embed the first residues that fit, from the N-terminus
     Truncate,
-    /// Embed overlapping windows, and take their mean weighted by length
+    /// Embed overlapping windows and join them: the mean weighted by length, the maximum, and each
+    /// residue from the window in which it is farthest from an edge. Contacts can't be joined
     Window,
     /// Leave them out; the ledger says why
     Skip,
@@ -393,10 +442,10 @@ fn parse_layer(words: &str) -> Result<Layer, String> {
 }
 
 /// Reads a number format that files can hold.
-fn parse_embeddings_dtype(words: &str) -> Result<Dtype, String> {
+fn parse_stored_dtype(words: &str) -> Result<Dtype, String> {
     let dtype: Dtype = words
         .parse()
-        .map_err(|_| format!("{words:?} is no number format for embeddings: use f32 or f16"))?;
+        .map_err(|_| format!("{words:?} is no number format of files: use f32 or f16"))?;
     SegmentConfig::builder()
         .dtype(dtype)
         .build()
@@ -441,6 +490,55 @@ mod tests {
         // The help is wrapped.
         let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
         assert!(help.contains(&stated), "{stated}");
+    }
+
+    fn embed(options: &str) -> EmbedArgs {
+        let words = format!("plm-fleet embed in.fasta --out out {options}");
+        let Command::Embed(args) = Cli::parse_from(words.split_whitespace()).command else {
+            panic!("another command");
+        };
+        args
+    }
+
+    #[test]
+    fn an_option_is_without_effect_where_no_output_is_of_its_kind() {
+        for (options, without) in [
+            ("", &[][..]),
+            (
+                "--outputs mean,residues --layers 0 --embeddings-dtype f16 --residues-dtype f32",
+                &[],
+            ),
+            ("--outputs contacts --residues-dtype f32", &[]),
+            ("--outputs logits,contacts --layers 3", &["--layers"]),
+            (
+                "--outputs residues --embeddings-dtype f16",
+                &["--embeddings-dtype"],
+            ),
+            ("--outputs max --residues-dtype f16", &["--residues-dtype"]),
+            (
+                "--residues-dtype f16 --window-overlap 8",
+                &["--window-overlap", "--residues-dtype"],
+            ),
+        ] {
+            let said = embed(options).without_effect();
+            let named: Vec<&str> = said
+                .iter()
+                .filter_map(|words| words.split(' ').next())
+                .collect();
+            assert_eq!(named, without, "{options}");
+        }
+    }
+
+    #[test]
+    fn residues_are_f16_unless_f32_is_asked_for() {
+        for (options, dtype) in [
+            ("--outputs residues", Dtype::F16),
+            ("--outputs residues --residues-dtype f32", Dtype::F32),
+            ("--outputs residues --embeddings-dtype f32", Dtype::F16),
+        ] {
+            let outputs = embed(options).outputs().expect("some are asked for");
+            assert_eq!(outputs.residues_dtype(), dtype, "{options}");
+        }
     }
 
     #[test]

@@ -26,8 +26,8 @@ pub(crate) fn embed(args: &EmbedArgs) -> Result<Exit, Error> {
     if matches!(args.model, Model::PlmTiny) {
         say(summary::DEMONSTRATION_MODEL);
     }
-    if args.window_overlap.is_some() && !matches!(args.on_long, OnLong::Window) {
-        say("warning: --window-overlap does nothing without --on-long window");
+    for words in args.without_effect() {
+        say(&format!("warning: {words}"));
     }
     note_terminals(&args.index.inputs);
     let progress = Progress::start();
@@ -120,7 +120,7 @@ fn run_config(args: &EmbedArgs) -> Result<RunConfig, Error> {
         outputs: args.outputs(),
         index: args.index.config(),
         plan: plan.build()?,
-        store: store_by_name(&args.store, args.embeddings_dtype)?,
+        store: store_by_name(&args.store, args.embeddings_dtype())?,
         part: args.part,
         resume: match (args.restart, args.retry_failed) {
             // In a process that replaces another, the first one has already discarded it.

@@ -64,8 +64,8 @@ impl EncodedBatch {
         Self::new(outputs.iter().map(empty).collect())
     }
 
-    /// A batch of `num_sequences` sequences that all failed for `reason`. Their values mean nothing:
-    /// zeros in outputs with one row per sequence, and no rows in the others.
+    /// A batch of `num_sequences` sequences that all failed for `reason`. Their values mean
+    /// nothing: zeros in outputs with one row per sequence, and no rows in the others.
     ///
     /// # Panics
     /// If `outputs` is empty.

@@ -55,7 +55,7 @@ pub use plm_coordinator::{
     RankFailure, RunEvent, StopToken, WorkerReport,
 };
 pub use plm_core::{
-    Dtype, Layer, Outcome, OutputKind, OutputSet, OutputSpec, ParseDtypeError, Store,
+    Dtype, Layer, Outcome, OutputKind, OutputSet, OutputSpec, ParseDtypeError, Per, Store,
 };
 pub use plm_index::{
     BadRecordPolicy, DuplicatePolicy, FastaIndex, Findings, GapPolicy, IdRule, IndexConfig, Input,

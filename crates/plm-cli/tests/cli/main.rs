@@ -411,6 +411,7 @@ fn words_that_make_no_sense_end_with_the_usage_code() {
         "embed in.fasta --out out --dtype f64",
         "embed in.fasta --out out --embeddings-dtype bf16",
         "embed in.fasta --out out --embeddings-dtype int8",
+        "embed in.fasta --out out --outputs residues --residues-dtype bf16",
         "embed in.fasta --out out --part 0/2",
         "frobnicate",
     ] {

@@ -62,14 +62,29 @@ fn numbers_out_of_range_are_wrong_usage_in_the_words_that_were_typed() {
 #[test]
 fn a_flag_that_does_nothing_is_told_of() {
     let desk = Desk::with(TWO);
-    let said = desk.run("embed in.fasta --out out --devices cpu --window-overlap 8");
-    assert_eq!(said.code, Some(0), "{}", said.stderr);
-    assert!(
-        said.stderr
-            .contains("warning: --window-overlap does nothing without --on-long window"),
-        "{}",
-        said.stderr
-    );
+    for (number, (options, warning)) in [
+        (
+            "--window-overlap 8",
+            "warning: --window-overlap does nothing without --on-long window",
+        ),
+        (
+            "--residues-dtype f32",
+            "warning: --residues-dtype does nothing without residues, logits or contacts in \
+             --outputs",
+        ),
+        (
+            "--outputs mean,bos --residues-dtype f16",
+            "warning: --residues-dtype does nothing",
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let out = format!("--out out_{number}");
+        let said = desk.run(&format!("embed in.fasta {out} --devices cpu {options}"));
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+        assert!(said.stderr.contains(warning), "{}", said.stderr);
+    }
     let said = desk.run(
         "embed in.fasta --out windows --devices cpu --on-long window --max-residues 10 \
          --window-overlap 8",
