@@ -1,4 +1,7 @@
-//! Attention on any GPU: launches of `generic.cu`.
+//! Attention on any GPU: launches of `generic.cu`, and the list of launches for one generation.
+
+#[path = "hopper.rs"]
+mod hopper;
 
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::WrapErr;

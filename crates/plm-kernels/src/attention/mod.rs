@@ -12,8 +12,6 @@
 #[cfg(feature = "cuda")]
 mod cuda;
 mod head;
-#[cfg(feature = "cuda")]
-mod hopper;
 
 use std::ops::Range;
 
