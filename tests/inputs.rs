@@ -11,12 +11,13 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use plm_fleet::coordinator::Error as RunError;
+use plm_fleet::core::Rank;
 use plm_fleet::{
-    Error, FastaIndex, IndexConfig, Input, LaneConfig, Model, Observer, Part, PlanConfig,
-    RunConfig, RunEvent, RunReport, SegmentConfig, aggregate_parts, run_multi_gpu_inference,
-    verify_run,
+    Dtype, Error, FastaIndex, IndexConfig, Input, LaneConfig, LongSequences, Model, Observer,
+    OutputKind, Part, PlanConfig, RunConfig, RunEvent, RunReport, SegmentConfig, aggregate_parts,
+    run_multi_gpu_inference, verify_run,
 };
-use plm_testkit::{conformance, random_residues};
+use plm_testkit::{EncoderFault, FakeLoader, conformance, random_residues};
 use tempfile::TempDir;
 
 /// Proteins in their own folder.
@@ -297,4 +298,39 @@ fn an_unpacked_input_that_is_lost_is_unpacked_again_by_the_same_command() {
     let report = desk.run(&input, "out", &config()).unwrap();
     assert_eq!(report.records.failed, 0);
     verify_run(desk.path("out")).unwrap();
+}
+
+#[test]
+fn contacts_of_a_protein_in_windows_are_refused_with_its_place_before_anything_is_loaded() {
+    let desk = Desk::new();
+    let input = desk.path("in/long.fasta");
+    let text = format!(">short\nMKV\n>long\n{0}\n>longer\n{0}{0}\n", "MKVLAAG");
+    fs::write(&input, text).unwrap();
+    // Loading it would fail.
+    let loader = FakeLoader::new(4)
+        .output(OutputKind::Contacts, 1, Dtype::F32)
+        .fault(Rank(0), EncoderFault::FailLoad);
+    let model = Model::Loader(Arc::new(loader));
+    let windows = LongSequences::Window {
+        overlap_residues: 2,
+    };
+    let plan = PlanConfig::builder()
+        .max_residues(5)
+        .long_sequences(windows);
+    let config = RunConfig {
+        plan: plan.build().unwrap(),
+        ..RunConfig::default()
+    };
+    let out = desk.path("out");
+    let error = run_multi_gpu_inference([&input], &model, &out, &config).unwrap_err();
+    assert!(error.is_refusal());
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "{}, line 3, byte 11: \"long\" has 7 residues, over max_residues 5 (and so has one \
+             more record), and contacts can't be put together from windows",
+            input.display()
+        )
+    );
+    assert!(!out.join("fingerprint.json").exists() && !out.join("shards").exists());
 }

@@ -42,6 +42,9 @@ fn advice(error: &Error) -> Option<String> {
         Error::Shards(error) => of_shards(error)?,
         Error::Devices { .. } | Error::NotOncePerRank { .. } => "choose others with --devices",
         Error::SequenceTooLong { .. } => "choose another --on-long, or a larger --max-residues",
+        Error::PairsOfWindows { .. } => {
+            "choose another --on-long, a larger --max-residues, or --outputs without it"
+        }
         Error::NothingToEmbed { .. } => {
             "see --on-invalid, --on-nameless, --on-empty, --on-duplicate and --on-long"
         }
@@ -176,7 +179,7 @@ mod tests {
     use std::io;
     use std::path::PathBuf;
 
-    use plm_fleet::{Part, PlanConfig, SegmentConfig};
+    use plm_fleet::{OutputKind, Part, PlanConfig, SegmentConfig};
 
     use super::*;
 
@@ -212,6 +215,19 @@ mod tests {
                     others: 0,
                 },
                 &["--on-long", "--max-residues"][..],
+            ),
+            (
+                Error::PairsOfWindows {
+                    output: OutputKind::Contacts,
+                    file: "in.fasta".to_owned(),
+                    line: 1,
+                    byte_offset: 0,
+                    id: "a".to_owned(),
+                    residue_count: 9,
+                    max_residues: 8,
+                    others: 0,
+                },
+                &["--on-long", "--max-residues", "--outputs"],
             ),
             (
                 Error::NothingToEmbed { records: 1 },

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use plm_core::{BoxError, RowId};
+use plm_core::{BoxError, OutputKind, RowId};
 
 use crate::{CoordinatorReport, FailedRow};
 
@@ -66,6 +66,29 @@ pub enum Error {
         /// The most residues that a record may have.
         max_residues: u32,
         /// The number of other records that are too long.
+        others: u64,
+    },
+
+    /// An output has a row per pair of residues, and a record would be computed in windows under
+    /// [`LongSequences::Window`](crate::LongSequences::Window). No window has the pairs of two
+    /// windows.
+    #[error(
+        "{id:?} ({row}) has {residue_count} residues, over max_residues {max_residues}, and \
+         {output} can't be put together from windows; {others} more records are as long: \
+         truncate or skip long sequences, raise max_residues, or leave {output} out"
+    )]
+    PairsOfWindows {
+        /// The output that needs whole proteins.
+        output: OutputKind,
+        /// The first record that would be computed in windows.
+        row: RowId,
+        /// The name of that record.
+        id: String,
+        /// The number of residues of that record.
+        residue_count: u32,
+        /// The most residues of a window.
+        max_residues: u32,
+        /// The number of other records that would be computed in windows.
         others: u64,
     },
 

@@ -46,6 +46,7 @@ pub enum BatchTimeout {
 pub struct LaneConfig {
     queue_batches: usize,
     write_queue_batches: usize,
+    write_queue_bytes: u64,
     load_timeout: Duration,
     batch_timeout: BatchTimeout,
     max_reloads: u32,
@@ -64,6 +65,7 @@ impl LaneConfig {
     /// |---|---|
     /// | [`queue_batches`](Self::queue_batches) | 2 |
     /// | [`write_queue_batches`](Self::write_queue_batches) | 16 |
+    /// | [`write_queue_bytes`](Self::write_queue_bytes) | 2^30 |
     /// | [`load_timeout`](Self::load_timeout) | half an hour |
     /// | [`batch_timeout`](Self::batch_timeout) | 20 times the slowest pace, at least 2 minutes |
     /// | [`max_reloads`](Self::max_reloads) | 64 |
@@ -82,6 +84,17 @@ impl LaneConfig {
     /// computes that many more while the writer is busy.
     pub fn write_queue_batches(&self) -> usize {
         self.write_queue_batches
+    }
+
+    /// The most bytes of values in encoded batches that wait for a rank's writer or are being
+    /// written. The device thread waits until there is room, or until nothing else is there: a
+    /// batch of more bytes is alone.
+    ///
+    /// Beside these, a rank holds the values of two batches at most: one that waits for room, and
+    /// one that the device computes. A record whose windows don't fit into one packed batch counts
+    /// as one batch.
+    pub fn write_queue_bytes(&self) -> u64 {
+        self.write_queue_bytes
     }
 
     /// How long a rank may take to load its encoder. Opening the source, opening the shard, and
@@ -170,6 +183,7 @@ impl Default for LaneConfig {
         Self {
             queue_batches: 2,
             write_queue_batches: 16,
+            write_queue_bytes: 1 << 30,
             load_timeout: Duration::from_secs(30 * 60),
             batch_timeout: BatchTimeout::Pace {
                 times: 20,
@@ -192,6 +206,12 @@ impl LaneConfigBuilder {
     /// Sets [`LaneConfig::write_queue_batches`].
     pub fn write_queue_batches(mut self, batches: usize) -> Self {
         self.0.write_queue_batches = batches;
+        self
+    }
+
+    /// Sets [`LaneConfig::write_queue_bytes`].
+    pub fn write_queue_bytes(mut self, bytes: u64) -> Self {
+        self.0.write_queue_bytes = bytes;
         self
     }
 
@@ -234,6 +254,7 @@ impl LaneConfigBuilder {
         let LaneConfig {
             queue_batches,
             write_queue_batches,
+            write_queue_bytes,
             load_timeout,
             batch_timeout,
             ..
@@ -246,6 +267,7 @@ impl LaneConfigBuilder {
         for (setting, is_zero) in [
             ("queue_batches", queue_batches == 0),
             ("write_queue_batches", write_queue_batches == 0),
+            ("write_queue_bytes", write_queue_bytes == 0),
             ("load_timeout", load_timeout.is_zero()),
             ("batch_timeout", batch_timeout_is_zero),
         ] {
@@ -267,6 +289,7 @@ mod tests {
         for (wrong, name) in [
             (builder().queue_batches(0), "queue_batches"),
             (builder().write_queue_batches(0), "write_queue_batches"),
+            (builder().write_queue_bytes(0), "write_queue_bytes"),
             (builder().load_timeout(Duration::ZERO), "load_timeout"),
             (
                 builder().batch_timeout(BatchTimeout::Fixed(Duration::ZERO)),

@@ -74,12 +74,13 @@ impl fmt::Debug for RunOptions {
 ///
 /// # Errors
 /// - [`Error::PlanMismatch`] if the plan was made for another source or model.
+/// - [`Error::PairsOfWindows`] if the model gives contacts, and records are computed in windows.
 /// - [`Error::AllRanksFailed`] or [`Error::InDoubt`] if not everything could be made durable.
 /// - [`Error::InputUnreadable`] if the input did not come back.
 /// - [`Error::NoVectors`] if the model gave no vector that can be stored.
 /// - [`Error::Stopped`] if the run was stopped.
 ///
-/// All but the first hold the report of what was done.
+/// All but the first two hold the report of what was done.
 ///
 /// # Examples
 /// ```
@@ -133,6 +134,8 @@ pub fn run(
             });
         }
     }
+    let outputs = loader.spec().outputs.iter();
+    plan.check_outputs(outputs.map(|output| output.kind), &*source)?;
     let job = Arc::new(Job {
         queue: WorkQueue::new(Arc::clone(&plan), part, world, stop.clone()),
         source,

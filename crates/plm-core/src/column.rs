@@ -46,6 +46,14 @@ impl Values {
         }
     }
 
+    /// The bytes that the values take.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::F32(values) => size_of_val(&**values) as u64,
+            Self::F16(values) => size_of_val(&**values) as u64,
+        }
+    }
+
     /// Whether there are no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -238,26 +246,42 @@ impl Column {
         }
     }
 
+    /// One of the values of a sequence, by its position among them, in f32.
+    ///
+    /// # Panics
+    /// If the column has no such value.
+    pub fn value(&self, sequence: usize, position: usize) -> f32 {
+        let number = self.numbers_of(sequence..sequence + 1).start + position;
+        match &self.values {
+            Values::F32(values) => values[number],
+            Values::F16(values) => values[number].to_f32(),
+        }
+    }
+
     /// The position, among the values of one sequence, of the first that is not finite or whose
     /// magnitude is above `largest`.
     ///
     /// # Panics
     /// If the column has no such sequence.
     pub fn first_beyond(&self, sequence: usize, largest: f32) -> Option<usize> {
-        let numbers = self.numbers_of(sequence..sequence + 1);
-        // Also false for NaN.
-        let is_within = |value: f32| value.abs() <= largest;
-        match &self.values {
-            Values::F32(values) => values[numbers].iter().position(|&x| !is_within(x)),
-            Values::F16(values) => values[numbers].iter().position(|x| !is_within(x.to_f32())),
-        }
+        self.first_beyond_of(self.numbers_of(sequence..sequence + 1), largest)
     }
 
     /// Whether all values are finite, with magnitudes up to `largest`.
     pub fn is_within(&self, largest: f32) -> bool {
+        self.first_beyond_of(0..self.values.len(), largest)
+            .is_none()
+    }
+
+    fn first_beyond_of(&self, numbers: Range<usize>, largest: f32) -> Option<usize> {
         match &self.values {
-            Values::F32(values) => values.iter().all(|x| x.abs() <= largest),
-            Values::F16(values) => values.iter().all(|x| x.to_f32().abs() <= largest),
+            // Also false for NaN.
+            Values::F32(values) => first_not(&values[numbers], |value| value.abs() <= largest),
+            // By bits, since converting takes longer than a GPU does to compute the values.
+            Values::F16(values) => match f16_up_to(largest) {
+                Some(most) => first_not(&values[numbers], |value| value.to_bits() & 0x7fff <= most),
+                None => (!numbers.is_empty()).then_some(0),
+            },
         }
     }
 
@@ -266,22 +290,73 @@ impl Column {
     /// # Panics
     /// If `other` has another width or number format, or lacks these sequences.
     pub fn append(&mut self, other: &Self, sequences: Range<usize>) {
-        assert_eq!(
-            (self.width, self.dtype()),
-            (other.width, other.dtype()),
-            "columns of one output have one width and format"
-        );
         let start = other.offsets[sequences.start];
         let before = self.offsets[self.offsets.len() - 1];
         let ends = &other.offsets[sequences.start + 1..=sequences.end];
         self.offsets
             .extend(ends.iter().map(|end| before + (end - start)));
-        let numbers = other.numbers_of(sequences);
+        self.extend(other, other.numbers_of(sequences));
+    }
+
+    /// Appends values of `other`, and leaves the offsets to the caller.
+    fn extend(&mut self, other: &Self, numbers: Range<usize>) {
+        assert_eq!(
+            (self.width, self.dtype()),
+            (other.width, other.dtype()),
+            "columns of one output have one width and format"
+        );
         match (&mut self.values, &other.values) {
             (Values::F32(all), Values::F32(more)) => all.extend_from_slice(&more[numbers]),
             (Values::F16(all), Values::F16(more)) => all.extend_from_slice(&more[numbers]),
             _ => unreachable!("the formats were compared"),
         }
+    }
+
+    /// Appends a sequence that consists of rows of other columns' sequences, bit for bit: for each
+    /// piece a column, a sequence of it, and a range of that sequence's rows.
+    ///
+    /// # Panics
+    /// If a column has another width or number format, or lacks these rows.
+    pub fn push_rows<'a>(
+        &mut self,
+        pieces: impl IntoIterator<Item = (&'a Self, usize, Range<usize>)>,
+    ) {
+        let mut rows = self.offsets[self.offsets.len() - 1];
+        for (other, sequence, piece) in pieces {
+            let all = other.numbers_of(sequence..sequence + 1);
+            let [start, end] = [piece.start, piece.end].map(|row| all.start + row * other.width);
+            assert!(end <= all.end, "a sequence has the rows of its pieces");
+            self.extend(other, start..end);
+            rows += piece.len() as u64;
+        }
+        self.offsets.push(rows);
+    }
+
+    /// Keeps the sequences for which `keep` is true, by their positions. Their values move within
+    /// the memory that they have.
+    pub fn retain(&mut self, mut keep: impl FnMut(usize) -> bool) {
+        let mut kept = vec![0];
+        let mut end = 0;
+        for sequence in 0..self.num_sequences() {
+            if !keep(sequence) {
+                continue;
+            }
+            let numbers = self.numbers_of(sequence..sequence + 1);
+            let count = numbers.len();
+            if numbers.start > end {
+                match &mut self.values {
+                    Values::F32(values) => values.copy_within(numbers, end),
+                    Values::F16(values) => values.copy_within(numbers, end),
+                }
+            }
+            end += count;
+            kept.push((end / self.width) as u64);
+        }
+        match &mut self.values {
+            Values::F32(values) => values.truncate(end),
+            Values::F16(values) => values.truncate(end),
+        }
+        self.offsets = kept;
     }
 
     /// Appends a sequence with these values, rounded to the column's number format.
@@ -354,6 +429,28 @@ impl Column {
     }
 }
 
+/// The first value for which `holds` is false. It looks at blocks without a branch for each value,
+/// so that the compiler can use whole vectors.
+fn first_not<T: Copy>(values: &[T], holds: impl Fn(T) -> bool) -> Option<usize> {
+    const BLOCK: usize = 1 << 12;
+    let holds_in = |block: &[T]| (block.iter()).fold(true, |all, &value| all & holds(value));
+    let block = values.chunks(BLOCK).position(|block| !holds_in(block))?;
+    let start = block * BLOCK;
+    let first = values[start..].iter().position(|&value| !holds(value))?;
+    Some(start + first)
+}
+
+/// The bits of the largest f16 up to `largest`, or `None` if zero is above it. Bits of f16 without
+/// a sign are in the order of their values, and NaN comes last.
+fn f16_up_to(largest: f32) -> Option<u16> {
+    if largest.is_nan() || largest < 0.0 {
+        return None;
+    }
+    let nearest = f16::from_f32(largest);
+    let bits = nearest.to_bits() & 0x7fff;
+    Some(bits - u16::from(nearest.to_f32() > largest))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -411,6 +508,75 @@ mod tests {
             assert_eq!(column.first_beyond(1, 9.0), None);
             assert!(!column.is_within(9.0));
         }
+    }
+
+    #[test]
+    fn every_f16_is_held_against_every_bound_as_its_value_says() {
+        let all: Vec<f16> = (0..=u16::MAX).map(f16::from_bits).collect();
+        for largest in [
+            0.0,
+            -0.0,
+            1e-9,
+            5.97e-8,
+            0.5,
+            1.000_1,
+            65_503.9,
+            65_504.0,
+            65_519.9,
+            f32::MAX,
+            f32::INFINITY,
+            -1.0,
+            f32::NAN,
+        ] {
+            let column = Column::new(1, all.clone()).unwrap();
+            for (sequence, value) in all.iter().enumerate() {
+                let is_beyond = column.first_beyond(sequence, largest).is_some();
+                let within = value.to_f32().abs() <= largest;
+                assert_eq!(is_beyond, !within, "{value} and {largest}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_number_beyond_is_found_in_any_block() {
+        for place in [0, 1, 4_095, 4_096, 4_097, 9_999] {
+            let mut numbers = vec![1.0_f32; 10_000];
+            numbers[place] = f32::NAN;
+            let column = Column::new(10_000, numbers).unwrap();
+            assert_eq!(column.first_beyond(0, 1.0), Some(place));
+            assert!(!column.is_within(1.0) && column.value(0, place).is_nan());
+        }
+    }
+
+    #[test]
+    fn sequences_are_left_out_and_rows_put_together_bit_for_bit() {
+        let halves: Vec<f16> = (0..12)
+            .map(|number| f16::from_bits(0x7d00 + number))
+            .collect();
+        let ragged = Column::with_offsets(2, vec![0, 1, 4, 4, 6], halves.clone()).unwrap();
+        let mut column = ragged.clone();
+        column.retain(|sequence| sequence != 1);
+        assert_eq!(column.offsets(), [0, 1, 1, 3]);
+        let bits = |column: &Column| match column.values() {
+            Values::F16(values) => values
+                .iter()
+                .map(|value| value.to_bits())
+                .collect::<Vec<_>>(),
+            Values::F32(_) => panic!("it was f16"),
+        };
+        let of = |numbers: &[u16]| {
+            numbers
+                .iter()
+                .map(|number| 0x7d00 + number)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(bits(&column), of(&[0, 1, 8, 9, 10, 11]));
+
+        let mut joined = Column::empty(2, Dtype::F16, 4);
+        joined.push_rows([(&ragged, 1, 1..3), (&column, 2, 0..1)]);
+        joined.push_rows([]);
+        assert_eq!(joined.offsets(), [0, 3, 3]);
+        assert_eq!(bits(&joined), of(&[4, 5, 6, 7, 8, 9]));
     }
 
     #[test]

@@ -89,6 +89,12 @@ impl EncodedBatch {
         self.columns[0].num_sequences()
     }
 
+    /// The bytes that the values of all columns take.
+    pub fn value_bytes(&self) -> u64 {
+        let columns = self.columns.iter();
+        columns.map(|column| column.values().bytes()).sum()
+    }
+
     /// The columns, in the order of the outputs.
     pub fn columns(&self) -> &[Column] {
         &self.columns

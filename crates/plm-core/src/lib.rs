@@ -57,6 +57,7 @@ pub use letters::{Letter, classify_letter};
 pub use outcome::Outcome;
 pub use output::{
     Layer, NoSuchLayer, OutputKind, OutputSet, OutputSpec, ParseOutputKindError, Per, Window,
+    kept_rows,
 };
 pub use ports::{
     BoxError, EmbeddedBatch, EmbeddedRow, EmbeddingSink, Encoder, EncoderLoader, EncoderSpec,

@@ -5,6 +5,7 @@
 //! how a model computes them.
 
 use std::fmt;
+use std::ops::Range;
 use std::str::FromStr;
 
 use crate::Dtype;
@@ -204,23 +205,43 @@ fn max_of_windows(windows: &[Window]) -> Vec<f32> {
 
 fn rows_of_windows(windows: &[Window]) -> Vec<f32> {
     let width = windows[0].values.len() / windows[0].residue_count as usize;
-    let end = |window: &Window| window.start + window.residue_count;
-    let residues = windows.iter().map(end).max().unwrap_or(0);
-    let mut rows = Vec::with_capacity(residues as usize * width);
-    for residue in 0..residues {
-        let from_edge = |window: &&Window| {
-            let from_start = residue.checked_sub(window.start)?;
-            let from_end = end(window).checked_sub(residue + 1)?;
-            Some(from_start.min(from_end))
-        };
-        let holds_it = windows.iter().filter(|window| from_edge(window).is_some());
-        // Of equals `max_by_key` takes the last one.
-        let window = holds_it.rev().max_by_key(from_edge);
-        let window = window.expect("windows leave no residue out");
-        let row = (residue - window.start) as usize;
-        rows.extend_from_slice(&window.values[row * width..][..width]);
+    let residues = |window: &Window| window.start..window.start + window.residue_count;
+    let kept = kept_rows(&Vec::from_iter(windows.iter().map(residues)));
+    let mut rows = Vec::new();
+    for (window, kept) in windows.iter().zip(kept) {
+        let [start, end] = [kept.start, kept.end].map(|row| row as usize * width);
+        rows.extend_from_slice(&window.values[start..end]);
     }
     rows
+}
+
+/// The rows that each window of a record gives to an output per residue.
+///
+/// `windows` are the residues of each window, as positions in the record. They start and end later
+/// from one to the next, and leave no residue out. The answer has a range of rows for each window,
+/// counted from the window's own first. All of them, one after the other, are the rows of the
+/// record: each residue's row is from the window in which it is farthest from an edge; of two that
+/// are equal, from the first.
+///
+/// ```
+/// let windows = [0..4, 2..6, 4..7];
+/// // Residues 0 to 2, then 3 and 4, then 5 and 6.
+/// assert_eq!(plm_core::kept_rows(&windows), [0..3, 1..3, 1..3]);
+/// ```
+pub fn kept_rows(windows: &[Range<u32>]) -> Vec<Range<u32>> {
+    let mut kept = Vec::with_capacity(windows.len());
+    let mut next = 0;
+    for (position, window) in windows.iter().enumerate() {
+        // The next window wins from the first residue that is farther from its start than from the
+        // end of this one. Where a window after the next one wins, the next one does too.
+        let end = windows.get(position + 1).map_or(window.end, |later| {
+            u32::midpoint(later.start, window.end - 1) + 1
+        });
+        let end = end.clamp(next, window.end);
+        kept.push(next - window.start..end - window.start);
+        next = end;
+    }
+    kept
 }
 
 fn names() -> String {
@@ -329,6 +350,11 @@ impl OutputSet {
             layers,
             residues_dtype: Dtype::F16,
         }
+    }
+
+    /// The kinds, in the order in which they were asked for.
+    pub fn kinds(&self) -> &[OutputKind] {
+        &self.kinds
     }
 
     /// Sets the number format of outputs with a row per residue or per pair of residues: f16,
@@ -512,6 +538,34 @@ mod tests {
             assert_eq!(from, [0.0, 0.0, 0.0, 1.0, 1.0, 2.0, 2.0]);
             let at: Vec<f32> = rows.iter().copied().skip(1).step_by(2).collect();
             assert_eq!(at, [0.0, 1.0, 2.0, 1.0, 2.0, 1.0, 2.0]);
+        }
+    }
+
+    #[test]
+    fn rows_are_kept_as_the_rule_says_word_by_word() {
+        for residues in 1..40_u32 {
+            for (length, step) in (1..9).flat_map(|length| (1..=length).map(move |s| (length, s))) {
+                let starts = (0..residues).step_by(step as usize);
+                let mut windows: Vec<Range<u32>> = starts
+                    .map(|start| start..(start + length).min(residues))
+                    .collect();
+                let reaching = windows.iter().position(|window| window.end == residues);
+                windows.truncate(reaching.unwrap() + 1);
+
+                let by_rule = (0..residues).map(|residue| {
+                    let holding = windows.iter().enumerate().rev();
+                    let holding = holding.filter(|(_, window)| window.contains(&residue));
+                    // Of equals, `max_by_key` takes the last one.
+                    let best = holding.max_by_key(|(_, window)| {
+                        (residue - window.start).min(window.end - 1 - residue)
+                    });
+                    let (position, window) = best.unwrap();
+                    (position, residue - window.start)
+                });
+                let kept = kept_rows(&windows).into_iter().enumerate();
+                let kept = kept.flat_map(|(position, rows)| rows.map(move |row| (position, row)));
+                assert!(kept.eq(by_rule), "{windows:?}");
+            }
         }
     }
 

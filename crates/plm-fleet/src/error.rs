@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use plm_core::{BoxError, StoreError};
+use plm_core::{BoxError, OutputKind, StoreError};
 use plm_kernels::GpuError;
 
 use crate::compute::{Devices, ModelError};
@@ -88,6 +88,31 @@ pub enum Error {
         /// The most residues that the window takes.
         max_residues: u32,
         /// How many more records are too long.
+        others: u64,
+    },
+    /// An output needs whole proteins, and a protein is longer than the model's window and would be
+    /// computed in windows.
+    #[error(
+        "{file}, line {line}, byte {byte_offset}: {id:?} has {residue_count} residues, over \
+         max_residues {max_residues}{}, and {output} can't be put together from windows",
+        and_more(*others)
+    )]
+    PairsOfWindows {
+        /// The output that needs whole proteins.
+        output: OutputKind,
+        /// The input file.
+        file: String,
+        /// The line of the record's `>`, from 1.
+        line: u64,
+        /// The byte of the record's `>` in the uncompressed text, from 0.
+        byte_offset: u64,
+        /// The record's id.
+        id: String,
+        /// How many residues the record has.
+        residue_count: u32,
+        /// The most residues that the window takes.
+        max_residues: u32,
+        /// How many more records are too long for one window.
         others: u64,
     },
     /// The policies leave out all records of the input.
@@ -362,6 +387,7 @@ impl Error {
             | Self::NoSuchStore { .. }
             | Self::NotKept { .. }
             | Self::SequenceTooLong { .. }
+            | Self::PairsOfWindows { .. }
             | Self::OtherRun { .. }
             | Self::Foreign { .. }
             | Self::DamagedFingerprint { .. }

@@ -1,13 +1,16 @@
-//! Makes one row per record, in each column, of the columns of packed batches.
+//! Makes one sequence per record, in each column, of the columns of packed batches.
 //!
-//! Here the windows of a long record become one row, as the output's kind says.
+//! Here the windows of a long record become one, as the output's kind says. Columns are large if
+//! they have a row per residue, so what does not change is not copied: columns of a batch without
+//! windows are moved, and records that fail are taken out of them in place.
 
+use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::sync::Arc;
 
 use plm_core::{
-    Column, EmbeddedBatch, EmbeddedRow, EncodedBatch, Note, OutputSpec, PackedBatch,
-    PackedSequence, RowId, Window,
+    Column, Dtype, EmbeddedBatch, EmbeddedRow, EncodedBatch, Note, OutputSpec, PackedBatch,
+    PackedSequence, Per, RowId, Window, kept_rows,
 };
 
 use crate::{FailedRow, RowFailure};
@@ -23,8 +26,8 @@ pub(super) struct Output<'a> {
     pub(super) largest_value: f32,
 }
 
-/// Gives each record its row in every column: the encoder's own, or what the output's kind makes of
-/// its windows' rows.
+/// Gives each record its values in every column: the encoder's own, or what the output's kind makes
+/// of its windows'.
 ///
 /// If any value of a record is not finite, or larger than the store takes, the record is left out
 /// of all columns and returned as failed.
@@ -36,18 +39,68 @@ pub(super) fn assemble(
     rows: Vec<EmbeddedRow>,
     outputs: &[Output<'_>],
 ) -> (EmbeddedBatch, Vec<FailedRow>) {
-    // Nearly every batch needs no change. Its columns are moved, not copied.
-    if let [(packed, batch)] = &*encoded
-        && packed.num_sequences() == rows.len()
-        && batch.notes().len() == 0
-        && (batch.columns().iter().zip(outputs))
-            .all(|(column, output)| column.is_within(output.largest_value))
-        && let Some((_, batch)) = encoded.pop()
-    {
-        let columns = batch.into_columns();
+    match &*encoded {
+        // Nearly every batch: each record is a sequence.
+        [(packed, _)] if packed.num_sequences() == rows.len() => {
+            let (_, batch) = encoded.remove(0);
+            whole(batch, rows, outputs)
+        }
+        _ => joined(&encoded, rows, outputs),
+    }
+}
+
+/// The records of a batch without windows.
+fn whole(
+    batch: EncodedBatch,
+    mut rows: Vec<EmbeddedRow>,
+    outputs: &[Output<'_>],
+) -> (EmbeddedBatch, Vec<FailedRow>) {
+    let mut refusals = BTreeMap::new();
+    for (sequence, note) in batch.notes() {
+        match note {
+            Note::InF32 => rows[sequence].in_f32 = true,
+            Note::Failed(reason) => {
+                refusals.insert(sequence, (reason.clone(), RowFailure::GivenUp));
+            }
+        }
+    }
+    let mut columns = batch.into_columns();
+    for (column, output) in columns.iter().zip(outputs) {
+        if column.is_within(output.largest_value) {
+            continue;
+        }
+        for sequence in 0..rows.len() {
+            if !refusals.contains_key(&sequence)
+                && let Err(refusal) = check(column, sequence, output, outputs)
+            {
+                refusals.insert(sequence, refusal);
+            }
+        }
+    }
+    if refusals.is_empty() {
         return (EmbeddedBatch { rows, columns }, Vec::new());
     }
+    for column in &mut columns {
+        column.retain(|sequence| !refusals.contains_key(&sequence));
+    }
+    let mut failed = Vec::with_capacity(refusals.len());
+    let mut embedded = Vec::with_capacity(rows.len() - refusals.len());
+    for (sequence, row) in rows.into_iter().enumerate() {
+        match refusals.remove(&sequence) {
+            None => embedded.push(row),
+            Some(refusal) => failed.push(failed_row(row, refusal)),
+        }
+    }
+    let rows = embedded;
+    (EmbeddedBatch { rows, columns }, failed)
+}
 
+/// The records of packed batches in which some records are several windows.
+fn joined(
+    encoded: &[Encoded],
+    rows: Vec<EmbeddedRow>,
+    outputs: &[Output<'_>],
+) -> (EmbeddedBatch, Vec<FailedRow>) {
     let mut sequences = encoded
         .iter()
         .flat_map(|(packed, batch)| {
@@ -61,13 +114,24 @@ pub(super) fn assemble(
         .peekable();
     let mut failed = Vec::new();
     let mut embedded = Vec::with_capacity(rows.len());
-    let mut columns: Vec<Column> = outputs
-        .iter()
-        .map(|Output { spec, .. }| Column::empty(spec.width, spec.dtype, rows.len()))
+    let mut columns: Vec<Column> = (outputs.iter().enumerate())
+        .map(|(position, Output { spec, .. })| {
+            let rows = match spec.per() {
+                Per::Sequence => rows.len() as u64,
+                // Windows have at least the rows of their records.
+                Per::Residue | Per::Pair => {
+                    let columns = encoded.iter().map(|(_, batch)| &batch.columns()[position]);
+                    columns.map(num_rows).sum()
+                }
+            };
+            Column::empty(spec.width, spec.dtype, rows as usize)
+        })
         .collect();
     for mut row in rows {
         let added = add(row.row, &mut sequences, outputs, &mut columns).and_then(|in_f32| {
-            check_last(&columns, outputs)?;
+            for (column, output) in columns.iter().zip(outputs) {
+                check(column, column.num_sequences() - 1, output, outputs)?;
+            }
             Ok(in_f32)
         });
         match added {
@@ -75,15 +139,10 @@ pub(super) fn assemble(
                 row.in_f32 = in_f32;
                 embedded.push(row);
             }
-            Err((reason, kind)) => {
+            Err(refusal) => {
                 let kept = embedded.len();
                 columns.iter_mut().for_each(|column| column.truncate(kept));
-                failed.push(FailedRow {
-                    row: row.row,
-                    reason,
-                    id: row.id,
-                    kind,
-                });
+                failed.push(failed_row(row, refusal));
             }
         }
     }
@@ -91,36 +150,75 @@ pub(super) fn assemble(
     (EmbeddedBatch { rows, columns }, failed)
 }
 
-/// Why a record has no row.
+fn num_rows(column: &Column) -> u64 {
+    column.offsets()[column.num_sequences()]
+}
+
+/// Why a record has no values.
 type Refusal = (String, RowFailure);
 
-/// Checks that the last row of each column can be stored.
-fn check_last(columns: &[Column], outputs: &[Output<'_>]) -> Result<(), Refusal> {
-    for (column, output) in columns.iter().zip(outputs) {
-        let last = column.num_sequences() - 1;
-        let Some(dimension) = column.first_beyond(last, output.largest_value) else {
-            continue;
-        };
-        let vector = match columns {
-            [_] => "vector".to_owned(),
-            _ => output.spec.name(),
-        };
-        let value = column.sequence(last)[dimension];
-        let gave = format!("the model gave {value} in dimension {dimension} of its {vector}");
-        let largest = output.largest_value;
-        let reason = if value.is_finite() {
-            format!("{gave}, beyond the {largest} that the stored number format holds: use f32")
-        } else {
-            gave
-        };
-        // A row may have both faults. That it is not finite is the worse one.
-        let kind = match column.first_beyond(last, f32::MAX) {
-            None => RowFailure::TooLarge,
-            Some(_) => RowFailure::NotFinite,
-        };
-        return Err((reason, kind));
+fn failed_row(row: EmbeddedRow, (reason, kind): Refusal) -> FailedRow {
+    FailedRow {
+        row: row.row,
+        reason,
+        id: row.id,
+        kind,
     }
-    Ok(())
+}
+
+/// Checks that a record's values in a column can be stored. `outputs` are all of the encoder's.
+fn check(
+    column: &Column,
+    sequence: usize,
+    output: &Output<'_>,
+    outputs: &[Output<'_>],
+) -> Result<(), Refusal> {
+    let largest = output.largest_value;
+    let Some(position) = column.first_beyond(sequence, largest) else {
+        return Ok(());
+    };
+    let value = column.value(sequence, position);
+    let place = place(column, sequence, position, output.spec);
+    let name = match outputs {
+        [_] if output.spec.per() == Per::Sequence => "vector".to_owned(),
+        _ => output.spec.name(),
+    };
+    let gave = format!("the model gave {value} {place} of its {name}");
+    let reason = if value.is_finite() {
+        format!("{gave}, beyond the {largest} that the stored number format holds: use f32")
+    } else if value.is_infinite() && column.dtype() == Dtype::F16 {
+        let way = match output.spec.per() {
+            Per::Sequence => "use f32",
+            Per::Residue | Per::Pair => "keep outputs per residue in f32 (residues_dtype)",
+        };
+        format!("{gave}, which may be a value beyond 65504, the largest of f16: {way}")
+    } else {
+        gave
+    };
+    // A record may have both faults. That it is not finite is the worse one.
+    let kind = match column.first_beyond(sequence, f32::MAX) {
+        None => RowFailure::TooLarge,
+        Some(_) => RowFailure::NotFinite,
+    };
+    Err((reason, kind))
+}
+
+/// Where a value of a record is, in words. Residues count from 1, as in biology.
+fn place(column: &Column, sequence: usize, position: usize, spec: &OutputSpec) -> String {
+    let (row, dimension) = (position / column.width(), position % column.width());
+    match spec.per() {
+        Per::Sequence => format!("in dimension {dimension}"),
+        Per::Residue => format!("in dimension {dimension} of residue {}", row + 1),
+        Per::Pair => {
+            let ends = &column.offsets()[sequence..];
+            let residues = (ends[1] - ends[0]).isqrt().max(1) as usize;
+            format!(
+                "for residues {} and {}",
+                row / residues + 1,
+                row % residues + 1
+            )
+        }
+    }
 }
 
 /// One sequence of a packed batch, and its position in the encoded batch.
@@ -130,11 +228,12 @@ struct Sequence<'a> {
     position: usize,
 }
 
-/// Appends a record's row to each column. Returns whether any of it was computed in f32.
+/// Appends a record's values to each column. Returns whether any of them was computed in f32.
 ///
-/// The row of a single sequence stays as it is, bit for bit. The output's kind makes one row of
-/// several windows ([`OutputKind::of_windows`](plm_core::OutputKind::of_windows)). An error says
-/// why the record has no row.
+/// The values of a single sequence stay as they are, bit for bit, and so do rows per residue, each
+/// of which is from one window ([`kept_rows`]). The output's kind makes one row of several
+/// ([`OutputKind::of_windows`](plm_core::OutputKind::of_windows)). An error says why the record has
+/// no values.
 fn add<'a>(
     row: RowId,
     sequences: &mut Peekable<impl Iterator<Item = Sequence<'a>>>,
@@ -156,6 +255,22 @@ fn add<'a>(
         let of = |one: &Sequence<'a>| &one.batch.columns()[position];
         if let [one] = &*own {
             column.append(of(one), one.position..one.position + 1);
+            continue;
+        }
+        if output.spec.per() == Per::Residue {
+            let residues = |one: &Sequence<'a>| {
+                let start = one.sequence.start;
+                start..start + one.sequence.residue_count
+            };
+            let kept = kept_rows(&Vec::from_iter(own.iter().map(residues)));
+            let pieces = own.iter().zip(kept);
+            column.push_rows(pieces.map(|(one, rows)| {
+                (
+                    of(one),
+                    one.position,
+                    rows.start as usize..rows.end as usize,
+                )
+            }));
             continue;
         }
         let window = |one: &Sequence<'a>| Window {
@@ -293,6 +408,102 @@ mod tests {
                 "{reason:?}"
             );
         }
+    }
+
+    /// An output of this kind, whose values are f16.
+    fn in_f16(kind: OutputKind, width: usize) -> OutputSpec {
+        OutputSpec {
+            dtype: Dtype::F16,
+            ..OutputSpec::new(kind, 3, width)
+        }
+    }
+
+    #[test]
+    fn rows_of_residues_in_windows_keep_their_bits_in_f16() {
+        let tokens = fake_tokens();
+        let mut packer = Packer::new(&tokens, 1_000);
+        packer.push(RowId(1), b"AA").unwrap();
+        // Residues 0 to 3, and then 2 to 4 of another record.
+        packer.push_window(RowId(2), 0, b"AAAA").unwrap();
+        packer.push_window(RowId(2), 2, b"AAA").unwrap();
+        let packed = Arc::new(packer.finish());
+        // No two have the same bits.
+        let halves: Vec<f16> = (0..9).map(|at| f16::from_bits(at * 3 + 1)).collect();
+        let column = Column::with_offsets(1, vec![0, 2, 6, 9], halves.clone()).unwrap();
+        let spec = in_f16(OutputKind::Residues, 1);
+        let output = Output {
+            spec: &spec,
+            largest_value: f32::MAX,
+        };
+        let encoded = vec![(packed, EncodedBatch::new(vec![column]))];
+        let (batch, failed) = assemble(encoded, vec![row(1), row(2)], &[output]);
+        assert!(failed.is_empty());
+        assert_eq!(batch.columns[0].offsets(), [0, 2, 7]);
+        let expected = [0, 1, 2, 3, 4, 7, 8].map(|at: usize| halves[at]).to_vec();
+        assert_eq!(batch.columns[0].values(), &Values::F16(expected));
+    }
+
+    #[test]
+    fn columns_without_windows_are_moved_and_failed_records_taken_out_in_place() {
+        let (packed, mut pooled) = encoded(
+            &[(1, 1), (2, 1), (3, 1)],
+            &[1.0, 1.5, 2.0, f32::NAN, 3.0, 3.5],
+        );
+        pooled.note(2, Note::InF32);
+        let at = pooled.columns()[0].as_f32().unwrap().as_ptr();
+        let rows = vec![row(1), row(2), row(3)];
+        let (batch, failed) = assemble_one(vec![(packed, pooled)], rows, f32::MAX);
+        assert_eq!(numbers(&batch), [1.0, 1.5, 3.0, 3.5]);
+        assert_eq!(
+            numbers(&batch).as_ptr(),
+            at,
+            "nothing was copied to other memory"
+        );
+        assert!(batch.rows[1].in_f32 && !batch.rows[0].in_f32);
+        assert_eq!(failed.len(), 1);
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_stored_is_told_with_its_residue_or_pair() {
+        let specs = [
+            in_f16(OutputKind::Residues, 2),
+            OutputSpec::new(OutputKind::Contacts, 3, 1),
+        ];
+        let outputs = specs.each_ref().map(|spec| Output {
+            spec,
+            largest_value: f32::MAX,
+        });
+        let reason_of = |residue: f32, contact: f32| {
+            let (packed, _) = encoded(&[(1, 1), (2, 3)], &[0.0; 4]);
+            let mut residues = [0.5; 8];
+            residues[5] = residue;
+            let mut contacts = [0.25; 10];
+            contacts[1 + 5] = contact;
+            let residues = residues.map(f16::from_f32).to_vec();
+            let columns = vec![
+                Column::with_offsets(2, vec![0, 1, 4], residues).unwrap(),
+                Column::with_offsets(1, vec![0, 1, 10], contacts.to_vec()).unwrap(),
+            ];
+            let encoded = vec![(packed, EncodedBatch::new(columns))];
+            let (batch, failed) = assemble(encoded, vec![row(1), row(2)], &outputs);
+            assert_eq!(batch.rows, [row(1)]);
+            assert_eq!(batch.columns[1].offsets(), [0, 1]);
+            failed[0].reason.clone()
+        };
+        assert_eq!(
+            reason_of(f32::INFINITY, 0.5),
+            "the model gave inf in dimension 1 of residue 2 of its residues/layer_3, which may be a \
+             value beyond 65504, the largest of f16: keep outputs per residue in f32 \
+             (residues_dtype)"
+        );
+        assert_eq!(
+            reason_of(f32::NAN, 0.5),
+            "the model gave NaN in dimension 1 of residue 2 of its residues/layer_3"
+        );
+        assert_eq!(
+            reason_of(0.5, f32::NAN),
+            "the model gave NaN for residues 2 and 3 of its contacts/values"
+        );
     }
 
     #[test]

@@ -44,6 +44,8 @@ fn encode_all(
     to_write: &Sender<ToWrite>,
 ) -> Result<(), RankFailure> {
     let mut ahead = None;
+    // Whether the last packed batch has left its planned batch unfinished.
+    let mut continues = false;
     loop {
         let taken = match ahead.take() {
             Some(taken) => taken,
@@ -73,6 +75,16 @@ fn encode_all(
                 is_answered(lane, packed.batch);
                 let encode = encoding.elapsed();
                 lane.tally().encode += encode;
+                let waiting = Instant::now();
+                // The writer holds a planned batch until all of it is there, so its rest must not
+                // wait for room.
+                if continues {
+                    lane.room.take_more(encoded.value_bytes());
+                } else if !lane.room.take(encoded.value_bytes(), &lane.fence) {
+                    return Ok(());
+                }
+                lane.tally().wait += waiting.elapsed();
+                continues = packed.end.is_none();
                 ToWrite::Encoded {
                     packed,
                     encoded,

@@ -2,7 +2,8 @@
 //!
 //! The producer reads and packs. The device thread loads the encoder and runs it. The writer puts
 //! columns into the rank's shard. Bounded channels join them: the device does not wait for a disk
-//! while there is room in a channel, and memory stays bounded when there is none.
+//! while there is room in a channel, and memory stays bounded when there is none. What waits for
+//! the writer is bounded in bytes too, since a batch of residues is large.
 //!
 //! Each port's product lives and dies on the thread that made it. The threads own what they use, by
 //! `Arc` and not by borrow. A port that hangs can't be interrupted: its thread is left behind, and
@@ -14,6 +15,7 @@ mod encode;
 mod input;
 mod link;
 mod produce;
+mod room;
 mod watch;
 mod write;
 
@@ -31,6 +33,7 @@ use plm_core::{
 
 pub(crate) use self::input::InputWaits;
 use self::link::Fence;
+use self::room::Room;
 pub(crate) use self::watch::Watch;
 use crate::ending::Ending;
 use crate::queue::WorkQueue;
@@ -66,6 +69,8 @@ pub(crate) struct Lane {
     /// The port call that each thread is in, by [`Role`].
     watches: [Watch; 3],
     fence: Fence,
+    /// The bytes of columns that the device thread may have given and the writer has not written.
+    room: Room,
     /// The first failure of the rank, once there is one.
     failure: OnceLock<RankFailure>,
     /// The batch of each packed batch that was submitted to the encoder and is not finished.
@@ -151,6 +156,7 @@ impl Lane {
     fn new(rank: Rank, job: Arc<Job>) -> Self {
         Self {
             rank,
+            room: Room::new(job.config.write_queue_bytes()),
             job,
             watches: Default::default(),
             fence: Fence::new(),

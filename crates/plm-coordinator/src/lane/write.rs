@@ -39,6 +39,8 @@ struct Writer<'a> {
 #[derive(Default)]
 struct Current {
     encoded: Vec<Encoded>,
+    /// The bytes of their columns.
+    bytes: u64,
     encode: Duration,
 }
 
@@ -78,6 +80,7 @@ impl<'a> Writer<'a> {
                     encode,
                 } => {
                     self.current.encode += encode;
+                    self.current.bytes += encoded.value_bytes();
                     self.current.encoded.push((packed, encoded));
                     if let Some(end) = end
                         && !self.write(batch, end)?
@@ -94,7 +97,11 @@ impl<'a> Writer<'a> {
     /// Writes the planned batch that has come in. False if the rank is fenced and must not write.
     fn write(&mut self, batch: BatchIndex, end: BatchEnd) -> Result<bool, BoxError> {
         let Lane { rank, job, .. } = self.lane;
-        let Current { encoded, encode } = std::mem::take(&mut self.current);
+        let Current {
+            encoded,
+            bytes,
+            encode,
+        } = std::mem::take(&mut self.current);
         let tokens = encoded
             .iter()
             .map(|(packed, _)| packed.total_tokens() as u64)
@@ -118,6 +125,7 @@ impl<'a> Writer<'a> {
         let writing = Instant::now();
         let written = self.write_rows(embedded)?;
         let write = writing.elapsed();
+        self.lane.room.give_back(bytes);
         self.lane.tally().write += write;
         tracing::debug!(
             rank = rank.0,

@@ -1,8 +1,8 @@
 //! The plan: which rows are in which batch, and which batches a rank takes.
 
 use plm_core::{
-    BatchIndex, LargestBatches, Rank, RecordInfo, RowId, SequenceSource, Stride, TokenMap,
-    WorldSize,
+    BatchIndex, LargestBatches, OutputKind, Per, Rank, RecordInfo, RowId, SequenceSource, Stride,
+    TokenMap, WorldSize,
 };
 
 use super::first_fit::{Fitted, Item, first_fit_decreasing};
@@ -87,6 +87,41 @@ impl BatchPlan {
             special_tokens,
             source_len: source.len(),
             first_apart: None,
+        })
+    }
+
+    /// Checks that outputs of these kinds can be given for all rows of the plan.
+    ///
+    /// # Errors
+    /// [`Error::PairsOfWindows`] if an output has a row per pair of residues, and records are
+    /// computed in windows: no window has the pairs of two windows.
+    ///
+    /// # Panics
+    /// If `source` is not the one that the plan was made for.
+    pub fn check_outputs(
+        &self,
+        kinds: impl IntoIterator<Item = OutputKind>,
+        source: &dyn SequenceSource,
+    ) -> Result<(), Error> {
+        let pairs = kinds.into_iter().find(|kind| kind.per() == Per::Pair);
+        let (Some(output), LongSequences::Window { .. }) = (pairs, self.config.long_sequences())
+        else {
+            return Ok(());
+        };
+        let max_residues = self.config.max_residues();
+        let residues = |row: RowId| source.record(row).residue_count;
+        let rows = self.fitted.rows.iter().copied();
+        let in_windows = rows.filter(|&row| residues(row) > max_residues);
+        let Some(row) = in_windows.clone().min() else {
+            return Ok(());
+        };
+        Err(Error::PairsOfWindows {
+            output,
+            row,
+            id: source.record(row).id.to_owned(),
+            residue_count: residues(row),
+            max_residues,
+            others: in_windows.count() as u64 - 1,
         })
     }
 

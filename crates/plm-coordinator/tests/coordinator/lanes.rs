@@ -7,14 +7,14 @@ use std::thread;
 use std::time::Duration;
 
 use plm_coordinator::{
-    BatchPlan, CoordinatorReport, Error, Observer, Part, PlanConfig, RunEvent, RunOptions,
-    WorkerOutcome, run,
+    BatchPlan, CoordinatorReport, Error, LaneConfig, Observer, Part, PlanConfig, RunEvent,
+    RunOptions, WorkerOutcome, run,
 };
 use plm_core::{
-    BoxError, EncodedBatch, Encoder, EncoderLoader, EncoderSpec, PackedBatch, Rank, RowId, Ticket,
-    WorldSize,
+    BoxError, Dtype, EncodedBatch, Encoder, EncoderLoader, EncoderSpec, OutputKind, PackedBatch,
+    Rank, RowId, Ticket, WorldSize,
 };
-use plm_testkit::{EncoderFault, FakeLoader, MemorySink, MemorySource, within};
+use plm_testkit::{EncoderFault, FakeLoader, MemorySink, MemorySource, SinkFault, within};
 
 use crate::support::{Case, HIDDEN_SIZE, WATCHDOG, undisturbed};
 
@@ -389,4 +389,58 @@ fn a_ticket_is_exchanged_by_the_encoder_that_gave_it_or_not_at_all() {
     let loader = Jealous(FakeLoader::new(8), AtomicUsize::new(0));
     let report = run_40_records(Arc::new(loader), 1);
     assert_eq!(report.workers[0].reloads, 1);
+}
+
+/// A loader that counts the batches that its encoders have finished.
+struct Counting(FakeLoader, Arc<AtomicUsize>);
+
+struct CountingEncoder<'a>(Box<dyn Encoder + 'a>, &'a AtomicUsize);
+
+impl EncoderLoader for Counting {
+    fn spec(&self) -> &EncoderSpec {
+        self.0.spec()
+    }
+
+    fn load(&self, rank: Rank) -> Result<Box<dyn Encoder + '_>, BoxError> {
+        Ok(Box::new(CountingEncoder(self.0.load(rank)?, &self.1)))
+    }
+}
+
+impl Encoder for CountingEncoder<'_> {
+    fn finish(&mut self, ticket: Ticket) -> Result<EncodedBatch, BoxError> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.finish(ticket)
+    }
+}
+
+#[test]
+fn a_writer_that_stands_still_holds_the_device_up_by_bytes() {
+    // Batches of one record of 10 residues: 204 bytes of values, of which three fit. The writer has
+    // the first, two wait in the queue, and one waits for room.
+    let records = (0..20).map(|row| (format!("seq{row}"), "MKVLAAGIDE"));
+    let source = Arc::new(MemorySource::new(records));
+    let finished = Arc::new(AtomicUsize::new(0));
+    let fake = FakeLoader::new(1).output(OutputKind::Residues, 5, Dtype::F32);
+    let loader = Counting(fake, Arc::clone(&finished));
+    let plan = PlanConfig::builder().max_batch_tokens(12).build().unwrap();
+    let plan = BatchPlan::new(&*source, &loader.spec().tokens, &plan).unwrap();
+    assert_eq!(plan.num_batches(), 20);
+    let sink = MemorySink::new(1).fault(Rank(0), SinkFault::HangWrite { at: 0 });
+    let gate = sink.gate();
+    let lanes = LaneConfig::builder().write_queue_bytes(3 * 204 + 203);
+    let options = RunOptions {
+        lanes: lanes.build().unwrap(),
+        ..RunOptions::new(Arc::new(plan), WorldSize::ONE)
+    };
+    let running = thread::spawn(move || run(source, Arc::new(loader), Arc::new(sink), options));
+    let started = std::time::Instant::now();
+    while finished.load(Ordering::Relaxed) < 4 && started.elapsed() < WATCHDOG {
+        thread::sleep(Duration::from_millis(1));
+    }
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(finished.load(Ordering::Relaxed), 4);
+    gate.open();
+    let report = running.join().unwrap().unwrap();
+    assert_eq!(report.sequences(), 20);
+    assert_eq!(finished.load(Ordering::Relaxed), 20);
 }

@@ -137,6 +137,8 @@ fn case(scenario: &Scenario) -> Case {
     case.lanes = LaneConfig::builder()
         .queue_batches(scenario.queue_batches)
         .write_queue_batches(scenario.queue_batches)
+        // Between less than a sequence's 20 bytes, and all that the queue holds.
+        .write_queue_bytes([10, 60, 1_000][scenario.segment_batches % 3])
         .load_timeout(timeout)
         .batch_timeout(BatchTimeout::Fixed(timeout))
         // Long enough that a fault that passes never ends the run.

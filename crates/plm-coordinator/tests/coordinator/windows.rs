@@ -1,8 +1,8 @@
 //! Records that are longer than a model's window.
 
-use plm_coordinator::{LongSequences, PlanConfig};
-use plm_core::{Outcome, RowId};
-use plm_testkit::{MemorySource, fake_vector, random_residues};
+use plm_coordinator::{Error, LongSequences, PlanConfig};
+use plm_core::{Column, Dtype, Outcome, OutputKind, Per, RowId};
+use plm_testkit::{MemorySource, fake_rows, fake_vector, random_residues};
 
 use crate::support::{Case, HIDDEN_SIZE};
 
@@ -147,4 +147,65 @@ fn windows_longer_than_a_batch_are_batches() {
         stored[5].columns[0],
         mean(residues, &[0..10, 7..17, 14..24, 21..25])
     );
+}
+
+#[test]
+fn pairs_of_residues_in_windows_are_refused_before_anything_is_loaded() {
+    let overlap = LongSequences::Window {
+        overlap_residues: 3,
+    };
+    for (long_sequences, is_refused) in [
+        (overlap, true),
+        (LongSequences::Truncate, false),
+        (LongSequences::Skip, false),
+    ] {
+        let mut case = case(long_sequences, 1);
+        case.loader = case.loader.output(OutputKind::Contacts, 1, Dtype::F32);
+        let finished = case.run();
+        if !is_refused {
+            assert!(finished.result.is_ok(), "{long_sequences:?}");
+            continue;
+        }
+        assert!(finished.seen.started.is_empty());
+        match finished.result {
+            Err(Error::PairsOfWindows {
+                output,
+                row,
+                residue_count,
+                max_residues,
+                others,
+                ..
+            }) => {
+                // The records of 26, 11 and 25 residues are over 10.
+                let found = (output, row, residue_count, max_residues, others);
+                assert_eq!(found, (OutputKind::Contacts, RowId(1), 26, 10, 2));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn rows_of_residues_come_from_the_window_in_which_they_are_farthest_from_an_edge() {
+    let overlap = LongSequences::Window {
+        overlap_residues: 3,
+    };
+    let mut case = case(overlap, 1);
+    case.loader = case.loader.output(OutputKind::Residues, 2, Dtype::F16);
+    let finished = case.run();
+    let residues = finished.source.residues(RowId(1));
+    // 26 residues: windows 0..10, 7..17, 14..24 and 21..26, in two packed batches.
+    let rows = |window: std::ops::Range<usize>, kept: std::ops::Range<usize>| {
+        let mut column = Column::empty(2, Dtype::F16, 0);
+        let rows = fake_rows(&residues[window], Per::Residue, 2);
+        column.push(rows[kept.start * 2..kept.end * 2].iter().copied());
+        column.sequence(0)
+    };
+    let expected = [
+        rows(0..10, 0..9),
+        rows(7..17, 2..9),
+        rows(14..24, 2..9),
+        rows(21..26, 2..5),
+    ];
+    assert_eq!(finished.sink.durable()[1].columns[1], expected.concat());
 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-use plm_core::{Dtype, EncoderLoader, OutputSet, TokenMap};
+use plm_core::{Dtype, EncoderLoader, OutputKind, OutputSet, TokenMap};
 
 use super::families::{self, FamilyModel};
 use super::{Devices, ModelInfo};
@@ -119,6 +119,17 @@ impl OpenModel {
         match self {
             Self::Checkpoint(checkpoint) => checkpoint.tokens(),
             Self::Loader(loader) => loader.spec().tokens.clone(),
+        }
+    }
+
+    /// The kinds of outputs that the model gives if it is asked for `outputs`.
+    pub(crate) fn output_kinds(&self, outputs: Option<&OutputSet>) -> Vec<OutputKind> {
+        match self {
+            Self::Checkpoint(_) => outputs.cloned().unwrap_or_default().kinds().to_vec(),
+            Self::Loader(loader) => {
+                let outputs = loader.spec().outputs.iter();
+                outputs.map(|output| output.kind).collect()
+            }
         }
     }
 

@@ -82,6 +82,7 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
     // This reads headers only.
     let model = model.open()?;
     let tokens = model.tokens();
+    let kinds = model.output_kinds(config.outputs.as_ref());
     let loading = PendingLoader::start(
         model,
         &config.devices,
@@ -93,6 +94,10 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
     seconds.index = lap(&started, &seconds);
 
     let plan = BatchPlan::new(pending.index(), &tokens, &config.plan)
+        .and_then(|plan| {
+            plan.check_outputs(kinds, pending.index())?;
+            Ok(plan)
+        })
         .map_err(|error| with_place(error, pending.index()))?;
     if plan.num_rows() == 0 {
         return Err(Error::NothingToEmbed {
@@ -255,6 +260,26 @@ fn with_place(error: plm_coordinator::Error, index: &FastaIndex) -> Error {
         } => {
             let record = index.record(row);
             Error::SequenceTooLong {
+                file: record.file.name.clone(),
+                line: record.line,
+                byte_offset: record.byte_offset,
+                id,
+                residue_count,
+                max_residues,
+                others,
+            }
+        }
+        plm_coordinator::Error::PairsOfWindows {
+            output,
+            row,
+            id,
+            residue_count,
+            max_residues,
+            others,
+        } => {
+            let record = index.record(row);
+            Error::PairsOfWindows {
+                output,
                 file: record.file.name.clone(),
                 line: record.line,
                 byte_offset: record.byte_offset,
