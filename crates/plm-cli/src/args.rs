@@ -193,6 +193,11 @@ pub(crate) struct EmbedArgs {
     #[arg(long, value_name = "N")]
     pub(crate) window_overlap: Option<u32>,
 
+    /// What to do with proteins that have the same residues: once computes one and gives all its
+    /// values, each computes all. The result is the same
+    #[arg(long, default_value = "once", value_name = "once|each")]
+    pub(crate) identical: Identical,
+
     /// Compute part i of N only, with i from 1, for job arrays; `plm-fleet aggregate` merges the
     /// parts
     #[arg(
@@ -403,6 +408,15 @@ pub(crate) enum OnLong {
     Skip,
     /// Stop before anything is computed
     Fail,
+}
+
+/// What to do with proteins that have the same residues.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Identical {
+    /// Compute one, and give all of them its values
+    Once,
+    /// Compute each
+    Each,
 }
 
 /// The model's number format; `None` where the devices decide.

@@ -9,13 +9,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use plm_fleet::{
-    Error, Input, LongSequences, Model, OutputSpec, PlanConfig, Resume, RunConfig, RunReport,
-    aggregate_parts, build_index, outputs_of_run, run_multi_gpu_inference, store_by_name,
-    verify_run, verify_run_against,
+    Error, IdenticalSequences, Input, LongSequences, Model, OutputSpec, PlanConfig, Resume,
+    RunConfig, RunReport, aggregate_parts, build_index, outputs_of_run, run_multi_gpu_inference,
+    store_by_name, verify_run, verify_run_against,
 };
 
 use crate::Exit;
-use crate::args::{AggregateArgs, EmbedArgs, IndexArgs, OnLong, VerifyArgs};
+use crate::args::{AggregateArgs, EmbedArgs, Identical, IndexArgs, OnLong, VerifyArgs};
 use crate::progress::Progress;
 use crate::signals::Signals;
 use crate::voice::{say, show};
@@ -110,7 +110,11 @@ fn run_config(args: &EmbedArgs) -> Result<RunConfig, Error> {
     };
     let mut plan = PlanConfig::builder()
         .max_residues(args.max_residues)
-        .long_sequences(long_sequences);
+        .long_sequences(long_sequences)
+        .identical_sequences(match args.identical {
+            Identical::Once => IdenticalSequences::ComputeOnce,
+            Identical::Each => IdenticalSequences::ComputeEach,
+        });
     if let Some(tokens) = args.max_batch_tokens {
         plan = plan.max_batch_tokens(tokens);
     }

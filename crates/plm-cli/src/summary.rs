@@ -64,6 +64,13 @@ pub(crate) fn run(report: &RunReport, outputs: &[OutputSpec], out: &Path) -> Str
     if let Some(ledger) = &ledger {
         let _ = writeln!(text, "  ledger      {}", ledger.display());
     }
+    if report.identical() > 0 {
+        let _ = writeln!(
+            text,
+            "  identical   {} had the residues of another and took its values",
+            count(report.identical(), "protein")
+        );
+    }
     let _ = writeln!(
         text,
         "  speed       {} tokens at {} tokens/s",

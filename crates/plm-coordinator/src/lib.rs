@@ -33,7 +33,8 @@ pub use error::{Error, UnreadRecord};
 pub use lane_config::{BatchTimeout, LaneConfig, LaneConfigBuilder};
 pub use observe::{NoObserver, OBSERVED, Observer, RunEvent};
 pub use plan::{
-    BatchPlan, LongSequences, Part, PlanConfig, PlanConfigBuilder, PlannedOutcome, SkipReason,
+    BatchPlan, IdenticalSequences, LongSequences, Part, PlanConfig, PlanConfigBuilder,
+    PlannedOutcome, SkipReason,
 };
 pub use report::{
     Balance, CoordinatorReport, FailedRow, FailureKind, RankFailure, RowFailure, Stage, Suspect,

@@ -25,7 +25,7 @@ pub enum RunEvent<'a> {
         batches: u64,
         /// The number of records in these batches.
         sequences: u64,
-        /// The number of tokens in these batches.
+        /// The number of tokens in these batches. Those of identical records count once.
         tokens: u64,
     },
     /// A rank's encoder is ready.
@@ -80,6 +80,8 @@ pub enum RunEvent<'a> {
         batch: BatchIndex,
         /// The number of records in it that have vectors.
         sequences: u64,
+        /// The number of these records that have the vector of an identical one.
+        identical: u64,
         /// The number of tokens that the encoder computed for it.
         tokens: u64,
         /// How long the encoder took, in seconds.
@@ -95,6 +97,8 @@ pub enum RunEvent<'a> {
         batch: BatchIndex,
         /// The number of records in it that have vectors.
         sequences: u64,
+        /// The number of these records that have the vector of an identical one.
+        identical: u64,
         /// The number of tokens that the encoder computed for it.
         tokens: u64,
     },

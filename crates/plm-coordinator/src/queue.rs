@@ -286,6 +286,7 @@ impl WorkQueue {
         let state = self.lock();
         let suspects = state.suspicions.iter().map(|(&batch, suspicion)| Suspect {
             rows: self.plan.rows(batch).to_vec(),
+            different: self.plan.groups(batch).count() as u64,
             lost_ranks: suspicion.lost_ranks,
             failure: suspicion.failure.clone(),
         });

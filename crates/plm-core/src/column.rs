@@ -332,6 +332,21 @@ impl Column {
         self.offsets.push(rows);
     }
 
+    /// Appends a sequence of this column again.
+    ///
+    /// # Panics
+    /// If the column has no such sequence.
+    pub fn repeat(&mut self, sequence: usize) {
+        let numbers = self.numbers_of(sequence..sequence + 1);
+        let rows = self.offsets[sequence + 1] - self.offsets[sequence];
+        self.offsets
+            .push(self.offsets[self.offsets.len() - 1] + rows);
+        match &mut self.values {
+            Values::F32(values) => values.extend_from_within(numbers),
+            Values::F16(values) => values.extend_from_within(numbers),
+        }
+    }
+
     /// Keeps the sequences for which `keep` is true, by their positions. Their values move within
     /// the memory that they have.
     pub fn retain(&mut self, mut keep: impl FnMut(usize) -> bool) {
@@ -577,6 +592,10 @@ mod tests {
         joined.push_rows([]);
         assert_eq!(joined.offsets(), [0, 3, 3]);
         assert_eq!(bits(&joined), of(&[4, 5, 6, 7, 8, 9]));
+        joined.truncate(1);
+        joined.repeat(0);
+        assert_eq!(joined.offsets(), [0, 3, 6]);
+        assert_eq!(bits(&joined), of(&[4, 5, 6, 7, 8, 9, 4, 5, 6, 7, 8, 9]));
     }
 
     #[test]

@@ -71,6 +71,18 @@ pub trait SequenceSource: Send + Sync {
     /// If `row` is not below [`len`](Self::len).
     fn record(&self, row: RowId) -> RecordInfo<'_>;
 
+    /// A hash of the residues that [`SequenceReader::read`] gives for a record: records with equal
+    /// residues have equal hashes. `None` if the source knows none.
+    ///
+    /// It says which records may be computed together. Their residues are compared as well, so a
+    /// hash that two different records share costs nothing but time.
+    ///
+    /// # Panics
+    /// If `row` is not below [`len`](Self::len).
+    fn residues_hash(&self, _row: RowId) -> Option<u64> {
+        None
+    }
+
     /// The file that a record is read from, for messages; `None` if there is no file.
     ///
     /// # Panics

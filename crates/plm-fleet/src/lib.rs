@@ -51,8 +51,8 @@ pub use plm_kernels as kernels;
 pub use plm_shards as shards;
 
 pub use plm_coordinator::{
-    BatchTimeout, FailedRow, LaneConfig, LongSequences, NoObserver, Observer, Part, PlanConfig,
-    RankFailure, RunEvent, StopToken, WorkerReport,
+    BatchTimeout, FailedRow, IdenticalSequences, LaneConfig, LongSequences, NoObserver, Observer,
+    Part, PlanConfig, RankFailure, RunEvent, StopToken, WorkerReport,
 };
 pub use plm_core::{
     Dtype, Layer, Outcome, OutputKind, OutputSet, OutputSpec, ParseDtypeError, Per, Store,

@@ -186,6 +186,10 @@ impl SequenceSource for FastaIndex {
         }
     }
 
+    fn residues_hash(&self, row: RowId) -> Option<u64> {
+        Some(self.entry(row).residues_hash)
+    }
+
     fn path(&self, row: RowId) -> Option<&Path> {
         Some(&self.record(row).file.path)
     }

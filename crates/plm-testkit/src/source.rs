@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use plm_core::{BoxError, RecordInfo, RowId, SequenceReader, SequenceSource};
 
-use crate::{Injected, ReadFault};
+use crate::{Injected, ReadFault, SplitMix64};
 
 /// A [`SequenceSource`] over `(id, residues)` pairs.
 ///
@@ -28,6 +28,7 @@ pub struct MemorySource {
     /// The number of reads after which a reader is stale, if any.
     stale_after: Option<usize>,
     unopenable: bool,
+    has_one_hash: bool,
 }
 
 impl MemorySource {
@@ -77,6 +78,12 @@ impl MemorySource {
     /// Makes [`SequenceSource::open`] fail.
     pub fn unopenable(mut self) -> Self {
         self.unopenable = true;
+        self
+    }
+
+    /// Makes [`SequenceSource::residues_hash`] the same for all records.
+    pub fn one_hash(mut self) -> Self {
+        self.has_one_hash = true;
         self
     }
 
@@ -130,6 +137,16 @@ impl SequenceSource for MemorySource {
             residue_count: residues.len() as u32,
             skipped: self.skipped.contains(&row),
         }
+    }
+
+    fn residues_hash(&self, row: RowId) -> Option<u64> {
+        if self.has_one_hash {
+            return Some(0);
+        }
+        let residues = self.residues(row).iter();
+        Some(residues.fold(0, |hash, &residue| {
+            SplitMix64::new(hash ^ u64::from(residue)).next_u64()
+        }))
     }
 
     fn open(&self) -> Result<Box<dyn SequenceReader + '_>, BoxError> {

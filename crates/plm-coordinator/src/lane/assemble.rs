@@ -4,7 +4,7 @@
 //! they have a row per residue, so what does not change is not copied: columns of a batch without
 //! windows are moved, and records that fail are taken out of them in place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::iter::Peekable;
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use plm_core::{
     PackedSequence, Per, RowId, Window, kept_rows,
 };
 
+use super::ReadRow;
 use crate::{FailedRow, RowFailure};
 
 /// A packed batch and its columns.
@@ -26,35 +27,42 @@ pub(super) struct Output<'a> {
     pub(super) largest_value: f32,
 }
 
-/// Gives each record its values in every column: the encoder's own, or what the output's kind makes
-/// of its windows'.
+/// The records of a planned batch.
+pub(super) struct Assembled {
+    /// The records that have values.
+    pub(super) embedded: EmbeddedBatch,
+    /// The number of these that have the values of an identical record.
+    pub(super) identical: u64,
+    pub(super) failed: Vec<FailedRow>,
+}
+
+/// Gives each record its values in every column: the encoder's own, what the output's kind makes of
+/// its windows', or those of an identical record.
 ///
 /// If any value of a record is not finite, or larger than the store takes, the record is left out
 /// of all columns and returned as failed.
 ///
 /// `encoded` are the packed batches of one planned batch, in order. The sequences of a record
-/// follow each other, in the order of `rows`.
+/// follow each other, in the order of `rows`. A record with the values of another comes after it.
 pub(super) fn assemble(
     mut encoded: Vec<Encoded>,
-    rows: Vec<EmbeddedRow>,
+    rows: Vec<ReadRow>,
     outputs: &[Output<'_>],
-) -> (EmbeddedBatch, Vec<FailedRow>) {
+) -> Assembled {
+    let is_computed = |row: &ReadRow| row.computed == row.row.row;
     match &*encoded {
         // Nearly every batch: each record is a sequence.
-        [(packed, _)] if packed.num_sequences() == rows.len() => {
+        [(packed, _)] if packed.num_sequences() == rows.len() && rows.iter().all(is_computed) => {
             let (_, batch) = encoded.remove(0);
+            let rows = rows.into_iter().map(|row| row.row).collect();
             whole(batch, rows, outputs)
         }
         _ => joined(&encoded, rows, outputs),
     }
 }
 
-/// The records of a batch without windows.
-fn whole(
-    batch: EncodedBatch,
-    mut rows: Vec<EmbeddedRow>,
-    outputs: &[Output<'_>],
-) -> (EmbeddedBatch, Vec<FailedRow>) {
+/// The records of a batch without windows and without identical records.
+fn whole(batch: EncodedBatch, mut rows: Vec<EmbeddedRow>, outputs: &[Output<'_>]) -> Assembled {
     let mut refusals = BTreeMap::new();
     for (sequence, note) in batch.notes() {
         match note {
@@ -78,7 +86,11 @@ fn whole(
         }
     }
     if refusals.is_empty() {
-        return (EmbeddedBatch { rows, columns }, Vec::new());
+        return Assembled {
+            embedded: EmbeddedBatch { rows, columns },
+            identical: 0,
+            failed: Vec::new(),
+        };
     }
     for column in &mut columns {
         column.retain(|sequence| !refusals.contains_key(&sequence));
@@ -92,15 +104,16 @@ fn whole(
         }
     }
     let rows = embedded;
-    (EmbeddedBatch { rows, columns }, failed)
+    Assembled {
+        embedded: EmbeddedBatch { rows, columns },
+        identical: 0,
+        failed,
+    }
 }
 
-/// The records of packed batches in which some records are several windows.
-fn joined(
-    encoded: &[Encoded],
-    rows: Vec<EmbeddedRow>,
-    outputs: &[Output<'_>],
-) -> (EmbeddedBatch, Vec<FailedRow>) {
+/// The records of packed batches in which some records are several windows, or have the values of
+/// another.
+fn joined(encoded: &[Encoded], rows: Vec<ReadRow>, outputs: &[Output<'_>]) -> Assembled {
     let mut sequences = encoded
         .iter()
         .flat_map(|(packed, batch)| {
@@ -112,47 +125,81 @@ fn joined(
             })
         })
         .peekable();
+    let mut columns = empty_columns(encoded, &rows, outputs);
     let mut failed = Vec::new();
     let mut embedded = Vec::with_capacity(rows.len());
-    let mut columns: Vec<Column> = (outputs.iter().enumerate())
-        .map(|(position, Output { spec, .. })| {
-            let rows = match spec.per() {
-                Per::Sequence => rows.len() as u64,
-                // Windows have at least the rows of their records.
-                Per::Residue | Per::Pair => {
-                    let columns = encoded.iter().map(|(_, batch)| &batch.columns()[position]);
-                    columns.map(num_rows).sum()
+    let mut identical = 0;
+    let mut computed_rows: Vec<(RowId, Computed)> = Vec::new();
+    for ReadRow { mut row, computed } in rows {
+        let place = embedded.len();
+        let added = if computed == row.row {
+            let added = add(row.row, &mut sequences, outputs, &mut columns).and_then(|in_f32| {
+                for (column, output) in columns.iter().zip(outputs) {
+                    check(column, place, output, outputs)?;
                 }
-            };
-            Column::empty(spec.width, spec.dtype, rows as usize)
-        })
-        .collect();
-    for mut row in rows {
-        let added = add(row.row, &mut sequences, outputs, &mut columns).and_then(|in_f32| {
-            for (column, output) in columns.iter().zip(outputs) {
-                check(column, column.num_sequences() - 1, output, outputs)?;
+                Ok((place, in_f32))
+            });
+            computed_rows.push((computed, added.clone()));
+            added
+        } else {
+            // It is among the last few.
+            let mut earlier = computed_rows.iter().rev();
+            let added = earlier.find(|(row, _)| *row == computed);
+            let (_, added) = added.expect("a record comes after the one with its values");
+            if let &Ok((from, _)) = added {
+                identical += 1;
+                columns.iter_mut().for_each(|column| column.repeat(from));
             }
-            Ok(in_f32)
-        });
+            added.clone()
+        };
         match added {
-            Ok(in_f32) => {
+            Ok((_, in_f32)) => {
                 row.in_f32 = in_f32;
                 embedded.push(row);
             }
             Err(refusal) => {
-                let kept = embedded.len();
-                columns.iter_mut().for_each(|column| column.truncate(kept));
+                columns.iter_mut().for_each(|column| column.truncate(place));
                 failed.push(failed_row(row, refusal));
             }
         }
     }
     let rows = embedded;
-    (EmbeddedBatch { rows, columns }, failed)
+    Assembled {
+        embedded: EmbeddedBatch { rows, columns },
+        identical,
+        failed,
+    }
 }
 
-fn num_rows(column: &Column) -> u64 {
-    column.offsets()[column.num_sequences()]
+/// Columns without sequences, with room for all of these rows.
+fn empty_columns(encoded: &[Encoded], rows: &[ReadRow], outputs: &[Output<'_>]) -> Vec<Column> {
+    let mut times = HashMap::<RowId, u64>::new();
+    for row in rows {
+        *times.entry(row.computed).or_default() += 1;
+    }
+    let columns = outputs.iter().enumerate().map(|(position, output)| {
+        let of_sequences = || {
+            // Windows have at least the rows of their records.
+            encoded.iter().flat_map(|(packed, batch)| {
+                let sequences = packed.sequences().iter();
+                let ends = batch.columns()[position].offsets().windows(2);
+                sequences.zip(ends).map(|(sequence, ends)| {
+                    times.get(&sequence.row).unwrap_or(&0) * (ends[1] - ends[0])
+                })
+            })
+        };
+        let capacity = match output.spec.per() {
+            Per::Sequence => rows.len() as u64,
+            Per::Residue | Per::Pair => of_sequences().sum(),
+        };
+        Column::empty(output.spec.width, output.spec.dtype, capacity as usize)
+    });
+    columns.collect()
 }
+
+/// What became of a record that was computed: its place in the columns and whether it was in f32,
+/// or why it has no values.
+type Computed = Result<(usize, bool), Refusal>;
 
 /// Why a record has no values.
 type Refusal = (String, RowFailure);
@@ -311,7 +358,22 @@ mod tests {
             spec,
             largest_value,
         };
-        assemble(encoded, rows, &[output])
+        assemble_all(encoded, rows, &[output])
+    }
+
+    /// Assembles records that are all computed by themselves.
+    fn assemble_all(
+        encoded: Vec<Encoded>,
+        rows: Vec<EmbeddedRow>,
+        outputs: &[Output<'_>],
+    ) -> (EmbeddedBatch, Vec<FailedRow>) {
+        let rows = rows.into_iter().map(|row| ReadRow {
+            computed: row.row,
+            row,
+        });
+        let assembled = assemble(encoded, rows.collect(), outputs);
+        assert_eq!(assembled.identical, 0);
+        (assembled.embedded, assembled.failed)
     }
 
     fn numbers(batch: &EmbeddedBatch) -> &[f32] {
@@ -410,6 +472,47 @@ mod tests {
         }
     }
 
+    #[test]
+    fn identical_records_have_the_values_notes_and_failures_of_the_first() {
+        // Record 1 is in two windows, 4 is computed in f32, and 6 fails.
+        let (packed, mut pooled) = encoded(
+            &[(1, 3), (1, 1), (4, 1), (6, 1), (9, 1)],
+            &[1.0, 2.0, 5.0, 2.0, 4.0, 4.5, 6.0, f32::NAN, 9.0, 9.5],
+        );
+        pooled.note(2, Note::InF32);
+        let spec = &OutputSpec::new(OutputKind::Mean, 0, 2);
+        let output = Output {
+            spec,
+            largest_value: f32::MAX,
+        };
+        let rows = [(1, 1), (2, 1), (4, 4), (5, 4), (6, 6), (7, 6), (9, 9)];
+        let rows = rows.map(|(at, computed)| ReadRow {
+            row: row(at),
+            computed: RowId(computed),
+        });
+        let assembled = assemble(vec![(packed, pooled)], rows.into(), &[output]);
+        let embedded = assembled.embedded;
+        let found: Vec<_> = embedded
+            .rows
+            .iter()
+            .map(|row| (row.row.0, row.in_f32))
+            .collect();
+        let expected = [(1, false), (2, false), (4, true), (5, true), (9, false)];
+        assert_eq!(found, expected);
+        assert_eq!(
+            numbers(&embedded),
+            [2.0, 2.0, 2.0, 2.0, 4.0, 4.5, 4.0, 4.5, 9.0, 9.5]
+        );
+        assert_eq!(assembled.identical, 2);
+        let failed: Vec<_> = assembled
+            .failed
+            .iter()
+            .map(|row| (row.row.0, &*row.id))
+            .collect();
+        assert_eq!(failed, [(6, "seq6"), (7, "seq7")]);
+        assert_eq!(assembled.failed[0].reason, assembled.failed[1].reason);
+    }
+
     /// An output of this kind, whose values are f16.
     fn in_f16(kind: OutputKind, width: usize) -> OutputSpec {
         OutputSpec {
@@ -436,7 +539,7 @@ mod tests {
             largest_value: f32::MAX,
         };
         let encoded = vec![(packed, EncodedBatch::new(vec![column]))];
-        let (batch, failed) = assemble(encoded, vec![row(1), row(2)], &[output]);
+        let (batch, failed) = assemble_all(encoded, vec![row(1), row(2)], &[output]);
         assert!(failed.is_empty());
         assert_eq!(batch.columns[0].offsets(), [0, 2, 7]);
         let expected = [0, 1, 2, 3, 4, 7, 8].map(|at: usize| halves[at]).to_vec();
@@ -485,7 +588,7 @@ mod tests {
                 Column::with_offsets(1, vec![0, 1, 10], contacts.to_vec()).unwrap(),
             ];
             let encoded = vec![(packed, EncodedBatch::new(columns))];
-            let (batch, failed) = assemble(encoded, vec![row(1), row(2)], &outputs);
+            let (batch, failed) = assemble_all(encoded, vec![row(1), row(2)], &outputs);
             assert_eq!(batch.rows, [row(1)]);
             assert_eq!(batch.columns[1].offsets(), [0, 1]);
             failed[0].reason.clone()
@@ -526,7 +629,7 @@ mod tests {
             Column::new(1, halves).unwrap(),
         ]);
         let rows = vec![row(1), row(2), row(3)];
-        let (batch, failed) = assemble(vec![(packed, batch)], rows, &outputs);
+        let (batch, failed) = assemble_all(vec![(packed, batch)], rows, &outputs);
         assert_eq!(batch.rows, [row(1), row(3)]);
         // Windows of one and three residues: (1 * 3 + 3 * 5) / 4 and (1 * 2 + 3 * 4) / 4.
         assert_eq!(numbers(&batch), [1.0, 4.5]);

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded};
 use plm_core::{
     BatchIndex, BoxError, EmbeddedRow, EmbeddingSink, EncodedBatch, EncoderLoader, PackedBatch,
-    Rank, SequenceSource,
+    Rank, RowId, SequenceSource,
 };
 
 pub(crate) use self::input::InputWaits;
@@ -118,8 +118,16 @@ struct Packed {
 
 /// The records of a planned batch, once all of them have been read.
 struct BatchEnd {
-    rows: Vec<EmbeddedRow>,
+    rows: Vec<ReadRow>,
     failed: Vec<FailedRow>,
+}
+
+/// A record that was read, and where its values come from.
+struct ReadRow {
+    row: EmbeddedRow,
+    /// The record whose sequences were packed: this one, or an earlier one of the batch that has
+    /// the same residues.
+    computed: RowId,
 }
 
 /// A message from the device thread to the writer.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
-use plm_core::{BatchIndex, BoxError, EmbeddedRow, PackError, Packer, RowId};
+use plm_core::{BatchIndex, BoxError, EmbeddedRow, PackError, PackedBatch, Packer, RowId};
 
 use super::input::Input;
-use super::{BatchEnd, Lane, Packed, ToEncode};
+use super::{BatchEnd, Lane, Packed, ReadRow, ToEncode};
 use crate::queue::Take;
 use crate::{FailedRow, RowFailure, RunEvent, Stage};
 
@@ -75,64 +75,87 @@ impl Producer<'_> {
     fn batch(&mut self, batch: BatchIndex) -> bool {
         let job = &self.lane.job;
         let tokens = &job.loader.spec().tokens;
-        let rows = job.plan.rows(batch);
         let mut packer = Packer::new(tokens, job.plan.max_packed_tokens(batch, &*job.source));
         let mut end = BatchEnd {
-            rows: Vec::with_capacity(rows.len()),
+            rows: Vec::with_capacity(job.plan.rows(batch).len()),
             failed: Vec::new(),
         };
-        for &row in rows {
-            let record = job.source.record(row);
-            if !self.input.read(row, &record) {
-                return false;
-            }
-            if let Some(unknown) = self.unknown_residue(row) {
-                end.failed.push(FailedRow {
-                    row,
-                    id: record.id.to_owned(),
-                    reason: unknown.to_string(),
-                    kind: RowFailure::UnknownResidue,
-                });
-                continue;
-            }
-            for window in job.plan.windows(record.residue_count) {
-                if window.len() + tokens.special_tokens() as usize > packer.free_tokens() {
-                    // Only a record whose windows don't fit together comes here.
-                    let packed = Packed {
-                        batch,
-                        packed: Arc::new(packer.take()),
-                        end: None,
-                    };
-                    if !self
-                        .lane
-                        .fence
-                        .send(self.to_encode, ToEncode::Packed(packed))
-                    {
+        for group in job.plan.groups(batch) {
+            // The first record's residues, if others of the group are compared with them.
+            let mut first: Option<Vec<u8>> = None;
+            for &row in group {
+                let record = job.source.record(row);
+                if !self.input.read(row, &record) {
+                    return false;
+                }
+                if let Some(unknown) = self.unknown_residue(row) {
+                    end.failed.push(FailedRow {
+                        row,
+                        id: record.id.to_owned(),
+                        reason: unknown.to_string(),
+                        kind: RowFailure::UnknownResidue,
+                    });
+                    continue;
+                }
+                let is_first = |first: &Vec<u8>| first == self.input.residues();
+                let computed = if first.as_ref().is_some_and(is_first) {
+                    group[0]
+                } else {
+                    if !self.pack(batch, &mut packer, row) {
                         return false;
                     }
+                    row
+                };
+                if row == group[0] && group.len() > 1 {
+                    first = Some(self.input.residues().to_vec());
                 }
-                // Fits: positions are those of a record's residues, which a u32 counts.
-                let start = window.start as u32;
-                packer
-                    .push_window(row, start, &self.input.residues()[window])
-                    .expect("a window that was read fits an empty batch");
+                end.rows.push(ReadRow {
+                    row: EmbeddedRow {
+                        row,
+                        id: record.id.to_owned(),
+                        residue_count: record.residue_count,
+                        outcome: job.plan.outcome(&record).outcome(),
+                        in_f32: false,
+                    },
+                    computed,
+                });
             }
-            end.rows.push(EmbeddedRow {
-                row,
-                id: record.id.to_owned(),
-                residue_count: record.residue_count,
-                outcome: job.plan.outcome(&record).outcome(),
-                in_f32: false,
-            });
         }
+        self.send(batch, packer.finish(), Some(end))
+    }
+
+    /// Packs the record that was read last, and sends what is packed if there is no room. False if
+    /// the lane ends.
+    fn pack(&self, batch: BatchIndex, packer: &mut Packer<'_>, row: RowId) -> bool {
+        let job = &self.lane.job;
+        let special_tokens = job.loader.spec().tokens.special_tokens() as usize;
+        let residues = self.input.residues();
+        // Fits: the index counts residues in a u32.
+        for window in job.plan.windows(residues.len() as u32) {
+            // Only a record whose windows don't fit together comes here, or one whose residues are
+            // others than its hash says.
+            if window.len() + special_tokens > packer.free_tokens()
+                && !self.send(batch, packer.take(), None)
+            {
+                return false;
+            }
+            // Fits: positions are those of a record's residues, which a u32 counts.
+            let start = window.start as u32;
+            packer
+                .push_window(row, start, &residues[window])
+                .expect("a window that was read fits an empty batch");
+        }
+        true
+    }
+
+    fn send(&self, batch: BatchIndex, packed: PackedBatch, end: Option<BatchEnd>) -> bool {
         let packed = Packed {
             batch,
-            packed: Arc::new(packer.finish()),
-            end: Some(end),
+            packed: Arc::new(packed),
+            end,
         };
-        self.lane
-            .fence
-            .send(self.to_encode, ToEncode::Packed(packed))
+        let fence = &self.lane.fence;
+        fence.send(self.to_encode, ToEncode::Packed(packed))
     }
 
     /// The first letter of the current record that the model has no token for, as an error. The

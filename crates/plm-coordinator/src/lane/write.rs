@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use plm_core::{BatchIndex, BoxError, EmbeddedBatch, ShardWriter, Written};
 
-use super::assemble::{Encoded, Output, assemble};
+use super::assemble::{Assembled, Encoded, Output, assemble};
 use super::{BatchEnd, Lane, Packed, Role, ToWrite};
 use crate::{FailedRow, OBSERVED, RunEvent, Stage};
 
@@ -48,6 +48,7 @@ struct Current {
 struct Unsettled {
     batch: BatchIndex,
     sequences: u64,
+    identical: u64,
     tokens: u64,
     failed: Vec<FailedRow>,
 }
@@ -106,7 +107,11 @@ impl<'a> Writer<'a> {
             .iter()
             .map(|(packed, _)| packed.total_tokens() as u64)
             .sum();
-        let (embedded, not_storable) = assemble(encoded, end.rows, &self.outputs);
+        let Assembled {
+            embedded,
+            identical,
+            failed: not_storable,
+        } = assemble(encoded, end.rows, &self.outputs);
         if !job.queue.enter_sink(*rank, batch) {
             return Ok(false);
         }
@@ -119,6 +124,7 @@ impl<'a> Writer<'a> {
         self.in_sink.push(Unsettled {
             batch,
             sequences,
+            identical,
             tokens,
             failed,
         });
@@ -138,6 +144,7 @@ impl<'a> Writer<'a> {
             rank: *rank,
             batch,
             sequences,
+            identical,
             tokens,
             encode_seconds: encode.as_secs_f64(),
             write_seconds: write.as_secs_f64(),
@@ -179,6 +186,7 @@ impl<'a> Writer<'a> {
         for Unsettled {
             batch,
             sequences,
+            identical,
             tokens,
             failed,
         } in self.in_sink.drain(..)
@@ -197,6 +205,7 @@ impl<'a> Writer<'a> {
                 rank: *rank,
                 batch,
                 sequences,
+                identical,
                 tokens,
             });
             let taken_over = job.queue.planned_rank(batch) != *rank;
@@ -204,6 +213,7 @@ impl<'a> Writer<'a> {
             tally.batches += 1;
             tally.batches_taken_over += u64::from(taken_over);
             tally.sequences += sequences;
+            tally.identical += identical;
             tally.tokens += tokens;
             tally.failed_rows.extend(failed);
         }

@@ -1,18 +1,22 @@
 //! The plan: which rows are in which batch, and which batches a rank takes.
 
+use std::ops::Range;
+
 use plm_core::{
     BatchIndex, LargestBatches, OutputKind, Per, Rank, RecordInfo, RowId, SequenceSource, Stride,
     TokenMap, WorldSize,
 };
 
 use super::first_fit::{Fitted, Item, first_fit_decreasing};
+use super::identical::Identical;
 use super::windows::Windows;
-use super::{LongSequences, Part, PlanConfig, PlannedOutcome, SkipReason};
+use super::{IdenticalSequences, LongSequences, Part, PlanConfig, PlannedOutcome, SkipReason};
 use crate::{Balance, Error};
 
 /// Which rows go into which batch.
 ///
-/// A plan takes 8 bytes for each row and a few for each batch: 50 MB for six million rows.
+/// A plan takes 8 bytes for each row and a few for each batch: 50 MB for six million rows. If there
+/// are identical records, it takes one byte more for each row.
 ///
 /// ```
 /// use plm_coordinator::{BatchPlan, PlanConfig};
@@ -50,6 +54,17 @@ impl BatchPlan {
         config: &PlanConfig,
     ) -> Result<Self, Error> {
         let special_tokens = tokens.special_tokens();
+        let is_planned = |row: &RowId| {
+            let outcome = config.outcome(&source.record(*row));
+            !matches!(outcome, PlannedOutcome::Skipped(_))
+        };
+        let identical = match config.identical_sequences() {
+            IdenticalSequences::ComputeOnce => {
+                Identical::find(source, (0..source.len()).map(RowId).filter(is_planned))
+            }
+            IdenticalSequences::ComputeEach => Identical::default(),
+        };
+        let mut copies = identical.copies().iter().peekable();
         let mut items = Vec::new();
         let mut first_too_long = None;
         let mut too_long_rows = 0;
@@ -61,6 +76,7 @@ impl BatchPlan {
                     too_long_rows += 1;
                 }
                 PlannedOutcome::Skipped(_) => {}
+                _ if copies.next_if_eq(&&row).is_some() => {}
                 _ => items.push(Item {
                     tokens: config
                         .windows(record.residue_count)
@@ -81,8 +97,9 @@ impl BatchPlan {
                 others: too_long_rows - 1,
             });
         }
+        let fitted = first_fit_decreasing(items, u64::from(config.max_batch_tokens()));
         Ok(Self {
-            fitted: first_fit_decreasing(items, u64::from(config.max_batch_tokens())),
+            fitted: with_copies(fitted, &identical),
             config: config.clone(),
             special_tokens,
             source_len: source.len(),
@@ -138,26 +155,41 @@ impl BatchPlan {
         let mut fitted = Fitted::default();
         for batch in (0..self.num_batches()).map(BatchIndex) {
             let mut tokens = 0;
-            for &row in self.rows(batch) {
-                if done.binary_search(&row).is_err() {
-                    let residue_count = source.record(row).residue_count;
-                    tokens += self
-                        .windows(residue_count)
-                        .total_tokens(self.special_tokens);
-                    fitted.rows.push(row);
-                }
+            for group in self.groups(batch) {
+                let left = group.iter().copied();
+                let left = left.filter(|row| done.binary_search(row).is_err());
+                tokens += self.push_group(&mut fitted, left, source);
             }
             fitted.ends.push(fitted.rows.len());
             fitted.tokens.push(tokens);
         }
         Self {
             fitted,
-            ..self.clone()
+            config: self.config.clone(),
+            ..*self
         }
     }
 
+    /// Adds rows with the same residues to the last batch. Returns the number of tokens that they
+    /// take: those of one of them.
+    fn push_group(
+        &self,
+        fitted: &mut Fitted,
+        rows: impl IntoIterator<Item = RowId>,
+        source: &dyn SequenceSource,
+    ) -> u64 {
+        let mut rows = rows.into_iter();
+        let Some(first) = rows.next() else {
+            return 0;
+        };
+        fitted.push(first, rows);
+        let residue_count = source.record(first).residue_count;
+        self.windows(residue_count)
+            .total_tokens(self.special_tokens)
+    }
+
     /// A plan that takes the suspects of a part out of their batches and gives each a batch of its
-    /// own, after all others.
+    /// own, after all others. Identical records stay together.
     ///
     /// Ranks compute these batches one at a time. So it shows which record, if any, costs a rank:
     /// see [`Suspect`](crate::Suspect). `suspects` is in increasing order. Rows that are in no
@@ -167,36 +199,38 @@ impl BatchPlan {
     /// If `source` is not the one that the plan was made for.
     #[must_use]
     pub fn apart(self, suspects: &[RowId], part: Part, source: &dyn SequenceSource) -> Self {
-        let mut rows: Vec<RowId> = self
+        let is_suspect = |row: &RowId| suspects.binary_search(row).is_ok();
+        let mut groups: Vec<Vec<RowId>> = self
             .part_batches(part)
-            .flat_map(|batch| self.rows(batch))
-            .copied()
-            .filter(|row| suspects.binary_search(row).is_ok())
+            .flat_map(|batch| self.groups(batch))
+            .filter(|group| group.iter().any(is_suspect))
+            .map(<[RowId]>::to_vec)
             .collect();
-        if rows.is_empty() {
+        if groups.is_empty() {
             return self;
         }
+        groups.sort_unstable();
+        let mut rows = groups.concat();
         rows.sort_unstable();
         let mut plan = self.without(&rows, source);
         plan.first_apart = Some(BatchIndex(plan.num_batches()));
-        for row in rows {
-            let residue_count = source.record(row).residue_count;
-            let tokens = plan
-                .windows(residue_count)
-                .total_tokens(plan.special_tokens);
+        for group in groups {
             // The batches of other parts stay empty.
             while !part.has(BatchIndex(plan.num_batches())) {
-                plan.push_batch(None, 0);
+                plan.push_batch([], source);
             }
-            plan.push_batch(Some(row), tokens);
+            plan.push_batch(group, source);
         }
         plan
     }
 
-    fn push_batch(&mut self, row: Option<RowId>, tokens: u64) {
-        self.fitted.rows.extend(row);
-        self.fitted.ends.push(self.fitted.rows.len());
-        self.fitted.tokens.push(tokens);
+    /// Adds a batch of rows with the same residues.
+    fn push_batch(&mut self, group: impl IntoIterator<Item = RowId>, source: &dyn SequenceSource) {
+        let mut fitted = std::mem::take(&mut self.fitted);
+        let tokens = self.push_group(&mut fitted, group, source);
+        fitted.ends.push(fitted.rows.len());
+        fitted.tokens.push(tokens);
+        self.fitted = fitted;
     }
 
     /// Whether a batch holds a suspect that was set apart.
@@ -224,29 +258,51 @@ impl BatchPlan {
         self.fitted.ends.len() as u64
     }
 
-    /// The number of rows in all batches.
+    /// The number of rows in all batches, identical ones included.
     pub fn num_rows(&self) -> u64 {
         self.fitted.rows.len() as u64
     }
 
-    /// The number of tokens of all batches, special tokens included.
+    /// The number of tokens of all batches, special tokens included. Those of identical records
+    /// count once.
     pub fn total_tokens(&self) -> u64 {
         self.fitted.tokens.iter().sum()
     }
 
-    /// The rows of a batch, longest first.
+    /// The rows of a batch, longest first. Rows with the same residues follow each other.
     ///
     /// # Panics
     /// If there is no such batch.
     pub fn rows(&self, batch: BatchIndex) -> &[RowId] {
+        &self.fitted.rows[self.positions(batch)]
+    }
+
+    /// The rows of a batch in groups with the same residues, by their hashes. The first row of each
+    /// group is computed, and so is any other whose residues turn out to be others.
+    ///
+    /// # Panics
+    /// If there is no such batch.
+    pub fn groups(&self, batch: BatchIndex) -> impl Iterator<Item = &[RowId]> {
+        let mut rest = self.positions(batch);
+        std::iter::from_fn(move || {
+            let start = rest.next()?;
+            while rest.start < rest.end && self.fitted.is_copy(rest.start) {
+                rest.next();
+            }
+            Some(&self.fitted.rows[start..rest.start])
+        })
+    }
+
+    fn positions(&self, batch: BatchIndex) -> Range<usize> {
         let position = batch.0 as usize;
         let start = position
             .checked_sub(1)
             .map_or(0, |before| self.fitted.ends[before]);
-        &self.fitted.rows[start..self.fitted.ends[position]]
+        start..self.fitted.ends[position]
     }
 
-    /// The number of tokens of a batch, special tokens included.
+    /// The number of tokens of a batch, special tokens included. Those of identical records count
+    /// once.
     ///
     /// It is over `max_batch_tokens` for a record that is longer than that, or whose windows don't
     /// fit together. The record is then alone in its batch, and its windows become several packed
@@ -327,7 +383,8 @@ impl BatchPlan {
         let mut shared_tokens = 0;
         for batch in self.part_batches(part) {
             let mut longest_window = 0;
-            for &row in self.rows(batch) {
+            for group in self.groups(batch) {
+                let row = group[0];
                 let first_window = self.windows(source.record(row).residue_count).next();
                 let tokens = first_window.map_or(0, |window| window.len() + special_tokens);
                 longest_window = longest_window.max(tokens);
@@ -372,4 +429,22 @@ impl BatchPlan {
     pub(crate) fn windows(&self, residue_count: u32) -> Windows {
         self.config.windows(residue_count)
     }
+}
+
+/// The same batches with the rows that have the residues of one in them.
+fn with_copies(mut fitted: Fitted, identical: &Identical) -> Fitted {
+    if identical.is_empty() {
+        return fitted;
+    }
+    let firsts = std::mem::take(&mut fitted.rows);
+    let ends = std::mem::take(&mut fitted.ends);
+    let mut start = 0;
+    for end in ends {
+        for &first in &firsts[start..end] {
+            fitted.push(first, identical.copies_of(first));
+        }
+        fitted.ends.push(fitted.rows.len());
+        start = end;
+    }
+    fitted
 }

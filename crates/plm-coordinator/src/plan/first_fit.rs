@@ -23,10 +23,29 @@ pub(super) struct Item {
 pub(super) struct Fitted {
     /// The rows, batch after batch, longest first: `[num_rows]`.
     pub(super) rows: Vec<RowId>,
+    /// Whether a row has the residues of the row before it. Rows after its end have not.
+    pub(super) is_copy: Vec<bool>,
     /// Where each batch ends in `rows`: `[num_batches]`.
     pub(super) ends: Vec<usize>,
     /// The number of tokens of each batch: `[num_batches]`.
     pub(super) tokens: Vec<u64>,
+}
+
+impl Fitted {
+    /// Adds a row to the last batch, and others with its residues.
+    pub(super) fn push(&mut self, first: RowId, copies: impl IntoIterator<Item = RowId>) {
+        self.rows.push(first);
+        for copy in copies {
+            self.is_copy.resize(self.rows.len(), false);
+            self.is_copy.push(true);
+            self.rows.push(copy);
+        }
+    }
+
+    /// Whether the row at a position has the residues of the row before it.
+    pub(super) fn is_copy(&self, position: usize) -> bool {
+        self.is_copy.get(position) == Some(&true)
+    }
 }
 
 /// Places every item. An item over `max_batch_tokens` gets a batch of its own.

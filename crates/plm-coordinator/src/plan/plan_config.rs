@@ -4,7 +4,7 @@ use plm_core::RecordInfo;
 use serde::{Deserialize, Serialize};
 
 use super::windows::Windows;
-use super::{PlannedOutcome, SkipReason};
+use super::{IdenticalSequences, PlannedOutcome, SkipReason};
 use crate::Error;
 
 /// What happens to a record with more residues than `max_residues`.
@@ -48,6 +48,7 @@ pub struct PlanConfig {
     max_batch_tokens: Option<u32>,
     max_residues: u32,
     long_sequences: LongSequences,
+    identical_sequences: IdenticalSequences,
 }
 
 /// Builds a [`PlanConfig`].
@@ -57,6 +58,7 @@ pub struct PlanConfigBuilder {
     max_batch_tokens: Option<u32>,
     max_residues: u32,
     long_sequences: LongSequences,
+    identical_sequences: IdenticalSequences,
 }
 
 impl PlanConfig {
@@ -69,8 +71,9 @@ impl PlanConfig {
     /// [`TokenMap`](plm_core::TokenMap) has more special tokens.
     const MOST_RESIDUES: u32 = i32::MAX as u32 - 2;
 
-    /// A builder with the defaults: no batch size, 1,022 residues at most, and longer sequences
-    /// truncated. [`or_max_batch_tokens`](Self::or_max_batch_tokens) sets the batch size later.
+    /// A builder with the defaults: no batch size, 1,022 residues at most, longer sequences
+    /// truncated, and identical ones computed once.
+    /// [`or_max_batch_tokens`](Self::or_max_batch_tokens) sets the batch size later.
     pub fn builder() -> PlanConfigBuilder {
         PlanConfigBuilder::default()
     }
@@ -105,6 +108,11 @@ impl PlanConfig {
     /// What happens to records with more than [`max_residues`](Self::max_residues) residues.
     pub fn long_sequences(&self) -> LongSequences {
         self.long_sequences
+    }
+
+    /// What happens to records that have the same residues.
+    pub fn identical_sequences(&self) -> IdenticalSequences {
+        self.identical_sequences
     }
 
     /// What a plan with this configuration does with a record.
@@ -147,11 +155,13 @@ impl Default for PlanConfig {
             max_batch_tokens,
             max_residues,
             long_sequences,
+            identical_sequences,
         } = PlanConfigBuilder::default();
         Self {
             max_batch_tokens,
             max_residues,
             long_sequences,
+            identical_sequences,
         }
     }
 }
@@ -162,6 +172,7 @@ impl Default for PlanConfigBuilder {
             max_batch_tokens: None,
             max_residues: 1_022,
             long_sequences: LongSequences::default(),
+            identical_sequences: IdenticalSequences::default(),
         }
     }
 }
@@ -185,6 +196,12 @@ impl PlanConfigBuilder {
         self
     }
 
+    /// Sets [`PlanConfig::identical_sequences`].
+    pub fn identical_sequences(mut self, identical_sequences: IdenticalSequences) -> Self {
+        self.identical_sequences = identical_sequences;
+        self
+    }
+
     /// Checks the configuration and returns it.
     ///
     /// # Errors
@@ -197,6 +214,7 @@ impl PlanConfigBuilder {
             max_batch_tokens: set,
             max_residues,
             long_sequences,
+            identical_sequences,
         } = self;
         let max_batch_tokens = set.unwrap_or(PlanConfig::DEFAULT_MAX_BATCH_TOKENS);
         for (setting, value) in [
@@ -229,6 +247,7 @@ impl PlanConfigBuilder {
             max_batch_tokens: set,
             max_residues,
             long_sequences,
+            identical_sequences,
         })
     }
 }

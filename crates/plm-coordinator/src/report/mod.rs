@@ -44,6 +44,10 @@ pub struct WorkerReport {
     pub batches_taken_over: u64,
     /// The number of records with vectors in its batches.
     pub sequences: u64,
+    /// The number of these records that have the vector of an identical one, and were not computed
+    /// by themselves.
+    #[serde(default)]
+    pub identical: u64,
     /// The number of tokens that its encoder computed for its batches.
     pub tokens: u64,
     /// How often its encoder failed and another was loaded.
@@ -118,9 +122,12 @@ impl RowFailure {
 /// them may be the reason, or none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Suspect {
-    /// The records of the batch; one if it was computed alone.
+    /// The records of the batch.
     #[serde(with = "ids::row_numbers")]
     pub rows: Vec<RowId>,
+    /// The number of these records that differ in their residues; 1 if one was computed alone.
+    #[serde(default)]
+    pub different: u64,
     /// The number of ranks that were lost while their encoders held the batch.
     pub lost_ranks: u32,
     /// How the last of these ranks failed, in words.
@@ -175,6 +182,7 @@ pub(crate) struct Tally {
     pub(crate) batches: u64,
     pub(crate) batches_taken_over: u64,
     pub(crate) sequences: u64,
+    pub(crate) identical: u64,
     pub(crate) tokens: u64,
     pub(crate) reloads: u64,
     pub(crate) load: Duration,
@@ -197,6 +205,7 @@ impl Tally {
             batches: self.batches,
             batches_taken_over: self.batches_taken_over,
             sequences: self.sequences,
+            identical: self.identical,
             tokens: self.tokens,
             reloads: self.reloads,
             load_seconds: self.load.as_secs_f64(),

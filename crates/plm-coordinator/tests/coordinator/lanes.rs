@@ -417,8 +417,7 @@ impl Encoder for CountingEncoder<'_> {
 fn a_writer_that_stands_still_holds_the_device_up_by_bytes() {
     // Batches of one record of 10 residues: 204 bytes of values, of which three fit. The writer has
     // the first, two wait in the queue, and one waits for room.
-    let records = (0..20).map(|row| (format!("seq{row}"), "MKVLAAGIDE"));
-    let source = Arc::new(MemorySource::new(records));
+    let source = Arc::new(MemorySource::random(1, &[10; 20]));
     let finished = Arc::new(AtomicUsize::new(0));
     let fake = FakeLoader::new(1).output(OutputKind::Residues, 5, Dtype::F32);
     let loader = Counting(fake, Arc::clone(&finished));

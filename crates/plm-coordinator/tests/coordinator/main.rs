@@ -3,6 +3,7 @@
 mod broken_models;
 mod faults;
 mod hangs;
+mod identical;
 mod inputs;
 mod lanes;
 mod planning;

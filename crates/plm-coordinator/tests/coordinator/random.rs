@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use plm_coordinator::{BatchTimeout, Error, LaneConfig, LongSequences, PlanConfig};
 use plm_core::{Rank, RowId};
-use plm_testkit::{EncoderFault, Gate, MemorySink, MemorySource, ReadFault, SinkFault};
+use plm_testkit::{
+    EncoderFault, Gate, MemorySink, MemorySource, ReadFault, SinkFault, random_residues,
+};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -64,6 +66,10 @@ fn read_fault() -> impl Strategy<Value = ReadFault> {
 #[derive(Debug)]
 struct Scenario {
     residue_counts: Vec<u32>,
+    /// If set, only so many records differ, and the others have the residues of these.
+    different: Option<usize>,
+    /// Whether records of one length look identical, whatever their residues.
+    has_one_hash: bool,
     /// A record that can't be read, and for how many tries; `None` for good.
     unreadable: Option<(u64, ReadFault, Option<usize>)>,
     stale_after: Option<usize>,
@@ -82,7 +88,11 @@ fn scenario(
 ) -> impl Strategy<Value = Scenario> {
     (1..5_usize).prop_flat_map(move |world| {
         (
-            vec(1..40_u32, 0..60),
+            (
+                vec(1..40_u32, 0..60),
+                option::of(1..20_usize),
+                any::<bool>(),
+            ),
             option::weighted(0.3, (0..60_u64, read_fault(), option::of(1..5_usize))),
             option::weighted(0.2, 1..5_usize),
             14..80_u32,
@@ -94,7 +104,7 @@ fn scenario(
         )
             .prop_map(
                 |(
-                    residue_counts,
+                    (residue_counts, different, has_one_hash),
                     unreadable,
                     stale_after,
                     max_batch_tokens,
@@ -105,6 +115,8 @@ fn scenario(
                     sink_faults,
                 )| Scenario {
                     residue_counts,
+                    different,
+                    has_one_hash,
                     unreadable,
                     stale_after,
                     max_batch_tokens,
@@ -121,8 +133,17 @@ fn scenario(
 fn case(scenario: &Scenario) -> Case {
     // Long enough that no working call counts as hung on a busy machine.
     let timeout = Duration::from_millis(250);
-    let mut case = Case::with(MemorySource::random(1, &scenario.residue_counts))
-        .world(scenario.encoder_faults.len() as u32);
+    let records = (0..scenario.residue_counts.len()).map(|row| {
+        let of = row % scenario.different.unwrap_or(usize::MAX);
+        let residues = random_residues(of as u64, scenario.residue_counts[of] as usize);
+        (format!("seq{row}"), residues)
+    });
+    let source = MemorySource::new(records);
+    let source = match scenario.has_one_hash {
+        true => source.one_hash(),
+        false => source,
+    };
+    let mut case = Case::with(source).world(scenario.encoder_faults.len() as u32);
     case.plan = PlanConfig::builder()
         .max_residues(12)
         .max_batch_tokens(scenario.max_batch_tokens)

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use plm_coordinator::Part;
+use plm_coordinator::{IdenticalSequences, Part, PlanConfig};
 use plm_core::store::{StoreFault, StoredResult};
 use plm_core::{Dtype, OutputSpec, Store, sweep};
 use plm_index::FastaIndex;
@@ -33,6 +33,13 @@ pub(crate) struct Claim {
 pub(crate) struct SharedPlan {
     pub(crate) count: u32,
     pub(crate) max_batch_tokens: u32,
+    /// Parts of versions that did not say computed each record.
+    #[serde(default = "compute_each")]
+    pub(crate) identical_sequences: IdenticalSequences,
+}
+
+fn compute_each() -> IdenticalSequences {
+    IdenticalSequences::ComputeEach
 }
 
 impl Claim {
@@ -40,7 +47,7 @@ impl Claim {
         fingerprint: Fingerprint,
         index: &FastaIndex,
         part: Part,
-        max_batch_tokens: u32,
+        plan: &PlanConfig,
     ) -> Self {
         let names = index.inputs().iter().map(|input| input.name.clone());
         Self {
@@ -48,7 +55,8 @@ impl Claim {
             input_names: names.collect(),
             parts: (!part.is_whole()).then(|| SharedPlan {
                 count: part.count(),
-                max_batch_tokens,
+                max_batch_tokens: plan.max_batch_tokens(),
+                identical_sequences: plan.identical_sequences(),
             }),
         }
     }
@@ -206,8 +214,13 @@ pub(crate) fn store_at(path: &Path) -> Arc<dyn Store> {
 impl SharedPlan {
     fn words(plan: Option<&Self>) -> String {
         plan.map_or("a run in one part".to_owned(), |plan| {
+            let identical = match plan.identical_sequences {
+                IdenticalSequences::ComputeOnce => "once",
+                IdenticalSequences::ComputeEach => "each",
+            };
             format!(
-                "a run in {} parts with batches of {} tokens",
+                "a run in {} parts with batches of {} tokens that computes identical sequences \
+                 {identical}",
                 plan.count, plan.max_batch_tokens
             )
         })

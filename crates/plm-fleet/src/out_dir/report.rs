@@ -121,7 +121,14 @@ impl RunReport {
         embedded + truncated + windowed
     }
 
-    /// How many tokens went through the model, including special tokens.
+    /// How many records have the vector of an identical record, and were not computed by
+    /// themselves. Records that an earlier try computed do not count.
+    pub fn identical(&self) -> u64 {
+        self.workers().map(|worker| worker.identical).sum()
+    }
+
+    /// How many tokens went through the model, including special tokens. Those of identical records
+    /// went through it once.
     pub fn tokens(&self) -> u64 {
         self.workers().map(|worker| worker.tokens).sum()
     }

@@ -70,7 +70,7 @@ impl Suspects {
                     failure: String::new(),
                 });
                 suspicion.failure.clone_from(&suspect.failure);
-                if suspect.rows.len() == 1 {
+                if suspect.different == 1 {
                     // A process counts once: its ranks may all have failed for one reason that is
                     // not this record.
                     suspicion.tries_lost_alone += 1;

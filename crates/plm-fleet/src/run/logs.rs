@@ -84,6 +84,7 @@ impl Logs {
                 rank,
                 batch,
                 sequences,
+                identical,
                 tokens,
                 encode_seconds,
                 write_seconds,
@@ -95,7 +96,8 @@ impl Logs {
                     tokens as f64 / encode_seconds.max(1e-9)
                 ),
                 serde_json::json!({
-                    "event": "written", "batch": batch.0, "sequences": sequences, "tokens": tokens,
+                    "event": "written", "batch": batch.0, "sequences": sequences,
+                    "identical": identical, "tokens": tokens,
                     "encode_seconds": encode_seconds, "write_seconds": write_seconds,
                 }),
             ),

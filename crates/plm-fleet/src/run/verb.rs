@@ -108,12 +108,7 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
     check_outputs(&*config.store, &loader.spec().outputs)?;
     let fingerprint =
         Fingerprint::new(pending.index(), loader.spec(), &config.plan, &*config.store);
-    let mut claim = Claim::new(
-        fingerprint,
-        pending.index(),
-        config.part,
-        config.plan.max_batch_tokens(),
-    );
+    let mut claim = Claim::new(fingerprint, pending.index(), config.part, &config.plan);
     if config.resume == Resume::Restart {
         // This comes before the lock is taken, which leaves a trace.
         let discard = Discard::run(&layout, &claim, config.part)?;
