@@ -3,8 +3,8 @@
 //!     cargo run --release --example crates_one_by_one -- proteins.fasta.gz
 #![expect(clippy::print_stdout, reason = "examples talk to people")]
 
-use plm_core::{Dtype, Packer, RowId};
-use plm_esm2::{Checkpoint, Esm2, Outputs, token_map};
+use plm_core::{Dtype, OutputSet, Packer, RowId};
+use plm_esm2::{Checkpoint, Esm2, token_map};
 use plm_index::{FastaIndex, IndexConfig, Input};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -34,8 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{}", String::from_utf8_lossy(&residues));
 
     // plm-core packs the residues as tokens, and plm-esm2 runs the model on them.
-    let checkpoint = Checkpoint::plm_tiny();
-    let model = Esm2::new(&checkpoint, Dtype::F32)?;
+    let model = Esm2::new(&Checkpoint::plm_tiny(), Dtype::F32)?;
     let tokens = token_map();
     let mut packer = Packer::new(&tokens, 8192);
     packer.push(shortest.row, &residues)?;
@@ -48,12 +47,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         batch.cu_seqlens()
     );
 
-    let last_layer = checkpoint.config().num_layers;
-    let outputs = model.forward(&batch, &Outputs::mean_of(last_layer))?;
+    // By default, the mean of the last layer.
+    let columns = model.forward(&batch, &OutputSet::default())?;
     for (position, sequence) in batch.sequences().iter().enumerate() {
-        let vector = outputs.pooled[0].sequence(position);
+        let vector = columns[0].sequence(position);
         println!(
-            "{}: {} residues, mean of layer {last_layer} begins {:.4?}",
+            "{}: {} residues, mean of the last layer begins {:.4?}",
             sequence.row,
             sequence.residue_count,
             &vector[..4]

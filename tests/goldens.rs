@@ -1,13 +1,14 @@
 //! Compares ESM-2 with float64 reference values from Hugging Face transformers
 //! (`goldens/make_goldens.py`).
 //!
-//! They are every layer's mean, the BOS vector, residues and logits. There are weights for every
-//! `head_dim` of the family, and sequences of 1 to 1,500 residues.
+//! They are every layer's mean and maximum, the BOS vector, every layer's residues, logits and
+//! contacts. There are weights for every `head_dim` of the family, and sequences of 1 to 1,500
+//! residues.
 
 mod reference;
 
-use plm_core::Dtype;
-use plm_esm2::{Esm2, Outputs};
+use plm_core::{Dtype, OutputSet};
+use plm_esm2::Esm2;
 use reference::{Set, plm_tiny, random};
 
 #[test]
@@ -46,11 +47,10 @@ fn sixteen_bit_models_stay_close_to_the_reference() {
     for set in sets.map(random).into_iter().chain([plm_tiny()]) {
         for dtype in [Dtype::Bf16, Dtype::F16] {
             let model = Esm2::new(&set.checkpoint, dtype).expect("the weights load");
-            let last_layer = Outputs::mean_of(set.checkpoint.config().num_layers);
-            let outputs = model
-                .forward(&set.all(), &last_layer)
+            let columns = model
+                .forward(&set.all(), &OutputSet::default())
                 .expect("the batch runs");
-            let cosines = set.worst_cosines(&outputs.pooled[0], dtype);
+            let cosines = set.worst_cosines(&columns[0], dtype);
             assert!(cosines.is_close(), "{cosines}");
         }
     }

@@ -8,8 +8,7 @@ use plm_core::{
     Rank, RowId, Ticket, TokenMap,
 };
 use plm_esm2::{
-    Checkpoint, Error, Esm2, Esm2Loader, Gpu, ModelOutputs, ModelShape, NoInt8, Outputs, RELEASED,
-    VOCABULARY, token_map,
+    Checkpoint, Error, Esm2, Esm2Loader, Gpu, ModelShape, NoInt8, RELEASED, VOCABULARY, token_map,
 };
 use plm_testkit::{SplitMix64, random_residues};
 
@@ -132,9 +131,10 @@ pub(crate) fn a_sequences_bits_are_its_own() {
             };
             let kinds = match dtype {
                 Dtype::Int8 => vec![OutputKind::Mean],
-                _ => vec![OutputKind::Mean, OutputKind::Bos],
+                _ => OutputKind::ALL.to_vec(),
             };
-            let outputs = OutputSet::new(kinds, [Layer::LAST]);
+            // In f32, so that no rounding hides what differs.
+            let outputs = OutputSet::new(kinds, [Layer::LAST]).with_residues_dtype(Dtype::F32);
             let loader = loader
                 .with_outputs(&outputs)
                 .expect("the last layer is there");
@@ -232,50 +232,114 @@ pub(crate) fn all_outputs_stay_close_to_f32() {
             ..THREE_LAYERS
         };
         let checkpoint = Checkpoint::random(&shape, 11);
-        let all = Outputs {
-            pooled: (0..=shape.num_layers)
-                .flat_map(|layer| [(OutputKind::Mean, layer), (OutputKind::Bos, layer)])
-                .collect(),
-            tokens: true,
-            logits: true,
-        };
+        let layers: Vec<Layer> = (0..=shape.num_layers as i32).map(Layer).collect();
+        let all = OutputSet::new(OutputKind::ALL, layers.iter().copied());
         let load = |dtype| Esm2::on_gpu(&checkpoint, dtype, &gpu()).expect("it loads");
-        let exact = load(Dtype::F32).forward(&batch, &all).expect("it runs");
+        let exact = load(Dtype::F32);
+        let specs = exact.output_specs(&all).expect("the model has all");
+        let exact = exact.forward(&batch, &all).expect("it runs");
         for (dtype, bound) in [(Dtype::F16, 0.9999), (Dtype::Bf16, 0.999)] {
             let model = load(dtype);
             let ours = model.forward(&batch, &all).expect("it runs");
-            let check = |what: &str, ours: &[f32], exact: &[f32], width| {
-                assert_eq!(ours.len(), exact.len());
-                for (ours, exact) in ours.chunks_exact(width).zip(exact.chunks_exact(width)) {
-                    let exact: Vec<f64> = exact.iter().copied().map(f64::from).collect();
-                    let cosine = cosine(ours, &exact);
-                    assert!(
-                        cosine > bound,
-                        "{what} in {dtype}, {ffn_size} wide: {cosine}"
-                    );
+            for ((ours, exact), spec) in ours.iter().zip(&exact).zip(&specs) {
+                let width = match spec.kind {
+                    // A row of a map.
+                    OutputKind::Contacts => None,
+                    _ => Some(spec.width),
+                };
+                for (sequence, (_, residues)) in sequences.into_iter().enumerate() {
+                    let width = width.unwrap_or(residues);
+                    let (ours, exact) = (ours.sequence(sequence), exact.sequence(sequence));
+                    let worst = worst_row(&ours, &exact, width);
+                    let what = format!("{} in {dtype}, {ffn_size} wide", spec.name());
+                    println!("{what}: {worst:.6} at {residues} residues");
+                    assert!(worst > bound, "{what}: {worst} at {residues} residues");
                 }
-            };
-            let hidden = shape.hidden_size;
-            for (position, &output) in all.pooled.iter().enumerate() {
-                let of = |outputs: &ModelOutputs| {
-                    let values = outputs.pooled[position].as_f32();
-                    values.expect("models give f32").to_vec()
-                };
-                check(&format!("{output:?}"), &of(&ours), &of(&exact), hidden);
-                let only = Outputs {
-                    pooled: vec![output],
-                    ..Outputs::default()
-                };
-                let alone = model.forward(&batch, &only).expect("it runs");
-                let alone = alone.pooled[0].as_f32().expect("models give f32");
-                assert_eq!(bits(alone), bits(&of(&ours)));
             }
-            let tokens = |outputs: &ModelOutputs| outputs.tokens.clone().expect("as above");
-            check("tokens", &tokens(&ours), &tokens(&exact), hidden);
-            let logits = |outputs: &ModelOutputs| outputs.logits.clone().expect("as above");
-            check("logits", &logits(&ours), &logits(&exact), VOCABULARY.len());
+            for kind in OutputKind::ALL {
+                for &layer in &layers {
+                    let only = OutputSet::new([kind], [layer]);
+                    let alone = model.forward(&batch, &only).expect("it runs");
+                    let spec = &model.output_specs(&only).expect("the model has it")[0];
+                    let among_all = specs.iter().position(|all| all == spec);
+                    let among_all = &ours[among_all.expect("all are there")];
+                    assert_eq!(alone[0].values(), among_all.values(), "{}", spec.name());
+                }
+            }
         }
     }
+}
+
+/// The lowest cosine of two rows of `width`.
+fn worst_row(ours: &[f32], exact: &[f32], width: usize) -> f64 {
+    assert_eq!(ours.len(), exact.len());
+    let rows = ours.chunks_exact(width).zip(exact.chunks_exact(width));
+    let cosines = rows.map(|(ours, exact)| {
+        let exact: Vec<f64> = exact.iter().copied().map(f64::from).collect();
+        // A NaN counts as the worst.
+        cosine(ours, &exact).max(-1.0)
+    });
+    cosines.fold(1.0, f64::min)
+}
+
+/// The lowest cosine of each output of the last layer, by row, to the float64 reference, and that
+/// of all values of a protein: in the formats of GPUs, with residues in f16, as runs keep them.
+pub(crate) fn all_outputs_stay_close_to_the_reference() {
+    let mut failures = Vec::new();
+    for set in sets() {
+        let last = OutputSet::new(OutputKind::ALL, [Layer::LAST]);
+        let batch = Arc::new(set.all());
+        for (dtype, of_rows) in [
+            (Dtype::F32, 0.9999),
+            (Dtype::F16, 0.9999),
+            // A row is of one token, in which no rounding of 8 bits cancels.
+            (Dtype::Bf16, 0.999),
+        ] {
+            let loader = Esm2Loader::on_gpus(set.checkpoint.clone(), vec![0], dtype);
+            let loader = loader.expect("the weights can be read");
+            let loader = loader.with_outputs(&last).expect("the model has all");
+            let mut encoder = loader.load(Rank(0)).expect("the weights load");
+            let encoded = encoder.encode(&batch).expect("the batch runs");
+            let specs = &loader.spec().outputs;
+            assert_eq!(encoded.check(specs, batch.residue_counts()), Ok(()));
+            for (column, spec) in encoded.columns().iter().zip(specs) {
+                let (mut worst_row_of, mut worst_of_all) = ((1.0, 0), (1.0, 0));
+                for (sequence, residues) in batch.residue_counts().enumerate() {
+                    let Some(golden) = set.golden_of(sequence, spec) else {
+                        continue;
+                    };
+                    let ours = column.sequence(sequence);
+                    let width = match spec.kind {
+                        OutputKind::Contacts => residues as usize,
+                        _ => spec.width,
+                    };
+                    let exact: Vec<f32> = golden.iter().map(|&value| value as f32).collect();
+                    let row = worst_row(&ours, &exact, width);
+                    if row < worst_row_of.0 {
+                        worst_row_of = (row, residues);
+                    }
+                    let all = cosine(&ours, golden).max(-1.0);
+                    if all < worst_of_all.0 {
+                        worst_of_all = (all, residues);
+                    }
+                }
+                let report = format!(
+                    "{} of {} in {dtype}: rows {:.6} (at {}), all {:.6} (at {})",
+                    spec.name(),
+                    set.name,
+                    worst_row_of.0,
+                    worst_row_of.1,
+                    worst_of_all.0,
+                    worst_of_all.1
+                );
+                println!("{report}");
+                if worst_row_of.0 < of_rows || worst_of_all.0 < 0.9999 {
+                    failures.push(report);
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
 /// A masked token changes the embeddings of its sequence, and of no other. Batches with one take
@@ -297,11 +361,10 @@ pub(crate) fn a_masked_token_is_its_sequences_own() {
         packer.finish()
     };
     let checkpoint = Checkpoint::random(&THREE_LAYERS, 11);
-    let mean = Outputs::mean_of(THREE_LAYERS.num_layers);
     let vectors = |dtype, batch: &PackedBatch| -> Vec<Vec<f32>> {
         let model = Esm2::on_gpu(&checkpoint, dtype, &gpu()).expect("it loads");
-        let outputs = model.forward(batch, &mean).expect("it runs");
-        let means = &outputs.pooled[0];
+        let columns = model.forward(batch, &OutputSet::default());
+        let means = &columns.expect("it runs")[0];
         (0..means.num_sequences())
             .map(|sequence| means.sequence(sequence))
             .collect()
@@ -329,8 +392,12 @@ pub(crate) fn a_masked_token_is_its_sequences_own() {
 pub(crate) fn what_f16_cannot_hold_is_computed_in_f32() {
     let (checkpoint, _files) = crate::overflow::checkpoint();
     let batch = pack(&[(0, 30), (1, 200), (2, 9)]);
+    // Columns of all shapes are replaced.
+    let kinds = [OutputKind::Mean, OutputKind::Residues, OutputKind::Contacts];
+    let outputs = OutputSet::new(kinds, [Layer::LAST]).with_residues_dtype(Dtype::F32);
     let encode = |dtype| {
         let loader = Esm2Loader::on_gpus(checkpoint.clone(), vec![0], dtype).expect("it loads");
+        let loader = loader.with_outputs(&outputs).expect("the model has them");
         let mut encoder = loader.load(Rank(0)).expect("it loads");
         encoder.encode(&batch).expect("the batch runs")
     };
@@ -426,7 +493,7 @@ pub(crate) fn int8_has_no_layer_but_the_last() {
         "hd64 can't be computed in int8 at layer 1, only at the last: use f16, bf16 or f32"
     );
     let model = Esm2::on_gpu(&checkpoint, Dtype::Int8, &gpu()).expect("it loads");
-    let refusal = model.forward(&pack(&[(0, 30)]), &Outputs::mean_of(1));
+    let refusal = model.forward(&pack(&[(0, 30)]), &first);
     assert!(matches!(
         refusal,
         Err(Error::NoInt8 {

@@ -127,6 +127,11 @@ fn main() -> ExitCode {
         ),
         trial(
             1,
+            "all_outputs_stay_close_to_the_reference",
+            formats::all_outputs_stay_close_to_the_reference,
+        ),
+        trial(
+            1,
             "all_outputs_stay_close_to_f32",
             formats::all_outputs_stay_close_to_f32,
         ),

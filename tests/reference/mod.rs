@@ -6,8 +6,10 @@ use std::fmt::{self, Write};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use plm_core::{Column, Dtype, OutputKind, PackedBatch, Packer, RowId};
-use plm_esm2::{Checkpoint, Esm2, ModelOutputs, Outputs, token_map};
+use plm_core::{
+    Column, Dtype, Layer, OutputKind, OutputSet, OutputSpec, PackedBatch, Packer, RowId,
+};
+use plm_esm2::{Checkpoint, Esm2, token_map};
 use safetensors::SafeTensors;
 
 /// The relative error that f32 arithmetic may cause, per vector or matrix:
@@ -90,22 +92,20 @@ impl Set {
         batches
     }
 
-    /// Compares every output of a model in f32: each layer's means, the BOS vector, residues and
-    /// logits.
+    /// Every output of every layer.
+    pub(crate) fn everything(&self) -> OutputSet {
+        let num_layers = self.checkpoint.config().num_layers as i32;
+        OutputSet::new(OutputKind::ALL, (0..=num_layers).map(Layer))
+    }
+
+    /// Compares every output of a model in f32, of every layer.
     pub(crate) fn assert_equal_in_f32(&self, model: &Esm2) {
-        let num_layers = self.checkpoint.config().num_layers;
-        let everything = Outputs {
-            pooled: (0..=num_layers)
-                .map(|layer| (OutputKind::Mean, layer))
-                .chain([(OutputKind::Bos, num_layers)])
-                .collect(),
-            tokens: true,
-            logits: true,
-        };
+        let everything = self.everything().with_residues_dtype(Dtype::F32);
+        let specs = model.output_specs(&everything).expect("the model has all");
         let mut worst = Worst::default();
         for sequences in self.batches() {
             let batch = self.batch(&sequences);
-            let outputs = model.forward(&batch, &everything).expect("the batch runs");
+            let columns = model.forward(&batch, &everything).expect("the batch runs");
             let ends = batch.cu_seqlens().windows(2);
             for (position, (&sequence, ends)) in sequences.iter().zip(ends).enumerate() {
                 let tokens = ends[0] as usize..ends[1] as usize;
@@ -121,43 +121,45 @@ impl Set {
                     "token ids of sequence {sequence} of {}",
                     self.name
                 );
-                let residues = tokens.start + 1..tokens.end - 1;
-                self.compare(&outputs, position, sequence, residues, &mut worst);
+                for (column, spec) in columns.iter().zip(&specs) {
+                    if let Some(golden) = self.golden_of(sequence, spec) {
+                        worst.note(&spec.name(), sequence, &column.sequence(position), golden);
+                    }
+                }
             }
+        }
+        let compared: Vec<&str> = worst.0.iter().map(|(what, ..)| what.as_str()).collect();
+        for spec in &specs {
+            let is_known =
+                spec.kind != OutputKind::Bos || spec.layer == specs[specs.len() - 1].layer;
+            assert_eq!(
+                compared.contains(&spec.name().as_str()),
+                is_known,
+                "{}",
+                spec.name()
+            );
         }
         worst.assert_within(TOLERANCE, self.name);
     }
 
-    fn compare(
-        &self,
-        outputs: &ModelOutputs,
-        position: usize,
-        sequence: usize,
-        residues: std::ops::Range<usize>,
-        worst: &mut Worst,
-    ) {
-        let hidden = self.checkpoint.config().hidden_size;
-        let means = self
-            .golden(sequence, "mean")
-            .expect("every sequence has means");
-        let bos = self
-            .golden(sequence, "bos")
-            .expect("every sequence has one");
-        // These are the means of all layers, and the BOS row of the last.
-        let goldens = means.chunks(hidden).chain([bos]);
-        for (number, (pooled, golden)) in outputs.pooled.iter().zip(goldens).enumerate() {
-            let row = pooled.sequence(position);
-            worst.note(&format!("pooled output {number}"), sequence, &row, golden);
-        }
-        for (what, values, width) in [
-            ("residues", &outputs.tokens, hidden),
-            ("logits", &outputs.logits, 33),
-        ] {
-            let values = values.as_ref().expect("it was asked for");
-            if let Some(golden) = self.golden(sequence, what) {
-                let rows = &values[residues.start * width..residues.end * width];
-                worst.note(what, sequence, rows, golden);
-            }
+    /// The reference's values of an output, if it has them for this sequence.
+    pub(crate) fn golden_of(&self, sequence: usize, spec: &OutputSpec) -> Option<&[f64]> {
+        let config = self.checkpoint.config();
+        let is_last = spec.layer == config.num_layers;
+        let of_layer = |what| {
+            let all = self.golden(sequence, what)?;
+            let numbers = all.len() / (config.num_layers + 1);
+            Some(&all[spec.layer * numbers..][..numbers])
+        };
+        match spec.kind {
+            OutputKind::Mean => of_layer("mean"),
+            OutputKind::Max => of_layer("max"),
+            OutputKind::Bos if is_last => self.golden(sequence, "bos"),
+            OutputKind::Bos => None,
+            OutputKind::Residues if is_last => self.golden(sequence, "residues"),
+            OutputKind::Residues => of_layer("hidden"),
+            OutputKind::Logits => self.golden(sequence, "logits"),
+            OutputKind::Contacts => self.golden(sequence, "contacts"),
         }
     }
 

@@ -19,7 +19,7 @@ pub type TensorShape = (String, Vec<usize>);
 /// ```
 /// use plm_checkpoint::{Layout, Other, TensorShape};
 ///
-/// /// One matrix, which some files call `toy.embedding`, and no head.
+/// /// One matrix, which some files call `toy.embedding`, and no heads.
 /// struct Toy;
 ///
 /// impl Layout for Toy {
@@ -29,7 +29,7 @@ pub type TensorShape = (String, Vec<usize>);
 ///     fn required(&self) -> Vec<TensorShape> {
 ///         vec![("embedding".to_owned(), vec![2, 2])]
 ///     }
-///     fn head(&self) -> Vec<TensorShape> {
+///     fn heads(&self) -> Vec<Vec<TensorShape>> {
 ///         Vec::new()
 ///     }
 ///     fn canonical(&self, name: &str) -> String {
@@ -49,13 +49,14 @@ pub trait Layout {
     /// The tensors that the model needs, by their canonical names.
     fn required(&self) -> Vec<TensorShape>;
 
-    /// The tensors of a head, by their canonical names. The model uses them if all are there.
-    fn head(&self) -> Vec<TensorShape>;
+    /// The tensors of each head, by their canonical names. The model uses those of a head if all
+    /// of them are there. No tensor is of two heads.
+    fn heads(&self) -> Vec<Vec<TensorShape>>;
 
     /// The canonical name of a tensor, from its name in a file.
     fn canonical(&self, name: &str) -> String;
 
-    /// What becomes of a tensor that is neither required nor of the head.
+    /// What becomes of a tensor that is neither required nor of a head.
     fn other(&self, canonical_name: &str) -> Other;
 }
 
@@ -124,15 +125,20 @@ impl FoundTensors {
     /// [`Error::Adapter`] for tensors of an adapter, which must be merged with a model first.
     pub fn choose(self, layout: &impl Layout) -> Result<Chosen, Error> {
         let required: BTreeMap<_, _> = layout.required().into_iter().collect();
-        let head: BTreeMap<_, _> = layout.head().into_iter().collect();
+        let heads = layout.heads();
+        let of_any_head: BTreeMap<_, _> = heads
+            .iter()
+            .flatten()
+            .map(|(name, shape)| (name, shape))
+            .collect();
         let mut used = BTreeMap::new();
-        let mut of_head = BTreeMap::new();
+        let mut of_heads = BTreeMap::new();
         let mut passed_over = Vec::new();
         for (name, tensor) in self.tensors {
             let canonical_name = layout.canonical(&name);
-            if let Some(shape) = head.get(&canonical_name) {
-                let fits = tensor.shape() == shape && tensor.is_readable();
-                if let Some((name, ..)) = of_head.insert(canonical_name, (name, tensor, fits)) {
+            if let Some(shape) = of_any_head.get(&canonical_name) {
+                let fits = tensor.shape() == *shape && tensor.is_readable();
+                if let Some((name, ..)) = of_heads.insert(canonical_name, (name, tensor, fits)) {
                     passed_over.push(name);
                 }
                 continue;
@@ -179,12 +185,17 @@ impl FoundTensors {
             });
         }
         // A head is used as a whole or not at all.
-        let is_whole = of_head.len() == head.len() && of_head.values().all(|(.., fits)| *fits);
-        for (canonical_name, (name, tensor, _)) in of_head {
-            if is_whole {
-                used.insert(canonical_name, tensor);
-            } else {
-                passed_over.push(name);
+        for head in &heads {
+            let fits = |(name, _): &TensorShape| matches!(of_heads.get(name), Some((.., true)));
+            let is_whole = head.iter().all(fits);
+            for (canonical_name, _) in head {
+                match of_heads.remove(canonical_name) {
+                    Some((_, tensor, _)) if is_whole => {
+                        used.insert(canonical_name.clone(), tensor);
+                    }
+                    Some((name, ..)) => passed_over.push(name),
+                    None => {}
+                }
             }
         }
         passed_over.sort_unstable();

@@ -7,7 +7,7 @@ use plm_kernels::ResidualLayerNorm;
 use rayon::prelude::*;
 
 use crate::micro_batch::MicroBatch;
-use crate::outputs::{PieceOutputs, Values, to_values};
+use crate::outputs::{Fetched, to_values};
 use crate::place::{Linear, Place, ResidualLinear, ResidualWeights};
 
 /// The threads of the current rayon pool.
@@ -35,8 +35,8 @@ impl Place for Cpu {
         &self,
         batch: &PackedBatch,
         _dtype: DType,
-        forward: &(dyn Fn(&MicroBatch) -> TensorResult<PieceOutputs> + Sync),
-    ) -> TensorResult<Vec<PieceOutputs>> {
+        forward: &(dyn Fn(&MicroBatch) -> TensorResult<Vec<Fetched>> + Sync),
+    ) -> TensorResult<Vec<Vec<Fetched>>> {
         MicroBatch::split(batch)?
             .into_par_iter()
             .with_max_len(1)
@@ -44,8 +44,8 @@ impl Place for Cpu {
             .collect()
     }
 
-    fn fetch(&self, values: &Tensor) -> TensorResult<Values> {
-        Ok(Values::Here(to_values(values)?))
+    fn fetch(&self, values: &Tensor) -> TensorResult<Fetched> {
+        Ok(Fetched::Here(to_values(values)?))
     }
 }
 

@@ -4,11 +4,13 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 use std::thread::available_parallelism;
 
-use plm_core::{BoxError, Dtype, EncodedBatch, Encoder, LargestBatches, Rank, Ticket};
+use plm_core::{
+    BoxError, Dtype, EncodedBatch, Encoder, LargestBatches, OutputSet, OutputSpec, Rank, Ticket,
+};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::ranks::{Job, Ranks};
-use crate::{Checkpoint, Error, Esm2, Outputs, memory};
+use crate::{Checkpoint, Error, Esm2, memory};
 
 /// How ranks share a machine's processors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,13 +68,19 @@ impl Ranks for CpuRanks {
         &self,
         checkpoint: &Checkpoint,
         _dtype: Dtype,
+        specs: &[OutputSpec],
         largest: &LargestBatches,
     ) -> u64 {
         let ranks = (0..self.options.lanes.get() as u32).map(Rank);
         let threads: Vec<usize> = ranks.map(|rank| self.options.threads_of(rank)).collect();
         // Weights are f32, as all arithmetic is.
         let weights = checkpoint.num_parameters() * Dtype::F32.bytes();
-        weights + memory::cpu_bytes(checkpoint.config(), &threads, largest)
+        weights + memory::cpu_bytes(checkpoint.config(), specs, &threads, largest)
+    }
+
+    /// The CPU is the host: all of it is in `needed_bytes`.
+    fn host_bytes(&self, _specs: &[OutputSpec], _largest: &LargestBatches) -> u64 {
+        0
     }
 
     fn devices(&self) -> Vec<(String, u64)> {
@@ -88,7 +96,7 @@ impl Ranks for CpuRanks {
         let encoder = CpuEncoder {
             threads: thread_pool(rank, num_threads)?,
             model: shared(&self.model, || Esm2::new(job.checkpoint, job.dtype))?,
-            outputs: Outputs::of(job.specs),
+            outputs: job.outputs.clone(),
         };
         let model = job.checkpoint.name();
         tracing::debug!(%rank, num_threads, model, "encoder loaded");
@@ -142,14 +150,13 @@ fn shared(
 struct CpuEncoder {
     model: Arc<Esm2>,
     threads: ThreadPool,
-    outputs: Outputs,
+    outputs: OutputSet,
 }
 
 impl Encoder for CpuEncoder {
     fn finish(&mut self, ticket: Ticket) -> Result<EncodedBatch, BoxError> {
         let forward = || self.model.forward(ticket.batch(), &self.outputs);
-        let outputs = self.threads.install(forward)?;
-        Ok(EncodedBatch::new(outputs.pooled))
+        Ok(EncodedBatch::new(self.threads.install(forward)?))
     }
 }
 

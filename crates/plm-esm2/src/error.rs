@@ -65,13 +65,11 @@ pub enum Error {
         /// The model's name.
         model: String,
     },
-    /// The model does not give an output that was asked for.
-    #[error("{model} gives no {output}")]
-    NoOutput {
+    /// Contacts were asked of a checkpoint without a contact head.
+    #[error("{model} has no contact_head tensors, so it gives no contacts")]
+    NoContactHead {
         /// The model's name.
         model: String,
-        /// The output.
-        output: OutputKind,
     },
     /// The model does not have a layer that was asked for.
     #[error(
@@ -175,7 +173,8 @@ pub enum NoInt8 {
     },
     /// This layer was asked for, which is not the last.
     Layer(usize),
-    /// This output was asked for. It is one token's row, in which no rounding averages out.
+    /// This output was asked for, which is not linear in a sequence's rows, or in which no rounding
+    /// averages out.
     Output(OutputKind),
 }
 

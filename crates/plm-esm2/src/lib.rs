@@ -11,20 +11,19 @@
 //! batches are scheduled, or where vectors go.
 //!
 //! ```
-//! use plm_core::{Dtype, Packer, RowId};
-//! use plm_esm2::{Checkpoint, Esm2, Outputs, token_map};
+//! use plm_core::{Dtype, OutputSet, Packer, RowId};
+//! use plm_esm2::{Checkpoint, Esm2, token_map};
 //!
-//! let checkpoint = Checkpoint::plm_tiny();
-//! let model = Esm2::new(&checkpoint, Dtype::F32)?;
+//! let model = Esm2::new(&Checkpoint::plm_tiny(), Dtype::F32)?;
 //!
 //! let tokens = token_map();
 //! let mut packer = Packer::new(&tokens, 64);
 //! packer.push(RowId(0), b"MKTAYIAKQR")?;
 //! packer.push(RowId(1), b"GSHM")?;
 //!
-//! let last_layer = checkpoint.config().num_layers;
-//! let outputs = model.forward(&packer.finish(), &Outputs::mean_of(last_layer))?;
-//! let means = &outputs.pooled[0];
+//! // By default, the mean of the last layer over each sequence's residues.
+//! let columns = model.forward(&packer.finish(), &OutputSet::default())?;
+//! let means = &columns[0];
 //! assert_eq!((means.num_sequences(), means.width()), (2, 128));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -36,6 +35,7 @@
     )
 )]
 
+mod abilities;
 mod alphabet;
 mod checkpoint;
 mod cpu;
@@ -72,7 +72,7 @@ pub use error::{Error, NoInt8};
 pub use loader::{Esm2Loader, output_specs};
 pub use model::Esm2;
 pub use model_config::Config;
-pub use outputs::{ModelOutputs, Outputs, Started};
+pub use outputs::Started;
 pub use shapes::{ModelShape, RELEASED, hub_name};
 
 /// The batch size, in tokens, that suits GPUs.

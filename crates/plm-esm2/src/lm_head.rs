@@ -1,9 +1,10 @@
 //! The masked-language-model head.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
-use plm_kernels::LayerNorm;
+use plm_kernels::{LayerNorm, residue_linear};
 
+use crate::micro_batch::MicroBatch;
 use crate::outputs::on_cpu;
 use crate::place::{Linear, Place};
 use crate::{Config, VOCABULARY};
@@ -17,9 +18,9 @@ pub(crate) struct LmHead {
     dense_bias: Tensor,
     /// It normalizes what GELU gives.
     norm: LayerNorm,
-    /// It multiplies by the token embedding `[33, hidden_size]`.
-    decoder: Box<dyn Linear>,
-    /// It is `[33]`, and on the CPU, where the logits are made.
+    /// It is `[33, hidden_size]`: the token embedding.
+    decoder: Tensor,
+    /// It is `[33]`, in f32.
     bias: Tensor,
 }
 
@@ -33,6 +34,7 @@ impl LmHead {
     ) -> Result<Self> {
         let hidden = config.hidden_size;
         let (dense, norm) = (own.pp("dense"), own.pp("layer_norm"));
+        let bias = on_cpu(&own.get(VOCABULARY.len(), "bias")?)?;
         Ok(Self {
             dense: place.linear(dense.get((hidden, hidden), "weight")?)?,
             dense_bias: dense.get(hidden, "bias")?,
@@ -41,15 +43,21 @@ impl LmHead {
                 &norm.get(hidden, "bias")?,
                 config.layer_norm_eps,
             )?,
-            decoder: place.linear(embeddings.clone())?,
-            bias: on_cpu(&own.get(VOCABULARY.len(), "bias")?)?,
+            decoder: embeddings.clone(),
+            bias: bias.to_device(place.device())?,
         })
     }
 
-    /// `[total_tokens, 33]` on the CPU, from the last layer's `[total_tokens, hidden_size]`.
-    pub(crate) fn forward(&self, hidden: &Tensor) -> Result<Tensor> {
+    /// The logits `[total_residues, 33]` in `dtype`, which is f16 or f32, from the last layer's
+    /// `[rows, hidden_size]` of a piece.
+    pub(crate) fn forward(
+        &self,
+        hidden: &Tensor,
+        piece: &MicroBatch,
+        dtype: DType,
+    ) -> Result<Tensor> {
         let x = self.dense.forward_gelu(hidden, &self.dense_bias)?;
-        let x = self.norm.forward(&x)?;
-        on_cpu(&self.decoder.forward(&x)?)?.broadcast_add(&self.bias)
+        let x = piece.without_padding(&self.norm.forward(&x)?)?;
+        residue_linear(&x, &self.decoder, &self.bias, &piece.sequences, dtype)
     }
 }

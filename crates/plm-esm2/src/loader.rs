@@ -3,15 +3,16 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use plm_core::{
-    BoxError, Dtype, Encoder, EncoderLoader, EncoderSpec, LargestBatches, NoRoom, NoSuchLayer,
+    BoxError, Digest, Dtype, Encoder, EncoderLoader, EncoderSpec, LargestBatches, NoRoom,
     OutputKind, OutputSet, OutputSpec, Rank,
 };
 use plm_kernels::VarlenAttention;
 
+use crate::abilities::Abilities;
 use crate::cpu_ranks::{CpuOptions, CpuRanks};
 use crate::int8_shape::check_int8;
 use crate::ranks::{Job, Ranks};
-use crate::{Checkpoint, Error, NoInt8, gpu, token_map};
+use crate::{Checkpoint, Error, gpu, memory, token_map};
 
 /// It changes whenever a new version gives vectors other bits. A run that an older version started
 /// is then refused, not mixed.
@@ -46,6 +47,8 @@ pub struct Esm2Loader {
     checkpoint: Checkpoint,
     /// Where the ranks compute.
     ranks: Box<dyn Ranks>,
+    weights_digest: Digest,
+    outputs: OutputSet,
     spec: EncoderSpec,
     /// The tokens of the run's longest sequence; 0 before `check_room` was called.
     longest_tokens: AtomicUsize,
@@ -92,10 +95,12 @@ impl Esm2Loader {
     }
 
     fn of(checkpoint: Checkpoint, ranks: Box<dyn Ranks>, dtype: Dtype) -> Result<Self, Error> {
+        let outputs = OutputSet::default();
+        let weights_digest = checkpoint.weights_digest()?;
         let spec = EncoderSpec {
             model: checkpoint.name().to_owned(),
-            weights_digest: checkpoint.weights_digest()?.to_string(),
-            outputs: output_specs(&checkpoint, dtype, &OutputSet::default())?,
+            weights_digest: weights_digest.to_string(),
+            outputs: output_specs(&checkpoint, dtype, &outputs)?,
             dtype,
             backend: format!("{}, numerics {NUMERICS}", ranks.kind()),
             tokens: token_map(),
@@ -103,25 +108,37 @@ impl Esm2Loader {
         Ok(Self {
             checkpoint,
             ranks,
+            weights_digest,
+            outputs,
             spec,
             longest_tokens: AtomicUsize::new(0),
         })
     }
 
-    /// An estimate of the memory that the model and the largest batches take, in bytes: on the CPU
-    /// of all ranks together, on GPUs of one rank.
+    /// An estimate of the memory that the model and the largest batches take on a device, in bytes:
+    /// on the CPU of all ranks together, on GPUs of one rank.
     pub fn needed_bytes(&self, largest: &LargestBatches) -> u64 {
-        let (checkpoint, dtype) = (&self.checkpoint, self.spec.dtype);
-        self.ranks.needed_bytes(checkpoint, dtype, largest)
+        let (checkpoint, spec) = (&self.checkpoint, &self.spec);
+        self.ranks
+            .needed_bytes(checkpoint, spec.dtype, &spec.outputs, largest)
     }
 
     /// Makes encoders give these outputs instead of the mean of the last layer.
     ///
     /// # Errors
-    /// [`Error::NoSuchLayer`] if the model lacks one of the layers. [`Error::NoInt8`] if the number
-    /// format is int8 and one of the layers is not the last.
+    /// Those of [`output_specs`]; [`Error::Checkpoint`] if the contact head can't be read.
     pub fn with_outputs(mut self, outputs: &OutputSet) -> Result<Self, Error> {
-        self.spec.outputs = output_specs(&self.checkpoint, self.spec.dtype, outputs)?;
+        let specs = output_specs(&self.checkpoint, self.spec.dtype, outputs)?;
+        let needs_contact_head = specs.iter().any(|spec| spec.kind == OutputKind::Contacts);
+        let digest = match needs_contact_head {
+            true => self
+                .checkpoint
+                .digest_with_contact_head(&self.weights_digest)?,
+            false => self.weights_digest,
+        };
+        self.spec.weights_digest = digest.to_string();
+        self.spec.outputs = specs;
+        self.outputs = outputs.clone();
         Ok(self)
     }
 }
@@ -129,16 +146,18 @@ impl Esm2Loader {
 /// The outputs that encoders of a checkpoint in `dtype` give for `outputs`. Reads no weights.
 ///
 /// # Errors
-/// [`Error::NoSuchLayer`] if the model lacks one of the layers. [`Error::NoInt8`] if `dtype` is
-/// int8 and one of the outputs is not the mean of the last layer.
+/// [`Error::NoSuchLayer`] if the model lacks one of the layers. [`Error::NoLanguageModelHead`] or
+/// [`Error::NoContactHead`] if the checkpoint lacks the head for logits or contacts.
+/// [`Error::NoInt8`] if `dtype` is int8 and one of the outputs is not the mean of the last layer.
 ///
 /// ```
 /// use plm_core::{Dtype, Layer, OutputKind, OutputSet};
 /// use plm_esm2::{Checkpoint, output_specs};
 ///
-/// let outputs = OutputSet::new([OutputKind::Mean, OutputKind::Bos], [Layer::LAST]);
+/// let outputs = OutputSet::new([OutputKind::Mean, OutputKind::Residues], [Layer::LAST]);
 /// let specs = output_specs(&Checkpoint::plm_tiny(), Dtype::F32, &outputs)?;
-/// assert_eq!(specs[1].name(), "bos/layer_6");
+/// assert_eq!(specs[1].name(), "residues/layer_6");
+/// assert_eq!(specs[1].dtype, Dtype::F16);
 /// # Ok::<(), plm_esm2::Error>(())
 /// ```
 pub fn output_specs(
@@ -146,33 +165,14 @@ pub fn output_specs(
     dtype: Dtype,
     outputs: &OutputSet,
 ) -> Result<Vec<OutputSpec>, Error> {
-    let config = checkpoint.config();
-    let resolved = outputs.resolve(config.num_layers);
-    let resolved = resolved.map_err(|NoSuchLayer { layer, num_layers }| Error::NoSuchLayer {
-        model: checkpoint.name().to_owned(),
-        layer,
-        num_layers,
-    })?;
-    let is_given = |kind| matches!(kind, OutputKind::Mean | OutputKind::Bos);
-    if let Some(&(output, _)) = resolved.iter().find(|(kind, _)| !is_given(*kind)) {
-        return Err(Error::NoOutput {
-            model: checkpoint.name().to_owned(),
-            output,
-        });
-    }
-    let not_in_int8 = |&(kind, layer)| match kind {
-        OutputKind::Mean if layer == config.num_layers => None,
-        OutputKind::Mean => Some(NoInt8::Layer(layer)),
-        _ => Some(NoInt8::Output(kind)),
+    let abilities = Abilities {
+        model: checkpoint.name(),
+        config: checkpoint.config(),
+        dtype,
+        has_lm_head: checkpoint.has_lm_head(),
+        has_contact_head: checkpoint.has_contact_head(),
     };
-    if let (Dtype::Int8, Some(why)) = (dtype, resolved.iter().find_map(not_in_int8)) {
-        return Err(Error::NoInt8 {
-            model: checkpoint.name().to_owned(),
-            why,
-        });
-    }
-    let spec = |(kind, layer)| OutputSpec::new(kind, layer, config.hidden_size);
-    Ok(resolved.into_iter().map(spec).collect())
+    abilities.specs(outputs)
 }
 
 impl EncoderLoader for Esm2Loader {
@@ -184,10 +184,15 @@ impl EncoderLoader for Esm2Loader {
         let longest = largest.longest_sequences.first().copied().unwrap_or(0);
         self.longest_tokens.store(longest, Ordering::Relaxed);
         let needed_bytes = self.needed_bytes(largest);
-        let mut devices = self.ranks.devices().into_iter();
-        match devices.find(|(_, bytes)| *bytes < needed_bytes) {
+        let devices = self.ranks.devices().into_iter();
+        let on_devices = devices.map(|(device, available)| (device, needed_bytes, available));
+        let host_bytes = self.ranks.host_bytes(&self.spec.outputs, largest);
+        let on_host = memory::available_bytes()
+            .map(|available| ("the host".to_owned(), host_bytes, available));
+        let mut all = on_devices.chain(on_host);
+        match all.find(|(_, needed, available)| available < needed) {
             None => Ok(()),
-            Some((device, available_bytes)) => Err(NoRoom {
+            Some((device, needed_bytes, available_bytes)) => Err(NoRoom {
                 device,
                 needed_bytes,
                 available_bytes,
@@ -199,6 +204,7 @@ impl EncoderLoader for Esm2Loader {
         let job = Job {
             checkpoint: &self.checkpoint,
             dtype: self.spec.dtype,
+            outputs: &self.outputs,
             specs: &self.spec.outputs,
             longest_tokens: self.longest_tokens.load(Ordering::Relaxed),
         };

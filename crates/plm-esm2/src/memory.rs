@@ -12,10 +12,13 @@
 //!
 //! Attention takes nothing that grows with the square of a sequence. On the CPU, each thread keeps
 //! the keys and values of one head, and the scores of sixteen queries.
+//!
+//! Outputs with a row per residue or per pair of residues come on top: what they take while they
+//! are computed, and the columns of a batch, of which several are on their way to the writer.
 
 use std::path::{Path, PathBuf};
 
-use plm_core::LargestBatches;
+use plm_core::{LargestBatches, OutputKind, OutputSpec, Per};
 
 use crate::Config;
 use crate::micro_batch::MICRO_BATCH_TOKENS;
@@ -24,10 +27,23 @@ use crate::micro_batch::MICRO_BATCH_TOKENS;
 const F32_BYTES: u64 = 4;
 /// The numbers of a row that the gemm crate copies at a time.
 const PACKED_COLUMNS: u64 = 512;
+/// The times that the columns of a batch are there on the CPU at once: in pieces and joined, and
+/// those of the batch before, which are written.
+const CPU_COLUMNS: u64 = 3;
+/// The same on the host of a GPU: two batches in page-locked buffers of up to twice their size, one
+/// as columns, and one that is written.
+const HOST_COLUMNS: u64 = 6;
+/// The rows of a map on the CPU whose sums by column are kept.
+const MAP_ROWS: u64 = 128;
 
 /// The memory that all lanes together take on the CPU for their largest batches, in bytes.
 /// `threads` has the threads of each lane. The longest sequences may all be computed at once.
-pub(crate) fn cpu_bytes(config: &Config, threads: &[usize], largest: &LargestBatches) -> u64 {
+pub(crate) fn cpu_bytes(
+    config: &Config,
+    specs: &[OutputSpec],
+    threads: &[usize],
+    largest: &LargestBatches,
+) -> u64 {
     let (hidden, ffn) = (config.hidden_size as u64, config.ffn_size as u64);
     let of_token = F32_BYTES * (8 * hidden + ffn + PACKED_COLUMNS);
     // A head's keys and values, and the scores of the 16 queries of a block.
@@ -38,9 +54,81 @@ pub(crate) fn cpu_bytes(config: &Config, threads: &[usize], largest: &LargestBat
         let piece = longest.max(MICRO_BATCH_TOKENS);
         let at_once = longest.max(largest.shared_tokens);
         let tokens = at_once.min(threads.saturating_mul(piece)) as u64;
-        tokens * of_token + threads as u64 * longest as u64 * of_key
+        let pieces = Pairs {
+            tokens,
+            longest: piece as u64,
+        };
+        tokens * of_token
+            + threads as u64 * longest as u64 * of_key
+            + maps_on_cpu_bytes(config, specs, pieces)
+            + CPU_COLUMNS * largest_columns_bytes(specs, longest, largest)
     });
     lanes.sum::<u64>() + rotary_bytes(config, largest)
+}
+
+/// The memory that the columns of all ranks on GPUs take on the host, in bytes, but for those with
+/// one row per sequence, which are small.
+pub(crate) fn host_bytes(specs: &[OutputSpec], ranks: usize, largest: &LargestBatches) -> u64 {
+    let longest = largest.longest_sequences.iter().take(ranks);
+    let columns = longest.map(|&longest| largest_columns_bytes(specs, longest, largest));
+    HOST_COLUMNS * columns.sum::<u64>()
+}
+
+/// Tokens, in sequences of at most `longest`.
+#[derive(Clone, Copy)]
+pub(crate) struct Pairs {
+    pub(crate) tokens: u64,
+    pub(crate) longest: u64,
+}
+
+impl Pairs {
+    /// The most pairs of residues that there can be.
+    pub(crate) fn count(self) -> u64 {
+        self.tokens.saturating_mul(self.longest.min(self.tokens))
+    }
+}
+
+/// The bytes of the columns of so many tokens, but for those with one row per sequence.
+pub(crate) fn columns_bytes(specs: &[OutputSpec], pairs: Pairs) -> u64 {
+    let of_spec = |spec: &OutputSpec| {
+        let rows = match spec.per() {
+            Per::Sequence => 0,
+            Per::Residue => pairs.tokens,
+            Per::Pair => pairs.count(),
+        };
+        rows.saturating_mul(spec.width as u64 * spec.dtype.bytes())
+    };
+    specs.iter().map(of_spec).fold(0, u64::saturating_add)
+}
+
+/// The columns of the larger one of a rank's longest sequence and a batch of several.
+fn largest_columns_bytes(specs: &[OutputSpec], longest: usize, largest: &LargestBatches) -> u64 {
+    let alone = Pairs {
+        tokens: longest as u64,
+        longest: longest as u64,
+    };
+    let shared = Pairs {
+        tokens: largest.shared_tokens as u64,
+        longest: longest as u64,
+    };
+    columns_bytes(specs, alone).max(columns_bytes(specs, shared))
+}
+
+/// Whether contacts are among the outputs.
+pub(crate) fn has_contacts(specs: &[OutputSpec]) -> bool {
+    specs.iter().any(|spec| spec.kind == OutputKind::Contacts)
+}
+
+/// What contacts take on the CPU until they are a column: the sum of all maps and the
+/// probabilities, sums by column, keys, and what corrections are made of.
+fn maps_on_cpu_bytes(config: &Config, specs: &[OutputSpec], pairs: Pairs) -> u64 {
+    if !has_contacts(specs) {
+        return 0;
+    }
+    let (heads, hidden) = (config.num_heads as u64, config.hidden_size as u64);
+    let of_token = hidden + (config.num_layers as u64 + 1) * heads;
+    let of_pairs = (pairs.count().saturating_mul(2 * MAP_ROWS + heads)) / MAP_ROWS;
+    F32_BYTES.saturating_mul(of_pairs.saturating_add(pairs.tokens * of_token))
 }
 
 /// The memory of the tables of positions, in bytes. They grow to powers of two.
@@ -222,7 +310,7 @@ mod tests {
                 longest_sequences,
                 shared_tokens,
             };
-            cpu_bytes(&config, threads, &largest)
+            cpu_bytes(&config, &[], threads, &largest)
         };
         // 650M: 63 kB a token.
         let long = bytes(&[2], &[40_002], 0);

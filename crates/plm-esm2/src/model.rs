@@ -5,46 +5,48 @@
 
 use std::sync::Mutex;
 
-use candle_core::{Result as TensorResult, Tensor};
-use plm_core::{Dtype, OutputKind, PackedBatch};
-use plm_kernels::{Rotary, VarlenAttention, embed_tokens, first_token, segment_mean};
+use candle_core::{DType, Result as TensorResult, Tensor};
+use plm_core::{Column, Dtype, OutputKind, OutputSet, OutputSpec, PackedBatch};
+use plm_kernels::{
+    ContactHead, Contacts, Rotary, VarlenAttention, embed_tokens, first_token, residue_rows,
+    segment_max, segment_mean,
+};
 
+use crate::abilities::Abilities;
 use crate::alphabet::VOCABULARY;
 use crate::cpu::Cpu;
 use crate::int8_shape::check_int8;
 use crate::lm_head::LmHead;
 use crate::micro_batch::MicroBatch;
-use crate::outputs::{PieceOutputs, Started, to_values};
+use crate::outputs::{Fetched, Started};
 use crate::place::{Layers, Pass, Place};
 use crate::tensors::Tensors;
-use crate::{Checkpoint, Config, Error, ModelOutputs, NoInt8, Outputs};
+use crate::{Checkpoint, Config, Error};
 
 /// An ESM-2 in memory.
 ///
 /// ```
-/// use plm_core::{Dtype, OutputKind, Packer, RowId};
-/// use plm_esm2::{Checkpoint, Esm2, Outputs, token_map};
+/// use plm_core::{Dtype, Layer, OutputKind, OutputSet, Packer, RowId};
+/// use plm_esm2::{Checkpoint, Esm2, token_map};
 ///
 /// let model = Esm2::new(&Checkpoint::plm_tiny(), Dtype::F32)?;
 /// let tokens = token_map();
 /// let mut packer = Packer::new(&tokens, 64);
 /// packer.push(RowId(0), b"MKTAYIAKQR")?;
 ///
-/// // The BOS row of layer 3, and the logits of every token.
-/// let outputs = Outputs {
-///     pooled: vec![(OutputKind::Bos, 3)],
-///     logits: true,
-///     ..Outputs::default()
-/// };
-/// let given = model.forward(&packer.finish(), &outputs)?;
-/// assert_eq!(given.pooled[0].width(), 128);
-/// assert_eq!(given.logits.expect("they were asked for").len(), (10 + 2) * 33);
+/// // The rows of all residues in layer 3, and their logits.
+/// let outputs = OutputSet::new([OutputKind::Residues, OutputKind::Logits], [Layer(3)]);
+/// let columns = model.forward(&packer.finish(), &outputs)?;
+/// assert_eq!(columns[0].sequence(0).len(), 10 * 128);
+/// assert_eq!(columns[1].sequence(0).len(), 10 * 33);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
 pub struct Esm2 {
     name: String,
     config: Config,
+    /// The number format that the model computes in.
+    dtype: Dtype,
     /// Where the model computes.
     place: Box<dyn Place>,
     /// The token embedding `[33, hidden_size]`. In an int8 model, it is that of the rotated stream.
@@ -52,6 +54,8 @@ pub struct Esm2 {
     layers: Box<dyn Layers>,
     /// The head for logits, if the checkpoint has it.
     lm_head: Option<LmHead>,
+    /// The regression for contacts, if the checkpoint has it.
+    contact_head: Option<ContactHead>,
     /// The tables of positions. They grow to the longest sequence so far.
     rotary: Mutex<Rotary>,
 }
@@ -80,19 +84,24 @@ impl Esm2 {
     ) -> Result<Self, Error> {
         let config = checkpoint.config();
         let rotary = Rotary::new(config.head_dim(), 1024, place.device())?;
-        let (lm_head, (embeddings, layers)) = {
+        let (lm_head, contact_head, (embeddings, layers)) = {
             let tensors = Tensors::new(checkpoint, dtype, &*place)?;
-            let has_lm_head = checkpoint.has_lm_head();
-            let lm_head = has_lm_head.then(|| tensors.lm_head()).transpose()?;
-            (lm_head, layers(&tensors)?)
+            let heads = match dtype {
+                // It can't give what they are for.
+                Dtype::Int8 => (None, None),
+                _ => (tensors.lm_head()?, tensors.contact_head()?),
+            };
+            (heads.0, heads.1, layers(&tensors)?)
         };
         Ok(Self {
             name: checkpoint.name().to_owned(),
             config: config.clone(),
+            dtype,
             place,
             embeddings,
             layers,
             lm_head,
+            contact_head,
             rotary: Mutex::new(rotary),
         })
     }
@@ -102,13 +111,29 @@ impl Esm2 {
         &self.config
     }
 
-    /// Runs the model over a batch, on the threads of the current rayon pool or on its GPU.
+    /// Describes the column of each output that [`forward`](Self::forward) gives for `outputs`.
     ///
     /// # Errors
-    /// [`Error::NoSuchLayer`], [`Error::NoLanguageModelHead`] and [`Error::NoInt8`] if the model
-    /// does not have what was asked for; [`Error::UnknownToken`] if the batch was packed with
-    /// another alphabet; [`Error::Tensor`] if memory runs out or the GPU fails.
-    pub fn forward(&self, batch: &PackedBatch, outputs: &Outputs) -> Result<ModelOutputs, Error> {
+    /// [`Error::NoSuchLayer`], [`Error::NoLanguageModelHead`], [`Error::NoContactHead`] and
+    /// [`Error::NoInt8`] if the model can't give one of them.
+    pub fn output_specs(&self, outputs: &OutputSet) -> Result<Vec<OutputSpec>, Error> {
+        let abilities = Abilities {
+            model: &self.name,
+            config: &self.config,
+            dtype: self.dtype,
+            has_lm_head: self.lm_head.is_some(),
+            has_contact_head: self.contact_head.is_some(),
+        };
+        abilities.specs(outputs)
+    }
+
+    /// Runs the model over a batch, on the threads of the current rayon pool or on its GPU. Returns
+    /// a column for each output, in the order of [`output_specs`](Self::output_specs).
+    ///
+    /// # Errors
+    /// Those of [`output_specs`](Self::output_specs); [`Error::UnknownToken`] if the batch was
+    /// packed with another alphabet; [`Error::Tensor`] if memory runs out or the GPU fails.
+    pub fn forward(&self, batch: &PackedBatch, outputs: &OutputSet) -> Result<Vec<Column>, Error> {
         self.start(batch, outputs)?.finish()
     }
 
@@ -117,43 +142,17 @@ impl Esm2 {
     ///
     /// # Errors
     /// Those of [`forward`](Self::forward).
-    pub fn start(&self, batch: &PackedBatch, outputs: &Outputs) -> Result<Started, Error> {
-        self.check(outputs)?;
+    pub fn start(&self, batch: &PackedBatch, outputs: &OutputSet) -> Result<Started, Error> {
+        let specs = self.output_specs(outputs)?;
         check_tokens(batch)?;
         let rotary = self.rotary(batch.max_sequence_tokens())?;
-        let forward = |piece: &MicroBatch| self.forward_piece(piece, &rotary, outputs);
+        let forward = |piece: &MicroBatch| self.forward_piece(piece, &rotary, &specs);
         Ok(Started {
             pieces: self.place.run(batch, self.embeddings.dtype(), &forward)?,
-            hidden_size: self.config.hidden_size,
-            outputs: outputs.clone(),
+            specs,
+            residue_counts: batch.residue_counts().collect(),
             pooled_norm: self.layers.pooled_norm(),
         })
-    }
-
-    /// Refuses outputs that the model does not have.
-    fn check(&self, outputs: &Outputs) -> Result<(), Error> {
-        let num_layers = self.config.num_layers;
-        for &(_, layer) in &outputs.pooled {
-            if layer > num_layers {
-                return Err(Error::NoSuchLayer {
-                    model: self.name.clone(),
-                    layer: plm_core::Layer(i32::try_from(layer).unwrap_or(i32::MAX)),
-                    num_layers,
-                });
-            }
-            if layer < num_layers && !self.layers.has_hidden_layers() {
-                return Err(Error::NoInt8 {
-                    model: self.name.clone(),
-                    why: NoInt8::Layer(layer),
-                });
-            }
-        }
-        if outputs.logits && self.lm_head.is_none() {
-            return Err(Error::NoLanguageModelHead {
-                model: self.name.clone(),
-            });
-        }
-        Ok(())
     }
 
     /// The tables for sequences of up to `positions` tokens.
@@ -170,34 +169,38 @@ impl Esm2 {
         Ok(rotary.clone())
     }
 
-    /// Runs the model over one piece of a batch.
+    /// Runs the model over one piece of a batch. Returns the values of each output.
     fn forward_piece(
         &self,
         piece: &MicroBatch,
         rotary: &Rotary,
-        outputs: &Outputs,
-    ) -> TensorResult<PieceOutputs> {
+        specs: &[OutputSpec],
+    ) -> TensorResult<Vec<Fetched>> {
+        let wants = |kind| specs.iter().any(|spec| spec.kind == kind);
+        let contacts = match &self.contact_head {
+            Some(head) if wants(OutputKind::Contacts) => {
+                Some(Contacts::new(head, &piece.sequences)?)
+            }
+            _ => None,
+        };
         let pass = Pass {
             piece,
             attention: VarlenAttention {
                 cu_seqlens: &piece.padded,
                 rotary,
                 num_heads: self.config.num_heads,
+                contacts: contacts.as_ref(),
             },
-            depth: self.depth(outputs),
-            outputs,
+            // What is of no single layer comes with the last one.
+            depth: specs.iter().map(|spec| spec.layer).max().unwrap_or(0),
         };
-        let mut pooled: Vec<_> = outputs.pooled.iter().map(|_| None).collect();
-        let mut pool = |layer: usize, hidden: &Tensor| -> TensorResult<()> {
-            for (pooled, &(kind, wanted)) in pooled.iter_mut().zip(&outputs.pooled) {
-                if wanted == layer {
+        let mut fetched: Vec<_> = specs.iter().map(|_| None).collect();
+        let mut take = |layer: usize, hidden: &Tensor| -> TensorResult<()> {
+            for (fetched, spec) in fetched.iter_mut().zip(specs) {
+                if spec.kind.is_of_a_layer() && spec.layer == layer {
                     let hidden = piece.without_padding(hidden)?;
-                    let rows = match kind {
-                        OutputKind::Mean => segment_mean(&hidden, &piece.sequences)?,
-                        OutputKind::Bos => first_token(&hidden, &piece.sequences)?,
-                        _ => candle_core::bail!("{kind} is refused before anything is computed"),
-                    };
-                    *pooled = Some(self.place.fetch(&rows)?);
+                    let rows = of_layer(spec, &hidden, piece)?;
+                    *fetched = Some(self.place.fetch(&rows)?);
                 }
             }
             Ok(())
@@ -209,43 +212,47 @@ impl Esm2 {
             &piece.padded,
             self.config.dropout(),
         )?;
-        pool(0, &x)?;
-        let normalised = self.layers.forward(x, &pass, &mut pool)?;
+        take(0, &x)?;
+        let normalised = self.layers.forward(x, &pass, &mut take)?;
 
-        let tokens = match outputs.tokens {
-            true => to_values(&piece.without_padding(&normalised)?)?,
-            false => Vec::new(),
-        };
-        Ok(PieceOutputs {
-            pooled: pooled.into_iter().flatten().collect(),
-            tokens,
-            logits: self.logits(&normalised, piece, outputs)?,
-        })
-    }
-
-    /// The number of layers that have to run.
-    fn depth(&self, outputs: &Outputs) -> usize {
-        if outputs.needs_tokens() {
-            return self.config.num_layers;
-        }
-        let layers = outputs.pooled.iter().map(|&(_, layer)| layer);
-        layers.max().unwrap_or(0)
-    }
-
-    /// The logits of a piece, if they were asked for.
-    fn logits(
-        &self,
-        normalised: &Tensor,
-        piece: &MicroBatch,
-        outputs: &Outputs,
-    ) -> TensorResult<Vec<f32>> {
-        match &self.lm_head {
-            Some(lm_head) if outputs.logits => {
-                let logits = lm_head.forward(normalised)?;
-                to_values(&piece.without_padding(&logits)?)
+        for (fetched, spec) in fetched.iter_mut().zip(specs) {
+            if let (OutputKind::Logits, Some(lm_head)) = (spec.kind, &self.lm_head) {
+                let logits = lm_head.forward(&normalised, piece, tensor_dtype(spec))?;
+                *fetched = Some(self.place.fetch(&logits)?);
             }
-            _ => Ok(Vec::new()),
         }
+        if let Some(contacts) = contacts {
+            let mut both = fetched.iter_mut().zip(specs);
+            if let Some((fetched, spec)) = both.find(|(_, spec)| spec.kind == OutputKind::Contacts)
+            {
+                let contacts = contacts.finish(tensor_dtype(spec))?;
+                *fetched = Some(self.place.fetch(&contacts)?);
+            }
+        }
+        // Each was refused if the model can't give it.
+        Ok(fetched.into_iter().flatten().collect())
+    }
+}
+
+/// The rows of an output of one layer, from that layer's output `[total_tokens, hidden_size]`.
+fn of_layer(spec: &OutputSpec, hidden: &Tensor, piece: &MicroBatch) -> TensorResult<Tensor> {
+    let sequences = &piece.sequences;
+    match spec.kind {
+        OutputKind::Mean => segment_mean(hidden, sequences),
+        OutputKind::Bos => first_token(hidden, sequences),
+        OutputKind::Max => segment_max(hidden, sequences),
+        OutputKind::Residues => residue_rows(hidden, sequences, tensor_dtype(spec)),
+        OutputKind::Logits | OutputKind::Contacts => {
+            unreachable!("it is of no single layer")
+        }
+    }
+}
+
+/// The number format of an output, as candle calls it.
+fn tensor_dtype(spec: &OutputSpec) -> DType {
+    match spec.dtype {
+        Dtype::F16 => DType::F16,
+        _ => DType::F32,
     }
 }
 

@@ -1,152 +1,106 @@
-//! What a caller can ask of a forward pass, and what it gets.
+//! What a forward pass gives, on its way to columns.
 
 use std::fmt;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result as TensorResult, Tensor};
-use plm_core::{Column, OutputKind, OutputSpec};
+use half::f16;
+use plm_core::{Column, Dtype, OutputSpec, Values};
 
 use crate::Error;
 use crate::place::PooledNorm;
 
-/// What to compute for a batch. The default is nothing.
-///
-/// Layer 0 is the embedding, `n` the output of the n-th layer, and the last one is taken after the
-/// final layer norm.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Outputs {
-    /// The outputs with one row per sequence, each with its layer, in any order.
-    pub pooled: Vec<(OutputKind, usize)>,
-    /// Whether to return the last layer's vector of every token.
-    pub tokens: bool,
-    /// Whether to return the masked-language-model logits of every token.
-    pub logits: bool,
-}
-
-impl Outputs {
-    /// The mean over residues of one layer.
-    pub fn mean_of(layer: usize) -> Self {
-        Self {
-            pooled: vec![(OutputKind::Mean, layer)],
-            ..Self::default()
-        }
-    }
-
-    /// The outputs of an encoder with these specs.
-    pub(crate) fn of(specs: &[OutputSpec]) -> Self {
-        Self {
-            pooled: specs.iter().map(|spec| (spec.kind, spec.layer)).collect(),
-            ..Self::default()
-        }
-    }
-
-    /// Whether the last layer's vectors of all tokens are needed.
-    pub(crate) fn needs_tokens(&self) -> bool {
-        self.tokens || self.logits
-    }
-}
-
-/// The outputs of a batch, in the batch's order.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct ModelOutputs {
-    /// The column of each of [`Outputs::pooled`], in that order: `[num_sequences, hidden_size]`,
-    /// f32.
-    pub pooled: Vec<Column>,
-    /// The vectors of all tokens, special tokens included: `[total_tokens, hidden_size]`, row by
-    /// row. `None` if they were not asked for.
-    pub tokens: Option<Vec<f32>>,
-    /// The logits of all tokens, special tokens included: `[total_tokens, 33]`, row by row. `None`
-    /// if they were not asked for.
-    pub logits: Option<Vec<f32>>,
-}
-
 /// A batch that a model has started to compute.
 #[derive(Debug)]
 pub struct Started {
-    /// The outputs of the batch's pieces, in order.
-    pub(crate) pieces: Vec<PieceOutputs>,
-    pub(crate) hidden_size: usize,
+    /// For each piece of the batch, in order, the values of each output.
+    pub(crate) pieces: Vec<Vec<Fetched>>,
     /// The outputs that were asked for.
-    pub(crate) outputs: Outputs,
+    pub(crate) specs: Vec<OutputSpec>,
+    /// The residues of each sequence of the batch.
+    pub(crate) residue_counts: Vec<u32>,
     /// The norm that pooled rows still need; `None` if they need none.
     pub(crate) pooled_norm: Option<Arc<dyn PooledNorm>>,
 }
 
-/// The outputs of one piece of a batch; empty where nothing was asked for.
-#[derive(Debug)]
-pub(crate) struct PieceOutputs {
-    /// The rows of each pooled output: `[num_sequences, hidden_size]`.
-    pub(crate) pooled: Vec<Values>,
-    /// The vectors of all tokens: `[total_tokens, hidden_size]`.
-    pub(crate) tokens: Vec<f32>,
-    /// The logits of all tokens: `[total_tokens, 33]`.
-    pub(crate) logits: Vec<f32>,
-}
-
 impl Started {
-    /// Waits for the outputs.
+    /// Waits for the outputs. Returns the column of each, in the order of
+    /// [`Esm2::output_specs`](crate::Esm2::output_specs).
     ///
     /// # Errors
     /// [`Error::Tensor`] if the GPU has failed.
-    pub fn finish(self) -> Result<ModelOutputs, Error> {
+    pub fn finish(self) -> Result<Vec<Column>, Error> {
         let Self {
             pieces,
-            hidden_size,
-            outputs,
+            specs,
+            residue_counts,
             pooled_norm,
         } = self;
-        let mut pooled = vec![Vec::new(); outputs.pooled.len()];
-        let (mut tokens, mut logits) = (Vec::new(), Vec::new());
+        let mut all: Vec<Option<Values>> = specs.iter().map(|_| None).collect();
         for piece in pieces {
-            for (all, of_piece) in pooled.iter_mut().zip(piece.pooled) {
+            for (all, of_piece) in all.iter_mut().zip(piece) {
                 let of_piece = of_piece.wait()?;
-                if all.is_empty() {
-                    *all = of_piece;
-                } else {
-                    all.extend(of_piece);
+                match all {
+                    None => *all = Some(of_piece),
+                    Some(all) => append(all, of_piece),
                 }
             }
-            tokens.extend(piece.tokens);
-            logits.extend(piece.logits);
         }
-        if let Some(norm) = pooled_norm {
-            let mut scratch = vec![0.0; hidden_size];
-            let all = pooled
-                .iter_mut()
-                .flat_map(|rows| rows.chunks_exact_mut(hidden_size));
-            all.for_each(|row| norm.apply(row, &mut scratch));
-        }
-        let column = |values: Vec<f32>| {
-            Column::new(hidden_size, values).expect("each sequence gives a row of hidden_size")
-        };
-        Ok(ModelOutputs {
-            pooled: pooled.into_iter().map(column).collect(),
-            tokens: outputs.tokens.then_some(tokens),
-            logits: outputs.logits.then_some(logits),
-        })
+        let columns = all.into_iter().zip(&specs).map(|(values, spec)| {
+            let mut values = values.unwrap_or_else(|| none_of(spec.dtype));
+            if let (Some(norm), Values::F32(values)) = (&pooled_norm, &mut values) {
+                let mut scratch = vec![0.0; spec.width];
+                let rows = values.chunks_exact_mut(spec.width);
+                rows.for_each(|row| norm.apply(row, &mut scratch));
+            }
+            let mut rows = 0;
+            let ends = residue_counts.iter().map(|&residues| {
+                rows += spec.per().rows(residues);
+                rows
+            });
+            let offsets = std::iter::once(0).chain(ends).collect();
+            Column::with_offsets(spec.width, offsets, values)
+                .expect("each sequence gives the rows of its output")
+        });
+        Ok(columns.collect())
     }
 }
 
-/// Numbers on the CPU, or on their way there from a GPU.
+/// Values on the CPU, or on their way there from a GPU.
 #[derive(Debug)]
-pub(crate) enum Values {
-    Here(Vec<f32>),
+pub(crate) enum Fetched {
+    Here(Values),
     OnTheirWay(Box<dyn OnTheirWay>),
 }
 
-/// Numbers that a device has not given yet.
+/// Values that a device has not given yet.
 pub(crate) trait OnTheirWay: fmt::Debug + Send {
-    /// Waits for the numbers.
-    fn wait(self: Box<Self>) -> TensorResult<Vec<f32>>;
+    /// Waits for the values.
+    fn wait(self: Box<Self>) -> TensorResult<Values>;
 }
 
-impl Values {
-    /// The numbers, after they have arrived.
-    fn wait(self) -> TensorResult<Vec<f32>> {
+impl Fetched {
+    /// The values, after they have arrived.
+    fn wait(self) -> TensorResult<Values> {
         match self {
             Self::Here(values) => Ok(values),
             Self::OnTheirWay(values) => values.wait(),
         }
+    }
+}
+
+fn none_of(dtype: Dtype) -> Values {
+    match dtype {
+        Dtype::F16 => Values::F16(Vec::new()),
+        _ => Values::F32(Vec::new()),
+    }
+}
+
+fn append(all: &mut Values, more: Values) {
+    match (all, more) {
+        (Values::F32(all), Values::F32(more)) => all.extend(more),
+        (Values::F16(all), Values::F16(more)) => all.extend(more),
+        _ => unreachable!("an output has one format in all pieces"),
     }
 }
 
@@ -156,7 +110,11 @@ pub(crate) fn on_cpu(tensor: &Tensor) -> TensorResult<Tensor> {
     tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)
 }
 
-/// The numbers of a tensor of any format and device, row by row.
-pub(crate) fn to_values(tensor: &Tensor) -> TensorResult<Vec<f32>> {
-    on_cpu(tensor)?.flatten_all()?.to_vec1()
+/// The values of a tensor in f16 or f32 on the CPU, row by row.
+pub(crate) fn to_values(tensor: &Tensor) -> TensorResult<Values> {
+    let flat = tensor.flatten_all()?;
+    Ok(match flat.dtype() {
+        DType::F16 => Values::F16(flat.to_vec1::<f16>()?),
+        _ => Values::F32(flat.to_vec1()?),
+    })
 }

@@ -10,9 +10,8 @@ use candle_core::{DType, Device, Result as TensorResult, Tensor};
 use plm_core::PackedBatch;
 use plm_kernels::{VarlenAttention, bias_gelu_inplace};
 
-use crate::Outputs;
 use crate::micro_batch::MicroBatch;
-use crate::outputs::{PieceOutputs, Values};
+use crate::outputs::Fetched;
 
 /// Where a model computes.
 pub(crate) trait Place: Debug + Send + Sync {
@@ -31,11 +30,11 @@ pub(crate) trait Place: Debug + Send + Sync {
         &self,
         batch: &PackedBatch,
         dtype: DType,
-        forward: &(dyn Fn(&MicroBatch) -> TensorResult<PieceOutputs> + Sync),
-    ) -> TensorResult<Vec<PieceOutputs>>;
+        forward: &(dyn Fn(&MicroBatch) -> TensorResult<Vec<Fetched>> + Sync),
+    ) -> TensorResult<Vec<Vec<Fetched>>>;
 
-    /// The numbers of a contiguous f32 tensor on this device.
-    fn fetch(&self, values: &Tensor) -> TensorResult<Values>;
+    /// The values of a contiguous tensor in f16 or f32 on this device.
+    fn fetch(&self, values: &Tensor) -> TensorResult<Fetched>;
 }
 
 /// A product with a matrix of weights, without its bias.
@@ -86,13 +85,9 @@ pub(crate) struct ResidualWeights {
 pub(crate) trait Layers: Debug + Send + Sync {
     /// Runs the first `pass.depth` layers on the embeddings `x` `[rows, hidden_size]` of a piece.
     /// Calls `pool` with the number and the output of each. Returns the output of the last layer
-    /// norm if `pass.outputs` needs it, and anything of that shape otherwise.
+    /// norm if all layers ran and rows need no [`pooled_norm`](Self::pooled_norm), and anything of
+    /// that shape otherwise.
     fn forward(&self, x: Tensor, pass: &Pass<'_>, pool: Pool<'_>) -> TensorResult<Tensor>;
-
-    /// Whether layers before the last one have outputs.
-    fn has_hidden_layers(&self) -> bool {
-        true
-    }
 
     /// The norm that pooled rows still need, on the host; `None` if they need none.
     fn pooled_norm(&self) -> Option<Arc<dyn PooledNorm>> {
@@ -111,8 +106,6 @@ pub(crate) struct Pass<'a> {
     pub(crate) attention: VarlenAttention<'a>,
     /// The number of layers that have to run.
     pub(crate) depth: usize,
-    /// The outputs that were asked for.
-    pub(crate) outputs: &'a Outputs,
 }
 
 /// Turns pooled rows of a rotated stream into those of the model.

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use plm_core::{Dtype, Encoder, LargestBatches, OutputSpec, Rank};
+use plm_core::{Dtype, Encoder, LargestBatches, OutputSet, OutputSpec, Rank};
 
 use crate::{Checkpoint, Error};
 
@@ -11,9 +11,18 @@ pub(crate) trait Ranks: Debug + Send + Sync {
     /// The kind of the devices, which decides the bits of results. It is part of the fingerprint.
     fn kind(&self) -> &str;
 
-    /// An estimate of the memory that a model in `dtype` and the largest batches take, in bytes: on
-    /// the CPU of all ranks together, on GPUs of one rank.
-    fn needed_bytes(&self, checkpoint: &Checkpoint, dtype: Dtype, largest: &LargestBatches) -> u64;
+    /// An estimate of the memory that a model in `dtype` and the largest batches take on a device,
+    /// with the outputs `specs`, in bytes: on the CPU of all ranks together, on GPUs of one rank.
+    fn needed_bytes(
+        &self,
+        checkpoint: &Checkpoint,
+        dtype: Dtype,
+        specs: &[OutputSpec],
+        largest: &LargestBatches,
+    ) -> u64;
+
+    /// An estimate of the memory that all ranks together take beside that on the host, in bytes.
+    fn host_bytes(&self, specs: &[OutputSpec], largest: &LargestBatches) -> u64;
 
     /// Each device, and the bytes of memory that it can give.
     fn devices(&self) -> Vec<(String, u64)>;
@@ -29,7 +38,9 @@ pub(crate) struct Job<'a> {
     pub(crate) checkpoint: &'a Checkpoint,
     /// The number format that the model computes in.
     pub(crate) dtype: Dtype,
-    /// The outputs to give, in order.
+    /// The outputs to give.
+    pub(crate) outputs: &'a OutputSet,
+    /// Those outputs, in order.
     pub(crate) specs: &'a [OutputSpec],
     /// The tokens of the run's longest sequence; 0 if that is not known yet.
     pub(crate) longest_tokens: usize,

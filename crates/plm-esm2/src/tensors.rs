@@ -3,7 +3,7 @@
 use candle_core::{Result as TensorResult, Tensor};
 use candle_nn::VarBuilder;
 use plm_core::Dtype;
-use plm_kernels::LayerNorm;
+use plm_kernels::{ContactHead, LayerNorm};
 
 use crate::alphabet::VOCABULARY;
 use crate::layer::{Layer, PlainLayers};
@@ -14,6 +14,7 @@ use crate::{Checkpoint, Config, Error};
 /// The tensors of a checkpoint in a number format. They are read to the place where a model
 /// computes.
 pub(crate) struct Tensors<'a> {
+    checkpoint: &'a Checkpoint,
     weights: VarBuilder<'a>,
     config: &'a Config,
     place: &'a dyn Place,
@@ -36,6 +37,7 @@ impl<'a> Tensors<'a> {
             "embeddings.word_embeddings.weight",
         )?;
         Ok(Self {
+            checkpoint,
             weights,
             config,
             place,
@@ -68,10 +70,22 @@ impl<'a> Tensors<'a> {
         LayerNorm::new(&weight, &bias, self.config.layer_norm_eps)
     }
 
-    /// The masked-language-model head.
-    pub(crate) fn lm_head(&self) -> TensorResult<LmHead> {
+    /// The masked-language-model head, if the checkpoint has it.
+    pub(crate) fn lm_head(&self) -> TensorResult<Option<LmHead>> {
+        if !self.checkpoint.has_lm_head() {
+            return Ok(None);
+        }
         let own = self.weights.pp("lm_head");
-        LmHead::new(&own, &self.embeddings, self.config, self.place)
+        LmHead::new(&own, &self.embeddings, self.config, self.place).map(Some)
+    }
+
+    /// The contact head, if the checkpoint has it.
+    pub(crate) fn contact_head(&self) -> Result<Option<ContactHead>, Error> {
+        let Some((weights, bias)) = self.checkpoint.contact_regression()? else {
+            return Ok(None);
+        };
+        let (num_heads, device) = (self.config.num_heads, self.place.device());
+        Ok(Some(ContactHead::new(weights, bias, num_heads, device)?))
     }
 
     /// The tensors of the norm before layer `index`, or after the last.

@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use common::{
@@ -10,8 +11,10 @@ use common::{
     open_error, set_config, shard_name, sharded_checkpoint, tensors,
 };
 use plm_checkpoint::Error as FileError;
-use plm_core::{Dtype, Packer};
-use plm_esm2::{Checkpoint, Error, Esm2, Outputs, token_map};
+use plm_core::{Dtype, EncoderLoader, Layer, OutputKind, OutputSet, Packer};
+use plm_esm2::{
+    Checkpoint, CpuOptions, Error, Esm2, Esm2Loader, RELEASED, output_specs, token_map,
+};
 use safetensors::tensor::Dtype as StoredDtype;
 use serde_json::json;
 
@@ -62,7 +65,6 @@ fn what_older_files_also_hold_changes_nothing() {
         "esm.embeddings.position_embeddings.weight",
         "esm.encoder.layer.0.attention.self.rotary_embeddings.inv_freq",
         "lm_head.decoder.weight",
-        "esm.contact_head.regression.weight",
     ] {
         tensors.insert(name.to_owned(), table.clone());
     }
@@ -125,22 +127,74 @@ fn a_head_count_that_the_tensors_do_not_imply_changes_the_digest() {
 }
 
 #[test]
-fn without_a_language_model_head_there_are_embeddings_and_no_logits() {
-    let mut tensors = tensors();
-    tensors.retain(|name, _| !name.starts_with("lm_head."));
-    let checkpoint = Checkpoint::open(checkpoint(&tensors)).unwrap();
-    assert!(!checkpoint.has_lm_head());
-    assert_eq!(embedding(&checkpoint), embedding(&Checkpoint::plm_tiny()));
-    let tokens = token_map();
-    let batch = Packer::new(&tokens, 8).finish();
-    let logits = Outputs {
-        logits: true,
-        ..Outputs::default()
+fn without_a_head_there_are_embeddings_and_nothing_that_needs_it() {
+    for (prefix, kind, words) in [
+        (
+            "lm_head.",
+            OutputKind::Logits,
+            "plm-tiny has no lm_head tensors, so it gives no logits",
+        ),
+        (
+            "esm.contact_head.",
+            OutputKind::Contacts,
+            "plm-tiny has no contact_head tensors, so it gives no contacts",
+        ),
+    ] {
+        let mut tensors = tensors();
+        tensors.retain(|name, _| !name.starts_with(prefix));
+        let checkpoint = Checkpoint::open(checkpoint(&tensors)).unwrap();
+        let is_there = (checkpoint.has_lm_head(), checkpoint.has_contact_head());
+        let is_logits = kind == OutputKind::Logits;
+        assert_eq!(is_there, (!is_logits, is_logits));
+        assert_eq!(embedding(&checkpoint), embedding(&Checkpoint::plm_tiny()));
+        let batch = Packer::new(&token_map(), 8).finish();
+        let outputs = OutputSet::new([OutputKind::Mean, kind], [Layer::LAST]);
+        let model = Esm2::new(&checkpoint, Dtype::F32).unwrap();
+        let by_model = model.forward(&batch, &outputs).unwrap_err();
+        let by_checkpoint = output_specs(&checkpoint, Dtype::F32, &outputs).unwrap_err();
+        let folder = checkpoint.name();
+        for error in [by_model, by_checkpoint] {
+            assert_eq!(error.to_string(), words.replace("plm-tiny", folder));
+        }
+    }
+}
+
+#[test]
+fn contacts_have_the_digest_of_their_head_and_nothing_else_has() {
+    let mut changed = tensors();
+    let name = "esm.contact_head.regression.weight";
+    changed.get_mut(name).unwrap().2[5] ^= 1;
+    let changed = Checkpoint::open(checkpoint(&changed)).unwrap();
+    assert_is_plm_tiny(&changed);
+    let digest = |checkpoint: &Checkpoint, kinds: &[OutputKind]| {
+        let options = CpuOptions::all_cores(NonZeroUsize::MIN);
+        let loader = Esm2Loader::new(checkpoint.clone(), options, Dtype::F32).unwrap();
+        let outputs = OutputSet::new(kinds.iter().copied(), [Layer::LAST]);
+        let loader = loader.with_outputs(&outputs).unwrap();
+        loader.spec().weights_digest.clone()
     };
-    let error = Esm2::new(&checkpoint, Dtype::F32)
-        .unwrap()
-        .forward(&batch, &logits);
-    assert!(matches!(error, Err(Error::NoLanguageModelHead { .. })));
+    let tiny = Checkpoint::plm_tiny();
+    let all_but_contacts = &OutputKind::ALL[..5];
+    let weights = tiny.weights_digest().unwrap().to_string();
+    assert_eq!(digest(&tiny, all_but_contacts), weights);
+    assert_eq!(digest(&changed, all_but_contacts), weights);
+    let contacts = digest(&tiny, &OutputKind::ALL);
+    assert_ne!(contacts, weights);
+    assert_ne!(digest(&changed, &OutputKind::ALL), contacts);
+}
+
+#[test]
+fn a_saved_checkpoint_has_both_heads() {
+    let folder = tempfile::tempdir().unwrap();
+    let random = Checkpoint::random(&RELEASED[0], 3);
+    for checkpoint in [Checkpoint::plm_tiny(), random] {
+        assert!(checkpoint.has_lm_head() && checkpoint.has_contact_head());
+        checkpoint
+            .save(folder.path().join(checkpoint.name()))
+            .unwrap();
+        let saved = Checkpoint::open(folder.path().join(checkpoint.name())).unwrap();
+        assert!(saved.has_lm_head() && saved.has_contact_head());
+    }
 }
 
 #[test]

@@ -116,6 +116,21 @@ fn a_language_model_head_that_is_not_whole_is_passed_over() {
 }
 
 #[test]
+fn a_contact_head_that_is_not_whole_is_passed_over() {
+    let names = ["bias", "weight"].map(|part| format!("esm.contact_head.regression.{part}"));
+    let mut of_other_heads = tensors();
+    of_other_heads.insert(names[1].clone(), zeros(&[1, 20]));
+    let mut without_bias = tensors();
+    without_bias.remove(&names[0]);
+    for (tensors, passed_over) in [(of_other_heads, &names[..]), (without_bias, &names[1..])] {
+        let opened = Checkpoint::open(checkpoint(&tensors)).unwrap();
+        assert!(opened.has_lm_head() && !opened.has_contact_head());
+        assert_eq!(opened.passed_over(), passed_over);
+        assert_is_plm_tiny(&opened);
+    }
+}
+
+#[test]
 fn a_trunk_below_any_wrapper_is_found() {
     for wrapper in [
         "model.",

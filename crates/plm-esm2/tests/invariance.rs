@@ -4,11 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use plm_core::{
-    Dtype, EncoderLoader, Layer, OutputKind, OutputSet, PackedBatch, Packer, Rank, RowId, TokenMap,
+    Column, Dtype, EncoderLoader, Layer, OutputKind, OutputSet, PackedBatch, Packer, Rank, RowId,
+    TokenMap,
 };
 use plm_esm2::{
-    Checkpoint, CpuOptions, Esm2, Esm2Loader, ModelOutputs, ModelShape, Outputs, RELEASED,
-    output_specs, token_map,
+    Checkpoint, CpuOptions, Esm2, Esm2Loader, ModelShape, RELEASED, output_specs, token_map,
 };
 use rayon::ThreadPoolBuilder;
 
@@ -47,36 +47,21 @@ fn pack<'a>(proteins: impl IntoIterator<Item = &'a Vec<u8>>) -> PackedBatch {
 }
 
 /// All outputs of a model for one sequence of a batch, as bits.
-fn bits(outputs: &ModelOutputs, batch: &PackedBatch, position: usize) -> Vec<u32> {
-    let ends = &batch.cu_seqlens()[position..];
-    let tokens = ends[0] as usize..ends[1] as usize;
-    let mut bits = Vec::new();
-    for pooled in &outputs.pooled {
-        let hidden = pooled.width();
-        bits.extend(pooled.sequence(position));
-        let rows = outputs.tokens.as_ref().unwrap();
-        bits.extend(&rows[tokens.start * hidden..tokens.end * hidden]);
-    }
-    if let Some(logits) = &outputs.logits {
-        bits.extend(&logits[tokens.start * 33..tokens.end * 33]);
-    }
-    bits.into_iter().map(f32::to_bits).collect()
+fn bits(columns: &[Column], position: usize) -> Vec<u32> {
+    let values = columns.iter().flat_map(|column| column.sequence(position));
+    values.map(f32::to_bits).collect()
+}
+
+/// Every output of the embedding, of the first layer and of the last one.
+fn everything() -> OutputSet {
+    let layers = [Layer(0), Layer(1), Layer::LAST];
+    OutputSet::new(OutputKind::ALL, layers).with_residues_dtype(Dtype::F32)
 }
 
 /// Compares every protein alone on one thread with the same protein in shuffled batches on several.
 fn assert_invariant(checkpoint: &Checkpoint, residue_counts: &[usize], rounds: usize) {
     let model = Esm2::new(checkpoint, Dtype::F32).unwrap();
-    let num_layers = checkpoint.config().num_layers;
-    let outputs = Outputs {
-        pooled: vec![
-            (OutputKind::Mean, num_layers),
-            (OutputKind::Bos, 1),
-            (OutputKind::Mean, 1),
-            (OutputKind::Bos, num_layers),
-        ],
-        tokens: true,
-        logits: checkpoint.has_lm_head(),
-    };
+    let outputs = everything();
     let mut random = Random(1);
     let proteins: Vec<Vec<u8>> = residue_counts.iter().map(|&n| random.protein(n)).collect();
     let pool = |threads| {
@@ -86,10 +71,9 @@ fn assert_invariant(checkpoint: &Checkpoint, residue_counts: &[usize], rounds: u
             .unwrap()
     };
     let alone: Vec<Vec<u32>> = pool(1).install(|| {
-        let alone = proteins.iter().map(|protein| {
-            let batch = pack([protein]);
-            bits(&model.forward(&batch, &outputs).unwrap(), &batch, 0)
-        });
+        let alone = proteins
+            .iter()
+            .map(|protein| bits(&model.forward(&pack([protein]), &outputs).unwrap(), 0));
         alone.collect()
     });
     for round in 0..rounds {
@@ -102,7 +86,7 @@ fn assert_invariant(checkpoint: &Checkpoint, residue_counts: &[usize], rounds: u
         let together = pool(1 + round % 3).install(|| model.forward(&batch, &outputs).unwrap());
         for (position, &protein) in order.iter().enumerate() {
             assert!(
-                bits(&together, &batch, position) == alone[protein],
+                bits(&together, position) == alone[protein],
                 "{}: {} residues at {position} of {} in round {round}",
                 checkpoint.name(),
                 residue_counts[protein],
@@ -171,20 +155,18 @@ fn ranks_agree_with_the_model_and_each_other() {
             [OutputKind::Bos, OutputKind::Mean],
             [Layer(2), Layer(-1), Layer(0)],
         ),
+        OutputSet::new(OutputKind::ALL, [Layer(2), Layer(-1), Layer(0)]),
+        everything(),
     ] {
         let loader = load(&outputs).unwrap();
         let specs = &loader.spec().outputs;
-        assert!(specs.iter().all(|spec| spec.width == 128));
-        let pooled = specs.iter().map(|spec| (spec.kind, spec.layer)).collect();
-        assert_eq!(pooled, outputs.resolve(6).unwrap());
-        let wanted = Outputs {
-            pooled,
-            ..Outputs::default()
-        };
-        let expected = model.forward(&batch, &wanted).unwrap();
+        let named = specs.iter().map(|spec| (spec.kind, spec.layer)).collect();
+        assert_eq!(outputs.resolve(6), Ok(named));
+        let expected = model.forward(&batch, &outputs).unwrap();
         for rank in 0..3 {
             let encoded = loader.load(Rank(rank)).unwrap().encode(&batch).unwrap();
-            assert_eq!(encoded.columns(), expected.pooled);
+            encoded.check(specs, batch.residue_counts()).unwrap();
+            assert_eq!(encoded.columns(), expected);
         }
     }
     for layer in [7, -8] {
@@ -207,6 +189,18 @@ fn int8_gives_the_mean_of_the_last_layer_and_refuses_the_rest() {
     for (kind, layer, why) in [
         (OutputKind::Mean, Layer(2), "at layer 2, only at the last"),
         (OutputKind::Bos, Layer(6), "for bos, only for mean"),
+        (OutputKind::Max, Layer(6), "for max, only for mean"),
+        (
+            OutputKind::Residues,
+            Layer(6),
+            "for residues, only for mean",
+        ),
+        (OutputKind::Logits, Layer(6), "for logits, only for mean"),
+        (
+            OutputKind::Contacts,
+            Layer(6),
+            "for contacts, only for mean",
+        ),
     ] {
         let refusal = specs(kind, layer).unwrap_err().to_string();
         let words = format!("plm-tiny can't be computed in int8 {why}");
@@ -214,11 +208,36 @@ fn int8_gives_the_mean_of_the_last_layer_and_refuses_the_rest() {
     }
 }
 
+/// f16 rows are those in f32, rounded once.
+#[test]
+fn what_is_kept_in_f16_is_rounded_once() {
+    let model = Esm2::new(&Checkpoint::plm_tiny(), Dtype::F32).unwrap();
+    let mut random = Random(5);
+    let batch = pack(&[40, 1, 400].map(|residue_count| random.protein(residue_count)));
+    let in_f32 = model.forward(&batch, &everything()).unwrap();
+    let in_f16 = model.forward(&batch, &everything().with_residues_dtype(Dtype::F16));
+    for (exact, rounded) in in_f32.iter().zip(in_f16.unwrap()) {
+        for sequence in 0..3 {
+            let mut expected = exact.sequence(sequence);
+            if rounded.dtype() == Dtype::F16 {
+                let round = |value: &mut f32| *value = half::f16::from_f32(*value).to_f32();
+                expected.iter_mut().for_each(round);
+            }
+            assert_eq!(rounded.sequence(sequence), expected);
+        }
+    }
+}
+
 #[test]
 fn an_empty_batch_gives_nothing() {
     let model = Esm2::new(&Checkpoint::plm_tiny(), Dtype::F32).unwrap();
-    let outputs = model.forward(&pack([]), &Outputs::mean_of(6)).unwrap();
-    assert_eq!(outputs.pooled[0].num_sequences(), 0);
+    let outputs = OutputSet::new(OutputKind::ALL, [Layer::LAST]);
+    let columns = model.forward(&pack([]), &outputs).unwrap();
+    let specs = model.output_specs(&outputs).unwrap();
+    assert_eq!((columns.len(), specs.len()), (6, 6));
+    for (column, spec) in columns.iter().zip(&specs) {
+        assert_eq!(column.check(spec, std::iter::empty()), Ok(()));
+    }
 }
 
 #[test]
@@ -227,7 +246,7 @@ fn a_batch_of_another_alphabet_is_refused() {
     let mut packer = Packer::new(&tokens, 10);
     packer.push(RowId(0), b"AA").unwrap();
     let model = Esm2::new(&Checkpoint::plm_tiny(), Dtype::F32).unwrap();
-    let refusal = model.forward(&packer.finish(), &Outputs::mean_of(6));
+    let refusal = model.forward(&packer.finish(), &OutputSet::default());
     assert!(matches!(
         refusal,
         Err(plm_esm2::Error::UnknownToken { id: 33 })

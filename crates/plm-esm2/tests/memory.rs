@@ -9,19 +9,44 @@ use std::num::NonZeroUsize;
 use std::process::Command;
 use std::sync::Arc;
 
-use plm_core::{Dtype, EncoderLoader, LargestBatches, Packer, Rank, RowId};
+use plm_core::{
+    Dtype, EncoderLoader, LargestBatches, Layer, OutputKind, OutputSet, Packer, Rank, RowId,
+};
 use plm_esm2::{Checkpoint, CpuOptions, Esm2Loader, token_map};
 
-const RESIDUES: usize = 8_000;
 /// The variable that marks the process that is measured.
 const IS_MEASURED: &str = "PLM_ESM2_TEST_MEASURED";
 
-fn loader() -> Esm2Loader {
+/// What is computed, for so many residues.
+struct Case {
+    name: &'static str,
+    outputs: OutputSet,
+    residues: usize,
+}
+
+fn means() -> Case {
+    Case {
+        name: "a_long_protein_takes_no_more_than_was_said_and_not_much_less",
+        outputs: OutputSet::default(),
+        residues: 8_000,
+    }
+}
+
+fn everything() -> Case {
+    Case {
+        name: "all_outputs_of_a_long_protein_take_no_more_than_was_said_and_not_much_less",
+        outputs: OutputSet::new(OutputKind::ALL, [Layer(0), Layer::LAST]),
+        residues: 3_000,
+    }
+}
+
+fn loader(outputs: &OutputSet) -> Esm2Loader {
     let options = CpuOptions {
         lanes: NonZeroUsize::MIN,
         total_threads: NonZeroUsize::new(2).unwrap(),
     };
-    Esm2Loader::new(Checkpoint::plm_tiny(), options, Dtype::F32).unwrap()
+    let loader = Esm2Loader::new(Checkpoint::plm_tiny(), options, Dtype::F32).unwrap();
+    loader.with_outputs(outputs).unwrap()
 }
 
 fn alone(tokens: usize) -> LargestBatches {
@@ -54,20 +79,18 @@ fn encode(loader: &Esm2Loader, residues: usize) {
     encoder.encode(&Arc::new(packer.finish())).unwrap();
 }
 
-#[test]
-fn a_long_protein_takes_no_more_than_was_said_and_not_much_less() {
+/// Measures a case in a process of its own, which is this one if it has the variable.
+fn check(case: &Case) {
+    let loader = loader(&case.outputs);
     if std::env::var_os(IS_MEASURED).is_some() {
-        let loader = loader();
         encode(&loader, 100);
         let before = status("VmRSS:");
-        encode(&loader, RESIDUES);
+        encode(&loader, case.residues);
         println!("taken {}", status("VmHWM:") - before);
         return;
     }
-    // It runs alone in its process.
-    let name = "a_long_protein_takes_no_more_than_was_said_and_not_much_less";
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture", "--test-threads", "1"])
+        .args(["--exact", case.name, "--nocapture", "--test-threads", "1"])
         .env(IS_MEASURED, "1")
         .output()
         .unwrap();
@@ -76,8 +99,7 @@ fn a_long_protein_takes_no_more_than_was_said_and_not_much_less() {
     let (_, taken) = taken.unwrap_or_else(|| panic!("{printed}"));
     let taken: u64 = taken.trim().parse().unwrap();
 
-    let loader = loader();
-    let said = loader.needed_bytes(&alone(RESIDUES + 2)) - loader.needed_bytes(&alone(102));
+    let said = loader.needed_bytes(&alone(case.residues + 2)) - loader.needed_bytes(&alone(102));
     assert!(
         taken < said,
         "{taken} bytes were taken, and {said} were said"
@@ -89,8 +111,22 @@ fn a_long_protein_takes_no_more_than_was_said_and_not_much_less() {
 }
 
 #[test]
+fn a_long_protein_takes_no_more_than_was_said_and_not_much_less() {
+    check(&means());
+}
+
+#[test]
+fn all_outputs_of_a_long_protein_take_no_more_than_was_said_and_not_much_less() {
+    check(&everything());
+}
+
+#[test]
 fn a_protein_that_no_memory_holds_is_refused_before_the_model_is_loaded() {
-    let loader = loader();
+    let contacts = loader(&everything().outputs);
+    let refusal = contacts.check_room(&alone(10_000_000)).unwrap_err();
+    // Over eight bytes a pair.
+    assert!(refusal.needed_bytes > 800 << 40, "{refusal}");
+    let loader = loader(&OutputSet::default());
     loader.check_room(&alone(1_024)).unwrap();
     let refusal = loader.check_room(&alone(1 << 30)).unwrap_err();
     assert_eq!(refusal.device, "cpu");

@@ -50,6 +50,20 @@ constants! {
     /// mean over tens of thousands of residues stays that of a few hundred.
     int ROWS_PER_PARTIAL_SUM = 128;
 
+    // Products of residues' rows.
+    /// The tokens of a block.
+    int RESIDUE_LINEAR_ROWS = 32;
+    /// The tokens of a thread.
+    int RESIDUE_LINEAR_THREAD_ROWS = 4;
+    /// The outputs at most.
+    int RESIDUE_LINEAR_OUTPUTS = 64;
+
+    // Contacts.
+    /// The residues of a side of a tile of a map.
+    int CONTACT_TILE = 64;
+    /// The threads of a block: each has 4 x 4 pairs of a tile.
+    int CONTACT_THREADS = 256;
+
     // Attention.
     /// The threads of a block of the generic kernels.
     int ATTENTION_THREADS = 256;

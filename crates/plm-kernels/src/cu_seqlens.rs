@@ -73,10 +73,28 @@ impl CuSeqlens {
     }
 
     /// The rows of each sequence.
-    pub fn ranges(&self) -> impl ExactSizeIterator<Item = Range<usize>> {
+    pub fn ranges(&self) -> impl ExactSizeIterator<Item = Range<usize>> + Clone {
         self.offsets
             .windows(2)
             .map(|ends| ends[0] as usize..ends[1] as usize)
+    }
+
+    /// Refuses a sequence that has no token between its first and its last, the special ones.
+    pub(crate) fn check_residues(&self, op: &str) -> Result<()> {
+        if let Some(empty) = self.ranges().position(|range| range.len() < 3) {
+            bail!("{op}: sequence {empty} has no residues");
+        }
+        Ok(())
+    }
+
+    /// The rows of each sequence's residues: all but its first and its last, the special tokens.
+    pub(crate) fn residues(&self) -> impl ExactSizeIterator<Item = Range<usize>> + Clone {
+        self.ranges().map(|range| range.start + 1..range.end - 1)
+    }
+
+    /// The number of residues of all sequences, each of which has a first and a last token.
+    pub(crate) fn total_residues(&self) -> usize {
+        self.total_tokens() - 2 * self.num_sequences()
     }
 
     #[cfg(feature = "cuda")]

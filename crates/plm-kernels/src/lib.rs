@@ -11,8 +11,11 @@
 //! | [`LayerNorm`], [`ResidualLayerNorm`] | bias, residual addition, normalisation |
 //! | [`VarlenAttention`] | bias, query scale, rotary positions, softmax attention |
 //! | [`bias_gelu_inplace`] | bias, exact GELU |
-//! | [`segment_mean`] | mean over each sequence's residues |
+//! | [`segment_mean`], [`segment_max`] | mean and maximum over each sequence's residues |
 //! | [`first_token`] | the row of each sequence's first token |
+//! | [`residue_rows`] | the rows of residues, without special tokens, in the format they are kept in |
+//! | [`residue_linear`] | the same of a product with few outputs, and its bias |
+//! | [`Contacts`] | attention maps, their weighted sum, average product correction, logistic regression |
 //!
 //! Each op is a candle custom op: on the CPU of f32 tensors, and with the feature `cuda` on GPUs of
 //! f32, f16 and bf16 tensors. All sums are f32 in an order that is fixed per row or per sequence:
@@ -38,6 +41,7 @@
 
 mod attention;
 mod bias_gelu;
+mod contacts;
 #[allow(dead_code, reason = "build.rs and the feature `cuda` use the rest")]
 mod contract;
 mod cpu;
@@ -55,14 +59,18 @@ mod layer_norm;
 mod math;
 #[cfg(feature = "cuda")]
 mod products;
+mod residue_linear;
+mod residue_rows;
 mod rotary;
+mod segment_max;
 mod segment_mean;
 
 pub use attention::VarlenAttention;
 pub use bias_gelu::bias_gelu_inplace;
+pub use contacts::{ContactHead, Contacts};
 pub use cu_seqlens::CuSeqlens;
 #[cfg(feature = "cuda")]
-pub use cuda::{Download, Gpu, is_out_of_memory};
+pub use cuda::{Download, Downloaded, Gpu, is_out_of_memory};
 pub use embed_tokens::{TokenDropout, embed_tokens};
 pub use first_token::first_token;
 pub use generation::{Generation, Target};
@@ -72,7 +80,10 @@ pub use gpu::{
 pub use layer_norm::{LayerNorm, ResidualLayerNorm};
 #[cfg(feature = "cuda")]
 pub use products::{GpuLinear, Int8Linear, Int8Rows, Stream, StreamLinear, TokenProjection};
+pub use residue_linear::residue_linear;
+pub use residue_rows::residue_rows;
 pub use rotary::Rotary;
+pub use segment_max::segment_max;
 pub use segment_mean::segment_mean;
 
 /// The examples of README.md are tested.

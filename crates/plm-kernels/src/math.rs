@@ -89,6 +89,28 @@ pub(crate) fn sum_of(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     for (lane, &value) in lanes.iter_mut().zip(rest) {
         *lane += f(value);
     }
+    sum_of_lanes(lanes)
+}
+
+/// The sum of the products of two rows of one length, in an order that depends on it alone.
+#[inline(always)]
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0_f32; LANES];
+    let (a_blocks, a_rest) = a.as_chunks::<LANES>();
+    let (b_blocks, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a_blocks.iter().zip(b_blocks) {
+        for ((lane, &a), &b) in lanes.iter_mut().zip(a).zip(b) {
+            *lane = a.mul_add(b, *lane);
+        }
+    }
+    for ((lane, &a), &b) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
+        *lane = a.mul_add(b, *lane);
+    }
+    sum_of_lanes(lanes)
+}
+
+#[inline(always)]
+fn sum_of_lanes(mut lanes: [f32; LANES]) -> f32 {
     let mut width = LANES;
     while width > 1 {
         width /= 2;
@@ -149,6 +171,8 @@ mod tests {
         for len in 0..70 {
             let values: Vec<f32> = (1..=len).map(|i| i as f32).collect();
             assert_eq!(sum_of(&values, |v| v), (len * (len + 1) / 2) as f32);
+            let squares = len * (len + 1) * (2 * len + 1) / 6;
+            assert_eq!(dot(&values, &values), squares as f32);
         }
     }
 }

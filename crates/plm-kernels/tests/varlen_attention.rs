@@ -91,6 +91,7 @@ impl Case {
             cu_seqlens: &cu_seqlens,
             rotary: &rotary,
             num_heads: self.num_heads,
+            contacts: None,
         };
         let qkv = tensor(&self.qkv, &[total, 3 * self.hidden]);
         let bias = tensor(&self.bias, &[3 * self.hidden]);
@@ -176,6 +177,7 @@ fn a_sequence_past_the_rotary_table_is_refused() {
         cu_seqlens: &cu_seqlens,
         rotary: &rotary,
         num_heads: 1,
+        contacts: None,
     };
     let qkv = tensor(&[0.0; 8 * 48], &[8, 48]);
     let error = attention

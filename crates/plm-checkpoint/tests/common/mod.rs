@@ -19,7 +19,8 @@ pub(crate) const INNER: &str = "toy.inner.weight";
 /// Tensors by name: format, shape, bytes.
 pub(crate) type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
 
-/// A layout of two matrices, with or without `toy.` before their names, and a head of two tensors.
+/// A layout of two matrices, with or without `toy.` before their names, a head of two tensors, and
+/// one of one.
 pub(crate) struct Toy;
 
 impl Layout for Toy {
@@ -34,10 +35,13 @@ impl Layout for Toy {
         ]
     }
 
-    fn head(&self) -> Vec<TensorShape> {
+    fn heads(&self) -> Vec<Vec<TensorShape>> {
         vec![
-            ("head.weight".to_owned(), vec![3, 4]),
-            ("head.bias".to_owned(), vec![3]),
+            vec![
+                ("head.weight".to_owned(), vec![3, 4]),
+                ("head.bias".to_owned(), vec![3]),
+            ],
+            vec![("other_head.weight".to_owned(), vec![1, 2])],
         ]
     }
 

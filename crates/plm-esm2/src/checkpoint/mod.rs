@@ -41,8 +41,10 @@ const DIGEST_VERSION: &str = "plm-esm2 weights 1";
 pub struct Checkpoint {
     name: String,
     config: Config,
-    /// The tensors that the model uses, by their names in [`names`].
+    /// The tensors that the model uses, by their names in [`names`], but for the contact head's.
     tensors: Tensors,
+    /// Those of the contact head; none if it has no such head.
+    contact_head: Tensors,
     /// The names in the files of tensors that it does not use, sorted.
     passed_over: Vec<String>,
 }
@@ -71,12 +73,27 @@ impl Checkpoint {
         let found = files.tensors()?;
         let names = Names::find(&found, &config)?;
         let Chosen { used, passed_over } = found.choose(&names)?;
-        Ok(Self {
-            name: files.name().to_owned(),
-            tensors: used,
-            passed_over,
+        Ok(Self::new(
+            files.name().to_owned(),
             config,
-        })
+            used,
+            passed_over,
+        ))
+    }
+
+    fn new(name: String, config: Config, used: Tensors, passed_over: Vec<String>) -> Self {
+        let (contact_head, tensors): (Vec<_>, Vec<_>) = (used.iter())
+            .map(|(name, tensor)| (name.to_owned(), tensor.clone()))
+            .partition(|(name, _)| {
+                [names::CONTACT_WEIGHTS, names::CONTACT_BIAS].contains(&&**name)
+            });
+        Self {
+            name,
+            config,
+            tensors: tensors.into_iter().collect(),
+            contact_head: contact_head.into_iter().collect(),
+            passed_over,
+        }
     }
 
     /// The demonstration model inside this crate: a real ESM-2 of 6 layers and hidden size 128,
@@ -98,12 +115,7 @@ impl Checkpoint {
         let config = Config::of_shape(shape);
         let name = format!("{}-random-{seed}", shape.name);
         let tensors = random::tensors(&config, seed);
-        Self {
-            name,
-            config,
-            tensors,
-            passed_over: Vec::new(),
-        }
+        Self::new(name, config, tensors, Vec::new())
     }
 
     /// Creates the directory `dir` with its configuration and its weights, for
@@ -114,7 +126,11 @@ impl Checkpoint {
     /// read.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<(), Error> {
         let config = self.config.to_json().to_string();
-        Ok(self.tensors.save(dir.as_ref(), &config)?)
+        let all = self.tensors.iter().chain(self.contact_head.iter());
+        let all: Tensors = all
+            .map(|(name, tensor)| (name.to_owned(), tensor.clone()))
+            .collect();
+        Ok(all.save(dir.as_ref(), &config)?)
     }
 
     /// The model's name.
@@ -127,7 +143,7 @@ impl Checkpoint {
         &self.config
     }
 
-    /// The number of its weights.
+    /// The number of its weights, but for the contact head's.
     pub fn num_parameters(&self) -> u64 {
         self.tensors.num_parameters()
     }
@@ -137,13 +153,18 @@ impl Checkpoint {
         self.tensors.contains(names::LM_HEAD_PROBE)
     }
 
+    /// Whether it has a contact head, which contacts need.
+    pub fn has_contact_head(&self) -> bool {
+        self.contact_head.contains(names::CONTACT_WEIGHTS)
+    }
+
     /// The names of tensors in its files that are not used: of a classifier, a pooler, or an
-    /// incomplete language-model head. They are sorted.
+    /// incomplete head. They are sorted.
     pub fn passed_over(&self) -> &[String] {
         &self.passed_over
     }
 
-    /// A digest of everything that an embedding depends on.
+    /// A digest of everything that an output depends on, but for contacts.
     ///
     /// It covers the tensors (names, formats, shapes, bytes) in the order of their names, and the
     /// numbers in the configuration that do not follow from them. It does not depend on how files
@@ -164,6 +185,26 @@ impl Checkpoint {
             "{DIGEST_VERSION}\n\
              heads {num_heads} eps {layer_norm_eps:e} token_dropout {token_dropout}\n"
         ))?)
+    }
+
+    /// A digest of everything that any output depends on: `weights`, which is
+    /// [`weights_digest`](Self::weights_digest), and the contact head.
+    pub(crate) fn digest_with_contact_head(&self, weights: &Digest) -> Result<Digest, Error> {
+        let preface = format!("{DIGEST_VERSION}, contact head\n{weights}\n");
+        Ok(self.contact_head.digest(&preface)?)
+    }
+
+    /// The weights of the contact head's regression, layer by layer, and its bias; `None` without
+    /// such a head.
+    pub(crate) fn contact_regression(&self) -> Result<Option<(Vec<f32>, f32)>, Error> {
+        let values = |name| {
+            self.contact_head
+                .get(name)
+                .map(|tensor| tensor.values(|x| x))
+        };
+        let weights = values(names::CONTACT_WEIGHTS).transpose()?;
+        let bias = values(names::CONTACT_BIAS).transpose()?;
+        Ok(weights.zip(bias).map(|(weights, bias)| (weights, bias[0])))
     }
 
     /// A tensor's numbers in f32, by its name without `esm.`.

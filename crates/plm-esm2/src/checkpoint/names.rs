@@ -8,20 +8,24 @@ use crate::{Config, Error};
 /// A tensor of the language-model head: if it exists, the head does.
 pub(super) const LM_HEAD_PROBE: &str = "lm_head.dense.weight";
 
+/// The weights of the contact head's regression: if they exist, the head does.
+pub(super) const CONTACT_WEIGHTS: &str = "contact_head.regression.weight";
+
+/// The bias of the contact head's regression.
+pub(super) const CONTACT_BIAS: &str = "contact_head.regression.bias";
+
 /// A tensor by which a trunk is found: every ESM-2 has one with this name.
 const TRUNK_PROBE: &str = "embeddings.word_embeddings.weight";
 
 /// Whether the files of any ESM-2 may have a tensor that is not used: tables that can be computed,
-/// the decoder that is tied to the embedding, and the contact head.
+/// and the decoder that is tied to the embedding.
 fn is_ignored(name: &str) -> bool {
-    const NAMES: [&str; 7] = [
+    const NAMES: [&str; 5] = [
         "embeddings.position_ids",
         "embeddings.position_embeddings.weight",
         "rotary_embeddings.inv_freq",
         "lm_head.decoder.weight",
         "lm_head.decoder.bias",
-        "contact_head.regression.weight",
-        "contact_head.regression.bias",
     ];
     NAMES.contains(&name) || name.ends_with(".rotary_embeddings.inv_freq")
 }
@@ -57,8 +61,8 @@ impl Layout for Names<'_> {
         encoder(self.config)
     }
 
-    fn head(&self) -> Vec<TensorShape> {
-        lm_head(self.config)
+    fn heads(&self) -> Vec<Vec<TensorShape>> {
+        vec![lm_head(self.config), contact_head(self.config)]
     }
 
     fn canonical(&self, name: &str) -> String {
@@ -178,6 +182,15 @@ pub(super) fn lm_head(config: &Config) -> Vec<TensorShape> {
         ("lm_head.bias", vec![VOCABULARY.len()]),
     ];
     tensors.map(|(name, shape)| (name.to_owned(), shape)).into()
+}
+
+/// Both tensors of the contact head.
+pub(super) fn contact_head(config: &Config) -> Vec<TensorShape> {
+    let maps = config.num_layers * config.num_heads;
+    vec![
+        (CONTACT_WEIGHTS.to_owned(), vec![1, maps]),
+        (CONTACT_BIAS.to_owned(), vec![1]),
+    ]
 }
 
 #[cfg(test)]

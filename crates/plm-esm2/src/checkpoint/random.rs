@@ -11,7 +11,7 @@ use crate::splitmix::SplitMix64;
 /// large there.
 const OUTLIER_CHANNELS: u64 = 300;
 
-/// All tensors of a model with a language-model head. Matrices have a deviation of 1 / √(inputs),
+/// All tensors of a model with both heads. Matrices have a deviation of 1 / √(inputs),
 /// which keeps activations near 1 at any depth. Like trained weights, they have biases, uneven
 /// gains, and outlier channels.
 pub(super) fn tensors(config: &Config, seed: u64) -> Tensors {
@@ -22,6 +22,7 @@ pub(super) fn tensors(config: &Config, seed: u64) -> Tensors {
     let shapes: Vec<_> = names::encoder(config)
         .into_iter()
         .chain(names::lm_head(config))
+        .chain(names::contact_head(config))
         .zip(0..)
         .collect();
     let tensors: Vec<(String, StoredTensor)> = shapes

@@ -4,12 +4,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use plm_core::policies::{self, RedoInF32};
-use plm_core::{BoxError, Dtype, EncodedBatch, Encoder, OutputSpec, PackedBatch, Ticket};
+use plm_core::{
+    BoxError, Dtype, EncodedBatch, Encoder, OutputSet, OutputSpec, PackedBatch, Ticket,
+};
 use plm_kernels::Gpu;
 
 use super::room::{check_room, gib};
 use crate::ranks::Job;
-use crate::{Checkpoint, Error, Esm2, Outputs, Started};
+use crate::{Checkpoint, Error, Esm2, Started};
 
 /// The fewest residues of sequences that need no f32.
 fn min_residues(dtype: Dtype) -> u32 {
@@ -28,7 +30,7 @@ pub(super) struct GpuEncoder<'a> {
     gpu: Gpu,
     dtype: Dtype,
     specs: &'a [OutputSpec],
-    outputs: Outputs,
+    outputs: &'a OutputSet,
     model: Esm2,
     exact: Exact,
     submitted: VecDeque<Submitted>,
@@ -70,11 +72,12 @@ impl<'a> GpuEncoder<'a> {
         let Job {
             checkpoint,
             dtype,
+            outputs,
             specs,
             longest_tokens,
         } = job;
         let gpu = Gpu::open(ordinal)?;
-        check_room(checkpoint, &gpu, dtype, longest_tokens)?;
+        check_room(checkpoint, &gpu, dtype, specs, longest_tokens)?;
         let model = Esm2::on_gpu(checkpoint, dtype, &gpu)?;
         if let (Ok(name), Ok(memory)) = (gpu.name(), gpu.memory()) {
             let free_gib = gib(memory.free_bytes);
@@ -85,7 +88,7 @@ impl<'a> GpuEncoder<'a> {
             _releases_memory: ReleasesMemory(gpu.clone()),
             gpu,
             dtype,
-            outputs: Outputs::of(specs),
+            outputs,
             specs,
             model,
             exact: Exact::NotLoaded,
@@ -101,10 +104,10 @@ impl<'a> GpuEncoder<'a> {
         let mut submitted = std::iter::from_fn(|| self.submitted.pop_front());
         let started = match submitted.find(|submitted| submitted.ticket == number) {
             Some(submitted) => submitted.started,
-            None => self.model.start(ticket.batch(), &self.outputs),
+            None => self.model.start(ticket.batch(), self.outputs),
         };
         match started.and_then(Started::finish) {
-            Ok(outputs) => Ok(EncodedBatch::new(outputs.pooled)),
+            Ok(columns) => Ok(EncodedBatch::new(columns)),
             Err(error) if error.is_out_of_memory() => {
                 if matches!(self.exact, Exact::Loaded(_)) {
                     // It comes back when it is needed again.
@@ -121,8 +124,8 @@ impl<'a> GpuEncoder<'a> {
     fn by(&self, model: &Esm2, batch: &PackedBatch) -> Result<EncodedBatch, Error> {
         let device = format!("cuda:{}", self.gpu.ordinal());
         let forward = |batch: &PackedBatch| {
-            let outputs = model.forward(batch, &self.outputs)?;
-            Ok(EncodedBatch::new(outputs.pooled))
+            let columns = model.forward(batch, self.outputs)?;
+            Ok(EncodedBatch::new(columns))
         };
         policies::halve(
             batch,
@@ -135,7 +138,7 @@ impl<'a> GpuEncoder<'a> {
 
     fn in_f32(&mut self, batch: &PackedBatch) -> Result<EncodedBatch, Error> {
         if matches!(self.exact, Exact::NotLoaded) {
-            let loaded = check_room(self.checkpoint, &self.gpu, Dtype::F32, 0)
+            let loaded = check_room(self.checkpoint, &self.gpu, Dtype::F32, &[], 0)
                 .and_then(|()| Esm2::on_gpu(self.checkpoint, Dtype::F32, &self.gpu));
             self.exact = match loaded {
                 Ok(exact) => Exact::Loaded(Box::new(exact)),
@@ -162,7 +165,7 @@ impl Encoder for GpuEncoder<'_> {
     fn submit(&mut self, batch: &Arc<PackedBatch>) -> Ticket {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        let started = self.model.start(batch, &self.outputs);
+        let started = self.model.start(batch, self.outputs);
         self.submitted.push_back(Submitted { ticket, started });
         Ticket::new(ticket, Arc::clone(batch))
     }

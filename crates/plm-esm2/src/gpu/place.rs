@@ -1,12 +1,13 @@
 //! A GPU as the place where a model computes.
 
 use candle_core::{DType, Device, Result as TensorResult, Tensor};
-use plm_core::PackedBatch;
-use plm_kernels::{CuSeqlens, Download, Gpu, GpuLinear, LayerNorm};
+use half::f16;
+use plm_core::{PackedBatch, Values};
+use plm_kernels::{CuSeqlens, Download, Downloaded, Gpu, GpuLinear, LayerNorm};
 
 use crate::alphabet::MASK;
 use crate::micro_batch::MicroBatch;
-use crate::outputs::{OnTheirWay, PieceOutputs, Values};
+use crate::outputs::{Fetched, OnTheirWay};
 use crate::place::{Linear, Place, ResidualLinear, ResidualWeights};
 
 impl Place for Gpu {
@@ -32,8 +33,8 @@ impl Place for Gpu {
         &self,
         batch: &PackedBatch,
         dtype: DType,
-        forward: &(dyn Fn(&MicroBatch) -> TensorResult<PieceOutputs> + Sync),
-    ) -> TensorResult<Vec<PieceOutputs>> {
+        forward: &(dyn Fn(&MicroBatch) -> TensorResult<Vec<Fetched>> + Sync),
+    ) -> TensorResult<Vec<Vec<Fetched>>> {
         let sequences = CuSeqlens::new(batch.cu_seqlens().to_vec())?;
         let whole = MicroBatch {
             token_ids: self.upload(batch.token_ids(), &sequences, dtype)?,
@@ -44,14 +45,20 @@ impl Place for Gpu {
         Ok(vec![forward(&whole)?])
     }
 
-    fn fetch(&self, values: &Tensor) -> TensorResult<Values> {
-        Ok(Values::OnTheirWay(Box::new(self.download(values)?)))
+    fn fetch(&self, values: &Tensor) -> TensorResult<Fetched> {
+        Ok(Fetched::OnTheirWay(match values.dtype() {
+            DType::F16 => Box::new(self.download::<f16>(values)?),
+            _ => Box::new(self.download::<f32>(values)?),
+        }))
     }
 }
 
-impl OnTheirWay for Download {
-    fn wait(self: Box<Self>) -> TensorResult<Vec<f32>> {
-        Self::wait(*self)
+impl<T: Downloaded> OnTheirWay for Download<T>
+where
+    Vec<T>: Into<Values>,
+{
+    fn wait(self: Box<Self>) -> TensorResult<Values> {
+        Ok(Self::wait(*self)?.into())
     }
 }
 

@@ -1,12 +1,12 @@
 //! Ranks on GPUs, one each.
 
-use plm_core::{Dtype, Encoder, LargestBatches, Rank};
+use plm_core::{Dtype, Encoder, LargestBatches, OutputSpec, Rank};
 use plm_kernels::describe_gpu;
 
 use super::encoder::GpuEncoder;
 use super::{kinds, room};
 use crate::ranks::{Job, Ranks};
-use crate::{Checkpoint, Error};
+use crate::{Checkpoint, Error, memory};
 
 /// The CUDA ordinal of each rank.
 #[derive(Debug)]
@@ -34,9 +34,19 @@ impl Ranks for GpuRanks {
         &self.kind
     }
 
-    fn needed_bytes(&self, checkpoint: &Checkpoint, dtype: Dtype, largest: &LargestBatches) -> u64 {
+    fn needed_bytes(
+        &self,
+        checkpoint: &Checkpoint,
+        dtype: Dtype,
+        specs: &[OutputSpec],
+        largest: &LargestBatches,
+    ) -> u64 {
         let longest = largest.longest_sequences.first().copied().unwrap_or(0);
-        room::needed_bytes(checkpoint, dtype, longest)
+        room::needed_bytes(checkpoint, dtype, specs, longest)
+    }
+
+    fn host_bytes(&self, specs: &[OutputSpec], largest: &LargestBatches) -> u64 {
+        memory::host_bytes(specs, self.ordinals.len(), largest)
     }
 
     /// All that a GPU has: what others use of it shows when its rank opens it.

@@ -1,14 +1,30 @@
 //! What a model and its batches take of a GPU's memory: an estimate, made before anything is read.
 //! `memory` says how activations are counted.
 
-use plm_core::Dtype;
+use plm_core::{Dtype, OutputKind, OutputSpec};
 use plm_kernels::Gpu;
 
+use crate::memory::{Pairs, columns_bytes, has_contacts};
 use crate::{Checkpoint, Config, Error};
 
-/// What the weights and a sequence of so many tokens take on a GPU, about.
-pub(super) fn needed_bytes(checkpoint: &Checkpoint, dtype: Dtype, longest_tokens: usize) -> u64 {
-    weight_bytes(checkpoint, dtype) + activation_bytes(checkpoint.config(), dtype, longest_tokens)
+/// The rows of a tile of a map, whose sums by column are kept.
+const MAP_TILE: u64 = 64;
+
+/// What the weights take on a GPU, and a sequence of so many tokens with the outputs `specs`, about.
+pub(super) fn needed_bytes(
+    checkpoint: &Checkpoint,
+    dtype: Dtype,
+    specs: &[OutputSpec],
+    longest_tokens: usize,
+) -> u64 {
+    let config = checkpoint.config();
+    weight_bytes(checkpoint, dtype)
+        + activation_bytes(config, dtype, longest_tokens).saturating_add(output_bytes(
+            config,
+            dtype,
+            specs,
+            longest_tokens as u64,
+        ))
 }
 
 /// Refuses a GPU whose free memory the weights and a sequence of so many tokens exceed, before they
@@ -17,10 +33,11 @@ pub(super) fn check_room(
     checkpoint: &Checkpoint,
     gpu: &Gpu,
     dtype: Dtype,
+    specs: &[OutputSpec],
     longest_tokens: usize,
 ) -> Result<(), Error> {
     let memory = gpu.memory()?;
-    let needed_bytes = needed_bytes(checkpoint, dtype, longest_tokens);
+    let needed_bytes = needed_bytes(checkpoint, dtype, specs, longest_tokens);
     if needed_bytes <= memory.free_bytes {
         return Ok(());
     }
@@ -56,10 +73,36 @@ pub(super) fn gib(bytes: u64) -> f64 {
 /// What the longest sequence takes on a GPU, in a model of `dtype`. (A batch of several is halved
 /// until it fits.)
 fn activation_bytes(config: &Config, dtype: Dtype, longest: usize) -> u64 {
-    let number = match dtype {
+    let (hidden, ffn) = (config.hidden_size as u64, config.ffn_size as u64);
+    longest as u64 * activation_number_bytes(dtype) * (7 * hidden + ffn)
+}
+
+fn activation_number_bytes(dtype: Dtype) -> u64 {
+    match dtype {
         Dtype::F32 => 4,
         Dtype::F16 | Dtype::Bf16 | Dtype::Int8 => 2,
+    }
+}
+
+/// What outputs with a row per residue or per pair take on a GPU for a sequence of `tokens`: their
+/// values; what the language-model head has between its products; and of contacts the sum of all
+/// maps, queries and keys in f32, what is known of the rows of a layer's maps, its sums by column
+/// of each tile, and what corrections are made of.
+fn output_bytes(config: &Config, dtype: Dtype, specs: &[OutputSpec], tokens: u64) -> u64 {
+    let (heads, hidden) = (config.num_heads as u64, config.hidden_size as u64);
+    let pairs = Pairs {
+        tokens,
+        longest: tokens,
     };
-    let (hidden, ffn) = (config.hidden_size as u64, config.ffn_size as u64);
-    longest as u64 * number * (7 * hidden + ffn)
+    let mut bytes = columns_bytes(specs, pairs);
+    if specs.iter().any(|spec| spec.kind == OutputKind::Logits) {
+        bytes += 2 * tokens * hidden * activation_number_bytes(dtype);
+    }
+    if has_contacts(specs) {
+        let of_token = 2 * hidden + (config.num_layers as u64 + 3) * heads;
+        let of_pairs = pairs.count().saturating_mul(MAP_TILE + heads) / MAP_TILE;
+        let numbers = of_pairs.saturating_add(tokens * of_token);
+        bytes = bytes.saturating_add(numbers.saturating_mul(Dtype::F32.bytes()));
+    }
+    bytes
 }

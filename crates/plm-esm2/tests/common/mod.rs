@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use plm_core::{Dtype as Format, Packer, RowId};
-use plm_esm2::{Checkpoint, Error, Esm2, Outputs, token_map};
+use plm_core::{Dtype as Format, OutputSet, Packer, RowId};
+use plm_esm2::{Checkpoint, Error, Esm2, token_map};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 use tempfile::TempDir;
@@ -117,10 +117,8 @@ pub(crate) fn embedding(checkpoint: &Checkpoint) -> Vec<f32> {
     let mut packer = Packer::new(&tokens, 64);
     packer.push(RowId(0), b"MKTAYIAKQRQISFVKSHFSRQ").unwrap();
     let model = Esm2::new(checkpoint, Format::F32).unwrap();
-    let outputs = model
-        .forward(&packer.finish(), &Outputs::mean_of(6))
-        .unwrap();
-    outputs.pooled[0].as_f32().unwrap().to_vec()
+    let columns = model.forward(&packer.finish(), &OutputSet::default());
+    columns.unwrap()[0].as_f32().unwrap().to_vec()
 }
 
 pub(crate) fn assert_is_plm_tiny(checkpoint: &Checkpoint) {

@@ -52,19 +52,19 @@ impl WithSimd for Attend<'_, '_> {
 
 /// What one head of one sequence reads.
 #[derive(Clone, Copy)]
-pub(super) struct HeadView<'a> {
+pub(crate) struct HeadView<'a> {
     /// `[tokens, 3 * hidden]` projections of the sequence.
-    pub(super) sequence: &'a [f32],
+    pub(crate) sequence: &'a [f32],
     /// `[3 * hidden]` what they are still to get.
-    pub(super) bias: &'a [f32],
+    pub(crate) bias: &'a [f32],
     /// `[positions, head_dim / 2]`.
-    pub(super) cosines: &'a [f32],
+    pub(crate) cosines: &'a [f32],
     /// `[positions, head_dim / 2]`.
-    pub(super) sines: &'a [f32],
-    pub(super) hidden: usize,
-    pub(super) head_dim: usize,
+    pub(crate) sines: &'a [f32],
+    pub(crate) hidden: usize,
+    pub(crate) head_dim: usize,
     /// Which head.
-    pub(super) head: usize,
+    pub(crate) head: usize,
 }
 
 /// Memory of a task, used by one head after the other.
@@ -99,7 +99,7 @@ impl Scratch {
 
 /// Which third of a fused projection.
 #[derive(Clone, Copy)]
-enum Part {
+pub(crate) enum Part {
     Query,
     Key,
     Value,
@@ -185,7 +185,7 @@ impl HeadView<'_> {
 
     /// This head's projection at a position with its bias, scaled, then turned by that position.
     #[inline(always)]
-    fn rotated(&self, part: Part, position: usize, scale: f32, rotated: &mut [f32]) {
+    pub(crate) fn rotated(&self, part: Part, position: usize, scale: f32, rotated: &mut [f32]) {
         let half = self.head_dim / 2;
         let (raw, bias) = self.biased(part, position);
         let (raw_a, raw_b) = raw.split_at(half);

@@ -22,10 +22,14 @@ impl VarlenAttention<'_> {
     /// The attention output of queries, keys and values that have their bias and positions: `qkv`
     /// `[total_tokens, 3 * hidden]`, of heads of [`HOPPER_HEAD_DIM`], on a GPU that has the kernel.
     pub(crate) fn forward_rotated(&self, qkv: &Tensor) -> Result<Tensor> {
-        match qkv.dtype() {
+        let attended = match qkv.dtype() {
             DType::F16 => self.rotated_in::<f16>(qkv),
             _ => self.rotated_in::<bf16>(qkv),
+        }?;
+        if let Some(contacts) = self.contacts {
+            contacts.add_layer(self, qkv, None)?;
         }
+        Ok(attended)
     }
 
     fn rotated_in<T: Format + Mapped>(&self, qkv: &Tensor) -> Result<Tensor> {

@@ -20,8 +20,9 @@ use rayon::prelude::*;
 
 use crate::contract::GPU_HEAD_DIMS;
 use crate::cpu::{check_shape, f32_slice};
-use crate::{CuSeqlens, Rotary};
-use head::{Attend, HeadView, Scratch};
+use crate::{Contacts, CuSeqlens, Rotary};
+use head::{Attend, Scratch};
+pub(crate) use head::{HeadView, Part};
 
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
@@ -39,6 +40,8 @@ pub struct VarlenAttention<'a> {
     pub rotary: &'a Rotary,
     /// The number of heads; `head_dim = hidden / num_heads`.
     pub num_heads: usize,
+    /// What gets the attention maps of the first of these sequences; `None` if nothing does.
+    pub contacts: Option<&'a Contacts<'a>>,
 }
 
 impl VarlenAttention<'_> {
@@ -53,7 +56,11 @@ impl VarlenAttention<'_> {
     /// If shapes or formats do not fit, `head_dim` is no multiple of 4, or `rotary` has too few
     /// positions.
     pub fn forward(&self, qkv: &Tensor, bias: &Tensor) -> Result<Tensor> {
-        qkv.apply_op3_no_bwd(bias, self.rotary.table(), self)
+        let attended = qkv.apply_op3_no_bwd(bias, self.rotary.table(), self)?;
+        if let Some(contacts) = self.contacts {
+            contacts.add_layer(self, qkv, Some(bias))?;
+        }
+        Ok(attended)
     }
 
     /// Checks the operands' shapes; the length of a head.

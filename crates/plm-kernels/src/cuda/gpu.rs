@@ -9,7 +9,7 @@ use candle_core::cuda_backend::cudarc::driver::{
 use candle_core::cuda_backend::{CudaError, WrapErr};
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Error, Result, Storage, Tensor, bail};
 
-use super::pinned::{Download, Staging};
+use super::pinned::{Download, Downloaded, Staging};
 use super::{generation, probe};
 use crate::gpu::{GpuError, GpuMemory};
 use crate::products::{Blas, GpuLinear};
@@ -132,16 +132,17 @@ impl Gpu {
         ))
     }
 
-    /// Begins to copy a contiguous f32 tensor to the host, behind what the GPU has still to do.
+    /// Begins to copy a contiguous tensor in the format `T` to the host, behind what the GPU has
+    /// still to do.
     ///
     /// # Errors
     /// If it is no such tensor, or the device fails.
-    pub fn download(&self, values: &Tensor) -> Result<Download> {
+    pub fn download<T: Downloaded>(&self, values: &Tensor) -> Result<Download<T>> {
         let (storage, layout) = values.storage_and_layout();
         match &*storage {
             Storage::Cuda(storage) => self
                 .staging
-                .download(&super::view::<f32>("download", "values", storage, layout)?),
+                .download(&super::view::<T>("download", "values", storage, layout)?),
             _ => bail!("download: the values are not on a GPU"),
         }
     }

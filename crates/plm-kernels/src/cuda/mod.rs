@@ -9,6 +9,7 @@ mod modules;
 mod operand;
 mod pinned;
 mod probe;
+mod segments;
 mod seqlens;
 mod tensor_map;
 
@@ -19,8 +20,9 @@ pub(crate) use operand::{
     Format, Operand, address, check_vectors, cuda, for_format, max_row_of_block, rows_config,
     tensor, view,
 };
-pub use pinned::Download;
+pub use pinned::{Download, Downloaded};
 pub(crate) use probe::{count, describe, memory};
+pub(crate) use segments::rows_of_segments;
 pub(crate) use seqlens::DeviceSeqlens;
 pub(crate) use tensor_map::{Mapped, TensorMap};
 

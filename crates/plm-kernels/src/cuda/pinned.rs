@@ -3,13 +3,17 @@
 //! The driver copies asynchronously from and to page-locked memory alone, which is slow to get:
 //! buffers are used again.
 
+use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::{fmt, slice};
 
 use candle_core::Result;
-use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaEvent, CudaSlice, CudaStream, CudaView, DevicePtr, DevicePtrMut, PinnedHostSlice, result,
+    CudaEvent, CudaSlice, CudaStream, CudaView, DevicePtr, DevicePtrMut, DeviceRepr,
+    PinnedHostSlice, result,
 };
+use candle_core::cuda_backend::{CudaDType, WrapErr};
+use half::f16;
 
 /// Page-locked memory, and when the last copy from or to it is over.
 #[derive(Debug)]
@@ -60,12 +64,15 @@ impl Staging {
     }
 
     /// Begins to copy `values` to the host.
-    pub(super) fn download(&self, values: &CudaView<'_, f32>) -> Result<Download> {
+    pub(super) fn download<T: Downloaded>(&self, values: &CudaView<'_, T>) -> Result<Download<T>> {
         let len = values.len();
-        let mut buffer = self.take(len)?;
+        let mut buffer = self.take(words_of::<T>(len))?;
         let (from, _use) = values.device_ptr(&self.stream);
-        let to = &mut buffer.words.as_mut_slice().w()?[..len];
-        // SAFETY: both are alive and of this many 4-byte numbers. Nobody looks at the buffer before
+        let words = &mut buffer.words.as_mut_slice().w()?[..words_of::<T>(len)];
+        // SAFETY: the words are aligned for values of their size or less, hold `len` of these, and
+        // are borrowed for as long as the slice.
+        let to = unsafe { slice::from_raw_parts_mut(words.as_mut_ptr().cast::<T>(), len) };
+        // SAFETY: both are alive and of this many values. Nobody looks at the buffer before
         // `copied`.
         unsafe { result::memcpy_dtoh_async(to, from, self.stream.cu_stream()) }.w()?;
         self.mark(&buffer)?;
@@ -73,6 +80,7 @@ impl Staging {
             buffer: Some(buffer),
             len,
             staging: self.clone(),
+            values: PhantomData,
         })
     }
 
@@ -87,16 +95,19 @@ impl Staging {
         marked.w()
     }
 
-    /// A buffer of `len` words or more that no copy uses.
+    /// A buffer of `len` words or more that no copy uses. It is not much larger: batches of tokens
+    /// would otherwise take the buffers that rows of residues need.
     fn take(&self, len: usize) -> Result<Buffer> {
-        let is_free = |buffer: &Buffer| buffer.words.len() >= len && buffer.copied.is_complete();
+        let len = len.next_power_of_two().max(1 << 12);
+        let is_free = |buffer: &Buffer| {
+            (len..=2 * len).contains(&buffer.words.len()) && buffer.copied.is_complete()
+        };
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(free) = idle.iter().position(is_free) {
             return Ok(idle.swap_remove(free));
         }
         drop(idle);
         let context = self.stream.context();
-        let len = len.next_power_of_two().max(1 << 12);
         // SAFETY: words are set before they are read, by the host or by a copy.
         let words = unsafe { context.alloc_pinned_with_flags(len, 0) }.w()?;
         let copied = context.new_event(None).w()?;
@@ -111,32 +122,55 @@ impl Staging {
     }
 }
 
-/// Numbers on their way from the device to the host.
+/// The words that `len` values of a format take.
+fn words_of<T>(len: usize) -> usize {
+    (len * size_of::<T>()).div_ceil(size_of::<u32>())
+}
+
+/// A number format in which values can be copied to the host.
+///
+/// # Safety
+/// Any bits are a number of the format, and it is aligned as `u32` or less.
+pub unsafe trait Downloaded:
+    CudaDType + DeviceRepr + Copy + fmt::Debug + Send + 'static
+{
+}
+
+// SAFETY: any 32 bits are one.
+unsafe impl Downloaded for f32 {}
+// SAFETY: any 16 bits are one.
+unsafe impl Downloaded for f16 {}
+
+/// Values on their way from the device to the host.
 #[derive(Debug)]
-pub struct Download {
+pub struct Download<T: Downloaded> {
     /// Until it is given back.
     buffer: Option<Buffer>,
     len: usize,
     staging: Staging,
+    values: PhantomData<T>,
 }
 
-impl Download {
-    /// Waits for the numbers: until the device has done all that was asked of it before this
+impl<T: Downloaded> Download<T> {
+    /// Waits for the values: until the device has done all that was asked of it before this
     /// download.
     ///
     /// # Errors
     /// If the device failed in what it did until then.
-    pub fn wait(mut self) -> Result<Vec<f32>> {
+    pub fn wait(mut self) -> Result<Vec<T>> {
         let buffer = self.buffer.take().expect("only this takes it, once");
         buffer.copied.synchronize().w()?;
-        let words = &buffer.words.as_slice().w()?[..self.len];
-        let values = words.iter().map(|&word| f32::from_bits(word)).collect();
+        let words = &buffer.words.as_slice().w()?[..words_of::<T>(self.len)];
+        // SAFETY: the words are aligned for values of their size or less, and hold `len` of these,
+        // which the copy has written. They are borrowed for as long as the slice.
+        let values = unsafe { slice::from_raw_parts(words.as_ptr().cast::<T>(), self.len) };
+        let values = values.to_vec();
         self.staging.give_back(buffer);
         Ok(values)
     }
 }
 
-impl Drop for Download {
+impl<T: Downloaded> Drop for Download<T> {
     fn drop(&mut self) {
         if let Some(buffer) = self.buffer.take() {
             // Still being written to, perhaps; `take` sees to that.

@@ -3,7 +3,7 @@
 #[cfg(feature = "cuda")]
 mod cuda;
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use crate::CuSeqlens;
@@ -36,14 +36,13 @@ impl CustomOp1 for SegmentMean<'_> {
         let (_, hidden) = layout.shape().dims2()?;
         check_shape(name, "x", layout, &[self.cu_seqlens.total_tokens(), hidden])?;
         let x = f32_slice(name, "x", x, layout)?;
-        self.check_residues()?;
+        self.cu_seqlens.check_residues(name)?;
+        let rows = self.cu_seqlens.residues();
+        let residues: Vec<&[f32]> = rows
+            .map(|rows| &x[rows.start * hidden..rows.end * hidden])
+            .collect();
 
         let num_sequences = self.cu_seqlens.num_sequences();
-        let residues: Vec<&[f32]> = self
-            .cu_seqlens
-            .ranges()
-            .map(|range| &x[(range.start + 1) * hidden..(range.end - 1) * hidden])
-            .collect();
         let mut means = vec![0.0; num_sequences * hidden];
         let arch = pulp::Arch::new();
         means
@@ -69,18 +68,9 @@ impl CustomOp1 for SegmentMean<'_> {
             layout,
             &[self.cu_seqlens.total_tokens(), hidden],
         )?;
-        self.check_residues()?;
+        self.cu_seqlens.check_residues(self.name())?;
         let means = self.forward_cuda((x, layout))?;
         Ok((means, (self.cu_seqlens.num_sequences(), hidden).into()))
-    }
-}
-
-impl SegmentMean<'_> {
-    fn check_residues(&self) -> Result<()> {
-        if let Some(empty) = self.cu_seqlens.ranges().position(|range| range.len() < 3) {
-            bail!("segment_mean: sequence {empty} has no residues");
-        }
-        Ok(())
     }
 }
 

@@ -161,6 +161,7 @@ pub(crate) fn products_of_8_bit_integers_are_those_of_the_cpu() {
                 cu_seqlens: lengths,
                 rotary: &rotary,
                 num_heads,
+                contacts: None,
             };
             linear.forward_attention(x, &attention).unwrap()
         };

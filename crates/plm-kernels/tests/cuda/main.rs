@@ -16,8 +16,9 @@ use candle_core::{DType, Device, Tensor};
 use common::{cu_seqlens, random, values};
 use libtest_mimic::{Arguments, Trial};
 use plm_kernels::{
-    CuSeqlens, Gpu, GpuError, LayerNorm, ResidualLayerNorm, Rotary, TokenDropout, VarlenAttention,
-    bias_gelu_inplace, count_gpus, describe_gpu, embed_tokens, segment_mean,
+    ContactHead, Contacts, CuSeqlens, Gpu, GpuError, LayerNorm, ResidualLayerNorm, Rotary,
+    TokenDropout, VarlenAttention, bias_gelu_inplace, count_gpus, describe_gpu, embed_tokens,
+    first_token, residue_linear, residue_rows, segment_max, segment_mean,
 };
 
 fn main() -> ExitCode {
@@ -49,6 +50,22 @@ fn main() -> ExitCode {
         trial(
             "embeddings_and_means_are_those_of_the_cpu",
             embeddings_and_means_are_those_of_the_cpu,
+        ),
+        trial(
+            "first_rows_maxima_and_rows_of_residues_are_those_of_the_cpu",
+            first_rows_maxima_and_rows_of_residues_are_those_of_the_cpu,
+        ),
+        trial(
+            "products_of_residues_are_those_of_the_cpu_and_their_own",
+            products_of_residues_are_those_of_the_cpu_and_their_own,
+        ),
+        trial(
+            "contacts_are_those_of_the_cpu_and_their_own",
+            contacts_are_those_of_the_cpu_and_their_own,
+        ),
+        trial(
+            "downloads_of_any_length_bring_every_value",
+            downloads_of_any_length_bring_every_value,
         ),
         trial("attention_is_that_of_the_cpu", attention_is_that_of_the_cpu),
         trial(
@@ -269,6 +286,199 @@ fn embeddings_and_means_are_those_of_the_cpu() {
     }
 }
 
+/// What is only picked is the same bit for bit.
+fn first_rows_maxima_and_rows_of_residues_are_those_of_the_cpu() {
+    let gpu = gpu();
+    let lengths = cu_seqlens(&TOKENS);
+    let total = lengths.total_tokens();
+    for dtype in FORMATS {
+        for (hidden, _) in SHAPES {
+            let x = operand(&[total, hidden], 2, dtype, &gpu);
+            let pairs = [
+                (segment_max(&x.1, &lengths), segment_max(&x.0, &lengths)),
+                (first_token(&x.1, &lengths), first_token(&x.0, &lengths)),
+                (
+                    residue_rows(&x.1, &lengths, DType::F32),
+                    residue_rows(&x.0, &lengths, DType::F32),
+                ),
+                (
+                    residue_rows(&x.1, &lengths, DType::F16),
+                    residue_rows(&x.0, &lengths, DType::F16),
+                ),
+            ];
+            for (number, (own, cpu)) in pairs.into_iter().enumerate() {
+                let (own, cpu) = (own.unwrap(), cpu.unwrap());
+                assert_eq!((own.dims(), own.dtype()), (cpu.dims(), cpu.dtype()));
+                assert!(host(&own) == host(&cpu), "{number}: {hidden} in {dtype:?}");
+            }
+        }
+    }
+    // A NaN in any row of residues is seen, and one in special tokens is not.
+    for row in 0..5 {
+        let mut x = vec![-1.0_f32; 5 * 8];
+        x[row * 8 + 3] = f32::NAN;
+        let x = Tensor::from_vec(x, (5, 8), &gpu).unwrap();
+        let max = host(&segment_max(&x, &cu_seqlens(&[5])).unwrap());
+        let is_nan: Vec<bool> = max.iter().map(|value| value.is_nan()).collect();
+        let of_a_residue = (1..4).contains(&row);
+        assert_eq!(
+            is_nan.iter().filter(|nan| **nan).count(),
+            usize::from(of_a_residue)
+        );
+        assert_eq!(is_nan[3], of_a_residue);
+    }
+    // What f16 can't hold becomes infinite, as on the CPU.
+    let x = Tensor::from_vec(vec![7e4_f32; 3 * 8], (3, 8), &gpu).unwrap();
+    let rows = host(&residue_rows(&x, &cu_seqlens(&[3]), DType::F16).unwrap());
+    assert_eq!(rows, [f32::INFINITY; 8]);
+}
+
+fn products_of_residues_are_those_of_the_cpu_and_their_own() {
+    let gpu = gpu();
+    let lengths = cu_seqlens(&TOKENS);
+    let total = lengths.total_tokens();
+    for dtype in FORMATS {
+        for (hidden, _) in SHAPES {
+            for outputs in [1, 33, 64] {
+                let x = operand(&[total, hidden], 1, dtype, &gpu);
+                let weight = operand(&[outputs, hidden], 2, dtype, &gpu);
+                let bias = operand(&[outputs], 3, DType::F32, &gpu);
+                let cpu = residue_linear(&x.0, &weight.0, &bias.0, &lengths, DType::F32).unwrap();
+                let own = |x: &Tensor, lengths: &CuSeqlens, to| {
+                    residue_linear(x, &weight.1, &bias.1, lengths, to).unwrap()
+                };
+                let together = own(&x.1, &lengths, DType::F32);
+                // Sums are f32 whatever the format is.
+                let what = format!("residue_linear of {hidden} to {outputs}, {dtype:?}");
+                assert_alike(&what, &together, &cpu, DType::F32);
+                let rounded = together.to_device(&Device::Cpu).unwrap();
+                let rounded = rounded.to_dtype(DType::F16).unwrap();
+                let halves = own(&x.1, &lengths, DType::F16);
+                assert!(host(&halves) == host(&rounded), "{what}");
+                let mut residues = 0;
+                for range in lengths.ranges() {
+                    let part = x.1.narrow(0, range.start, range.len()).unwrap();
+                    let alone = own(&part, &cu_seqlens(&[range.len()]), DType::F32);
+                    let packed = together.narrow(0, residues, range.len() - 2).unwrap();
+                    assert!(
+                        host(&alone) == host(&packed),
+                        "{what}, {} tokens",
+                        range.len()
+                    );
+                    residues += range.len() - 2;
+                }
+            }
+        }
+    }
+}
+
+/// Contacts of three layers, from queries and keys `[total_tokens, 3 * hidden]` of each.
+fn contacts(
+    lengths: &CuSeqlens,
+    heads: usize,
+    layers: &[Tensor],
+    (bias, weights): (&Tensor, &[f32]),
+    to: DType,
+) -> Tensor {
+    let hidden = layers[0].dims()[1] / 3;
+    let device = bias.device();
+    let rotary = Rotary::new(hidden / heads, 2048, device).unwrap();
+    let head = ContactHead::new(weights.to_vec(), -0.4, heads, device).unwrap();
+    let contacts = Contacts::new(&head, lengths).unwrap();
+    let attention = VarlenAttention {
+        cu_seqlens: lengths,
+        rotary: &rotary,
+        num_heads: heads,
+        contacts: Some(&contacts),
+    };
+    for qkv in layers {
+        attention.forward(qkv, bias).unwrap();
+    }
+    contacts.finish(to).unwrap()
+}
+
+fn contacts_are_those_of_the_cpu_and_their_own() {
+    let gpu = gpu();
+    let two_heads = [16, 24, 32, 64, 128].map(|head_dim| (2 * head_dim, 2));
+    for dtype in FORMATS {
+        for (hidden, heads) in two_heads.into_iter().chain(SHAPES) {
+            // A residue more or less than tiles of 64.
+            let tokens = match heads {
+                2 => &[3, 130, 64, 65, 66, 67, 17, 1002, 4, 194][..],
+                _ => &[3, 130, 67, 4],
+            };
+            let lengths = cu_seqlens(tokens);
+            let dims = [lengths.total_tokens(), 3 * hidden];
+            let layers = [1, 2, 3].map(|seed| operand(&dims, seed, dtype, &gpu));
+            let bias = operand(&[3 * hidden], 9, dtype, &gpu);
+            let weights: Vec<f32> = random(3 * heads, 10).iter().map(|x| 20.0 * x).collect();
+            let [on_cpu, on_gpu] = [
+                layers.each_ref().map(|layer| layer.0.clone()),
+                layers.each_ref().map(|layer| layer.1.clone()),
+            ];
+            let cpu = contacts(&lengths, heads, &on_cpu, (&bias.0, &weights), DType::F32);
+            let own = |lengths: &CuSeqlens, layers: &[Tensor], to| {
+                contacts(lengths, heads, layers, (&bias.1, &weights), to)
+            };
+            let together = own(&lengths, &on_gpu, DType::F32);
+            let what = format!("contacts of {heads} heads in {hidden}, {dtype:?}");
+            // Queries and keys are the same numbers, and all that follows is f32.
+            let expected: Vec<f64> = host(&cpu).into_iter().map(f64::from).collect();
+            common::assert_close(&what, &host(&together), &expected, 1e-5);
+            let rounded = together.to_device(&Device::Cpu).unwrap();
+            let rounded = rounded.to_dtype(DType::F16).unwrap();
+            assert!(
+                host(&own(&lengths, &on_gpu, DType::F16)) == host(&rounded),
+                "{what}"
+            );
+            let all = host(&together);
+            let mut rest = &all[..];
+            for range in lengths.ranges() {
+                let residues = range.len() - 2;
+                let packed;
+                (packed, rest) = rest.split_at(residues * residues);
+                let parts = on_gpu
+                    .each_ref()
+                    .map(|layer| layer.narrow(0, range.start, range.len()).unwrap());
+                let alone = own(&cu_seqlens(&[range.len()]), &parts, DType::F32);
+                assert!(host(&alone) == packed, "{what}: {residues} residues");
+                let is_symmetric = (0..residues * residues).all(|pair| {
+                    let (row, column) = (pair / residues, pair % residues);
+                    packed[pair] == packed[column * residues + row]
+                });
+                assert!(is_symmetric, "{what}: {residues} residues");
+            }
+            assert!(rest.is_empty());
+        }
+    }
+}
+
+fn downloads_of_any_length_bring_every_value() {
+    let opened = open();
+    let device = opened.device();
+    for len in [1, 2, 3, 4_095, 4_097, 100_001] {
+        let values = random(len, 1);
+        let in_f32 = Tensor::from_vec(values, len, &Device::Cpu).unwrap();
+        let in_f16 = in_f32.to_dtype(DType::F16).unwrap();
+        let there = [&in_f32, &in_f16].map(|tensor| tensor.to_device(device).unwrap());
+        // Several are on their way at once.
+        let waiting: Vec<_> = (0..3)
+            .map(|_| {
+                let f32s = opened.download::<f32>(&there[0]).unwrap();
+                (f32s, opened.download::<half::f16>(&there[1]).unwrap())
+            })
+            .collect();
+        for (f32s, f16s) in waiting {
+            assert_eq!(f32s.wait().unwrap(), values_of::<f32>(&in_f32));
+            assert_eq!(f16s.wait().unwrap(), values_of::<half::f16>(&in_f16));
+        }
+    }
+}
+
+fn values_of<T: candle_core::WithDType>(tensor: &Tensor) -> Vec<T> {
+    tensor.to_vec1().unwrap()
+}
+
 fn attention(
     lengths: &CuSeqlens,
     (hidden, num_heads): (usize, usize),
@@ -281,6 +491,7 @@ fn attention(
         cu_seqlens: lengths,
         rotary: &rotary,
         num_heads,
+        contacts: None,
     };
     attention.forward(qkv, bias).unwrap()
 }

@@ -123,6 +123,7 @@ pub(crate) fn products_with_layer_norms_are_those_of_the_cpu() {
                     cu_seqlens: lengths,
                     rotary: &rotary,
                     num_heads,
+                    contacts: None,
                 };
                 qkv.own.forward_attention(x, EPS, &attention).unwrap()
             };
@@ -187,6 +188,7 @@ pub(crate) fn a_token_projection_is_that_of_its_embeddings() {
                 cu_seqlens: &lengths,
                 rotary: &rotary,
                 num_heads,
+                contacts: None,
             };
             let rows = Stream::new(embeddings.index_select(&ids, 0).unwrap()).unwrap();
             let multiplied = qkv.forward_attention(&rows, EPS, &attention).unwrap();
@@ -315,6 +317,7 @@ pub(crate) fn streams_that_do_not_fit_are_refused() {
             cu_seqlens: lengths,
             rotary: &rotary,
             num_heads,
+            contacts: None,
         };
         qkv.forward_attention(&x, EPS, &attention).map(|_| ())
     };
@@ -328,6 +331,7 @@ pub(crate) fn streams_that_do_not_fit_are_refused() {
         cu_seqlens: &lengths,
         rotary,
         num_heads,
+        contacts: None,
     };
     assert!(qkv.forward_attention(&x, EPS, &attention(&there)).is_err());
     let projection = TokenProjection::new(&qkv, &x, EPS).unwrap();

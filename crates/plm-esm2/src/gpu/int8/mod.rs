@@ -14,7 +14,7 @@ mod rotation;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result as TensorResult, Shape, Tensor};
-use plm_kernels::{Gpu, GpuLinear, Int8Linear, Int8Rows, LayerNorm, VarlenAttention};
+use plm_kernels::{Gpu, Int8Linear, Int8Rows, LayerNorm, VarlenAttention};
 use rayon::prelude::*;
 
 use super::stream_layer::{FirstLayer, StreamLayer};
@@ -35,8 +35,6 @@ pub(crate) struct Int8Layers {
     first: FirstLayer,
     others: Vec<Int8Layer>,
     rotated_norm: LayerNorm,
-    rotate_back: GpuLinear,
-    norm: LayerNorm,
     pooled_norm: Arc<RotatedNorm>,
 }
 
@@ -94,27 +92,15 @@ impl Int8Layers {
                 });
             }
         }
-        let hidden = config.hidden_size;
         let pooled_norm = RotatedNorm {
             gain: checkpoint.values("encoder.emb_layer_norm_after.weight")?,
             shift: checkpoint.values("encoder.emb_layer_norm_after.bias")?,
             rotation,
         };
-        let here = |values: &[f32]| in_bf16(values, hidden, gpu.device());
         let layers = Self {
             first: before.first,
             others: layers,
             rotated_norm: norm_of_nothing_else(config, gpu.device())?,
-            rotate_back: gpu.linear(in_bf16(
-                &pooled_norm.rotation.matrix(),
-                (hidden, hidden),
-                gpu.device(),
-            )?),
-            norm: LayerNorm::new(
-                &here(&pooled_norm.gain)?,
-                &here(&pooled_norm.shift)?,
-                config.layer_norm_eps,
-            )?,
             pooled_norm: Arc::new(pooled_norm),
         };
         Ok((before.embeddings, layers))
@@ -128,18 +114,10 @@ impl Layers for Int8Layers {
         for layer in &self.others {
             x = layer.forward(&x, &pass.attention)?;
         }
-        if !pass.outputs.pooled.is_empty() {
-            // Over their deviations: `RotatedNorm` does the rest.
-            pool(self.others.len() + 1, &self.rotated_norm.forward(&x)?)?;
-        }
-        if pass.outputs.needs_tokens() {
-            return self.norm.forward(&self.rotate_back.forward(&x)?);
-        }
-        Ok(x)
-    }
-
-    fn has_hidden_layers(&self) -> bool {
-        false
+        // Over their deviations: `RotatedNorm` does the rest.
+        let normalised = self.rotated_norm.forward(&x)?;
+        pool(self.others.len() + 1, &normalised)?;
+        Ok(normalised)
     }
 
     fn pooled_norm(&self) -> Option<Arc<dyn PooledNorm>> {

@@ -96,18 +96,6 @@ impl Rotation {
             }
         }
     }
-
-    /// All of it, row by row.
-    pub(crate) fn matrix(&self) -> Vec<f32> {
-        let size = self.signs.len();
-        let mut matrix = vec![0.0; size * size];
-        let mut scratch = vec![0.0; size];
-        for (place, row) in matrix.chunks_exact_mut(size).enumerate() {
-            row[place] = 1.0;
-            self.rotate(row, &mut scratch);
-        }
-        matrix
-    }
 }
 
 /// `row` mirrored, so that the direction in which all columns are alike and the first column change
@@ -166,6 +154,18 @@ mod tests {
 
     use super::*;
 
+    /// All of it, row by row.
+    fn matrix(rotation: &Rotation) -> Vec<f32> {
+        let size = rotation.signs.len();
+        let mut matrix = vec![0.0; size * size];
+        let mut scratch = vec![0.0; size];
+        for (place, row) in matrix.chunks_exact_mut(size).enumerate() {
+            row[place] = 1.0;
+            rotation.rotate(row, &mut scratch);
+        }
+        matrix
+    }
+
     #[test]
     fn rotations_are_orthogonal_and_spread_each_column_evenly() {
         for size in [1, 12, 20, 128, 320, 640] {
@@ -180,7 +180,7 @@ mod tests {
                     assert_abs_diff_eq!(x.abs(), even, epsilon = 1e-6);
                 }
             }
-            let matrix = rotation.matrix();
+            let matrix = matrix(&rotation);
             let rows: Vec<&[f32]> = matrix.chunks(size).collect();
             for (i, a) in rows.iter().enumerate() {
                 for b in &rows[..i] {
