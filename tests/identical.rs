@@ -79,6 +79,31 @@ fn result(out: &Path) -> (Vec<u8>, Vec<u8>) {
 }
 
 #[test]
+fn the_ledger_names_the_first_record_with_the_same_residues() {
+    let desk = Desk::new();
+    let out = desk.path("out");
+    desk.run(
+        "out",
+        &Model::Loader(Arc::new(FakeLoader::new(8))),
+        &once("cpu"),
+    )
+    .unwrap();
+    let ledger = fs::read_to_string(out.join("ledger.tsv")).unwrap();
+    let mut told = 0;
+    for (row, line) in (0..RECORDS).zip(ledger.lines().skip(1)) {
+        let detail = line.rsplit('\t').next().unwrap();
+        if row < DIFFERENT {
+            assert!(!detail.contains("same residues"), "{line}");
+        } else {
+            let first = format!("same residues as p{}", row % 5);
+            assert!(detail.ends_with(&first), "{line}");
+            told += 1;
+        }
+    }
+    assert_eq!(told, RECORDS - DIFFERENT);
+}
+
+#[test]
 fn the_result_is_the_same_byte_for_byte_on_any_number_of_ranks_and_in_parts() {
     let desk = Desk::new();
     let model = Model::PlmTiny;

@@ -54,7 +54,8 @@ fn nucleotides_are_embedded_with_one_warning() {
         let line = "DNA or RNA  2 records of nucleotides, it seems";
         assert!(said.stdout.contains(line), "{command}: {}", said.stdout);
     }
-    assert_eq!(ledger(&desk)[1][9], "looks like nucleotides");
+    let detail = "looks like nucleotides; same residues as a";
+    assert_eq!(ledger(&desk)[1][9], detail);
     assert_eq!(ledger(&desk)[2][9], "");
 }
 

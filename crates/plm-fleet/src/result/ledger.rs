@@ -19,6 +19,9 @@ const HEADER: &str =
 /// The detail for vectors that the model's own format was too coarse for.
 const IN_F32: &str = "computed in f32";
 
+/// The detail for records that have the residues of an earlier one, whose id follows.
+const SAME_RESIDUES: &str = "same residues as";
+
 /// What became of every record of a finished run.
 pub(super) struct Ledger<'a> {
     index: &'a FastaIndex,
@@ -49,6 +52,19 @@ impl<'a> Ledger<'a> {
     pub(super) fn with_rows_in_f32(mut self, in_f32: &'a [RowId]) -> Self {
         self.in_f32 = in_f32;
         self
+    }
+
+    /// The first record with the residues of each later one, among the records that have a vector:
+    /// row by row. Their hash and their number say it, as the index has them.
+    fn same_residues(&self) -> HashMap<RowId, RowId> {
+        let records = self.index.records();
+        let embedded = records.filter(|record| self.outcome(record).0.has_vector());
+        let keys = embedded.map(|record| (record.residues_hash, record.residue_count, record.row));
+        let mut keys: Vec<(u64, u32, RowId)> = keys.collect();
+        keys.sort_unstable();
+        let same = keys.chunk_by(|one, other| (one.0, one.1) == (other.0, other.1));
+        same.flat_map(|same| same[1..].iter().map(|key| (key.2, same[0].2)))
+            .collect()
     }
 
     /// The outcome of a record, and the reason if it is not plain.
@@ -123,8 +139,14 @@ impl<'a> Ledger<'a> {
                 hasher: blake3::Hasher::new(),
             });
             writeln!(out, "{HEADER}")?;
+            let same_residues = self.same_residues();
             for record in self.index.records() {
-                let (outcome, detail) = self.outcome(&record);
+                let (outcome, mut detail) = self.outcome(&record);
+                if let Some(&first) = same_residues.get(&record.row) {
+                    let separator = if detail.is_empty() { "" } else { "; " };
+                    let id = self.index.record(first).id;
+                    detail = format!("{detail}{separator}{SAME_RESIDUES} {id}").into();
+                }
                 writeln!(
                     out,
                     "{}\t{}\t{outcome}\t{}\t{}\t{}\t{}\t{}\t{}\t{}",
