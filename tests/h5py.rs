@@ -5,11 +5,13 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use plm_fleet::{
-    Devices, Layer, Model, OutputKind, OutputSet, PlanConfig, RunConfig, SegmentConfig,
+    Devices, Dtype, Layer, Model, OutputKind, OutputSet, Per, PlanConfig, RunConfig, SegmentConfig,
     run_multi_gpu_inference,
 };
+use plm_testkit::{FakeLoader, fake_rows, random_residues};
 
 const GOLDENS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/goldens");
 
@@ -147,7 +149,7 @@ fn h5py_reads_half_precision_embeddings_as_float16() {
     let fasta = Path::new(GOLDENS).join("real_banded.fasta");
     let config = RunConfig {
         store: SegmentConfig::builder()
-            .dtype(plm_fleet::Dtype::F16)
+            .dtype(Dtype::F16)
             .build()
             .unwrap()
             .into(),
@@ -160,4 +162,83 @@ fn h5py_reads_half_precision_embeddings_as_float16() {
         &[report.embeddings_path.as_deref().unwrap()],
     );
     assert_eq!(printed.trim(), "float16");
+}
+
+#[test]
+#[ignore = "needs h5py: tests/run.sh has it"]
+fn h5py_reads_the_rows_of_each_protein_by_their_offsets() {
+    let scratch = tempfile::tempdir().unwrap();
+    let proteins: Vec<Vec<u8>> = (0..20)
+        .map(|row| random_residues(row, 3 + row as usize))
+        .collect();
+    let records = proteins.iter().enumerate().map(|(row, residues)| {
+        format!(
+            ">p{row}\n{}\n",
+            String::from_utf8(residues.clone()).unwrap()
+        )
+    });
+    let fasta = scratch.path().join("in.fasta");
+    fs::write(&fasta, records.collect::<String>()).unwrap();
+    let loader = FakeLoader::new(5)
+        .output(OutputKind::Residues, 7, Dtype::F16)
+        .output(OutputKind::Logits, 3, Dtype::F32)
+        .output(OutputKind::Contacts, 1, Dtype::F32);
+    let config = RunConfig {
+        devices: "cpu:2".parse().unwrap(),
+        ..RunConfig::default()
+    };
+    let out = scratch.path().join("out");
+    let model = Model::Loader(Arc::new(loader));
+    let report = run_multi_gpu_inference([&fasta], &model, &out, &config).unwrap();
+    let write = |name: &str, per: Per, width: usize| {
+        let rows = proteins
+            .iter()
+            .flat_map(|residues| fake_rows(residues, per, width));
+        let bytes: Vec<u8> = rows.flat_map(f32::to_le_bytes).collect();
+        let path = scratch.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    let printed = python(
+        r#"
+import sys
+import h5py, numpy as np
+
+path, residues, logits, contacts = sys.argv[1:]
+read = lambda path, *shape: np.fromfile(path, "<f4").reshape(shape)
+with h5py.File(path, "r") as f:
+    assert f.attrs["format_version"] == 4
+    assert sorted(f) == ["contacts", "embeddings", "lengths", "logits", "mean", "residues",
+                         "sequence_ids", "status"], sorted(f)
+    assert f["embeddings"] == f["mean/layer_0"]
+    assert f["residues/offsets"] == f["logits/offsets"], "one dataset under two names"
+    lengths = f["lengths"][:].astype("u8")
+    offsets, pairs = f["residues/offsets"], f["contacts/offsets"]
+    assert offsets.dtype == pairs.dtype == np.uint64
+    assert (offsets[:] == np.concatenate([[0], np.cumsum(lengths)])).all()
+    assert (pairs[:] == np.concatenate([[0], np.cumsum(lengths ** 2)])).all()
+    expected = read(residues, -1, 7).astype("<f2")
+    assert f["residues/layer_0"].dtype == np.float16
+    assert (f["residues/layer_0"][:] == expected).all()
+    assert (f["logits/values"][:] == read(logits, -1, 3)).all()
+    expected = read(contacts, -1)
+    assert f["contacts/values"].shape == expected.shape
+    for i, length in enumerate(lengths):
+        start, end = pairs[i:i + 2]
+        values = f["contacts/values"][start:end].reshape(length, length)
+        assert (values.ravel() == expected[start:end]).all()
+        start, end = offsets[i:i + 2]
+        assert len(f["residues/layer_0"][start:end]) == length
+    for name in ["residues/layer_0", "logits/values", "contacts/values"]:
+        assert f[name].attrs["kind"] == name.split("/")[0]
+    print(len(lengths))
+"#,
+        &[
+            &report.embeddings_path.unwrap(),
+            &write("residues", Per::Residue, 7),
+            &write("logits", Per::Residue, 3),
+            &write("contacts", Per::Pair, 1),
+        ],
+    );
+    assert_eq!(printed.trim(), "20");
 }

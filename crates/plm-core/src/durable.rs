@@ -121,6 +121,16 @@ impl DurableFile {
     /// [`io::ErrorKind::AlreadyExists`] if there is a file of the final name, which then stays. All
     /// errors of [`commit`](Self::commit).
     pub fn commit_new(self) -> io::Result<()> {
+        let path = self.path.clone();
+        self.commit_new_as(path)
+    }
+
+    /// Commits like [`commit_new`](Self::commit_new), under another name in the same directory.
+    ///
+    /// # Errors
+    /// All errors of [`commit_new`](Self::commit_new).
+    pub fn commit_new_as(mut self, path: impl Into<PathBuf>) -> io::Result<()> {
+        self.path = path.into();
         sync_file(&self.file, &self.temporary)?;
         match fs::hard_link(&self.temporary, &self.path) {
             // On a file system without links, only a rename never shows half a file.

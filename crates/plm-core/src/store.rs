@@ -95,6 +95,15 @@ pub struct Expected<'a> {
     pub without_row: &'a [RowId],
 }
 
+/// A run as it is planned, before anything is computed. It stays the same in every part and try.
+#[derive(Clone, Copy)]
+pub struct Planned<'a> {
+    /// The rows that the result has if no record fails.
+    pub expected: Expected<'a>,
+    /// The path of the result.
+    pub result: &'a Path,
+}
+
 /// Parts to merge into a result.
 #[derive(Clone, Copy)]
 pub struct Merge<'a> {
@@ -102,41 +111,91 @@ pub struct Merge<'a> {
     pub parts: &'a [PathBuf],
     /// The rows that the parts must hold together.
     pub expected: Expected<'a>,
+    /// The records that the plan gives no row, in any order: those of `expected` that are without
+    /// one, but for the failed ones.
+    pub unplanned: &'a [RowId],
     /// Where the columns come from.
     pub provenance: &'a Provenance,
     /// The path of the result.
     pub result: &'a Path,
 }
 
-/// A number of rows and the sizes of their ids: what the size of files depends on.
+impl<'a> Merge<'a> {
+    /// The run as it was planned.
+    pub fn planned(&self) -> Planned<'a> {
+        Planned {
+            expected: Expected {
+                without_row: self.unplanned,
+                ..self.expected
+            },
+            result: self.result,
+        }
+    }
+}
+
+/// A file of the store in the output directory besides the result: one that has such a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beside {
+    /// The path of the file.
+    pub path: PathBuf,
+    /// Whether it shows that a store of this kind has written it.
+    pub is_own: bool,
+}
+
+/// A file that all ranks and parts of a run write to, beside those of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedDraft {
+    /// The path of the file.
+    pub path: PathBuf,
+    /// The bytes that it takes on its file system already: 0 if it does not exist.
+    pub reserved_bytes: u64,
+}
+
+/// A number of records, and the sizes of their ids and columns: what the size of files depends on.
 ///
 /// ```
 /// use plm_core::store::Amount;
 ///
-/// let amount = Amount::of(["P1", "protein"].into_iter());
+/// let amount = Amount::of([("P1", 20), ("protein", 10)].into_iter());
 /// assert_eq!((amount.rows, amount.id_bytes, amount.longest_id_bytes), (2, 9, 7));
+/// assert_eq!((amount.residues, amount.pairs), (30, 500));
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Amount {
-    /// The number of rows.
+    /// The number of records, and of rows in outputs per sequence.
     pub rows: u64,
     /// The bytes of all ids together, as UTF-8.
     pub id_bytes: u64,
     /// The bytes of the longest id, as UTF-8.
     pub longest_id_bytes: u64,
+    /// The number of rows in outputs per residue.
+    pub residues: u64,
+    /// The number of rows in outputs per pair of residues.
+    pub pairs: u64,
 }
 
 impl Amount {
-    /// The amount of rows with these ids.
-    pub fn of<'a>(ids: impl Iterator<Item = &'a str>) -> Self {
+    /// The amount of records with these ids and [computed residues](StoredRun::computed_residues).
+    pub fn of<'a>(records: impl Iterator<Item = (&'a str, u32)>) -> Self {
         let mut amount = Self::default();
-        for id in ids {
+        for (id, computed_residues) in records {
             let bytes = id.len() as u64;
             amount.rows += 1;
             amount.id_bytes += bytes;
             amount.longest_id_bytes = amount.longest_id_bytes.max(bytes);
+            amount.residues += Per::Residue.rows(computed_residues);
+            amount.pairs = (amount.pairs).saturating_add(Per::Pair.rows(computed_residues));
         }
         amount
+    }
+
+    /// The number of rows in an output.
+    pub fn rows_of(&self, per: Per) -> u64 {
+        match per {
+            Per::Sequence => self.rows,
+            Per::Residue => self.residues,
+            Per::Pair => self.pairs,
+        }
     }
 }
 
@@ -244,15 +303,41 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Opens the sink of a part, below a directory that need not exist yet.
     ///
     /// # Errors
-    /// If the store can't keep these outputs.
-    fn open(&self, part: &Path, run: &StoredRun) -> Result<Arc<dyn EmbeddingSink>, StoreError>;
+    /// If the store can't keep these outputs, or there is no room for a shared draft.
+    fn open(
+        &self,
+        part: &Path,
+        planned: &Planned<'_>,
+    ) -> Result<Arc<dyn EmbeddingSink>, StoreError>;
 
     /// Reads every byte that earlier tries have left of a part, and removes what killed writers
     /// left unfinished. Damaged files stay where they are.
     ///
     /// # Errors
     /// If a file is of another run, two files have the same row, or a file can't be read.
-    fn durable(&self, part: &Path, run: &StoredRun) -> Result<Durable, StoreError>;
+    fn durable(&self, part: &Path, planned: &Planned<'_>) -> Result<Durable, StoreError>;
+
+    /// The draft that all parts of a run with these outputs write to, whether it exists or not.
+    /// `None` if parts only write below their own directories, as by default.
+    ///
+    /// # Errors
+    /// If the file can't be looked at.
+    fn shared_draft(
+        &self,
+        _run: &StoredRun,
+        _result: &Path,
+    ) -> Result<Option<SharedDraft>, StoreError> {
+        Ok(None)
+    }
+
+    /// The files beside the result that have names of the store's files there. By default a store
+    /// has none.
+    ///
+    /// # Errors
+    /// If a file can't be read.
+    fn beside(&self, _result: &Path) -> Result<Vec<Beside>, StoreError> {
+        Ok(Vec::new())
+    }
 
     /// Takes a damaged file out of the run and returns the name under which it is kept. Its rows
     /// are then computed again.
@@ -290,10 +375,12 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// If a file can't be removed.
     fn discard(&self, part: &Path) -> Result<(), StoreError>;
 
-    /// The most bytes that rows take in a part when `ranks` ranks write them.
+    /// The most bytes that rows take in a part when `ranks` ranks write them, without those in a
+    /// [shared draft](Self::shared_draft).
     fn part_bytes(&self, run: &StoredRun, rows: Amount, ranks: u32) -> u64;
 
-    /// The most bytes that rows take in the result. The parts are still there when it is made.
+    /// The most bytes that rows take in the result, which a [shared draft](Self::shared_draft)
+    /// takes from the start. The parts are still there when it is made.
     fn result_bytes(&self, run: &StoredRun, provenance: &Provenance, rows: Amount) -> u64;
 
     /// Checks that the parts hold exactly the expected rows, each once. It need not read values.
@@ -325,6 +412,22 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// If the parts do not hold exactly the expected rows, a file can't be read, or the result
     /// can't be written. There is then no new result, and an existing one is untouched.
     fn merge(&self, merge: &Merge<'_>) -> Result<(), StoreError>;
+
+    /// Takes a result back, so that the parts can be merged again after one of them has changed.
+    /// Afterwards there is no result, and what is durable in the parts still is. By default this
+    /// removes the result.
+    ///
+    /// # Errors
+    /// If the result can't be removed. It is then untouched.
+    fn reopen(&self, planned: &Planned<'_>) -> Result<(), StoreError> {
+        match std::fs::remove_file(planned.result) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(StoreError {
+                fault: StoreFault::Io,
+                source: error.into(),
+            }),
+            _ => Ok(()),
+        }
+    }
 
     /// Whether a file shows that it is a result of this store, damaged or not.
     ///

@@ -1,13 +1,13 @@
 //! What can go wrong with a run.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use plm_core::{BoxError, OutputKind, StoreError};
 use plm_kernels::GpuError;
 
 use crate::compute::{Devices, ModelError};
-use crate::out_dir::{Damage, Layout};
+use crate::out_dir::{Claim, Damage, Layout};
 use crate::result::{Kind, RunProgress};
 use crate::store::ShardsError;
 
@@ -313,13 +313,9 @@ pub enum Error {
     },
     /// The file under the result's name is not the result that was written.
     #[error(
-        "{} is not what was written as the result of a run: move it away and run again, which {}",
+        "{} is not what was written as the result of a run: {}",
         path.display(),
-        if *segments_are_there {
-            "makes it again from the segments"
-        } else {
-            "computes everything again, since the segments are gone"
-        }
+        again(*segments_are_there, draft.as_deref())
     )]
     DamagedEmbeddings {
         /// The file under the result's name.
@@ -327,6 +323,9 @@ pub enum Error {
         /// Whether the directory still has segments. With them the result can be made again without
         /// computing.
         segments_are_there: bool,
+        /// The name under which the result's outputs per residue can be used again. They are not in
+        /// segments. It is `None` if the run has no such outputs.
+        draft: Option<PathBuf>,
         /// What is wrong with the result.
         #[source]
         source: BoxError,
@@ -406,8 +405,14 @@ impl Error {
             let files = layout.store().files(shards);
             files.is_ok_and(|files| !files.is_empty())
         };
+        let run = Claim::read(layout).and_then(|claim| claim.fingerprint.stored_run());
+        let draft = run.ok().and_then(|run| {
+            let draft = layout.store().shared_draft(&run, &layout.embeddings());
+            draft.ok().flatten()
+        });
         Self::DamagedEmbeddings {
             path: layout.embeddings(),
+            draft: draft.map(|draft| draft.path),
             segments_are_there: layout
                 .all_shards()
                 .is_ok_and(|all| all.iter().any(has_segments)),
@@ -419,6 +424,22 @@ impl Error {
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }
+    }
+}
+
+/// What to do with a damaged result.
+fn again(segments_are_there: bool, draft: Option<&Path>) -> String {
+    match (segments_are_there, draft) {
+        (true, None) => {
+            "move it away and run again, which makes it again from the segments".to_owned()
+        }
+        (true, Some(draft)) => format!(
+            "rename it to {} and run again, which computes what is damaged",
+            draft.display()
+        ),
+        (false, _) => "move it away and run again, which computes everything again, since the \
+                       segments are gone"
+            .to_owned(),
     }
 }
 

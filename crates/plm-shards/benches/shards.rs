@@ -100,11 +100,13 @@ fn shards(criterion: &mut Criterion) {
         source: &input,
         without_vector: &[],
         format: sink_of_merge.format(),
+        truncated_to: None,
     };
     let merge = || {
         aggregate(&Aggregation {
             part_directories: &part_directories,
             expected,
+            unplanned: &[],
             provenance: &provenance(),
             output: &output,
         })

@@ -21,9 +21,22 @@ use crate::digest::{self, DatasetHasher};
 use crate::error::At;
 use crate::layout;
 use crate::run_format::{OutputShape, RunFormat, RunShape};
+use crate::wide::RecordDigest;
 
 pub(crate) const FORMAT: &str = "plm-shards segment";
-pub(crate) const FORMAT_VERSION: u32 = 5;
+/// The version of segments whose outputs all have one row per record.
+const NARROW_VERSION: u32 = 5;
+/// The version of segments that vouch for rows in the draft.
+const WIDE_VERSION: u32 = 6;
+
+/// The version of a run's segments.
+pub(crate) fn format_version(format: &RunFormat) -> u32 {
+    if format.is_wide() {
+        WIDE_VERSION
+    } else {
+        NARROW_VERSION
+    }
+}
 
 const MAGIC: [u8; 8] = *b"PLMBLOCK";
 /// The bytes of a row besides its id: row, residues, bytes of the id, status, whether in f32.
@@ -41,10 +54,21 @@ pub(crate) struct Columns {
     pub(crate) status: Vec<u8>,
     /// Each flag is 1 if the vector was computed again in f32, else 0.
     pub(crate) in_f32: Vec<u8>,
+    /// The digests of each record's rows in the draft, `[wide outputs][n]`.
+    pub(crate) wide: Vec<Vec<RecordDigest>>,
 }
 
 impl Columns {
+    /// No rows of a run with this many wide outputs.
+    pub(crate) fn empty(num_wide: usize) -> Self {
+        Self {
+            wide: vec![vec![]; num_wide],
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn clear(&mut self) {
+        self.wide.iter_mut().for_each(Vec::clear);
         self.rows.clear();
         self.ids.clear();
         self.lengths.clear();
@@ -53,12 +77,19 @@ impl Columns {
     }
 
     /// Parses the columns of `count` rows. There are [`Description::columns_bytes`] bytes.
-    fn parse(bytes: &[u8], count: usize) -> Result<Self, &'static str> {
+    fn parse(bytes: &[u8], count: usize, num_wide: usize) -> Result<Self, &'static str> {
         let (rows, rest) = bytes.split_at(count * size_of::<u64>());
         let (lengths, rest) = rest.split_at(count * size_of::<u32>());
         let (id_lengths, rest) = rest.split_at(count * size_of::<u64>());
         let (status, rest) = rest.split_at(count);
-        let (in_f32, ids) = rest.split_at(count);
+        let (in_f32, mut rest) = rest.split_at(count);
+        let wide = (0..num_wide).map(|_| {
+            let (digests, after) = rest.split_at(count * Digest::BYTES);
+            rest = after;
+            digests.as_chunks().0.to_vec()
+        });
+        let wide = wide.collect();
+        let ids = rest;
         let columns = Self {
             rows: to_u64s(rows).collect(),
             ids: cut(ids, to_u64s(id_lengths))?,
@@ -67,6 +98,7 @@ impl Columns {
                 .collect(),
             status: status.to_vec(),
             in_f32: in_f32.to_vec(),
+            wide,
         };
         columns.check()?;
         Ok(columns)
@@ -112,6 +144,14 @@ fn cut(ids: &[u8], lengths: impl Iterator<Item = u64>) -> Result<Vec<String>, &'
         .ok_or("its ids have other lengths than it says")
 }
 
+/// Where a segment comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Origin {
+    pub(crate) rank: Rank,
+    /// The mark of the draft with the rows of wide outputs, if there are any.
+    pub(crate) draft: Option<Digest>,
+}
+
 /// What a segment says of itself as a whole: JSON at the end of its block.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -134,6 +174,9 @@ struct Header {
     rank: u32,
     rows: u64,
     outputs: Vec<OutputShape>,
+    /// The mark of the draft with the rows of wide outputs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    draft: Option<Digest>,
 }
 
 impl Description {
@@ -141,7 +184,7 @@ impl Description {
     pub(crate) fn of(
         columns: &Columns,
         output_digests: Vec<Digest>,
-        rank: Rank,
+        origin: Origin,
         format: &RunFormat,
     ) -> Self {
         let RunShape {
@@ -150,11 +193,12 @@ impl Description {
         } = format.shape();
         let header = Header {
             format: FORMAT.to_owned(),
-            format_version: FORMAT_VERSION,
+            format_version: format_version(format),
             run_digest,
-            rank: rank.0,
+            rank: origin.rank.0,
             rows: columns.rows.len() as u64,
             outputs,
+            draft: origin.draft,
         };
         let [mut rows, mut ids, mut lengths, mut status, mut in_f32] =
             std::array::from_fn(|_| DatasetHasher::default());
@@ -181,8 +225,11 @@ impl Description {
         }
     }
 
-    pub(crate) fn rank(&self) -> Rank {
-        Rank(self.header.rank)
+    pub(crate) fn origin(&self) -> Origin {
+        Origin {
+            rank: Rank(self.header.rank),
+            draft: self.header.draft,
+        }
     }
 
     /// What the segment says of its run.
@@ -197,7 +244,11 @@ impl Description {
             outputs,
             ..
         } = &self.header;
-        if (&**format, *version) != (FORMAT, FORMAT_VERSION) {
+        let is_known = match self.header.draft {
+            None => *version == NARROW_VERSION,
+            Some(_) => *version == WIDE_VERSION,
+        };
+        if format != FORMAT || !is_known {
             return Err(format!("it is a {format:?}, version {version}"));
         }
         Ok(RunShape {
@@ -207,8 +258,9 @@ impl Description {
     }
 
     /// How many bytes the columns take, if that is a number at all.
-    fn columns_bytes(&self) -> Option<u64> {
-        let rows = self.header.rows.checked_mul(ROW_BYTES)?;
+    fn columns_bytes(&self, num_wide: usize) -> Option<u64> {
+        let digests_bytes = (Digest::BYTES * num_wide) as u64;
+        let rows = (self.header.rows).checked_mul(ROW_BYTES + digests_bytes)?;
         rows.checked_add(self.id_bytes)
     }
 }
@@ -217,7 +269,8 @@ impl Description {
 fn other_version(description: &[u8]) -> Option<u64> {
     let description: Value = serde_json::from_slice(description).ok()?;
     let version = description["header"]["format_version"].as_u64();
-    version.filter(|&version| version != u64::from(FORMAT_VERSION))
+    let known = [NARROW_VERSION, WIDE_VERSION].map(u64::from);
+    version.filter(|version| !known.contains(version))
 }
 
 fn to_json(value: &impl Serialize) -> String {
@@ -239,6 +292,7 @@ pub(crate) fn compose(columns: &Columns, description: &Description) -> Vec<u8> {
     block.extend(id_lengths.flat_map(u64::to_le_bytes));
     block.extend(&columns.status);
     block.extend(&columns.in_f32);
+    (columns.wide.iter()).for_each(|digests| block.extend(digests.as_flattened()));
     block.extend(columns.ids.iter().flat_map(|id| id.bytes()));
     block.extend(description.bytes());
     block.extend((description.len() as u64).to_le_bytes());
@@ -276,10 +330,14 @@ impl<'a> BlockReader<'a> {
         })
     }
 
-    pub(crate) fn columns(&mut self, description: &Description) -> Result<Columns, Error> {
-        let bytes = self.take(description.columns_bytes())?;
+    pub(crate) fn columns(
+        &mut self,
+        description: &Description,
+        num_wide: usize,
+    ) -> Result<Columns, Error> {
+        let bytes = self.take(description.columns_bytes(num_wide))?;
         let count = usize::try_from(description.header.rows).expect("their columns are in memory");
-        Columns::parse(&bytes, count).map_err(|reason| self.damaged(reason))
+        Columns::parse(&bytes, count, num_wide).map_err(|reason| self.damaged(reason))
     }
 
     /// Takes the last `bytes` unread bytes. `None` stands for more than there can be.

@@ -1,9 +1,11 @@
 //! How one number of a vector is stored.
 
+use std::ops::Range;
+
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use hdf5::Datatype;
-use plm_core::{Dtype, Values};
+use plm_core::{Column, Dtype, Values};
 
 // Vectors are written and read as raw bytes, without HDF5's conversions.
 const _: () = assert!(
@@ -60,26 +62,43 @@ impl Element {
     /// Appends the bytes of numbers. Numbers that are already in this format keep their bits. f32
     /// is rounded to the nearest f16, ties to even.
     pub(crate) fn encode(self, values: &Values, bytes: &mut Vec<u8>) {
+        self.encode_some(values, 0..values.len(), bytes);
+    }
+
+    /// Does the same for one sequence of a column.
+    ///
+    /// # Panics
+    /// If the column has no such sequence.
+    pub(crate) fn encode_sequence(self, column: &Column, sequence: usize, bytes: &mut Vec<u8>) {
+        let [start, end] = [sequence, sequence + 1].map(|at| column.offsets()[at] as usize);
+        let width = column.width();
+        self.encode_some(column.values(), start * width..end * width, bytes);
+    }
+
+    fn encode_some(self, values: &Values, numbers: Range<usize>, bytes: &mut Vec<u8>) {
         let start = bytes.len();
-        bytes.resize(start + values.len() * self.bytes(), 0);
+        bytes.resize(start + numbers.len() * self.bytes(), 0);
         let stored = &mut bytes[start..];
         match (self, values) {
             (Self::F32, Values::F32(values)) => {
+                let values = &values[numbers];
                 for (stored, value) in stored.chunks_exact_mut(4).zip(values) {
                     stored.copy_from_slice(&value.to_le_bytes());
                 }
             }
             (Self::F32, Values::F16(values)) => {
+                let values = &values[numbers];
                 for (stored, value) in stored.chunks_exact_mut(4).zip(values) {
                     stored.copy_from_slice(&value.to_f32().to_le_bytes());
                 }
             }
             (Self::F16, Values::F32(values)) => {
+                let values = &values[numbers];
                 let mut rounded = vec![f16::ZERO; values.len()];
                 rounded.convert_from_f32_slice(values);
                 copy_halves(&rounded, stored);
             }
-            (Self::F16, Values::F16(values)) => copy_halves(values, stored),
+            (Self::F16, Values::F16(values)) => copy_halves(&values[numbers], stored),
         }
     }
 

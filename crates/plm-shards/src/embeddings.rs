@@ -1,5 +1,8 @@
 //! Reading `embeddings.h5`.
 
+mod stored;
+
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -9,16 +12,15 @@ use std::path::{Path, PathBuf};
 use hdf5::Dataset;
 use hdf5::types::VarLenUnicode;
 use ndarray::Array2;
-use plm_core::{Column, Digest, Outcome, OutputKind, OutputSpec};
+use plm_core::{Column, Digest, Outcome, OutputSpec, Per};
 use rayon::prelude::*;
 
 use crate::error::At;
 use crate::layout::{self, Vectors};
-use crate::provenance::{
-    self, FORMAT, FORMAT_VERSIONS, NAMED_OUTPUTS_VERSION, SEALED_WITHIN_VERSION,
-};
+use crate::provenance::SEALED_WITHIN_VERSION;
 use crate::run_format::RunFormat;
 use crate::{Error, Provenance, image, seal, superblock, verify};
+use stored::Stored;
 
 /// How much of the vectors a thread reads at a time.
 const PIECE_BYTES: usize = 1 << 20;
@@ -53,6 +55,8 @@ pub struct EmbeddingsFile {
     ids: Dataset,
     lengths: Dataset,
     status: Dataset,
+    /// Where the rows of records start in outputs that have several for each.
+    offsets: BTreeMap<Per, Dataset>,
 }
 
 impl EmbeddingsFile {
@@ -73,6 +77,7 @@ impl EmbeddingsFile {
             reason: error.to_string(),
         })?;
         let Stored {
+            rows,
             version,
             format,
             provenance,
@@ -81,6 +86,7 @@ impl EmbeddingsFile {
             ids,
             lengths,
             status,
+            offsets,
         } = stored;
         Ok(Self {
             path,
@@ -88,12 +94,13 @@ impl EmbeddingsFile {
             format,
             version,
             provenance,
-            rows: vectors[0].rows,
+            rows,
             vectors,
             content_digest,
             ids,
             lengths,
             status,
+            offsets,
         })
     }
 
@@ -143,7 +150,7 @@ impl EmbeddingsFile {
     /// [`Error::BadEmbeddings`] if a digest differs or a value is not finite, [`Error::Io`] if the
     /// vectors can't be read.
     pub fn check_vectors(&self) -> Result<(), Error> {
-        for (name, digest) in verify::read_outputs(self)? {
+        for (name, digest) in verify::read_outputs(self, None)? {
             if self.dataset_digest(&name)? != digest {
                 return Err(self.bad(&name, verify::OTHER_DIGEST));
             }
@@ -172,19 +179,20 @@ impl EmbeddingsFile {
         self.rows
     }
 
-    /// The number of values in a row of the first output, which is `/embeddings`.
+    /// The number of values in a row of `/embeddings`, the first output with one row per record. If
+    /// there is none, that of the first output.
     pub fn hidden_size(&self) -> usize {
         self.format.hidden_size()
     }
 
-    /// The outputs that the file holds, at least one. `/embeddings` is the first. `dtype` is the
-    /// number format in which an output is stored.
+    /// The outputs that the file holds, at least one. `/embeddings` is the first with one row per
+    /// record. `dtype` is the number format in which an output is stored.
     ///
     /// ```no_run
     /// # let file = plm_shards::EmbeddingsFile::open("out/embeddings.h5")?;
-    /// for output in file.outputs() {
-    ///     let rows = file.read_rows_of(&output.name(), 0..10)?;
-    ///     println!("{}: {} x {}", output.name(), rows.nrows(), output.width);
+    /// for (position, output) in file.outputs().iter().enumerate() {
+    ///     let column = file.read_column(position, 0..10)?;
+    ///     println!("{}: {} values", output.name(), column.values().len());
     /// }
     /// # Ok::<(), plm_shards::Error>(())
     /// ```
@@ -281,100 +289,147 @@ impl EmbeddingsFile {
         checked.collect()
     }
 
-    /// The values of some rows in the first output, `[n, hidden_size]`.
+    /// The values of some rows in `/embeddings`, `[n, hidden_size]`.
     ///
     /// # Errors
-    /// [`Error::Io`] if the values can't be read.
+    /// [`Error::NoOutput`] if all outputs have several rows per record, [`Error::Io`] if the values
+    /// can't be read.
     ///
     /// # Panics
     /// If the range goes past the last row.
     pub fn read_rows(&self, rows: Range<usize>) -> Result<Array2<f32>, Error> {
-        self.read_values(0, rows)
+        match self.format.embeddings() {
+            Some(position) => self.read_values(position, rows),
+            None => Err(self.no_output(layout::EMBEDDINGS)),
+        }
     }
 
-    /// The values of some rows in the output of this name (for example `bos/layer_33`),
-    /// `[n, width]`.
+    /// The values of some records in the output of this name (for example `bos/layer_33`),
+    /// `[n, width]`. Of an output per residue or per pair of residues, these are all rows of the
+    /// records, one record after the other.
     ///
     /// # Errors
     /// [`Error::NoOutput`] if the file has no such output, [`Error::Io`] if the values can't be
     /// read.
     ///
     /// # Panics
-    /// If the range goes past the last row.
-    pub fn read_rows_of(&self, output: &str, rows: Range<usize>) -> Result<Array2<f32>, Error> {
-        let names = || self.outputs().iter().map(OutputSpec::name);
-        match names().position(|name| name == output) {
-            Some(position) => self.read_values(position, rows),
-            None => Err(Error::NoOutput {
-                path: self.path.clone(),
-                name: output.to_owned(),
-                outputs: names().collect(),
-            }),
+    /// If the range goes past the last record.
+    pub fn read_rows_of(&self, output: &str, records: Range<usize>) -> Result<Array2<f32>, Error> {
+        let mut names = self.outputs().iter().map(OutputSpec::name);
+        match names.position(|name| name == output) {
+            Some(position) => self.read_values(position, records),
+            None => Err(self.no_output(output)),
         }
     }
 
-    /// Where the values of each of some rows start in the output at `position` in
+    /// Where the rows of each of some records start in the output at `position` in
     /// [`outputs`](Self::outputs), in rows of that output, and where the last one's end: `[n + 1]`.
     ///
     /// # Errors
-    /// [`Error::Hdf5`] if they can't be read.
+    /// [`Error::Hdf5`] if they can't be read, [`Error::BadEmbeddings`] if they make no sense.
     ///
     /// # Panics
-    /// If there is no such output, or the range goes past the last row.
-    pub fn read_offsets(&self, position: usize, rows: Range<usize>) -> Result<Vec<u64>, Error> {
-        self.assert_has(&rows);
-        assert!(position < self.outputs().len(), "there is no such output");
-        Ok((rows.start as u64..=rows.end as u64).collect())
+    /// If there is no such output, or the range goes past the last record.
+    pub fn read_offsets(&self, position: usize, records: Range<usize>) -> Result<Vec<u64>, Error> {
+        self.read_offsets_of(self.outputs()[position].per(), records)
     }
 
-    /// The values of some rows in the output at `position` in [`outputs`](Self::outputs), in the
-    /// number format in which they are stored.
+    fn no_output(&self, name: &str) -> Error {
+        Error::NoOutput {
+            path: self.path.clone(),
+            name: name.to_owned(),
+            outputs: self.outputs().iter().map(OutputSpec::name).collect(),
+        }
+    }
+
+    /// The values of some records in the output at `position`, in the number format in which they
+    /// are stored. It takes the memory of these values.
     ///
     /// ```no_run
-    /// use plm_core::Values;
-    ///
     /// # let file = plm_shards::EmbeddingsFile::open("out/embeddings.h5")?;
-    /// match file.read_column(0, 0..10)?.values() {
-    ///     Values::F16(values) => println!("{} values of 2 bytes", values.len()),
-    ///     Values::F32(values) => println!("{} values of 4 bytes", values.len()),
-    /// }
+    /// // `residues/layer_33` of one protein: `[its residues, width]`.
+    /// let residues = file.read_column(1, 7..8)?;
+    /// let first_residue = &residues.sequence(0)[..residues.width()];
     /// # Ok::<(), plm_shards::Error>(())
     /// ```
     ///
     /// # Errors
-    /// [`Error::Io`] if the values can't be read.
+    /// [`Error::Io`] if the values can't be read, [`Error::BadEmbeddings`] if the offsets of the
+    /// records make no sense.
     ///
     /// # Panics
-    /// If there is no such output, or the range goes past the last row.
-    pub fn read_column(&self, position: usize, rows: Range<usize>) -> Result<Column, Error> {
-        let mut bytes = vec![];
-        self.read_stored(position, rows, &mut bytes)?;
+    /// If there is no such output, or the range goes past the last record.
+    pub fn read_column(&self, position: usize, records: Range<usize>) -> Result<Column, Error> {
+        let output = &self.outputs()[position];
+        let offsets = self.read_offsets_of(output.per(), records)?;
+        let bytes = self.read_stored(position, &offsets)?;
         let values = self.format.element(position).values(&bytes);
-        let column = Column::new(self.outputs()[position].width, values);
-        Ok(column.expect("read_stored reads whole rows"))
+        let first = offsets[0];
+        let offsets = offsets.into_iter().map(|offset| offset - first);
+        let column = Column::with_offsets(output.width, offsets.collect(), values);
+        Ok(column.expect("as many rows were read as the offsets say"))
     }
 
-    fn read_values(&self, position: usize, rows: Range<usize>) -> Result<Array2<f32>, Error> {
-        let shape = (rows.len(), self.outputs()[position].width);
-        let mut bytes = vec![];
-        self.read_stored(position, rows, &mut bytes)?;
+    /// Where the rows of some records start in outputs of this kind, and where the last one's end:
+    /// `[n + 1]`.
+    pub(crate) fn read_offsets_of(
+        &self,
+        per: Per,
+        records: Range<usize>,
+    ) -> Result<Vec<u64>, Error> {
+        self.assert_has(&records);
+        let Some(dataset) = self.offsets.get(&per) else {
+            return Ok((records.start as u64..=records.end as u64).collect());
+        };
+        let offsets = dataset.read_slice_1d::<u64, _>(records.start..records.end + 1);
+        let offsets = offsets.at("read a column", &self.path)?;
+        let offsets = offsets.into_raw_vec_and_offset().0;
+        if !offsets.is_sorted() || offsets.last().is_some_and(|&end| end > self.wide_rows(per)) {
+            return Err(self.bad("", "its offsets make no sense"));
+        }
+        Ok(offsets)
+    }
+
+    /// The number of rows of outputs of this kind.
+    pub(crate) fn wide_rows(&self, per: Per) -> u64 {
+        let mut outputs = self.outputs().iter().zip(&self.vectors);
+        let found = outputs.find(|(output, _)| output.per() == per);
+        found.map_or(0, |(_, vectors)| vectors.rows as u64)
+    }
+
+    /// The byte at which the rows of each output start.
+    pub(crate) fn starts(&self) -> Vec<u64> {
+        self.vectors.iter().map(|vectors| vectors.offset).collect()
+    }
+
+    fn read_values(&self, position: usize, records: Range<usize>) -> Result<Array2<f32>, Error> {
+        let output = &self.outputs()[position];
+        let offsets = self.read_offsets_of(output.per(), records)?;
+        let bytes = self.read_stored(position, &offsets)?;
         let values = self.format.element(position).decode(&bytes);
+        let shape = (values.len() / output.width, output.width);
         Ok(Array2::from_shape_vec(shape, values).expect("read_stored reads whole rows"))
     }
 
-    /// Replaces `bytes` by the stored bytes of some rows in the output at `position`.
-    pub(crate) fn read_stored(
+    /// The stored bytes of the rows between the first and the last of these offsets.
+    fn read_stored(&self, position: usize, offsets: &[u64]) -> Result<Vec<u8>, Error> {
+        let row_bytes = self.format.row_bytes(position) as u64;
+        let [start, end] = [offsets[0], offsets[offsets.len() - 1]].map(|row| row * row_bytes);
+        let mut bytes = vec![0; (end - start) as usize];
+        self.read_bytes(position, start, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Fills `bytes` with stored bytes of the output at `position`. `start` counts from its first.
+    pub(crate) fn read_bytes(
         &self,
         position: usize,
-        rows: Range<usize>,
-        bytes: &mut Vec<u8>,
+        start: u64,
+        bytes: &mut [u8],
     ) -> Result<(), Error> {
-        self.assert_has(&rows);
-        let row_bytes = self.format.row_bytes(position);
-        bytes.resize(rows.len() * row_bytes, 0);
-        let offset = self.vectors[position].offset + (rows.start * row_bytes) as u64;
-        let action = match position {
-            0 => "read /embeddings",
+        let offset = self.vectors[position].offset + start;
+        let action = match self.format.embeddings() {
+            Some(embeddings) if embeddings == position => "read /embeddings",
             _ => "read an output",
         };
         let file = &self.file;
@@ -438,83 +493,6 @@ impl EmbeddingsFile {
     }
 }
 
-/// What HDF5 reads of the file before any rows.
-struct Stored {
-    version: u32,
-    format: RunFormat,
-    provenance: Provenance,
-    vectors: Vec<Vectors>,
-    content_digest: Digest,
-    ids: Dataset,
-    lengths: Dataset,
-    status: Dataset,
-}
-
-impl Stored {
-    fn read(file: &hdf5::File, file_bytes: u64) -> hdf5::Result<Self> {
-        let format = layout::get_text(file, layout::FORMAT)?;
-        let version = layout::get_value::<u32>(file, layout::FORMAT_VERSION)?;
-        if format != FORMAT || !FORMAT_VERSIONS.contains(&version) {
-            return Err(format!("it is a {format:?}, version {version}").into());
-        }
-        let first = Vectors::locate(file, layout::EMBEDDINGS, file_bytes)?;
-        let rows = first.rows;
-        let (outputs, vectors) = if version == NAMED_OUTPUTS_VERSION {
-            named_outputs(file, &first, file_bytes)?
-        } else {
-            (vec![only_output(file, &first)?], vec![first])
-        };
-        Ok(Self {
-            version,
-            format: RunFormat::new(layout::get_digest(file, layout::RUN_DIGEST)?, outputs),
-            provenance: provenance::load(file)?,
-            content_digest: layout::get_digest(file, layout::CONTENT_DIGEST)?,
-            ids: whole_column::<VarLenUnicode>(file, layout::SEQUENCE_IDS, rows)?,
-            lengths: whole_column::<u32>(file, layout::LENGTHS, rows)?,
-            status: whole_column::<u8>(file, layout::STATUS, rows)?,
-            vectors,
-        })
-    }
-}
-
-/// The output of a file whose only output is a mean.
-fn only_output(file: &hdf5::File, vectors: &Vectors) -> hdf5::Result<OutputSpec> {
-    Ok(OutputSpec {
-        dtype: vectors.element.dtype(),
-        pooling: layout::get_text(file, "pooling")?,
-        special_tokens: layout::get_text(file, "special_tokens")?,
-        ..OutputSpec::new(OutputKind::Mean, layout::get_layer(file)?, vectors.width)
-    })
-}
-
-/// The outputs of a file that names them, and where each is. The first is `/embeddings`.
-fn named_outputs(
-    file: &hdf5::File,
-    embeddings: &Vectors,
-    file_bytes: u64,
-) -> hdf5::Result<(Vec<OutputSpec>, Vec<Vectors>)> {
-    let names: Vec<String> = serde_json::from_str(&layout::get_text(file, layout::OUTPUTS)?)
-        .map_err(|error| format!("attribute outputs: {error}"))?;
-    let (mut outputs, mut all): (Vec<OutputSpec>, Vec<Vectors>) = (vec![], vec![]);
-    for name in &names {
-        let vectors = Vectors::locate(file, name, file_bytes)?;
-        let output = layout::described(&*file.dataset(name)?, &vectors)?;
-        if output.name() != *name || outputs.iter().any(|other| other.name() == *name) {
-            return Err(format!("/{name} is not the output that its name says").into());
-        }
-        if vectors.rows != embeddings.rows {
-            let (found, rows) = (vectors.rows, embeddings.rows);
-            return Err(format!("/{name} has {found} rows, and /embeddings {rows}").into());
-        }
-        outputs.push(output);
-        all.push(vectors);
-    }
-    if all.first() != Some(embeddings) {
-        return Err("/embeddings is not its first output".into());
-    }
-    Ok((outputs, all))
-}
-
 /// Whether a file starts as HDF5 files do and ends in a seal. Every `embeddings.h5` does, damaged
 /// or not.
 ///
@@ -541,16 +519,4 @@ fn unsealed(file: &File) -> io::Result<&'static str> {
         "it does not end in a seal: it was cut short, another program has written to it or rewritten \
          it, or it was never a result of plm-fleet"
     })
-}
-
-fn whole_column<T: hdf5::H5Type>(
-    file: &hdf5::File,
-    name: &str,
-    rows: usize,
-) -> hdf5::Result<Dataset> {
-    let (dataset, found) = layout::open_column::<T>(file, name)?;
-    if found != rows {
-        return Err(format!("/{name} has {found} values for {rows} vectors").into());
-    }
-    Ok(dataset)
 }

@@ -116,6 +116,31 @@ pub enum Error {
         /// The value in the file.
         found: String,
     },
+    /// The draft of a result is not this run's, or another version of this crate has laid it out.
+    #[error(
+        "{} is not the draft of this run, or another version of plm-fleet has laid it out: move it \
+         away, and its rows are computed again",
+        path.display()
+    )]
+    OtherDraft {
+        /// The draft.
+        path: PathBuf,
+    },
+    /// Records have failed, so the draft has to be copied without them, and there is no room.
+    #[error(
+        "{}: records have failed, so that the rows of the others are copied without them: that \
+         takes {needed_bytes} bytes, and {available_bytes} are free; nothing is lost: make room and \
+         run again",
+        path.display()
+    )]
+    NoRoomToCopy {
+        /// The draft.
+        path: PathBuf,
+        /// The bytes of the copy.
+        needed_bytes: u64,
+        /// The bytes that are free.
+        available_bytes: u64,
+    },
     /// A file disagrees with the input about a record.
     #[error(
         "{}: {row} has {what} {found} and not the input's {expected}; the file or the index of the \

@@ -17,6 +17,9 @@ pub struct Expectation<'a> {
     pub without_vector: &'a [RowId],
     /// The run's files must say this of themselves.
     pub format: &'a RunFormat,
+    /// Records with more residues have only the first of them in outputs per residue, if the run
+    /// truncates.
+    pub truncated_to: Option<u32>,
 }
 
 impl Expectation<'_> {
@@ -45,7 +48,7 @@ impl Expectation<'_> {
 }
 
 /// The rows that must have a vector: all rows of the input but those left out.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ExpectedRows {
     input_rows: u64,
     /// The rows without a vector are in increasing order, each once.
@@ -54,9 +57,14 @@ pub(crate) struct ExpectedRows {
 
 impl ExpectedRows {
     pub(crate) fn new(expectation: &Expectation<'_>) -> Self {
-        let input_rows = expectation.source.len();
-        let skipped = (0..input_rows).filter(|&row| expectation.source.record(RowId(row)).skipped);
-        let named = expectation.without_vector.iter().map(|row| row.0);
+        Self::of(expectation.source, expectation.without_vector)
+    }
+
+    /// All rows of `source` that it does not skip, without some.
+    pub(crate) fn of(source: &dyn SequenceSource, without: &[RowId]) -> Self {
+        let input_rows = source.len();
+        let skipped = (0..input_rows).filter(|&row| source.record(RowId(row)).skipped);
+        let named = without.iter().map(|row| row.0);
         let mut left_out: Vec<u64> = skipped
             .chain(named.filter(|&row| row < input_rows))
             .collect();

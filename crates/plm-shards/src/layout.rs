@@ -7,13 +7,13 @@ use hdf5::types::{FixedAscii, TypeDescriptor, VarLenUnicode};
 use hdf5::{Dataset, File, H5Type, Location};
 use plm_core::Digest;
 
-use plm_core::{OutputKind, OutputSpec};
+use plm_core::{OutputKind, OutputSpec, Per};
 
 use crate::element::Element;
 use crate::run_format::RunFormat;
 
-/// The dataset with the rows of the first output, `[n, width]`. In a file that names its outputs,
-/// this is a second name of that output's dataset.
+/// The dataset with the rows of the first output per record, `[n, width]`. In a file that names its
+/// outputs, this is a second name of that output's dataset.
 pub(crate) const EMBEDDINGS: &str = "embeddings";
 /// The dataset with the ids, `[n]`, UTF-8.
 pub(crate) const SEQUENCE_IDS: &str = "sequence_ids";
@@ -21,6 +21,25 @@ pub(crate) const SEQUENCE_IDS: &str = "sequence_ids";
 pub(crate) const LENGTHS: &str = "lengths";
 /// The dataset with the codes of outcomes, `[n]`, `u8`.
 pub(crate) const STATUS: &str = "status";
+
+/// The name of the dataset with the offsets of outputs of this kind, in the group of the kind:
+/// `[n + 1]`, `u64`.
+pub(crate) fn offsets_name(kind: OutputKind) -> String {
+    format!("{}/offsets", kind.name())
+}
+
+/// The kinds whose groups have the offsets of a file: the first per residue, and the first per pair
+/// of residues.
+pub(crate) fn kinds_with_offsets(format: &RunFormat) -> Vec<OutputKind> {
+    let first = |per| {
+        let kinds = format.outputs().iter().map(|output| output.kind);
+        kinds.into_iter().find(|kind| kind.per() == per)
+    };
+    [Per::Residue, Per::Pair]
+        .into_iter()
+        .filter_map(first)
+        .collect()
+}
 
 /// The attribute of a dataset with the digest of its content.
 pub(crate) const DIGEST: &str = "digest";
@@ -65,13 +84,18 @@ pub(crate) fn create_vectors(
     format: &RunFormat,
     position: usize,
 ) -> hdf5::Result<Dataset> {
-    file.new_dataset_builder()
+    let output = &format.outputs()[position];
+    let dataset = file
+        .new_dataset_builder()
         .empty_as(format.element(position).datatype()?)
         .no_chunk()
         .alloc_time(Some(AllocTime::Early))
-        .fill_time(FillTime::Never)
-        .shape((rows, format.outputs()[position].width))
-        .create(&*dataset_name(format, position))
+        .fill_time(FillTime::Never);
+    let name = dataset_name(format, position);
+    match output.per() {
+        Per::Pair => dataset.shape(rows * output.width).create(&*name),
+        Per::Sequence | Per::Residue => dataset.shape((rows, output.width)).create(&*name),
+    }
 }
 
 /// Describes an output in attributes of its dataset.
@@ -142,8 +166,11 @@ impl Vectors {
     /// `file_bytes`.
     pub(crate) fn locate(file: &File, name: &str, file_bytes: u64) -> hdf5::Result<Self> {
         let dataset = file.dataset(name)?;
-        let [rows, width] = dataset.shape()[..] else {
-            return Err(format!("/{name} has shape {:?}", dataset.shape()).into());
+        let (rows, width) = match dataset.shape()[..] {
+            [rows, width] => (rows, width),
+            // One value per pair of residues.
+            [rows] => (rows, 1),
+            ref shape => return Err(format!("/{name} has shape {shape:?}").into()),
         };
         let datatype = dataset.dtype()?;
         let element = [Element::F32, Element::F16]

@@ -8,13 +8,17 @@
 //!
 //! [`Hdf5Store`] puts all of this behind the port that a run uses.
 //!
-//! A run has one or more outputs, each with one row per record: for example the mean of the last
-//! layer, which most runs are for, or the BOS token's row of any layer.
+//! A run has one or more outputs. Most have one row per record: for example the mean of the last
+//! layer, which most runs are for, or the BOS token's row of any layer. *Wide* outputs have a row
+//! per residue or per pair of residues.
 //!
 //! Readers want HDF5, but it is no good as a log: a file that was open when its process died is
 //! lost. So segments are plain bytes, made durable by `std::fs`. The HDF5 library only lays out
 //! `embeddings.h5`, in a file whose space is reserved. The rows of outputs, nearly all of the
 //! bytes, are written without it.
+//!
+//! The rows of wide outputs are written once, to their place in a draft of `embeddings.h5` that all
+//! ranks and parts share. A segment vouches for them by their digests.
 //!
 //! [`StoredRows`] and [`available_bytes`] tell whether a run's files will have room.
 //!
@@ -25,20 +29,48 @@
 //!
 //! # Result
 //!
-//! `embeddings.h5` has one of two layouts. In both, the rows of an output are a dataset `[n,
-//! width]` in one piece.
+//! `embeddings.h5` has one of three layouts. In all, the rows of an output are a dataset `[rows,
+//! width]` in one piece. `n` is the number of records.
 //!
 //! A run whose only output is a mean has format version 2. Its rows are `/embeddings`, and the
 //! file's attributes `layer`, `pooling`, `special_tokens` and `dtype` say what they are.
 //!
-//! Any other run has format version 3. Each output is a dataset of its name, `/mean/layer_33` or
-//! `/bos/layer_0`, whose attributes `kind`, `layer`, `pooling`, `special_tokens`, `width` and
-//! `dtype` say what it is. The file's attribute `outputs` is a JSON list of their names, in order.
-//! `/embeddings` is a hard link to the first of them. The file's attributes `layer`, `pooling`,
-//! `special_tokens` and `dtype` describe that one.
+//! Any other run without wide outputs has format version 3. Each output is a dataset of its name,
+//! `/mean/layer_33` or `/bos/layer_0`, whose attributes `kind`, `layer`, `pooling`,
+//! `special_tokens`, `width` and `dtype` say what it is. The file's attribute `outputs` is a JSON
+//! list of their names, in order. `/embeddings` is a hard link to the first of them. The file's
+//! attributes `layer`, `pooling`, `special_tokens` and `dtype` describe that one.
 //!
-//! Both have `/sequence_ids`, `/lengths` and `/status` (`[n]` each), and attributes that say where
+//! A run with wide outputs has format version 4. In addition to version 3:
+//!
+//! - An output per residue, `/residues/layer_33` or `/logits/values`, is `[rows, width]`: one
+//!   record's residues after another's. The dataset `offsets` in its group is `[n + 1]`, `u64`:
+//!   record `i` has the rows `offsets[i]..offsets[i + 1]`. All outputs per residue have the same
+//!   offsets, so `/residues/offsets` and `/logits/offsets` are hard links to one dataset.
+//! - An output per pair of residues, `/contacts/values`, is one column `[values]`: of a record with
+//!   `L` residues, `L x L` values, row by row. `/contacts/offsets` counts values.
+//! - `/embeddings` is a hard link to the first output with one row per record. If there is none,
+//!   there is no `/embeddings`, and the file's attributes describe the first output.
+//! - 40 bytes near the file's start are the mark that its draft had: the letters `PLMDRAFT` and a
+//!   BLAKE3 digest of the run's digest (as a text), the byte at which each output's rows start (0
+//!   for those with one row per record), and the end of the last, `u64` each. HDF5 knows of no use
+//!   for these bytes.
+//!
+//! A record that the run has truncated has only its first residues in wide outputs.
+//!
+//! All have `/sequence_ids`, `/lengths` and `/status` (`[n]` each), and attributes that say where
 //! the rows come from ([`Provenance`]).
+//!
+//! # Draft
+//!
+//! `embeddings.h5.draft` is there while a run with wide outputs is not finished. It starts as the
+//! HDF5 file that it will be, with the mark and the datasets of wide outputs. Their places follow
+//! from the input and the settings alone, for all records that the plan has, so every try and part
+//! writes a record's rows to the same bytes. The space of all rows is reserved when the file is
+//! made. At the end, everything else of the result is copied into it, and it is renamed.
+//!
+//! If a record has failed, the rows of the others stand elsewhere in the result. It is then a new
+//! file, to which the rows are copied.
 //!
 //! # Seals
 //!
@@ -63,7 +95,7 @@
 //! | 8 | the letters `PLMSEAL2` |
 //!
 //! All numbers are little-endian. A segment has the first kind, and so has an `embeddings.h5` of
-//! one output. One of several outputs has a piece for each.
+//! one output. One of several outputs has a piece for each, wide ones included.
 //!
 //! By the HDF5 file's own account, the seal of `embeddings.h5` is a part of it: the superblock says
 //! that the file ends after the seal, and nothing in the file refers to it. So programs that open
@@ -99,6 +131,13 @@
 //! of this is damaged. Segments of older versions count as damaged too: they are set aside, and
 //! their rows are computed again.
 //!
+//! A segment of a run with wide outputs has format version 6, and starts with `PLMSEG6`. It has no
+//! rows of wide outputs. In its block, `32 n` bytes for each wide output follow after `in_f32`: the
+//! BLAKE3 digest of each record's rows in the draft, as they are stored. `output_digests` and the
+//! content digest cover them. `header` has one more member at its end, `draft`: the digest in the
+//! mark of the draft. The rows were durable before the segment was written. They count as durable
+//! only if the draft still has them: [`Hdf5Store`] reads them back and compares.
+//!
 //! # Digests
 //!
 //! Segments and `embeddings.h5` say what they contain by BLAKE3 digests, written `blake3:` and 64
@@ -106,11 +145,16 @@
 //!
 //! - The digest of a column (of a dataset, in its attribute `digest`) covers its values in order: a
 //!   number as little-endian bytes, a text as its byte length (`u64`) and its UTF-8 bytes.
+//! - The digest of a wide output covers the BLAKE3 digests of its records, 32 bytes each, in order.
+//!   That of a record covers its rows, as little-endian bytes. So records can be digested in any
+//!   order.
 //! - The digest of a file (`content_digest`) covers a header, which is the JSON text of what the
 //!   file says of itself, and then the name and the digest of each column. All of these are taken
 //!   as texts in the sense above. The columns are first the outputs in their order (`embeddings` in
 //!   a result of version 2, else by their names), then `sequence_ids`, `lengths`, `status` and, in
-//!   segments, `in_f32` and `rows`.
+//!   segments, `in_f32` and `rows`. Results with wide outputs have the datasets of offsets last:
+//!   first that per residue, then that per pair, each under the name in the group of the first
+//!   output of its kind.
 
 mod aggregate;
 mod block;
@@ -132,6 +176,7 @@ mod space;
 mod store;
 mod superblock;
 mod verify;
+mod wide;
 
 pub use aggregate::{
     AggregateReport, Aggregation, Draft, aggregate, aggregate_draft, check_segments,

@@ -107,7 +107,7 @@ struct Header<'a> {
     program: &'a str,
     program_version: &'a str,
     inputs: Vec<InputInFile<'a>>,
-    /// Only a file of format version 3 names its outputs.
+    /// A file of format version 2 does not name its only output.
     #[serde(skip_serializing_if = "Option::is_none")]
     outputs: Option<Vec<OutputHeader<'a>>>,
 }
@@ -128,11 +128,13 @@ struct OutputHeader<'a> {
 /// The name of the format of `embeddings.h5`.
 pub(crate) const FORMAT: &str = "plm-fleet embeddings";
 /// The format versions that this crate reads.
-pub(crate) const FORMAT_VERSIONS: RangeInclusive<u32> = 1..=NAMED_OUTPUTS_VERSION;
+pub(crate) const FORMAT_VERSIONS: RangeInclusive<u32> = 1..=WIDE_OUTPUTS_VERSION;
 /// The first format version whose seal is a part of the HDF5 file. Other programs leave it there.
 pub(crate) const SEALED_WITHIN_VERSION: u32 = 2;
-/// The format version of a file whose outputs have names.
+/// The first format version of a file whose outputs have names: all have one row per record.
 pub(crate) const NAMED_OUTPUTS_VERSION: u32 = 3;
+/// The format version of a file with outputs per residue or per pair of residues.
+pub(crate) const WIDE_OUTPUTS_VERSION: u32 = 4;
 /// The format version of a file whose only output is a mean, under `/embeddings`.
 const PLAIN_VERSION: u32 = 2;
 
@@ -140,6 +142,8 @@ const PLAIN_VERSION: u32 = 2;
 pub(crate) fn format_version(format: &RunFormat) -> u32 {
     if format.is_plain() {
         PLAIN_VERSION
+    } else if format.is_wide() {
+        WIDE_OUTPUTS_VERSION
     } else {
         NAMED_OUTPUTS_VERSION
     }
@@ -147,7 +151,7 @@ pub(crate) fn format_version(format: &RunFormat) -> u32 {
 
 /// The header that the digest of an embeddings file covers.
 pub(crate) fn header(provenance: &Provenance, format: &RunFormat, rows: usize) -> String {
-    let first = &format.outputs()[0];
+    let first = format.first();
     let outputs = format.outputs().iter().map(|output| OutputHeader {
         name: output.name(),
         kind: output.kind.name(),

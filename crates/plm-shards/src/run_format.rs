@@ -1,6 +1,6 @@
 //! What all files of one run say of themselves, and how two runs differ.
 
-use plm_core::{Digest, Dtype, OutputKind, OutputSpec};
+use plm_core::{Digest, Dtype, OutputKind, OutputSpec, Per};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -11,7 +11,7 @@ use crate::element::Element;
 /// [`SegmentConfig::run_format`](crate::SegmentConfig::run_format) makes it.
 ///
 /// ```
-/// use plm_core::{Digest, Dtype, OutputKind, OutputSpec};
+/// use plm_core::{Digest, Dtype, OutputKind, OutputSpec, Per};
 /// use plm_shards::SegmentConfig;
 ///
 /// let config = SegmentConfig::builder().dtype(Dtype::F16).build()?;
@@ -79,14 +79,53 @@ impl RunFormat {
         &self.outputs
     }
 
-    /// The number of values in a row of the first output, which is `/embeddings`.
+    /// The number of values in a row of the first output with one row per record, which is
+    /// `/embeddings`. If there is none, that of the first output.
     pub fn hidden_size(&self) -> usize {
-        self.outputs[0].width
+        self.first().width
     }
 
-    /// The number format in which the first output is stored.
+    /// The number format in which that output is stored.
     pub fn dtype(&self) -> Dtype {
-        self.outputs[0].dtype
+        self.first().dtype
+    }
+
+    /// The output that the attributes of `embeddings.h5` describe: the first with one row per
+    /// record, or the first if there is none.
+    pub(crate) fn first(&self) -> &OutputSpec {
+        &self.outputs[self.embeddings().unwrap_or(0)]
+    }
+
+    /// The position of the output that is `/embeddings`: the first with one row per record.
+    pub(crate) fn embeddings(&self) -> Option<usize> {
+        self.narrow().next()
+    }
+
+    /// The positions of the outputs with one row per record.
+    pub(crate) fn narrow(&self) -> impl Iterator<Item = usize> {
+        self.positions(|per| per == Per::Sequence)
+    }
+
+    /// The positions of the outputs with a row per residue or per pair of residues.
+    pub(crate) fn wide(&self) -> impl Iterator<Item = usize> {
+        self.positions(|per| per != Per::Sequence)
+    }
+
+    fn positions(&self, is_wanted: impl Fn(Per) -> bool) -> impl Iterator<Item = usize> {
+        let outputs = self.outputs.iter().enumerate();
+        outputs
+            .filter(move |(_, output)| is_wanted(output.per()))
+            .map(|(position, _)| position)
+    }
+
+    /// Whether an output has such rows.
+    pub(crate) fn has(&self, per: Per) -> bool {
+        self.outputs.iter().any(|output| output.per() == per)
+    }
+
+    /// Whether an output has a row per residue or per pair of residues.
+    pub(crate) fn is_wide(&self) -> bool {
+        self.wide().next().is_some()
     }
 
     /// Whether the only output is a mean. `embeddings.h5` then has one dataset of vectors, and
@@ -105,10 +144,9 @@ impl RunFormat {
         self.outputs[position].width * self.elements[position].bytes()
     }
 
-    /// How many bytes one stored row of all outputs together takes.
+    /// How many bytes a record takes in all outputs with one row per record.
     pub(crate) fn all_row_bytes(&self) -> usize {
-        let positions = 0..self.outputs.len();
-        positions.map(|position| self.row_bytes(position)).sum()
+        self.narrow().map(|position| self.row_bytes(position)).sum()
     }
 
     /// What a segment says of this format.

@@ -1,7 +1,8 @@
 //! One segment: a small, whole file with some rows of every output.
 //!
 //! It holds a magic number, the rows of one output after the other, all else that is known of the
-//! rows ([`block`]), and the [`seal`], in this order.
+//! rows ([`block`]), and the [`seal`], in this order. The rows of wide outputs are in the draft. A
+//! segment has their digests.
 
 use std::fs::{self, File};
 use std::io::{Cursor, Read, Seek, SeekFrom};
@@ -10,32 +11,47 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::slice;
 
-use plm_core::{Digest, Rank};
+use plm_core::Digest;
 
-use crate::block::{self, BlockReader, Columns, Description};
+use crate::block::{self, BlockReader, Columns, Description, Origin};
 use crate::digest::{self, DatasetHasher};
 use crate::error::At;
 use crate::run_format::RunFormat;
-use crate::{Error, seal};
+use crate::{Error, seal, wide};
 
 /// The first bytes of a segment. They identify even one that was cut short.
-pub(crate) const MAGIC: [u8; 8] = *b"PLMSEG5\n";
+const MAGIC: [u8; 8] = *b"PLMSEG5\n";
+/// The first bytes of a segment that vouches for rows in the draft.
+const MAGIC_OF_WIDE: [u8; 8] = *b"PLMSEG6\n";
+
+fn magic(format: &RunFormat) -> [u8; 8] {
+    if format.is_wide() {
+        MAGIC_OF_WIDE
+    } else {
+        MAGIC
+    }
+}
 
 /// Makes the bytes of a segment with these columns and outputs. Each output is `[n, width]`, in its
-/// stored bytes.
+/// stored bytes, and empty if it is wide.
 pub(crate) fn compose(
     columns: &Columns,
     outputs: &[Vec<u8>],
-    rank: Rank,
+    origin: Origin,
     format: &RunFormat,
 ) -> Vec<u8> {
-    let digests = outputs.iter().map(|values| digest::of_bytes(values));
-    let description = Description::of(columns, digests.collect(), rank, format);
+    let mut digests: Vec<Digest> = (outputs.iter())
+        .map(|values| digest::of_bytes(values))
+        .collect();
+    for (position, records) in format.wide().zip(&columns.wide) {
+        digests[position] = wide::digest_of_records(records);
+    }
+    let description = Description::of(columns, digests, origin, format);
     let block = block::compose(columns, &description);
     let values_bytes: usize = outputs.iter().map(Vec::len).sum();
     let mut segment =
         Vec::with_capacity(MAGIC.len() + values_bytes + block.len() + seal::seal_bytes(1));
-    segment.extend(MAGIC);
+    segment.extend(magic(format));
     outputs.iter().for_each(|values| segment.extend(values));
     let place = MAGIC.len() as u64..segment.len() as u64;
     segment.extend(block);
@@ -54,6 +70,8 @@ pub(crate) fn compose(
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) columns: Columns,
+    /// The mark of the draft with the rows of wide outputs, if there are any.
+    pub(crate) draft: Option<Digest>,
     pub(crate) values: SegmentValues,
 }
 
@@ -82,10 +100,10 @@ impl Segment {
                 found,
             });
         }
-        let columns = block.columns(&description)?;
-        let mut magic = [0; MAGIC.len()];
-        file.read_exact_at(&mut magic, 0).at("read it", path)?;
-        if magic != MAGIC || start != MAGIC.len() as u64 {
+        let columns = block.columns(&description, expected.wide().count())?;
+        let mut found = [0; MAGIC.len()];
+        file.read_exact_at(&mut found, 0).at("read it", path)?;
+        if found != magic(expected) || start != MAGIC.len() as u64 {
             return Err(damaged("its vectors are not at its start"));
         }
         let rows = columns.rows.len() as u64;
@@ -96,22 +114,29 @@ impl Segment {
         if digests.len() != expected.outputs().len() {
             return Err(damaged("its digests are more or fewer than its outputs"));
         }
-        if Description::of(&columns, digests, description.rank(), expected) != description {
+        let mut wide = expected.wide().zip(&columns.wide);
+        if wide.any(|(position, records)| digests[position] != wide::digest_of_records(records)) {
+            return Err(damaged(
+                "its digests of records are not the ones of its outputs",
+            ));
+        }
+        let origin = description.origin();
+        if Description::of(&columns, digests, origin, expected) != description {
             return Err(damaged(
                 "its content does not have the digest that it states",
             ));
         }
         let mut next = start;
-        let outputs = description.output_digests.into_iter().enumerate();
-        let outputs = outputs.map(|(position, digest)| {
+        let outputs = expected.narrow().map(|position| {
             let start = next;
             next += rows * expected.row_bytes(position) as u64;
             OutputValues {
                 place: start..next,
-                digest,
+                digest: description.output_digests[position],
             }
         });
         Ok(Self {
+            draft: origin.draft,
             values: SegmentValues {
                 path: path.to_owned(),
                 outputs: outputs.collect(),
@@ -126,7 +151,7 @@ impl Segment {
 #[derive(Debug)]
 pub(crate) struct SegmentValues {
     pub(crate) path: PathBuf,
-    /// The outputs are in the order of the run's.
+    /// The outputs with one row per record are in the order of the run's.
     outputs: Vec<OutputValues>,
     /// This digest covers all that the segment holds.
     pub(crate) content_digest: Digest,
@@ -140,7 +165,7 @@ struct OutputValues {
 }
 
 impl SegmentValues {
-    /// Reads the rows of all outputs piece by piece, checks them, and keeps none.
+    /// Reads the rows of all these outputs piece by piece, checks them, and keeps none.
     pub(crate) fn check(&self) -> Result<(), Error> {
         for output in &self.outputs {
             let mut hasher = DatasetHasher::default();
@@ -155,9 +180,9 @@ impl SegmentValues {
         Ok(())
     }
 
-    /// Replaces `values` by the stored rows of the output at `position`, and checks them.
-    pub(crate) fn read(&self, position: usize, values: &mut Vec<u8>) -> Result<(), Error> {
-        let output = &self.outputs[position];
+    /// Replaces `values` by the stored rows of the `nth` of these outputs, and checks them.
+    pub(crate) fn read(&self, nth: usize, values: &mut Vec<u8>) -> Result<(), Error> {
+        let output = &self.outputs[nth];
         let bytes = usize::try_from(output.bytes()).expect("a segment was composed in memory");
         values.resize(bytes, 0);
         File::open(&self.path)

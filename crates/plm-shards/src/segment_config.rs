@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use plm_core::{Digest, Dtype, OutputSpec};
+use plm_core::{Digest, Dtype, OutputSpec, Per};
 
 use crate::element::Element;
 use crate::{Error, RunFormat};
@@ -25,6 +25,7 @@ use crate::{Error, RunFormat};
 pub struct SegmentConfig {
     pub(crate) max_rows: usize,
     pub(crate) max_bytes: usize,
+    pub(crate) max_wide_bytes: u64,
     pub(crate) max_age: Duration,
     pub(crate) element: Element,
 }
@@ -34,6 +35,7 @@ impl Default for SegmentConfig {
         Self {
             max_rows: 65_536,
             max_bytes: 32 << 20,
+            max_wide_bytes: 256 << 20,
             max_age: Duration::from_secs(60),
             element: Element::F32,
         }
@@ -54,6 +56,15 @@ impl SegmentConfig {
         self.element.dtype()
     }
 
+    /// The number format in which an output is stored: that of vectors, or for an output per
+    /// residue or per pair of residues that of the encoder.
+    pub(crate) fn stored_dtype(&self, output: &OutputSpec) -> Dtype {
+        match output.per() {
+            Per::Sequence => self.dtype(),
+            Per::Residue | Per::Pair => output.dtype,
+        }
+    }
+
     /// What every file of a run with these outputs says of itself.
     ///
     /// `run_digest` identifies the input, the weights and the configuration. Files that differ in
@@ -63,7 +74,7 @@ impl SegmentConfig {
     /// If there is no output, one has no values, or two have one name.
     pub fn run_format(&self, run_digest: Digest, outputs: &[OutputSpec]) -> RunFormat {
         let stored = outputs.iter().map(|output| OutputSpec {
-            dtype: self.dtype(),
+            dtype: self.stored_dtype(output),
             ..output.clone()
         });
         RunFormat::new(run_digest, stored.collect())
@@ -88,6 +99,14 @@ impl SegmentConfigBuilder {
     /// about three times as much memory while it writes a segment.
     pub fn max_bytes(mut self, max_bytes: usize) -> Self {
         self.config.max_bytes = max_bytes;
+        self
+    }
+
+    /// A segment is full when it vouches for this many bytes of outputs per residue or per pair of
+    /// residues (256 MiB unless set). They take no memory: they are written to the result's draft
+    /// when they arrive, and made durable before the segment is written.
+    pub fn max_wide_bytes(mut self, max_wide_bytes: u64) -> Self {
+        self.config.max_wide_bytes = max_wide_bytes;
         self
     }
 

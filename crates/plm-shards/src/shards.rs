@@ -7,9 +7,11 @@ use std::path::{Path, PathBuf};
 use plm_core::{Rank, RowId, name_of_temporary, sync_directory};
 
 use crate::Error;
+use crate::block::Columns;
 use crate::error::{At, NamedRows};
 use crate::run_format::RunFormat;
 use crate::segment::Segment;
+use crate::wide::WideRows;
 
 const RANK_PREFIX: &str = "rank_";
 const SEGMENT_PREFIX: &str = "segment_";
@@ -204,18 +206,43 @@ pub struct DamagedSegment {
 ///
 /// Each directory is one that a [`SegmentSink`](crate::SegmentSink) was given. Damaged segments are
 /// reported, not touched: [`set_aside`] them before the run continues. Segments of older versions
-/// count as damaged. The scan takes 16 bytes of memory for each row, and the memory of one segment
-/// without its vectors.
+/// count as damaged, and so do segments that vouch for rows in a draft, which
+/// [`Hdf5Store`](crate::Hdf5Store) looks at. The scan takes 16 bytes of memory for each row, and
+/// the memory of one segment without its vectors.
 ///
 /// # Errors
 /// [`Error::OtherRun`] if a segment belongs to another run, [`Error::DuplicateRows`] if two
 /// segments have the same row, [`Error::Io`] if a file can't be read.
 pub fn scan(part_directories: &[PathBuf], format: &RunFormat) -> Result<DurableRows, Error> {
+    scan_with(part_directories, format, None)
+}
+
+/// Does what [`scan`] does. `wide` has the rows of wide outputs.
+pub(crate) fn scan_with(
+    part_directories: &[PathBuf],
+    format: &RunFormat,
+    wide: Option<&WideRows>,
+) -> Result<DurableRows, Error> {
     let mut whole: Vec<RowsOf> = vec![];
     let mut damaged = vec![];
     for path in list_segments(part_directories)? {
         let checked = Segment::open(&path, format).and_then(|segment| {
             segment.values.check()?;
+            match wide {
+                Some(wide) => {
+                    let Columns {
+                        rows,
+                        wide: digests,
+                        ..
+                    } = &segment.columns;
+                    wide.check(format, &path, segment.draft, (rows, digests))?;
+                }
+                None if format.is_wide() => {
+                    let reason = "the draft with its rows per residue is gone";
+                    return Err(Error::damaged(&path, reason));
+                }
+                None => {}
+            }
             Ok(segment.columns.rows)
         });
         match checked {

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use plm_core::{
@@ -12,10 +13,11 @@ use plm_core::{
 };
 
 use crate::Error;
-use crate::block::Columns;
+use crate::block::{Columns, Origin};
 use crate::error::At;
 use crate::run_format::RunFormat;
 use crate::segment_config::SegmentConfig;
+use crate::wide::{WideRows, WideWriter};
 use crate::{segment, shards};
 
 /// Stores the outputs of each rank as immutable segments below `rank_00000`, `rank_00001`, ...
@@ -56,6 +58,8 @@ pub struct SegmentSink {
     directory: PathBuf,
     format: RunFormat,
     config: SegmentConfig,
+    /// The draft takes the rows of wide outputs, if the run has any.
+    draft: Option<Arc<WideRows>>,
 }
 
 impl SegmentSink {
@@ -65,8 +69,12 @@ impl SegmentSink {
     /// in it are never mixed. `outputs` are the encoder's. Each is stored in the number format of
     /// `config`.
     ///
+    /// [`Hdf5Store`](crate::Hdf5Store) makes the sink of a run with outputs per residue, which go
+    /// to the draft of the result.
+    ///
     /// # Panics
-    /// If there is no output, one has no values, or two have one name.
+    /// If there is no output, one has no values, two have one name, or one has more than one row
+    /// per record.
     pub fn new(
         directory: impl Into<PathBuf>,
         run_digest: Digest,
@@ -74,7 +82,11 @@ impl SegmentSink {
         config: SegmentConfig,
     ) -> Self {
         let format = config.run_format(run_digest, outputs);
-        Self::of_format(directory, format, config)
+        assert!(
+            !format.is_wide(),
+            "there is no draft for outputs per residue"
+        );
+        Self::of_format(directory, format, config, None)
     }
 
     /// Makes a sink for a run whose format is known already.
@@ -82,11 +94,13 @@ impl SegmentSink {
         directory: impl Into<PathBuf>,
         format: RunFormat,
         config: SegmentConfig,
+        draft: Option<Arc<WideRows>>,
     ) -> Self {
         Self {
             directory: directory.into(),
             format,
             config,
+            draft,
         }
     }
 
@@ -106,8 +120,11 @@ impl SegmentSink {
             rank,
             next_number: shards::next_segment_number(&directory)?,
             directory,
-            columns: Columns::default(),
+            columns: Columns::empty(self.format.wide().count()),
             outputs: vec![vec![]; self.format.outputs().len()],
+            draft: (self.draft.as_deref())
+                .map(|draft| WideWriter::open(draft, &self.format))
+                .transpose()?,
             id_bytes: 0,
             oldest: None,
         })
@@ -132,8 +149,11 @@ struct SegmentWriter<'a> {
     directory: PathBuf,
     next_number: u64,
     columns: Columns,
-    /// There is one buffer for each output: `[n, width]`, in stored bytes.
+    /// There is one buffer for each output: `[n, width]`, in stored bytes. That of a wide output
+    /// stays empty.
     outputs: Vec<Vec<u8>>,
+    /// Wide outputs are written here.
+    draft: Option<WideWriter<'a>>,
     id_bytes: usize,
     /// The first of the buffered rows arrived at this time.
     oldest: Option<Instant>,
@@ -189,7 +209,11 @@ impl SegmentWriter<'_> {
                 return Err(bad("its id holds a NUL"));
             }
         }
-        for (position, column) in columns.iter().enumerate() {
+        if let Some(draft) = &mut self.draft {
+            draft.take(&rows, &columns, &mut self.columns.wide)?;
+        }
+        for position in self.sink.format.narrow() {
+            let column = &columns[position];
             self.check_shape(position, column, rows.len())?;
             let (element, width) = (self.sink.format.element(position), column.width());
             let stored = &mut self.outputs[position];
@@ -242,6 +266,10 @@ impl SegmentWriter<'_> {
         };
         self.columns.rows.len() >= config.max_rows
             || self.outputs.iter().map(Vec::len).sum::<usize>() + self.id_bytes >= config.max_bytes
+            || self
+                .draft
+                .as_ref()
+                .is_some_and(|draft| draft.unsynced() >= config.max_wide_bytes)
             || oldest.elapsed() >= config.max_age
     }
 
@@ -252,8 +280,16 @@ impl SegmentWriter<'_> {
             return Ok(());
         }
         let started = Instant::now();
+        if let Some(draft) = &mut self.draft {
+            // A segment vouches for rows in the draft, so these are durable before it is.
+            draft.sync()?;
+        }
         let path = self.directory.join(shards::segment_name(self.next_number));
-        let segment = segment::compose(&self.columns, &self.outputs, self.rank, &self.sink.format);
+        let origin = Origin {
+            rank: self.rank,
+            draft: self.sink.draft.as_ref().map(|draft| draft.mark()),
+        };
+        let segment = segment::compose(&self.columns, &self.outputs, origin, &self.sink.format);
         write_whole(&path, &segment)?;
         tracing::debug!(
             path = %path.display(),

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use plm_core::{Digest, OutputSpec};
+use plm_core::{Digest, OutputSpec, Per};
 use rustix::fs::statvfs;
 use rustix::io::Errno;
 
@@ -24,7 +24,13 @@ use crate::{Error, Provenance, SegmentConfig, provenance};
 /// let config = SegmentConfig::default();
 /// let outputs = [OutputSpec::new(OutputKind::Mean, 33, 1280)];
 /// let format = config.run_format(Digest::from_bytes([0; 32]), &outputs);
-/// let stored = StoredRows { format: &format, rows: 800_000, id_bytes: 12_000_000 };
+/// let stored = StoredRows {
+///     format: &format,
+///     rows: 800_000,
+///     id_bytes: 12_000_000,
+///     residues: 250_000_000,
+///     pairs: 0,
+/// };
 /// let ranks = 8;
 /// let bytes = stored.segments_bytes(stored.full_segments(&config) + ranks);
 /// assert!((4.1e9..4.5e9).contains(&(bytes as f64)));
@@ -39,6 +45,10 @@ pub struct StoredRows<'a> {
     pub rows: u64,
     /// The ids of all rows together take this many bytes, as UTF-8.
     pub id_bytes: u64,
+    /// Outputs per residue have this many rows.
+    pub residues: u64,
+    /// Outputs per pair of residues have this many rows.
+    pub pairs: u64,
 }
 
 /// The headers, the tables and this crate's own texts in `embeddings.h5`, which take a few KiB.
@@ -53,7 +63,8 @@ const TEXT_BYTES: u64 = 64;
 const COLUMNS_BYTES: u64 = 4 + 1;
 
 impl StoredRows<'_> {
-    /// The most bytes that these rows take as `segments` segments.
+    /// The most bytes that these rows take as `segments` segments. Rows per residue are not in
+    /// segments, and their digests are.
     ///
     /// [`full_segments`](Self::full_segments) counts those that end because they are full. Each
     /// rank may write one more at its end, and one whenever
@@ -61,9 +72,10 @@ impl StoredRows<'_> {
     pub fn segments_bytes(&self, segments: u64) -> u64 {
         // The description holds the name, shape and digest of each output after the first.
         let outputs_bytes = 256 * (self.format.outputs().len() as u64 - 1);
+        let digests_bytes = (self.format.wide().count() * Digest::BYTES) as u64;
         let each = SEGMENT_STRUCTURE_BYTES + Digest::TEXT_BYTES as u64 + outputs_bytes;
         self.vectors_bytes()
-            .saturating_add(self.rows.saturating_mul(block::ROW_BYTES))
+            .saturating_add(self.rows.saturating_mul(block::ROW_BYTES + digests_bytes))
             .saturating_add(self.id_bytes)
             .saturating_add(segments.saturating_mul(each))
     }
@@ -73,20 +85,37 @@ impl StoredRows<'_> {
         let bytes = self.vectors_bytes().saturating_add(self.id_bytes);
         let by_rows = self.rows / (config.max_rows as u64).max(1);
         let by_bytes = bytes / (config.max_bytes as u64).max(1);
-        by_rows.saturating_add(by_bytes).min(self.rows)
+        let by_wide_bytes = self.wide_bytes() / config.max_wide_bytes.max(1);
+        let full = by_rows
+            .saturating_add(by_bytes)
+            .saturating_add(by_wide_bytes);
+        full.min(self.rows)
     }
 
     /// The most bytes that these rows take as `embeddings.h5`. The segments exist beside it while
-    /// it is made.
+    /// it is made. If outputs have a row per residue, so does a file with all the rest of it.
     pub fn embeddings_bytes(&self, provenance: &Provenance) -> u64 {
+        let rest = self.bytes_but_wide(provenance);
+        if !self.format.is_wide() {
+            return rest;
+        }
+        self.wide_bytes().saturating_add(rest.saturating_mul(2))
+    }
+
+    /// The most bytes of `embeddings.h5` without its rows per residue and per pair of residues.
+    pub(crate) fn bytes_but_wide(&self, provenance: &Provenance) -> u64 {
         let outputs = self.format.outputs();
         let words = |output: &OutputSpec| output.pooling.len() + output.special_tokens.len();
-        // The attributes of the file describe the first output too.
-        let described: usize = words(&outputs[0]) + outputs.iter().map(words).sum::<usize>();
+        // The attributes of the file describe one output too.
+        let described: usize =
+            words(self.format.first()) + outputs.iter().map(words).sum::<usize>();
         let attributes = provenance::text_bytes(provenance) + Digest::TEXT_BYTES + described;
         let named = outputs.len() as u64 * OUTPUT_STRUCTURE_BYTES;
+        let kinds = [Per::Residue, Per::Pair].map(|per| u64::from(self.format.has(per)));
+        let offsets = (self.rows + 1).saturating_mul(8 * kinds.iter().sum::<u64>());
         self.hdf5_bytes(attributes as u64)
             .saturating_add(STRUCTURE_BYTES + named)
+            .saturating_add(offsets)
     }
 
     /// The bytes of all content in HDF5, without HDF5's structure.
@@ -101,6 +130,18 @@ impl StoredRows<'_> {
         self.vectors_bytes()
             .saturating_add(self.rows.saturating_mul(COLUMNS_BYTES))
             .saturating_add(texts.saturating_mul(2))
+    }
+
+    /// The bytes of the rows of wide outputs.
+    pub(crate) fn wide_bytes(&self) -> u64 {
+        let bytes = self.format.wide().map(|position| {
+            let rows = match self.format.outputs()[position].per() {
+                Per::Pair => self.pairs,
+                _ => self.residues,
+            };
+            rows.saturating_mul(self.format.row_bytes(position) as u64)
+        });
+        bytes.fold(0, u64::saturating_add)
     }
 
     fn vectors_bytes(&self) -> u64 {

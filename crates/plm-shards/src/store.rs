@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use plm_core::store::{
-    Amount, DamagedFile, Durable, Entry, Expected, Merge, StoreFault, StoredResult, StoredRun,
-    VerifiedResult,
+    Amount, Beside, DamagedFile, Durable, Entry, Expected, Merge, Planned, SharedDraft, StoreFault,
+    StoredResult, StoredRun, VerifiedResult,
 };
 use plm_core::{
     Column, Digest, Dtype, EmbeddingSink, Outcome, OutputSpec, Provenance, RowId, Store, StoreError,
 };
 
+use crate::wide::WidePlan;
 use crate::{
     Aggregation, Draft, EmbeddingsFile, Error, Expectation, RunFormat, SegmentConfig, SegmentSink,
     StoredRows, aggregate, aggregate_draft, check_segments, count_rows, discard, discardable_files,
-    ends_in_a_seal, is_rank_name, rows_in_f32, scan, set_aside, sweep_leftovers, verify,
+    ends_in_a_seal, is_rank_name, rows_in_f32, set_aside, shards, sweep_leftovers, verify, wide,
 };
 
 /// Keeps the columns of a run as segments, and its result as one `embeddings.h5`.
@@ -64,22 +65,41 @@ impl Store for Hdf5Store {
         "embeddings.h5"
     }
 
-    fn stored_dtype(&self, _output: &OutputSpec) -> Dtype {
-        self.config.dtype()
+    fn stored_dtype(&self, output: &OutputSpec) -> Dtype {
+        self.config.stored_dtype(output)
     }
 
-    fn open(&self, part: &Path, run: &StoredRun) -> Result<Arc<dyn EmbeddingSink>, StoreError> {
-        let format = format_of(run)?;
-        let sink = SegmentSink::of_format(part, format, self.config.clone());
+    fn keeps(&self, _output: &OutputSpec) -> bool {
+        true
+    }
+
+    fn open(
+        &self,
+        part: &Path,
+        planned: &Planned<'_>,
+    ) -> Result<Arc<dyn EmbeddingSink>, StoreError> {
+        let format = format_of(planned.expected.run)?;
+        let draft = match format.is_wide() {
+            true => Some(Arc::new(wide_plan(planned, &format).open_or_create()?)),
+            false => None,
+        };
+        let sink = SegmentSink::of_format(part, format, self.config.clone(), draft);
         Ok(Arc::new(sink))
     }
 
-    fn durable(&self, part: &Path, run: &StoredRun) -> Result<Durable, StoreError> {
+    fn durable(&self, part: &Path, planned: &Planned<'_>) -> Result<Durable, StoreError> {
         if !part.exists() {
             return Ok(Durable::default());
         }
         sweep_leftovers(part)?;
-        let found = scan(&[part.to_owned()], &format_of(run)?)?;
+        let format = format_of(planned.expected.run)?;
+        let parts = [part.to_owned()];
+        let has_segments = !shards::list_segments(&parts)?.is_empty();
+        let wide = match format.is_wide() && has_segments {
+            true => wide_plan(planned, &format).find()?,
+            false => None,
+        };
+        let found = shards::scan_with(&parts, &format, wide.as_ref())?;
         let damaged = found.damaged.into_iter().map(|damaged| DamagedFile {
             path: damaged.path,
             reason: damaged.reason,
@@ -88,6 +108,25 @@ impl Store for Hdf5Store {
             rows: found.rows,
             damaged: damaged.collect(),
         })
+    }
+
+    fn shared_draft(
+        &self,
+        run: &StoredRun,
+        result: &Path,
+    ) -> Result<Option<SharedDraft>, StoreError> {
+        if !format_of(run)?.is_wide() {
+            return Ok(None);
+        }
+        let path = wide::draft_path(result);
+        Ok(Some(SharedDraft {
+            reserved_bytes: wide::reserved_bytes(&path)?,
+            path,
+        }))
+    }
+
+    fn beside(&self, result: &Path) -> Result<Vec<Beside>, StoreError> {
+        Ok(wide::beside(result)?)
     }
 
     fn set_aside(&self, damaged: &Path) -> Result<PathBuf, StoreError> {
@@ -149,6 +188,15 @@ impl Store for Hdf5Store {
 
     fn merge(&self, merge: &Merge<'_>) -> Result<(), StoreError> {
         with_request(merge, |request| aggregate(request).map(drop))
+    }
+
+    fn reopen(&self, planned: &Planned<'_>) -> Result<(), StoreError> {
+        let format = format_of(planned.expected.run)?;
+        match format.is_wide() {
+            true => wide_plan(planned, &format).reopen()?,
+            false => wide::remove_file(planned.result)?,
+        }
+        Ok(())
     }
 
     fn is_result(&self, path: &Path) -> Result<bool, StoreError> {
@@ -259,8 +307,24 @@ fn format_of(run: &StoredRun) -> Result<RunFormat, Error> {
     RunFormat::try_new(run.digest, run.outputs.clone())
 }
 
+fn wide_plan<'a>(planned: &Planned<'a>, format: &'a RunFormat) -> WidePlan<'a> {
+    let Expected {
+        run,
+        source,
+        without_row,
+    } = planned.expected;
+    WidePlan {
+        source,
+        unplanned: without_row,
+        truncated_to: run.truncated_to,
+        format,
+        result: planned.result,
+    }
+}
+
 fn expectation<'a>(expected: &Expected<'a>, format: &'a RunFormat) -> Expectation<'a> {
     Expectation {
+        truncated_to: expected.run.truncated_to,
         source: expected.source,
         without_vector: expected.without_row,
         format,
@@ -275,6 +339,7 @@ fn with_request<T>(
     let request = Aggregation {
         part_directories: merge.parts,
         expected: expectation(&merge.expected, &format),
+        unplanned: merge.unplanned,
         provenance: merge.provenance,
         output: merge.result,
     };
@@ -286,5 +351,7 @@ fn stored_rows(format: &RunFormat, amount: Amount) -> StoredRows<'_> {
         format,
         rows: amount.rows,
         id_bytes: amount.id_bytes,
+        residues: amount.residues,
+        pairs: amount.pairs,
     }
 }

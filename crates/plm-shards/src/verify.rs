@@ -1,15 +1,19 @@
 //! Reads all of an embeddings file, and tells whether it is what was written.
 
+mod offsets;
+mod records;
+
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
-use plm_core::{Digest, OutputSpec};
+use plm_core::{Digest, OutputSpec, Per};
 use rayon::prelude::*;
 
 use crate::digest::{self, DatasetHasher};
 use crate::element::Element;
 use crate::expect::{Expectation, ExpectedRows};
-use crate::{EmbeddingsFile, Error, layout, provenance};
+use crate::wide::RecordDigest;
+use crate::{EmbeddingsFile, Error, layout, provenance, wide};
 
 /// How many rows' ids are in memory at a time.
 const COLUMN_ROWS: usize = 65_536;
@@ -60,7 +64,7 @@ pub fn verify(
             found,
         });
     }
-    let digests = read_all(&file, expected.as_ref())?;
+    let digests = read_all(&file, expected.as_ref(), None)?;
     for (name, digest) in digests.datasets() {
         if file.dataset_digest(name)? != *digest {
             return Err(file.bad(name, OTHER_DIGEST));
@@ -97,10 +101,12 @@ impl Digests {
     }
 }
 
-/// Reads and checks everything but the digests, and gives these back.
+/// Reads and checks everything but the digests, and gives these back. Wide outputs are not read if
+/// the digests of their records are known: `records` is `[wide outputs][n]`.
 pub(crate) fn read_all(
     file: &EmbeddingsFile,
     expected: Option<&Expectation<'_>>,
+    records: Option<&[Vec<RecordDigest>]>,
 ) -> Result<Digests, Error> {
     let expected_rows = expected.map(ExpectedRows::new);
     if let Some(rows) = expected_rows.as_ref().map(ExpectedRows::count)
@@ -113,11 +119,18 @@ pub(crate) fn read_all(
     }
     let expected = expected.zip(expected_rows.as_ref());
     // HDF5 reads ids one by one, on one core. The vectors are read without it, on the others.
-    let (columns, outputs) = rayon::join(|| read_columns(file, expected), || read_outputs(file));
+    let (columns, outputs) = rayon::join(
+        || read_columns(file, expected),
+        || read_outputs(file, records),
+    );
     let names = [layout::SEQUENCE_IDS, layout::LENGTHS, layout::STATUS];
     let columns = names.map(str::to_owned).into_iter().zip(columns?);
     let mut datasets = outputs?;
     datasets.extend(columns);
+    datasets.extend(offsets::check(
+        file,
+        expected.map(|(expected, _)| expected),
+    )?);
     Ok(Digests(datasets))
 }
 
@@ -151,11 +164,25 @@ fn read_columns(
     Ok([sequence_ids, lengths, status].map(|hasher| hasher.finish()))
 }
 
-/// The name and the digest of each output. It is an error if a value is NaN or infinite.
-pub(crate) fn read_outputs(file: &EmbeddingsFile) -> Result<Vec<(String, Digest)>, Error> {
-    let positions = 0..file.outputs().len();
-    let read = |position| Ok((file.dataset_name(position), read_output(file, position)?));
-    positions.map(read).collect()
+/// The name and the digest of each output. It is an error if a value is NaN or infinite. Wide
+/// outputs are not read if the digests of their records are known.
+pub(crate) fn read_outputs(
+    file: &EmbeddingsFile,
+    records: Option<&[Vec<RecordDigest>]>,
+) -> Result<Vec<(String, Digest)>, Error> {
+    let mut records = records.map(|records| records.iter());
+    let outputs = file.outputs().iter().enumerate();
+    let read = |(position, output): (usize, &OutputSpec)| {
+        let digest = match output.per() {
+            Per::Sequence => read_output(file, position)?,
+            Per::Residue | Per::Pair => match records.as_mut().and_then(Iterator::next) {
+                Some(known) => wide::digest_of_records(known),
+                None => records::read_output(file, position)?,
+            },
+        };
+        Ok((file.dataset_name(position), digest))
+    };
+    outputs.map(read).collect()
 }
 
 fn read_output(file: &EmbeddingsFile, position: usize) -> Result<Digest, Error> {
@@ -163,10 +190,12 @@ fn read_output(file: &EmbeddingsFile, position: usize) -> Result<Digest, Error> 
     let width = format.outputs()[position].width;
     let mut hasher = DatasetHasher::default();
     let mut bytes = vec![];
-    let block_rows = (BLOCK_BYTES / format.row_bytes(position)).max(1);
+    let row_bytes = format.row_bytes(position);
+    let block_rows = (BLOCK_BYTES / row_bytes).max(1);
     for rows in pieces(file.rows(), block_rows) {
         let first = rows.start;
-        file.read_stored(position, rows, &mut bytes)?;
+        bytes.resize(rows.len() * row_bytes, 0);
+        file.read_bytes(position, (first * row_bytes) as u64, &mut bytes)?;
         hasher.block(&bytes);
         if let Some(value) = first_not_finite(format.element(position), &bytes) {
             let (row, dimension) = (first + value / width, value % width);
@@ -189,6 +218,7 @@ fn first_not_finite(element: Element, bytes: &[u8]) -> Option<usize> {
     })
 }
 
+/// Consecutive ranges of at most `piece` of `len` rows.
 fn pieces(len: usize, piece: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
     (0..len)
         .step_by(piece)

@@ -12,6 +12,7 @@ fn with_request<T>(run: &Run, use_it: impl FnOnce(&Aggregation<'_>) -> T) -> T {
     use_it(&Aggregation {
         part_directories: &[run.shards()],
         expected: run.expectation(),
+        unplanned: &[],
         provenance: &provenance(),
         output: &run.output(),
     })

@@ -16,6 +16,8 @@ fn stored(run: &Run) -> StoredRows<'_> {
         format: &run.format,
         rows: run.input.len(),
         id_bytes: rows.map(|row| run.input.record(row).id.len() as u64).sum(),
+        residues: 0,
+        pairs: 0,
     }
 }
 

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use plm_coordinator::Part;
+use plm_core::store::Planned;
 use plm_core::{Store, sweep, sync_directory};
 
 use super::claim::{Claim, store_at};
@@ -27,6 +28,8 @@ use crate::Error;
 pub(crate) struct Discard {
     /// The result's files may or may not exist.
     result: Vec<PathBuf>,
+    /// The store takes back the file with the run's columns, and keeps what parts have in it.
+    reopens: bool,
     /// These directories of segments are to be emptied.
     shards: Vec<PathBuf>,
     /// The stores that are to empty them: that of the run, and that of the run that was there.
@@ -46,6 +49,7 @@ impl Discard {
     pub(crate) fn result(layout: &Layout) -> Self {
         Self {
             result: vec![layout.run_report(), layout.ledger(), layout.embeddings()],
+            reopens: true,
             ..Self::default()
         }
     }
@@ -71,10 +75,18 @@ impl Discard {
             shards.dedup();
         }
         let mut result = Self::result(layout).result;
+        if !is_same_run || part.is_whole() {
+            // The parts of one run share a draft.
+            let beside = layout.store().beside(&layout.embeddings())?;
+            result.extend(beside.into_iter().map(|file| file.path));
+        }
         let mut stores = vec![Arc::clone(layout.store())];
         let there = store_at(layout.root());
         if there.name() != layout.store().name() {
-            result.push(Layout::new(layout.root(), &there).embeddings());
+            let embeddings = Layout::new(layout.root(), &there).embeddings();
+            let beside = there.beside(&embeddings)?;
+            result.extend(beside.into_iter().map(|file| file.path));
+            result.push(embeddings);
             stores.push(there);
         }
         let reports = shards
@@ -83,6 +95,7 @@ impl Discard {
             .collect();
         Ok(Self {
             result,
+            reopens: is_same_run && !part.is_whole(),
             in_use: shards.clone(),
             shards,
             stores,
@@ -112,6 +125,11 @@ impl Discard {
     /// Whether this removes the result.
     pub(crate) fn takes_result(&self) -> bool {
         !self.result.is_empty()
+    }
+
+    /// Whether this removes the file at `path`, one of the result's.
+    pub(super) fn takes(&self, path: &Path) -> bool {
+        self.result.iter().any(|taken| taken == path)
     }
 
     /// Locks all directories with files to remove. `own`, the part that is to be done, is locked
@@ -149,14 +167,23 @@ impl Discard {
         Ok(files.iter().map(frees).sum())
     }
 
-    /// Removes the files. The directory then belongs to `claim`.
-    pub(crate) fn carry_out(self, layout: &Layout, claim: &Claim) -> Result<(), Error> {
+    /// Removes the files. The directory then belongs to `claim`, whose run is `planned`.
+    pub(crate) fn carry_out(
+        self,
+        layout: &Layout,
+        claim: &Claim,
+        planned: &Planned<'_>,
+    ) -> Result<(), Error> {
         if !self.takes_result() {
             return Ok(());
         }
         tracing::info!(path = %layout.root().display(), "discards what is there, as was asked for");
-        for path in &self.result {
+        let is_kept = |path: &&PathBuf| self.reopens && **path == planned.result;
+        for path in self.result.iter().filter(|path| !is_kept(path)) {
             remove(path)?;
+        }
+        if self.reopens {
+            layout.store().reopen(planned)?;
         }
         sync(layout.root())?;
         for (shards, store) in self.shards_of_stores() {

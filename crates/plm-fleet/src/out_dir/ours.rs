@@ -78,6 +78,11 @@ pub(crate) fn check(layout: &Layout) -> Result<(), Error> {
             return Err(foreign(&path, "it is a file, not a directory"));
         }
     }
+    for file in store.beside(&layout.embeddings())? {
+        if !file.is_own {
+            return Err(foreign(&file.path, "it is no draft of a result"));
+        }
+    }
     let is_claimed = layout.claim().exists();
     if is_claimed {
         check_claim(layout)?;

@@ -40,11 +40,16 @@ pub(crate) fn check(
     let run = claim.fingerprint.stored_run()?;
     let Unwritten { rest, part, world } = *unwritten;
     let rows = rest.part_batches(part).flat_map(|batch| rest.rows(batch));
-    let ids = rows.map(|&row| SequenceSource::record(index, row).id);
+    let records = rows.map(|&row| {
+        let record = SequenceSource::record(index, row);
+        (record.id, run.computed_residues(record.residue_count))
+    });
     let store = layout.store();
-    let mut needed_bytes = store.part_bytes(&run, Amount::of(ids), world.get());
-    if part == Part::WHOLE && (discard.takes_result() || !output.exists()) {
-        needed_bytes += result_bytes(layout, claim, index)?;
+    let mut needed_bytes = store.part_bytes(&run, Amount::of(records), world.get());
+    let draft = store.shared_draft(&run, &output)?;
+    let makes_result = part == Part::WHOLE || draft.is_some();
+    if makes_result && (discard.takes_result() || !output.exists()) {
+        needed_bytes += result_bytes(layout, claim, index, discard)?;
     }
     compare(layout, needed_bytes, discard)
 }
@@ -57,15 +62,28 @@ pub(crate) fn check_merge(
     discard: &Discard,
 ) -> Result<(), Error> {
     sweep(&layout.embeddings());
-    compare(layout, result_bytes(layout, claim, index)?, discard)
+    let needed_bytes = result_bytes(layout, claim, index, discard)?;
+    compare(layout, needed_bytes, discard)
 }
 
-fn result_bytes(layout: &Layout, claim: &Claim, index: &FastaIndex) -> Result<u64, Error> {
+/// The most bytes that the result takes, without those that its draft has taken already.
+fn result_bytes(
+    layout: &Layout,
+    claim: &Claim,
+    index: &FastaIndex,
+    discard: &Discard,
+) -> Result<u64, Error> {
     let run = claim.fingerprint.stored_run()?;
     let records = index.records().filter(|record| record.skipped.is_none());
-    let amount = Amount::of(records.map(|record| record.id));
+    let amount =
+        Amount::of(records.map(|record| (record.id, run.computed_residues(record.residue_count))));
     let provenance = claim.fingerprint.provenance(index)?;
-    Ok(layout.store().result_bytes(&run, &provenance, amount))
+    let store = layout.store();
+    let draft = store.shared_draft(&run, &layout.embeddings())?;
+    let draft = draft.filter(|draft| !discard.takes(&draft.path));
+    let reserved_bytes = draft.map_or(0, |draft| draft.reserved_bytes);
+    let bytes = store.result_bytes(&run, &provenance, amount);
+    Ok(bytes.saturating_sub(reserved_bytes))
 }
 
 fn compare(layout: &Layout, needed_bytes: u64, discard: &Discard) -> Result<(), Error> {

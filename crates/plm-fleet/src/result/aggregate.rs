@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Instant;
 
 use plm_coordinator::{FailedRow, Part, PlanConfig};
-use plm_core::store::{Draft, Expected, Merge, StoredResult};
+use plm_core::store::{Draft, Expected, Merge, Planned, StoredResult};
 use plm_core::{RowId, Store, create_directory, sweep};
 use plm_index::FastaIndex;
 
@@ -16,8 +16,8 @@ use super::verify::damaged;
 use crate::Error;
 use crate::compute::start_threads;
 use crate::out_dir::{
-    Claim, Discard, Layout, Lock, PartReport, RunReport, StageSeconds, changed_inputs, ours, place,
-    space, store_at,
+    Claim, Discard, Fingerprint, Layout, Lock, PartReport, RunReport, StageSeconds, changed_inputs,
+    ours, place, space, store_at,
 };
 
 /// Merges the parts of a run into `embeddings.h5` and `ledger.tsv` in `out_dir`.
@@ -146,7 +146,9 @@ pub fn aggregate_parts_with(
     if discard.takes_result() {
         // The old result stays if the parts can't be merged.
         check_parts(&layout, &claim, &index, &parts, &part_directories)?;
-        discard.carry_out(&layout, &claim)?;
+        with_planned(&layout, &claim.fingerprint, &index, |planned| {
+            discard.carry_out(&layout, &claim, planned)
+        })?;
     }
     if first.root() != layout.root() {
         // The output directory can then be verified by itself.
@@ -263,6 +265,7 @@ impl Finish<'_> {
                 source: self.index,
                 without_row: &without_vector(self.index, &plan, &failed_rows),
             },
+            unplanned: &without_vector(self.index, &plan, &[]),
             provenance: &fingerprint.provenance(self.index)?,
             result: &embeddings,
         };
@@ -322,7 +325,28 @@ impl Finish<'_> {
     }
 }
 
-/// The rows that have no vector.
+/// Calls `use_it` with the run as it is planned.
+pub(crate) fn with_planned<T, E>(
+    layout: &Layout,
+    fingerprint: &Fingerprint,
+    index: &FastaIndex,
+    use_it: impl FnOnce(&Planned<'_>) -> Result<T, E>,
+) -> Result<T, Error>
+where
+    Error: From<E>,
+{
+    let planned = Planned {
+        expected: Expected {
+            run: &fingerprint.stored_run()?,
+            source: index,
+            without_row: &without_vector(index, &fingerprint.plan_config()?, &[]),
+        },
+        result: &layout.embeddings(),
+    };
+    Ok(use_it(&planned)?)
+}
+
+/// The rows that have no vector, if these have failed.
 pub(super) fn without_vector(
     index: &FastaIndex,
     plan: &PlanConfig,

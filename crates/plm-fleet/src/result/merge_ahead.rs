@@ -115,6 +115,7 @@ struct Merging {
 impl Merging {
     fn run(&self, ended: &Receiver<()>) -> Result<Merged, Error> {
         let plan = self.fingerprint.plan_config()?;
+        let unplanned = without_vector(&self.index, &plan, &[]);
         let without_vector = without_vector(&self.index, &plan, &self.failed);
         let merge = Merge {
             parts: &self.parts,
@@ -123,6 +124,7 @@ impl Merging {
                 source: &*self.index,
                 without_row: &without_vector,
             },
+            unplanned: &unplanned,
             provenance: &self.fingerprint.provenance(&self.index)?,
             result: &self.output,
         };

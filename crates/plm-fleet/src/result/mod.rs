@@ -11,7 +11,7 @@ mod ledger;
 mod merge_ahead;
 mod verify;
 
-pub(crate) use aggregate::{Finish, finished, remove_unpacked_inputs};
+pub(crate) use aggregate::{Finish, finished, remove_unpacked_inputs, with_planned};
 pub use aggregate::{aggregate_parts, aggregate_parts_with};
 pub use kind::{Kind, RunProgress, kind_of};
 pub(crate) use merge_ahead::MergeAhead;

@@ -4,7 +4,7 @@ use std::fs;
 use std::sync::Arc;
 
 use plm_coordinator::{BatchPlan, FailedRow, RunOptions};
-use plm_core::store::{DamagedFile, StoredRun};
+use plm_core::store::DamagedFile;
 use plm_core::{EncoderLoader, RowId, SequenceSource, sweep};
 use plm_index::FastaIndex;
 
@@ -12,10 +12,10 @@ use super::logs::Logs;
 use super::run_config::RunConfig;
 use crate::Error;
 use crate::out_dir::{DamagedSegment, Fingerprint, Layout, PartReport, Suspects};
+use crate::result::with_planned;
 
 /// What earlier tries have left of a part.
 pub(super) struct Progress {
-    run: StoredRun,
     /// The report was written when the part was done. Segments may have been damaged or lost since,
     /// so it does not prove that the part is still done.
     report: Option<PartReport>,
@@ -32,15 +32,14 @@ pub(super) struct Progress {
 
 impl Progress {
     /// Nothing, for a part that is computed from its start.
-    pub(super) fn none(fingerprint: &Fingerprint) -> Result<Self, Error> {
-        Ok(Self {
-            run: fingerprint.stored_run()?,
+    pub(super) fn none() -> Self {
+        Self {
             report: None,
             done: Vec::new(),
             failed: Vec::new(),
             damaged: Vec::new(),
             suspects: Suspects::default(),
-        })
+        }
     }
 
     /// Reads every segment of the part, and changes nothing but unfinished files. Rows of damaged
@@ -48,18 +47,20 @@ impl Progress {
     pub(super) fn find(
         layout: &Layout,
         fingerprint: &Fingerprint,
+        index: &FastaIndex,
         config: &RunConfig,
         tries_failures_again: bool,
     ) -> Result<Self, Error> {
-        let none = Self::none(fingerprint)?;
         let shards = layout.shards(config.part);
-        let durable = layout.store().durable(&shards, &none.run)?;
+        let durable = with_planned(layout, fingerprint, index, |planned| {
+            layout.store().durable(&shards, planned)
+        })?;
         let (mut done, damaged) = (durable.rows, durable.damaged);
         if tries_failures_again {
             return Ok(Self {
                 done,
                 damaged,
-                ..none
+                ..Self::none()
             });
         }
         let suspects_path = layout.suspects(config.part);
@@ -78,7 +79,6 @@ impl Progress {
         done.extend(failed.iter().map(|failed| failed.row));
         done.sort_unstable();
         Ok(Self {
-            run: none.run,
             report,
             done,
             failed,
@@ -120,6 +120,7 @@ impl Progress {
     pub(super) fn complete(
         self,
         layout: &Layout,
+        fingerprint: &Fingerprint,
         index: &Arc<FastaIndex>,
         loader: Arc<dyn EncoderLoader>,
         rest: BatchPlan,
@@ -141,6 +142,9 @@ impl Progress {
         let world = config.devices.world_size()?;
         fs::create_dir_all(&shards).map_err(Error::io(&shards))?;
         let has_vectors = self.has_vectors();
+        let sink = with_planned(layout, fingerprint, index, |planned| {
+            layout.store().open(&shards, planned)
+        })?;
         let options = RunOptions {
             plan: Arc::new(rest),
             world,
@@ -157,7 +161,7 @@ impl Progress {
         let ended = plm_coordinator::run(
             Arc::clone(index) as Arc<dyn SequenceSource>,
             loader,
-            layout.store().open(&shards, &self.run)?,
+            sink,
             options,
         );
         let path = layout.suspects(part);

@@ -19,7 +19,7 @@ use crate::out_dir::{
     Claim, Discard, Fingerprint, Layout, Lock, PartReport, RecordCounts, RunReport, StageSeconds,
     changed_inputs, ours, place,
 };
-use crate::result::{Finish, MergeAhead, finished, remove_unpacked_inputs};
+use crate::result::{Finish, MergeAhead, finished, remove_unpacked_inputs, with_planned};
 
 /// Embeds every protein of some FASTA files.
 ///
@@ -112,7 +112,7 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
     if config.resume == Resume::Restart {
         // This comes before the lock is taken, which leaves a trace.
         let discard = Discard::run(&layout, &claim, config.part)?;
-        let rest = Progress::none(&claim.fingerprint)?;
+        let rest = Progress::none();
         let rest = rest.rest(&plan, pending.index(), config);
         let unwritten = unwritten(&rest, config)?;
         space::check(&layout, &claim, pending.index(), &unwritten, &discard)?;
@@ -143,12 +143,19 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
     };
     discard.lock(&own_shards)?;
     let mut progress = if config.resume == Resume::Restart {
-        Progress::none(&claim.fingerprint)?
+        Progress::none()
     } else {
         // This is checked again, since another process may have worked here before the lock was
         // ours.
         claim.check(&layout)?;
-        Progress::find(&layout, &claim.fingerprint, config, discard.takes_result())?
+        let retries = discard.takes_result();
+        Progress::find(
+            &layout,
+            &claim.fingerprint,
+            pending.index(),
+            config,
+            retries,
+        )?
     };
     let rest = progress.rest(&plan, pending.index(), config);
     let ranks = (config.part, config.devices.world_size()?);
@@ -156,7 +163,9 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
     let unwritten = unwritten(&rest, config)?;
     space::check(&layout, &claim, pending.index(), &unwritten, &discard)?;
     // Nothing is refused from here on, so files can be discarded.
-    discard.carry_out(&layout, &claim)?;
+    with_planned(&layout, &claim.fingerprint, pending.index(), |planned| {
+        discard.carry_out(&layout, &claim, planned)
+    })?;
     progress.set_aside(&layout)?;
     claim.stake(&layout)?;
     let index = Arc::new(pending.keep(&layout)?);
@@ -169,7 +178,8 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
         progress.failed(),
         config.part,
     );
-    let part = progress.complete(&layout, &index, loader, rest, config)?;
+    let fingerprint = &claim.fingerprint;
+    let part = progress.complete(&layout, fingerprint, &index, loader, rest, config)?;
     let draft = merging.and_then(MergeAhead::end);
     seconds.ranks = lap(&started, &seconds);
 

@@ -9,9 +9,11 @@ use super::Aggregation;
 use super::inventory::RowsOfSegment;
 use super::place::Placer;
 use super::skeleton::{Laid, Skeleton};
+use super::wide::WideDraft;
 use crate::error::{At, NamedRows};
 use crate::expect::ExpectedRows;
 use crate::segment::Segment;
+use crate::wide::Places;
 use crate::{Error, Provenance, RunFormat, shards};
 
 /// An unfinished `embeddings.h5`. It takes segments while others are still to come, so a run's end
@@ -28,6 +30,8 @@ pub struct Draft {
     /// The status is the code of each row's outcome, `[n]`, in the order of the input.
     status: Vec<u8>,
     pub(super) laid: Laid,
+    /// The rows of wide outputs, if the run has any.
+    pub(super) wide: Option<WideDraft>,
     /// The draft holds these segments: path and content digest.
     placed: HashMap<PathBuf, Digest>,
     /// These segments were on disk at the last look, and are not in the draft yet.
@@ -79,15 +83,29 @@ impl Draft {
         // This also removes the unfinished file of a killed process. That file may be as large as
         // the result, and there may be no room for both.
         let mut file = DurableFile::create(*output).at("make a file here", *output)?;
+        let row_offsets = request.wide_plan().offsets(&expected_rows);
         let skeleton = Skeleton {
             expected,
             expected_rows: &expected_rows,
             status: &status,
             provenance,
             is_wanted,
+            row_offsets: &row_offsets,
         };
         let laid = skeleton.lay_out(&mut file)?;
+        let wide = match expected.format.is_wide() {
+            true => {
+                let places = Places {
+                    expected_rows: expected_rows.clone(),
+                    offsets: row_offsets,
+                    starts: laid.offsets.clone(),
+                };
+                Some(WideDraft::new(request, &mut file, places)?)
+            }
+            false => None,
+        };
         Ok(Self {
+            wide,
             file,
             format: expected.format.clone(),
             provenance: (*provenance).clone(),
@@ -130,7 +148,8 @@ impl Draft {
         let Some(path) = self.listed.pop_front() else {
             return Ok(false);
         };
-        let Segment { columns, values } = Segment::open(&path, &self.format)?;
+        let segment = Segment::open(&path, &self.format)?;
+        let columns = &segment.columns;
         let mut unexpected = NamedRows::new();
         for (&row, id) in columns.rows.iter().zip(&columns.ids) {
             let row = RowId(row);
@@ -144,8 +163,7 @@ impl Draft {
                 path,
             });
         }
-        let rows = columns.rows;
-        self.place(&RowsOfSegment { rows, values })?;
+        self.place(&segment.into())?;
         Ok(true)
     }
 
@@ -165,6 +183,9 @@ impl Draft {
             expected_rows: &self.expected_rows,
         };
         placer.place(segment, &mut self.scratch)?;
+        if let Some(wide) = &mut self.wide {
+            wide.take(&self.format, segment)?;
+        }
         self.placed.insert(path.clone(), digest);
         self.is_synced = false;
         Ok(())

@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use plm_core::RowId;
+use plm_core::{Digest, RowId};
 
 use crate::Error;
 use crate::error::NamedRows;
 use crate::expect::{Expectation, ExpectedRows};
 use crate::segment::{Segment, SegmentValues};
 use crate::shards;
+use crate::wide::RecordDigest;
 
 /// The segments of a run, which hold exactly the expected rows.
 pub(super) struct Inventory {
@@ -21,6 +22,21 @@ pub(super) struct Inventory {
 pub(super) struct RowsOfSegment {
     pub(super) rows: Vec<u64>,
     pub(super) values: SegmentValues,
+    /// The digests of each record's rows in the draft, `[wide outputs][n]`.
+    pub(super) wide: Vec<Vec<RecordDigest>>,
+    /// The mark of the draft with these rows, if there are any.
+    pub(super) draft: Option<Digest>,
+}
+
+impl From<Segment> for RowsOfSegment {
+    fn from(segment: Segment) -> Self {
+        Self {
+            rows: segment.columns.rows,
+            wide: segment.columns.wide,
+            values: segment.values,
+            draft: segment.draft,
+        }
+    }
 }
 
 /// The status of a row that has not been seen yet. It is no outcome's code.
@@ -38,7 +54,8 @@ impl Inventory {
         let mut unexpected = Culprits::default();
         let mut twice = Culprits::default();
         for path in shards::list_segments(part_directories)? {
-            let Segment { columns, values } = Segment::open(&path, expected.format)?;
+            let segment = Segment::open(&path, expected.format)?;
+            let columns = &segment.columns;
             let records = columns
                 .ids
                 .iter()
@@ -57,10 +74,7 @@ impl Inventory {
                     twice.push(row, id, &path);
                 }
             }
-            segments.push(RowsOfSegment {
-                rows: columns.rows,
-                values,
-            });
+            segments.push(segment.into());
         }
         if let Some((_, path)) = unexpected.first {
             return Err(Error::UnexpectedRows {

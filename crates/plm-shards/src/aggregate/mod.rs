@@ -6,6 +6,9 @@
 //! 3. Each vector is written to its place, one segment at a time ([`place`]).
 //! 4. The whole file is read back before it gets its name.
 //!
+//! Rows of wide outputs are not in segments but in the run's draft. They are read back and checked
+//! in step 3, and all else is copied into the draft at the end ([`wide`]).
+//!
 //! Steps 2 and 3 can be done ahead, while segments are still to come ([`draft`]). The file is then
 //! laid out for the outcomes that the rows should have. If the segments have others, it is laid out
 //! again.
@@ -15,6 +18,7 @@ mod draft;
 mod inventory;
 mod place;
 mod skeleton;
+mod wide;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -22,15 +26,17 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Instant;
 
-use plm_core::{Digest, sync_data};
+use plm_core::{Digest, RowId, sync_data};
 
 use crate::error::At;
 use crate::expect::{Expectation, ExpectedRows};
 use crate::verify::{read_all, verify};
+use crate::wide::{RecordDigest, WidePlan};
 use crate::{EmbeddingsFile, Error, Provenance, seal};
 pub use draft::Draft;
 use inventory::Inventory;
 use skeleton::Laid;
+use wide::WideDraft;
 
 /// What to merge, and what the result must hold.
 #[derive(Clone, Copy)]
@@ -40,10 +46,26 @@ pub struct Aggregation<'a> {
     pub part_directories: &'a [PathBuf],
     /// The segments must hold exactly the rows that are expected here, each once.
     pub expected: Expectation<'a>,
+    /// The plan gives these records no row. Failed records are not among them. They count if
+    /// outputs have a row per residue, whose places follow from the plan.
+    pub unplanned: &'a [RowId],
     /// The provenance says in the result where its vectors come from.
     pub provenance: &'a Provenance,
     /// The result gets this path.
     pub output: &'a Path,
+}
+
+impl<'a> Aggregation<'a> {
+    /// The wide outputs of the run.
+    fn wide_plan(&self) -> WidePlan<'a> {
+        WidePlan {
+            source: self.expected.source,
+            unplanned: self.unplanned,
+            truncated_to: self.expected.truncated_to,
+            format: self.expected.format,
+            result: self.output,
+        }
+    }
 }
 
 /// A merged and verified file.
@@ -88,7 +110,10 @@ pub fn aggregate_draft(
         expected, output, ..
     } = request;
     if output.try_exists().at("look for it", *output)? {
-        return already_complete(expected, output);
+        let report = already_complete(expected, output)?;
+        // A kill may have left it after the result had its name.
+        crate::wide::remove(output)?;
+        return Ok(report);
     }
     let started = Instant::now();
     let expected_rows = ExpectedRows::new(expected);
@@ -108,10 +133,15 @@ pub fn aggregate_draft(
         mut file,
         expected_rows,
         laid,
+        wide,
         ..
     } = draft;
-    let content_digest = complete(file.file(), &path, &laid, expected)?;
-    file.commit().at("make it durable", *output)?;
+    let records = wide.as_ref().map_or(&[][..], WideDraft::digests);
+    let content_digest = complete(file.file(), &path, &laid, expected, records)?;
+    match wide {
+        Some(wide) => wide.commit(file, expected.format, output)?,
+        None => file.commit().at("make it durable", *output)?,
+    }
     tracing::info!(
         path = %output.display(),
         rows = expected_rows.count(),
@@ -153,18 +183,20 @@ fn already_complete(expected: &Expectation<'_>, output: &Path) -> Result<Aggrega
     })
 }
 
-/// Reads back what is in the file, writes down its digests and seals it.
+/// Reads back what is in the file, writes down its digests and seals it. `records` are the digests
+/// of each record's rows in wide outputs, which were read back already.
 fn complete(
     file: &File,
     path: &Path,
     laid: &Laid,
     expected: &Expectation<'_>,
+    records: &[Vec<RecordDigest>],
 ) -> Result<Digest, Error> {
     let written = EmbeddingsFile::open(path)?;
     // The rest is synced to the disk while the file is read back.
     let (synced, digests) = thread::scope(|scope| {
         let syncing = thread::Builder::new().spawn_scoped(scope, || sync_data(file, path));
-        let digests = read_all(&written, Some(expected));
+        let digests = read_all(&written, Some(expected), Some(records));
         let synced = syncing.map_or(Ok(()), |thread| {
             thread.join().expect("syncing does not panic")
         });

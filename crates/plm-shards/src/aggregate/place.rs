@@ -1,4 +1,4 @@
-//! Writes each row of each output to its place in the file.
+//! Writes each row of each output per record to its place in the file.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -37,8 +37,9 @@ impl Placer<'_> {
             .collect();
         // Disks are fastest when the file is written from its start to its end.
         moves.sort_unstable();
-        for (position, &offset) in self.offsets.iter().enumerate() {
-            segment.values.read(position, values)?;
+        for (nth, position) in self.format.narrow().enumerate() {
+            segment.values.read(nth, values)?;
+            let offset = self.offsets[position];
             let row_bytes = self.format.row_bytes(position);
             for run in moves.chunk_by(|one, next| (one.0 + 1, one.1 + 1) == *next) {
                 let (to, from) = run[0];

@@ -5,6 +5,9 @@
 //! reservation. So an empty HDF5 file is written first, from an image in memory. Then it is grown
 //! to its full size, and the library fills it in and cuts off what it did not need. Room for the
 //! seal comes last.
+//!
+//! A file with wide outputs is begun as their draft is begun, so that their rows have the same
+//! places. The library then adds all the rest after them.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -13,14 +16,16 @@ use std::os::unix::fs::FileExt;
 
 use hdf5::Dataset;
 use hdf5::types::VarLenUnicode;
-use plm_core::{DurableFile, Outcome, OutputSpec};
+use plm_core::{DurableFile, Outcome, OutputSpec, Per};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::digests::{Placeholders, Places};
 use crate::error::At;
 use crate::expect::{Expectation, ExpectedRows};
+use crate::layout::kinds_with_offsets;
 use crate::provenance::{self, FORMAT, format_version};
+use crate::wide::{self, RowOffsets};
 use crate::{Error, Provenance, RunFormat, StoredRows, image, layout, seal, superblock};
 
 /// How many rows' ids are in memory at a time. The layout of the ids' heap, and so the bytes of the
@@ -38,6 +43,8 @@ pub(super) struct Skeleton<'a> {
     pub(super) provenance: &'a Provenance,
     /// The layout stops when this becomes false. Millions of ids take seconds.
     pub(super) is_wanted: &'a dyn Fn() -> bool,
+    /// The rows of each record in wide outputs, if there are any.
+    pub(super) row_offsets: &'a RowOffsets,
 }
 
 /// The places of things in a file that was laid out.
@@ -55,19 +62,32 @@ impl Skeleton<'_> {
     /// Writes all of the file but its vectors, its digests and its seal.
     pub(super) fn lay_out(&self, file: &mut DurableFile) -> Result<Laid, Error> {
         let path = file.temporary_path().to_owned();
-        let empty = image::compose(|_| Ok(())).at("compose an empty file", &path)?;
-        file.file().write_all(&empty).at("write to it", &path)?;
-        let most_bytes = self.most_bytes();
-        reserve(file.file(), empty.len() as u64..most_bytes)
-            .at("reserve the space that the embeddings need", &path)?;
         let format = self.expected.format;
         let num_outputs = format.outputs().len();
-        let placeholders = Placeholders::new(num_outputs + OTHER_DATASETS);
+        let most_bytes = if format.is_wide() {
+            let end = wide::begin(file, format, self.row_offsets)?.end;
+            let most_bytes = end + self.stored().bytes_but_wide(self.provenance);
+            reserve_from(file.file(), end, most_bytes).at(
+                "reserve the space that all but rows per residue needs",
+                &path,
+            )?;
+            most_bytes
+        } else {
+            let empty = image::compose(|_| Ok(())).at("compose an empty file", &path)?;
+            file.file().write_all(&empty).at("write to it", &path)?;
+            let most_bytes = self.stored().embeddings_bytes(self.provenance);
+            reserve(file.file(), empty.len() as u64..most_bytes)
+                .at("reserve the space that the embeddings need", &path)?;
+            most_bytes
+        };
+        let kinds = kinds_with_offsets(format);
+        let placeholders = Placeholders::new(num_outputs + OTHER_DATASETS + kinds.len());
         let fill = |file: &hdf5::File| self.fill(file, &placeholders);
         let offsets = image::fill_in(&path, file.file(), fill).at("lay it out", &path)?;
         let file = file.file();
         let places = offsets.iter().enumerate().map(|(position, &offset)| {
-            offset..offset + (self.status.len() * format.row_bytes(position)) as u64
+            let rows = self.rows_of(position) as u64;
+            offset..offset + rows * format.row_bytes(position) as u64
         });
         let digests = placeholders
             .find(file, &layout::in_order(places))
@@ -95,17 +115,21 @@ impl Skeleton<'_> {
         let ids = layout::create_column::<VarLenUnicode>(file, layout::SEQUENCE_IDS, rows)?;
         let lengths = layout::create_column::<u32>(file, layout::LENGTHS, rows)?;
         let status = layout::create_column::<u8>(file, layout::STATUS, rows)?;
-        let outputs = (0..format.outputs().len())
-            .map(|position| layout::create_vectors(file, rows, format, position))
+        let outputs = (format.outputs().iter().enumerate())
+            .map(|(position, output)| match output.per() {
+                Per::Sequence => layout::create_vectors(file, rows, format, position),
+                Per::Residue | Per::Pair => file.dataset(&output.name()),
+            })
             .collect::<hdf5::Result<Vec<_>>>()?;
+        let offsets = self.write_offsets(file)?;
         let others: [&Dataset; OTHER_DATASETS] = [&ids, &lengths, &status];
-        placeholders.of_datasets(outputs.iter().chain(others))?;
+        placeholders.of_datasets(outputs.iter().chain(others).chain(&offsets))?;
 
         layout::set_text(file, layout::FORMAT, FORMAT)?;
         layout::set_value(file, layout::FORMAT_VERSION, &format_version(format))?;
         layout::set_text(file, layout::RUN_DIGEST, &format.run_digest().to_string())?;
         layout::set_text(file, "dtype", format.dtype().name())?;
-        provenance::store(self.provenance, &format.outputs()[0], file)?;
+        provenance::store(self.provenance, format.first(), file)?;
         if !format.is_plain() {
             name_outputs(file, format, &outputs)?;
         }
@@ -140,26 +164,65 @@ impl Skeleton<'_> {
             lengths.write_slice(&slice_lengths, slice)?;
         }
 
-        let offset = |dataset: &Dataset| match dataset.offset() {
+        let offset = |(position, dataset): (usize, &Dataset)| match dataset.offset() {
             Some(offset) => Ok(offset),
-            None if rows == 0 => Ok(0),
+            None if self.rows_of(position) == 0 => Ok(0),
             None => Err("the library gave the vectors no place".into()),
         };
-        outputs.iter().map(offset).collect()
+        outputs.iter().enumerate().map(offset).collect()
     }
 
-    /// An upper bound of the file's bytes.
-    fn most_bytes(&self) -> u64 {
+    /// Writes where each record's rows start and end in wide outputs. Outputs per residue share one
+    /// dataset, which has a name in the group of each kind.
+    fn write_offsets(&self, file: &hdf5::File) -> hdf5::Result<Vec<Dataset>> {
+        let outputs = self.expected.format.outputs();
+        let mut datasets = vec![];
+        for first in kinds_with_offsets(self.expected.format) {
+            let offsets = self.row_offsets.of(first.per());
+            let name = layout::offsets_name(first);
+            let dataset = layout::create_column::<u64>(file, &name, offsets.len())?;
+            for start in (0..offsets.len()).step_by(SLICE_ROWS) {
+                let slice = start..(start + SLICE_ROWS).min(offsets.len());
+                dataset.write_slice(&offsets[slice.clone()], slice)?;
+            }
+            let mut linked = vec![first];
+            for kind in outputs.iter().map(|output| output.kind) {
+                if kind.per() == first.per() && !linked.contains(&kind) {
+                    file.link_hard(&name, &layout::offsets_name(kind))?;
+                    linked.push(kind);
+                }
+            }
+            datasets.push(dataset);
+        }
+        Ok(datasets)
+    }
+
+    /// The number of rows of the output at `position`.
+    fn rows_of(&self, position: usize) -> usize {
+        match self.expected.format.outputs()[position].per() {
+            Per::Sequence => self.status.len(),
+            per => self.row_offsets.rows(per) as usize,
+        }
+    }
+
+    /// What an upper bound of the file's bytes depends on.
+    fn stored(&self) -> StoredRows<'_> {
         let ids = self
             .expected_rows
             .iter()
             .map(|row| self.expected.source.record(row).id.len() as u64);
-        let stored = StoredRows {
-            format: self.expected.format,
+        let format = self.expected.format;
+        let rows_of = |per| match format.has(per) {
+            true => self.row_offsets.rows(per),
+            false => 0,
+        };
+        StoredRows {
+            format,
             rows: self.status.len() as u64,
             id_bytes: ids.sum(),
-        };
-        stored.embeddings_bytes(self.provenance)
+            residues: rows_of(Per::Residue),
+            pairs: rows_of(Per::Pair),
+        }
     }
 }
 
@@ -171,7 +234,19 @@ fn name_outputs(file: &hdf5::File, format: &RunFormat, datasets: &[Dataset]) -> 
     for (dataset, output) in datasets.iter().zip(format.outputs()) {
         layout::describe(dataset, output)?;
     }
-    file.link_hard(&names[0], layout::EMBEDDINGS)
+    match format.embeddings() {
+        Some(position) => file.link_hard(&names[position], layout::EMBEDDINGS),
+        None => Ok(()),
+    }
+}
+
+/// Reserves disk space from `start` to `end`, and none before it.
+fn reserve_from(file: &File, start: u64, end: u64) -> io::Result<()> {
+    let bytes = end - start;
+    match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), start, bytes)) {
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(file, start..end),
+        reserved => Ok(reserved?),
+    }
 }
 
 /// Reserves disk space for the file up to the end of the range. Bytes before the range stay.

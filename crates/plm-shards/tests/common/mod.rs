@@ -222,6 +222,7 @@ impl Run {
             source: &self.input,
             without_vector: &self.without_vector,
             format: &self.format,
+            truncated_to: None,
         }
     }
 
@@ -233,6 +234,7 @@ impl Run {
         aggregate(&Aggregation {
             part_directories: &[self.shards()],
             expected: self.expectation(),
+            unplanned: &[],
             provenance: &provenance(),
             output,
         })

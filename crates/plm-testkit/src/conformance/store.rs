@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use plm_core::store::{Amount, Entry, Expected, Merge, StoreFault, StoredResult, StoredRun};
+use plm_core::store::{
+    Amount, Entry, Expected, Merge, Planned, StoreFault, StoredResult, StoredRun,
+};
 use plm_core::{
     Column, Digest, Dtype, EmbeddedBatch, EmbeddedRow, InputDigest, Outcome, OutputKind,
     OutputSpec, Provenance, Rank, RecordInfo, RowId, SequenceSource, Store, Written,
@@ -19,14 +21,16 @@ const IN_F32: RowId = RowId(7);
 /// The distance between the bytes that are flipped, one at a time.
 const FLIP_EVERY: usize = 23;
 
-/// Reads the values of a result, in its order, in f32: `[rows][outputs][width]`.
+/// Reads the values of a result, in its order, in f32: `[records][outputs][values]`.
 pub type ReadValues<'a> = &'a dyn Fn(&Path) -> Vec<Vec<Vec<f32>>>;
 
 /// Checks a store in an empty directory. `read` returns the values of a result.
 ///
+/// If the store keeps outputs per residue and per pair of residues, they are checked too.
+///
 /// - The store finds what writers called durable, and nothing else.
-/// - It notices each damaged byte of a part. The damaged file is set aside, and its rows are
-///   written again.
+/// - It notices each damaged byte of a part, and of a draft that parts share. The damaged file is
+///   set aside, and its rows are written again.
 /// - The parts become one result in the order of the input, whose bytes depend on the rows alone.
 /// - The result's ids, lengths, offsets and columns are read in any range of records.
 /// - It notices each damaged byte of the result.
@@ -36,15 +40,52 @@ pub type ReadValues<'a> = &'a dyn Fn(&Path) -> Vec<Vec<Vec<f32>>>;
 /// # Panics
 /// If the contract is broken.
 pub fn check_store(store: &dyn Store, directory: &Path, read: ReadValues<'_>) {
-    let case = Case::new(store, directory);
+    let vectors = [
+        OutputSpec::new(OutputKind::Mean, 2, 3),
+        OutputSpec {
+            dtype: Dtype::F16,
+            ..OutputSpec::new(OutputKind::Bos, 1, 2)
+        },
+    ];
+    let of_residues = [
+        OutputSpec {
+            dtype: Dtype::F16,
+            ..OutputSpec::new(OutputKind::Residues, 2, 3)
+        },
+        OutputSpec::new(OutputKind::Contacts, 2, 1),
+    ];
+    let check = |name: &str, outputs: &[OutputSpec], unplanned: &[RowId]| {
+        if outputs.iter().all(|output| store.keeps(output)) {
+            check_case(
+                &Case::new(store, &directory.join(name), outputs, unplanned),
+                read,
+            )
+        } else {
+            Vec::new()
+        }
+    };
+    check("vectors", &vectors, &[]);
+    let [mean, bos] = vectors;
+    let [residues, contacts] = of_residues;
+    let mixed = [residues.clone(), mean, contacts, bos];
+    let failed = check("with_residues", &mixed, &[]);
+    let unplanned = check("without_failures", &mixed, &[FAILED]);
+    assert!(failed == unplanned, "a result depends on its rows alone");
+    check("residues", &[residues], &[FAILED]);
+}
+
+/// Checks a store with one run, and gives the bytes of its result.
+fn check_case(case: &Case<'_>, read: ReadValues<'_>) -> Vec<u8> {
     case.check_empty();
     case.check_what_is_durable();
     case.check_parts_that_are_not_whole();
     case.write(&case.parts[1], 0, case.rest());
     case.check_damaged_parts();
-    case.check_merge(read);
+    case.check_damaged_draft();
+    let result = case.check_merge(read);
     case.check_damaged_result();
     case.check_discard();
+    result
 }
 
 /// A store, and a run in two parts.
@@ -53,21 +94,24 @@ struct Case<'a> {
     run: StoredRun,
     source: MemorySource,
     parts: [PathBuf; 2],
+    /// The records that the plan gives no row.
+    unplanned: Vec<RowId>,
     result: PathBuf,
     provenance: Provenance,
 }
 
 impl<'a> Case<'a> {
-    fn new(store: &'a dyn Store, directory: &Path) -> Self {
-        let half = OutputSpec {
-            dtype: Dtype::F16,
-            ..OutputSpec::new(OutputKind::Bos, 1, 2)
+    fn new(
+        store: &'a dyn Store,
+        directory: &Path,
+        outputs: &[OutputSpec],
+        unplanned: &[RowId],
+    ) -> Self {
+        fs::create_dir_all(directory).expect("there is room");
+        let stored = |output: &OutputSpec| OutputSpec {
+            dtype: store.stored_dtype(output),
+            ..output.clone()
         };
-        let stored = |output: OutputSpec| OutputSpec {
-            dtype: store.stored_dtype(&output),
-            ..output
-        };
-        let outputs = [OutputSpec::new(OutputKind::Mean, 2, 3), half];
         let records = (0..ROWS).map(|row| (id(row), "M".repeat(row as usize % 4 + 1)));
         let records: Vec<(String, String)> = records.collect();
         let records = records.iter().map(|(id, residues)| (&**id, &**residues));
@@ -75,11 +119,12 @@ impl<'a> Case<'a> {
             store,
             run: StoredRun {
                 digest: RUN_DIGEST,
-                outputs: outputs.map(stored).into(),
+                outputs: outputs.iter().map(stored).collect(),
                 truncated_to: None,
             },
             source: MemorySource::new(records),
             parts: ["one", "two"].map(|part| directory.join("parts").join(part)),
+            unplanned: unplanned.to_vec(),
             result: directory.join(store.result_name()),
             provenance: Provenance {
                 model: "fake".to_owned(),
@@ -107,9 +152,14 @@ impl<'a> Case<'a> {
         Merge {
             parts: &self.parts,
             expected: self.expected(),
+            unplanned: &self.unplanned,
             provenance: &self.provenance,
             result: &self.result,
         }
+    }
+
+    fn planned(&self) -> Planned<'_> {
+        self.merge().planned()
     }
 
     /// The records that have rows, in the order of the input.
@@ -131,12 +181,19 @@ impl<'a> Case<'a> {
         rest.rev().collect()
     }
 
+    /// The values of a record in an output: `[its rows, width]`.
+    fn values(&self, row: u64, position: usize, output: &OutputSpec) -> Vec<f32> {
+        let residue_count = self.source.record(RowId(row)).residue_count;
+        let rows = output.per().rows(residue_count) as usize;
+        values(row, position, rows * output.width)
+    }
+
     fn batch(&self, rows: &[u64]) -> EmbeddedBatch {
         let outputs = self.run.outputs.iter().enumerate();
         let columns = outputs.map(|(position, output)| {
             let mut column = Column::empty(output.width, output.dtype, rows.len());
             for &row in rows {
-                column.push(values(row, position, output.width).into_iter());
+                column.push(self.values(row, position, output).into_iter());
             }
             column
         });
@@ -156,7 +213,7 @@ impl<'a> Case<'a> {
 
     /// Writes rows, two at a time, and makes them durable.
     fn write(&self, part: &Path, rank: u32, rows: Vec<u64>) {
-        let sink = told(self.store.open(part, &self.run), "a part is opened");
+        let sink = told(self.store.open(part, &self.planned()), "a part is opened");
         let shard = sink.open_shard(Rank(rank));
         let mut shard = shard.unwrap_or_else(|error| panic!("no shard is opened: {error}"));
         for rows in rows.chunks(2) {
@@ -169,7 +226,7 @@ impl<'a> Case<'a> {
 
     fn durable(&self, part: &Path) -> (Vec<u64>, Vec<PathBuf>) {
         let durable = told(
-            self.store.durable(part, &self.run),
+            self.store.durable(part, &self.planned()),
             "what is durable is told",
         );
         let rows = durable.rows.iter().map(|row| row.0).collect();
@@ -200,7 +257,10 @@ impl<'a> Case<'a> {
         );
 
         // A run computes again what a dropped writer held: it must not be there.
-        let sink = told(self.store.open(part, &self.run), "a part is opened again");
+        let sink = told(
+            self.store.open(part, &self.planned()),
+            "a part is opened again",
+        );
         let shard = sink.open_shard(Rank(0));
         let mut shard = shard.unwrap_or_else(|error| panic!("no shard is opened again: {error}"));
         let written = shard.write(self.batch(&[1]));
@@ -233,8 +293,15 @@ impl<'a> Case<'a> {
             digest: Digest::from_bytes([1; 32]),
             ..self.run.clone()
         };
+        let of_other = Planned {
+            expected: Expected {
+                run: &other,
+                ..self.planned().expected
+            },
+            ..self.planned()
+        };
         assert!(
-            self.store.durable(part, &other).is_err(),
+            self.store.durable(part, &of_other).is_err(),
             "it is another run's"
         );
     }
@@ -290,10 +357,77 @@ impl<'a> Case<'a> {
         told(checked, "the parts are whole");
     }
 
-    fn check_merge(&self, read: ReadValues<'_>) {
+    /// Keeps the files beside the result. A merge may use them up.
+    fn keep_beside(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let beside = told(self.store.beside(&self.result), "files beside it are known");
+        let kept = beside.into_iter().map(|file| {
+            assert!(file.is_own, "{} is the store's own", file.path.display());
+            let bytes = fs::read(&file.path).expect("it can be read");
+            (file.path, bytes)
+        });
+        kept.collect()
+    }
+
+    fn put_back(kept: &[(PathBuf, Vec<u8>)]) {
+        for (path, bytes) in kept {
+            fs::write(path, bytes).expect("there is room");
+        }
+    }
+
+    fn check_damaged_draft(&self) {
+        let kept = self.keep_beside();
+        let draft = told(
+            self.store.shared_draft(&self.run, &self.result),
+            "a draft is known",
+        );
+        let Some(draft) = draft else {
+            return;
+        };
+        let (path, bytes) = kept.first().expect("parts have written to it");
+        assert_eq!(draft.path, *path);
+        assert!(draft.reserved_bytes > 0, "it takes room");
+        let mut whole = None;
+        let mut told_of = 0;
+        for at in (0..bytes.len()).step_by(FLIP_EVERY) {
+            let mut changed = bytes.clone();
+            changed[at] ^= 1 << (at % 8);
+            fs::write(path, changed).expect("there is room");
+            let found = self.parts.iter().map(|part| {
+                let found = self.store.durable(part, &self.planned());
+                found.map(|found| found.damaged.is_empty())
+            });
+            let is_told = found.into_iter().any(|whole| !whole.unwrap_or(false));
+            told_of += usize::from(is_told);
+            let merged = self.store.merge(&self.merge());
+            assert_eq!(merged.is_err(), is_told, "byte {at} was flipped");
+            if !is_told {
+                let result = fs::read(&self.result).expect("there is a result");
+                let whole = whole.get_or_insert_with(|| result.clone());
+                assert!(result == *whole, "byte {at} of the draft is of no use");
+                fs::remove_file(&self.result).expect("it is there");
+            }
+            Self::put_back(&kept);
+        }
+        assert!(told_of > 0, "the rows in the draft are checked");
+
+        let away = path.with_extension("away");
+        fs::rename(path, &away).expect("it can be moved");
+        for part in &self.parts {
+            let (rows, damaged) = self.durable(part);
+            assert!(rows.is_empty() && !damaged.is_empty(), "its rows are gone");
+        }
+        fs::rename(&away, path).expect("it can be moved back");
+        fs::write(path, "notes of a lifetime").expect("there is room");
+        let beside = told(self.store.beside(&self.result), "files beside it are known");
+        assert!(beside.iter().all(|file| !file.is_own), "those are notes");
+        Self::put_back(&kept);
+    }
+
+    fn check_merge(&self, read: ReadValues<'_>) -> Vec<u8> {
+        let kept = self.keep_beside();
         let amount = |rows: &[u64]| {
-            let ids: Vec<String> = rows.iter().map(|&row| id(row)).collect();
-            Amount::of(ids.iter().map(String::as_str))
+            let records = rows.iter().map(|&row| self.source.record(RowId(row)));
+            Amount::of(records.map(|record| (record.id, record.residue_count)))
         };
         let files = told(self.store.files(&self.parts[0]), "files are listed");
         let said = amount(&Self::of_the_first());
@@ -322,7 +456,13 @@ impl<'a> Case<'a> {
         );
         let again = fs::read(&self.result).expect("it is still there");
         assert!(again == bytes, "it was left as it is");
+        assert_eq!(self.keep_beside(), [], "a draft has become the result");
+        for part in &self.parts {
+            let (_, damaged) = self.durable(part);
+            assert!(damaged.is_empty(), "the result has the rows of a draft");
+        }
         fs::remove_file(&self.result).expect("it is there");
+        Self::put_back(&kept);
 
         let mut outcomes = Self::rows().into_iter().map(outcome);
         let draft = self.store.draft(&self.merge(), &mut outcomes, &|| true);
@@ -340,6 +480,7 @@ impl<'a> Case<'a> {
         }
         let again = fs::read(&self.result).expect("there is a result again");
         assert!(again == bytes, "its bytes depend on the rows alone");
+        bytes
     }
 
     fn check_result(&self, read: ReadValues<'_>) {
@@ -361,7 +502,7 @@ impl<'a> Case<'a> {
         self.check_reading(&*result);
         let found = read(&self.result);
         let outputs = || self.run.outputs.iter().enumerate();
-        let of = |row| outputs().map(move |(at, output)| values(row, at, output.width));
+        let of = |row| outputs().map(move |(at, output)| self.values(row, at, output));
         let expected: Vec<Vec<Vec<f32>>> = Self::rows()
             .into_iter()
             .map(|row| of(row).collect())

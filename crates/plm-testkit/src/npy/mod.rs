@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use plm_core::store::{
-    Amount, DamagedFile, Durable, Entry, Expected, Merge, StoreFault, StoredResult, StoredRun,
-    VerifiedResult,
+    Amount, DamagedFile, Durable, Entry, Expected, Merge, Planned, StoreFault, StoredResult,
+    StoredRun, VerifiedResult,
 };
 use plm_core::{
     Column, Digest, Dtype, DurableFile, EmbeddingSink, Outcome, OutputSpec, Provenance, RowId,
@@ -67,7 +67,12 @@ impl Store for NpyStore {
         output.dtype
     }
 
-    fn open(&self, part: &Path, run: &StoredRun) -> Result<Arc<dyn EmbeddingSink>, StoreError> {
+    fn open(
+        &self,
+        part: &Path,
+        planned: &Planned<'_>,
+    ) -> Result<Arc<dyn EmbeddingSink>, StoreError> {
+        let run = planned.expected.run;
         Ok(Arc::new(NpySink {
             directory: part.to_owned(),
             run: run.clone(),
@@ -75,32 +80,9 @@ impl Store for NpyStore {
         }))
     }
 
-    fn durable(&self, part: &Path, run: &StoredRun) -> Result<Durable, StoreError> {
-        let mut durable = Durable::default();
-        for path in tables(part)? {
-            sweep(&path);
-            match load(&path) {
-                Ok(table) => {
-                    check_run(&path, &table.run, run)?;
-                    durable
-                        .rows
-                        .extend(table.rows.iter().map(|row| row.row.row));
-                }
-                Err(error) if error.fault == StoreFault::DamagedResult => {
-                    let reason = error.to_string();
-                    durable.damaged.push(DamagedFile { path, reason });
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        durable.rows.sort_unstable();
-        if durable.rows.windows(2).any(|rows| rows[0] == rows[1]) {
-            let problem = format!("{}: a row is there twice", part.display());
-            return Err(StoreError::other(problem));
-        }
-        Ok(durable)
+    fn durable(&self, part: &Path, planned: &Planned<'_>) -> Result<Durable, StoreError> {
+        durable(part, planned.expected.run)
     }
-
     fn set_aside(&self, damaged: &Path) -> Result<PathBuf, StoreError> {
         let mut aside = damaged.as_os_str().to_owned();
         aside.push(ASIDE_SUFFIX);
@@ -112,7 +94,7 @@ impl Store for NpyStore {
     }
 
     fn count_rows(&self, parts: &[PathBuf], run: &StoredRun) -> Result<u64, StoreError> {
-        let durable = parts.iter().map(|part| self.durable(part, run));
+        let durable = parts.iter().map(|part| durable(part, run));
         durable.map(|found| Ok(found?.rows.len() as u64)).sum()
     }
 
@@ -315,6 +297,33 @@ fn load(path: &Path) -> Result<Table, StoreError> {
     Table::parse(&bytes).map_err(|reason| damaged(path, reason))
 }
 
+/// What earlier tries have left of a part.
+fn durable(part: &Path, run: &StoredRun) -> Result<Durable, StoreError> {
+    let mut durable = Durable::default();
+    for path in tables(part)? {
+        sweep(&path);
+        match load(&path) {
+            Ok(table) => {
+                check_run(&path, &table.run, run)?;
+                durable
+                    .rows
+                    .extend(table.rows.iter().map(|row| row.row.row));
+            }
+            Err(error) if error.fault == StoreFault::DamagedResult => {
+                let reason = error.to_string();
+                durable.damaged.push(DamagedFile { path, reason });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    durable.rows.sort_unstable();
+    if durable.rows.windows(2).any(|rows| rows[0] == rows[1]) {
+        let problem = format!("{}: a row is there twice", part.display());
+        return Err(StoreError::other(problem));
+    }
+    Ok(durable)
+}
+
 /// The rows of all parts, in the order of the input.
 fn load_parts(parts: &[PathBuf], run: &StoredRun) -> Result<BTreeMap<RowId, TableRow>, StoreError> {
     let mut rows = BTreeMap::new();
@@ -335,7 +344,8 @@ fn load_parts(parts: &[PathBuf], run: &StoredRun) -> Result<BTreeMap<RowId, Tabl
 }
 
 fn check_run(path: &Path, found: &StoredRun, expected: &StoredRun) -> Result<(), StoreError> {
-    if found == expected {
+    // The digest covers what else there is of a run.
+    if (found.digest, &found.outputs) == (expected.digest, &expected.outputs) {
         return Ok(());
     }
     let problem = format!("{} belongs to another run", path.display());

@@ -1,0 +1,50 @@
+//! The last step of a draft: all else of the result is copied into it, and it gets its name.
+
+use std::fs::{self, File};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use plm_core::{sync_directory, sync_file};
+
+use super::draft_file::DraftFile;
+use crate::Error;
+use crate::error::At;
+
+/// How many bytes are copied at a time.
+const PIECE_BYTES: u64 = 1 << 20;
+
+/// Copies everything but `rows` from a file into the draft, makes it durable and renames it.
+///
+/// `rows` are the pieces of wide outputs, in the order of the file. After a kill at any moment the
+/// draft still has its rows, and this can be done again.
+pub(crate) fn turn_into_result(
+    draft: &DraftFile,
+    whole: &File,
+    rows: &[Range<u64>],
+    result: &Path,
+) -> Result<(), Error> {
+    let path = &draft.path;
+    copy(whole, &draft.file, rows).at("complete it", path)?;
+    sync_file(&draft.file, path).at("make it durable", path)?;
+    fs::rename(path, result).at("give the result its name", path)?;
+    let directory = result.parent().unwrap_or(Path::new(""));
+    sync_directory(directory).at("sync it", directory)
+}
+
+fn copy(whole: &File, draft: &File, rows: &[Range<u64>]) -> io::Result<()> {
+    let bytes = whole.metadata()?.len();
+    let mut piece = vec![0; PIECE_BYTES as usize];
+    let mut start = 0;
+    for next in rows.iter().chain([&(bytes..bytes)]) {
+        while start < next.start {
+            let length = (next.start - start).min(PIECE_BYTES) as usize;
+            whole.read_exact_at(&mut piece[..length], start)?;
+            draft.write_all_at(&piece[..length], start)?;
+            start += length as u64;
+        }
+        start = start.max(next.end);
+    }
+    draft.set_len(bytes)
+}

@@ -1,0 +1,129 @@
+//! Writes the rows of wide outputs to their places in the draft.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use plm_core::{Column, EmbeddedRow, Per, sync_data};
+use rayon::prelude::*;
+
+use super::rows::{RecordDigest, WideRows, digest_of_rows};
+use crate::Error;
+use crate::error::At;
+use crate::run_format::RunFormat;
+
+/// Writes the wide outputs of one rank. It keeps none of their values in memory.
+#[derive(Debug)]
+pub(crate) struct WideWriter<'a> {
+    rows: &'a WideRows,
+    format: &'a RunFormat,
+    /// Each rank has a file of its own: the system reports a failed write to each.
+    file: File,
+    /// This many bytes may not be durable yet.
+    unsynced: u64,
+}
+
+impl<'a> WideWriter<'a> {
+    pub(crate) fn open(rows: &'a WideRows, format: &'a RunFormat) -> Result<Self, Error> {
+        let file = File::options().write(true).open(&rows.draft.path);
+        Ok(Self {
+            rows,
+            format,
+            file: file.at("open it", &rows.draft.path)?,
+            unsynced: 0,
+        })
+    }
+
+    /// How many bytes were written since the last [`sync`](Self::sync).
+    pub(crate) fn unsynced(&self) -> u64 {
+        self.unsynced
+    }
+
+    /// Writes the rows of some records, and appends their digests, `[wide outputs][n]`.
+    pub(crate) fn take(
+        &mut self,
+        records: &[EmbeddedRow],
+        columns: &[Column],
+        digests: &mut [Vec<RecordDigest>],
+    ) -> Result<(), Error> {
+        for (position, digests) in self.format.wide().zip(digests) {
+            let column = &columns[position];
+            self.check_shape(position, column, records)?;
+            let written: Result<Vec<_>, Error> = (records.par_iter().enumerate())
+                .map(|(at, record)| self.write(position, column, at, record))
+                .collect();
+            for (digest, bytes) in written? {
+                digests.push(digest);
+                self.unsynced += bytes;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that a column is of this output, with as many sequences as there are records.
+    fn check_shape(
+        &self,
+        position: usize,
+        column: &Column,
+        records: &[EmbeddedRow],
+    ) -> Result<(), Error> {
+        let expected = self.format.outputs()[position].width;
+        if column.width() != expected {
+            return Err(Error::WrongHiddenSize {
+                expected,
+                found: column.width(),
+            });
+        }
+        if column.num_sequences() != records.len() {
+            return Err(Error::WrongVectorCount {
+                rows: records.len(),
+                vectors: column.num_sequences(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Writes one record's rows of one output, and gives their digest and the number of bytes.
+    fn write(
+        &self,
+        position: usize,
+        column: &Column,
+        at: usize,
+        record: &EmbeddedRow,
+    ) -> Result<(RecordDigest, u64), Error> {
+        let bad = |reason| Error::BadRecord {
+            row: record.row,
+            id: record.id.clone(),
+            reason,
+        };
+        let place = self.rows.places.expected_rows.place(record.row);
+        let place = place.ok_or_else(|| bad("the plan gives it no rows"))?;
+        let bytes = self.rows.places.of_record(self.format, position, place);
+        let element = self.format.element(position);
+        let mut stored = Vec::with_capacity((bytes.end - bytes.start) as usize);
+        element.encode_sequence(column, at, &mut stored);
+        if stored.len() as u64 != bytes.end - bytes.start {
+            return Err(bad(match self.format.outputs()[position].per() {
+                Per::Pair => "it has more or fewer rows than pairs of residues",
+                _ => "it has more or fewer rows than residues",
+            }));
+        }
+        if let Some(value) = element.first_not_finite(&stored) {
+            return Err(Error::NotFinite {
+                row: record.row,
+                id: record.id.clone(),
+                dimension: value % column.width(),
+            });
+        }
+        (self.file.write_all_at(&stored, bytes.start))
+            .at("write rows to it", &self.rows.draft.path)?;
+        Ok((digest_of_rows(&stored), stored.len() as u64))
+    }
+
+    /// Makes durable all that was written.
+    pub(crate) fn sync(&mut self) -> Result<(), Error> {
+        sync_data(&self.file, &self.rows.draft.path)
+            .at("make its rows durable", &self.rows.draft.path)?;
+        self.unsynced = 0;
+        Ok(())
+    }
+}

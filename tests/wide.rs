@@ -1,0 +1,399 @@
+//! Outputs per residue and per pair of residues, from FASTA to the result: each record's rows are
+//! what the encoder gave, whatever happened on the way, and the bytes are always the same.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use plm_core::Rank;
+use plm_fleet::{
+    Dtype, EmbeddingsFile, Error, LongSequences, Model, Observer, OutputKind, Part, Per,
+    PlanConfig, Resume, RunConfig, RunEvent, RunReport, SegmentConfig, StopToken, aggregate_parts,
+    run_multi_gpu_inference, verify_run,
+};
+use plm_testkit::{EncoderFault, FakeLoader, fake_rows, fake_vector, random_residues};
+
+const RECORDS: usize = 40;
+/// Longer records are truncated.
+const MAX_RESIDUES: usize = 30;
+
+/// An input with records of 5 to 44 residues, in no order, and a folder for its runs.
+struct Desk {
+    scratch: tempfile::TempDir,
+    proteins: Vec<Vec<u8>>,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let scratch = tempfile::tempdir().unwrap();
+        let proteins: Vec<Vec<u8>> = (0..RECORDS)
+            .map(|row| random_residues(row as u64, 5 + row * 17 % 40))
+            .collect();
+        let records = proteins.iter().enumerate().map(|(row, residues)| {
+            format!(
+                ">p{row}\n{}\n",
+                String::from_utf8(residues.clone()).unwrap()
+            )
+        });
+        fs::write(scratch.path().join("in.fasta"), records.collect::<String>()).unwrap();
+        Self { scratch, proteins }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    fn draft(&self, out: &str) -> PathBuf {
+        self.path(out).join("embeddings.h5.draft")
+    }
+
+    fn run_of(
+        &self,
+        loader: FakeLoader,
+        out: &str,
+        config: &RunConfig,
+    ) -> Result<RunReport, Error> {
+        let model = Model::Loader(Arc::new(loader));
+        run_multi_gpu_inference([self.path("in.fasta")], &model, self.path(out), config)
+    }
+
+    fn run(&self, out: &str, config: &RunConfig) -> Result<RunReport, Error> {
+        self.run_of(loader(), out, config)
+    }
+
+    /// Stops a run after some batches are durable.
+    fn stop(&self, loader: FakeLoader, out: &str, batches: u64) {
+        let stopped = self.run_of(slow(loader), out, &stopping(batches));
+        assert!(matches!(stopped.unwrap_err(), Error::Coordinator(_)));
+        assert!(self.draft(out).exists());
+    }
+
+    fn bytes(&self, out: &str) -> Vec<u8> {
+        fs::read(self.path(out).join("embeddings.h5")).unwrap()
+    }
+
+    /// Asserts that a result has all rows of all records but some, and that nothing else is left.
+    fn check(&self, out: &str, without: &[usize]) {
+        verify_run(self.path(out)).unwrap();
+        assert!(!self.draft(out).exists(), "the draft has become the result");
+        let file = EmbeddingsFile::open_sealed(self.path(out).join("embeddings.h5")).unwrap();
+        let rows: Vec<usize> = (0..RECORDS).filter(|row| !without.contains(row)).collect();
+        assert_eq!(file.rows(), rows.len());
+        for (position, output) in file.outputs().iter().enumerate() {
+            let column = file.read_column(position, 0..file.rows()).unwrap();
+            assert_eq!(column.dtype(), output.dtype);
+            for (place, &row) in rows.iter().enumerate() {
+                let residues = &self.proteins[row];
+                let residues = &residues[..residues.len().min(MAX_RESIDUES)];
+                let expected = match output.per() {
+                    Per::Sequence => fake_vector(residues, output.width),
+                    per => fake_rows(residues, per, output.width),
+                };
+                let found = column.sequence(place);
+                let rounding = match output.dtype {
+                    Dtype::F16 => 1e-3,
+                    _ => 0.0,
+                };
+                let is_close = |(a, b): (&f32, &f32)| (a - b).abs() <= rounding;
+                assert_eq!(found.len(), expected.len(), "p{row} in {}", output.name());
+                assert!(
+                    found.iter().zip(&expected).all(is_close),
+                    "p{row} in {}",
+                    output.name()
+                );
+                let alone = file.read_column(position, place..place + 1).unwrap();
+                assert_eq!(alone.sequence(0), found);
+            }
+        }
+    }
+}
+
+/// Encoders with an output of each kind of rows.
+fn loader() -> FakeLoader {
+    FakeLoader::new(5)
+        .output(OutputKind::Residues, 7, Dtype::F16)
+        .output(OutputKind::Logits, 3, Dtype::F32)
+        .output(OutputKind::Contacts, 1, Dtype::F16)
+}
+
+/// Encoders that take their time, so that a run can be stopped while they work.
+fn slow(loader: FakeLoader) -> FakeLoader {
+    let each = Duration::from_millis(20);
+    let ranks = [Rank(0), Rank(1)].into_iter();
+    ranks.fold(loader, |loader, rank| {
+        loader.fault(rank, EncoderFault::Slow { each })
+    })
+}
+
+/// Settings for many batches and segments.
+fn config() -> RunConfig {
+    let plan = PlanConfig::builder()
+        .max_residues(MAX_RESIDUES as u32)
+        .long_sequences(LongSequences::Truncate)
+        .max_batch_tokens(70);
+    RunConfig {
+        devices: "cpu:2".parse().unwrap(),
+        plan: plan.build().unwrap(),
+        store: SegmentConfig::builder().max_rows(3).build().unwrap().into(),
+        ..RunConfig::default()
+    }
+}
+
+/// Stops a run after some batches are durable.
+struct StopAfter {
+    batches: u64,
+    seen: AtomicU64,
+    stop: StopToken,
+}
+
+impl Observer for StopAfter {
+    fn event(&self, event: &RunEvent<'_>) {
+        if let RunEvent::BatchDurable { .. } = event
+            && self.seen.fetch_add(1, Ordering::Relaxed) + 1 >= self.batches
+        {
+            self.stop.stop();
+        }
+    }
+}
+
+/// Settings for a run that stops after some batches are durable.
+fn stopping(batches: u64) -> RunConfig {
+    let stop = StopToken::new();
+    RunConfig {
+        observer: Arc::new(StopAfter {
+            batches,
+            seen: AtomicU64::new(0),
+            stop: stop.clone(),
+        }),
+        stop,
+        ..config()
+    }
+}
+
+fn segments(directory: &Path) -> Vec<PathBuf> {
+    let mut segments = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            segments.extend(self::segments(&path));
+        } else if path.extension().is_some_and(|ending| ending == "plmseg") {
+            segments.push(path);
+        }
+    }
+    segments
+}
+
+/// How many records a run has computed itself.
+fn computed(report: &RunReport) -> u64 {
+    report.parts.iter().map(|part| part.ranks.sequences()).sum()
+}
+
+#[test]
+fn every_record_has_its_rows_whatever_the_ranks_batches_segments_and_parts() {
+    let desk = Desk::new();
+    desk.run("first", &config()).unwrap();
+    desk.check("first", &[]);
+    let expected = desk.bytes("first");
+    let other = PlanConfig::builder()
+        .max_residues(MAX_RESIDUES as u32)
+        .long_sequences(LongSequences::Truncate)
+        .max_batch_tokens(400);
+    let other = RunConfig {
+        devices: "cpu:3".parse().unwrap(),
+        plan: other.build().unwrap(),
+        store: RunConfig::default().store,
+        ..config()
+    };
+    desk.run("other", &other).unwrap();
+    assert!(desk.bytes("other") == expected);
+    for index in [2, 0, 1] {
+        let part = RunConfig {
+            part: Part::new(index, 3).unwrap(),
+            ..config()
+        };
+        desk.run("parts", &part).unwrap();
+        assert!(desk.draft("parts").exists(), "parts share a draft");
+    }
+    aggregate_parts(desk.path("parts"), &[]).unwrap();
+    assert!(desk.bytes("parts") == expected);
+    desk.check("parts", &[]);
+    let again = desk.run("first", &config()).unwrap();
+    assert_eq!(
+        again.records.embedded + again.records.truncated,
+        RECORDS as u64
+    );
+    assert!(desk.bytes("first") == expected);
+}
+
+#[test]
+fn a_run_that_was_stopped_goes_on_and_computes_no_durable_row_again() {
+    let desk = Desk::new();
+    desk.run("whole", &config()).unwrap();
+    desk.stop(loader(), "out", 3);
+    let resumed = RunConfig {
+        devices: "cpu:3".parse().unwrap(),
+        ..config()
+    };
+    let report = desk.run("out", &resumed).unwrap();
+    assert!(computed(&report) < RECORDS as u64);
+    assert!(desk.bytes("out") == desk.bytes("whole"));
+    desk.check("out", &[]);
+}
+
+#[test]
+fn damaged_rows_of_the_draft_are_computed_again() {
+    let desk = Desk::new();
+    desk.run("whole", &config()).unwrap();
+    desk.stop(loader(), "out", 4);
+    // The rows fill nearly all of the draft.
+    let mut bytes = fs::read(desk.draft("out")).unwrap();
+    for at in (4_000..bytes.len()).step_by(1_500) {
+        bytes[at] ^= 4;
+    }
+    fs::write(desk.draft("out"), bytes).unwrap();
+    let report = desk.run("out", &config()).unwrap();
+    assert!(!report.parts[0].damaged_segments.is_empty());
+    assert!(desk.bytes("out") == desk.bytes("whole"));
+    desk.check("out", &[]);
+
+    desk.stop(loader(), "gone", 4);
+    fs::remove_file(desk.draft("gone")).unwrap();
+    let report = desk.run("gone", &config()).unwrap();
+    assert_eq!(computed(&report), RECORDS as u64);
+    assert!(desk.bytes("gone") == desk.bytes("whole"));
+}
+
+#[test]
+fn a_record_that_fails_moves_the_rows_of_the_others() {
+    let desk = Desk::new();
+    for (out, batches) in [("at_once", None), ("resumed", Some(3))] {
+        let failing = || {
+            loader()
+                .nan_for(&desk.proteins[8])
+                .nan_for(&desk.proteins[20])
+        };
+        if let Some(batches) = batches {
+            desk.stop(failing(), out, batches);
+        }
+        let report = desk.run_of(failing(), out, &config()).unwrap();
+        assert_eq!(report.failed_rows.len(), 2);
+        desk.check(out, &[8, 20]);
+    }
+    assert!(desk.bytes("at_once") == desk.bytes("resumed"));
+    let again = RunConfig {
+        resume: Resume::RetryFailed,
+        ..config()
+    };
+    desk.run("at_once", &again).unwrap();
+    desk.check("at_once", &[]);
+}
+
+#[test]
+fn a_run_that_ended_before_its_report_finds_its_rows_in_the_result() {
+    let desk = Desk::new();
+    let failing = || loader().nan_for(&desk.proteins[8]);
+    for (out, loader, without) in [("whole", loader(), vec![]), ("failed", failing(), vec![8])] {
+        desk.run_of(loader, out, &config()).unwrap();
+        let expected = desk.bytes(out);
+        fs::remove_file(desk.path(out).join("run.json")).unwrap();
+        let again = match without.is_empty() {
+            true => self::loader(),
+            false => failing(),
+        };
+        let report = desk.run_of(again, out, &config()).unwrap();
+        assert!(report.parts[0].damaged_segments.is_empty());
+        assert!(desk.bytes(out) == expected);
+        desk.check(out, &without);
+    }
+}
+
+#[test]
+fn a_draft_goes_with_its_run_and_a_file_of_another_program_stays() {
+    let desk = Desk::new();
+    desk.stop(loader(), "out", 2);
+    let restart = RunConfig {
+        resume: Resume::Restart,
+        ..config()
+    };
+    let narrow = FakeLoader::new(5);
+    desk.run_of(narrow, "out", &restart).unwrap();
+    assert!(!desk.draft("out").exists());
+
+    fs::create_dir(desk.path("notes")).unwrap();
+    fs::write(desk.draft("notes"), "mine").unwrap();
+    for config in [config(), restart] {
+        let refused = desk.run("notes", &config).unwrap_err();
+        assert!(matches!(refused, Error::Foreign { .. }), "{refused}");
+    }
+    assert_eq!(fs::read(desk.draft("notes")).unwrap(), b"mine");
+    assert!(segments(&desk.path("out")).len() > 1);
+}
+
+#[test]
+fn damage_in_the_result_is_found_with_record_residue_and_dimension() {
+    let desk = Desk::new();
+    desk.run("out", &config()).unwrap();
+    let path = desk.path("out/embeddings.h5");
+    let file = EmbeddingsFile::open(&path).unwrap();
+    let position = file
+        .outputs()
+        .iter()
+        .position(|it| it.kind == OutputKind::Logits);
+    let position = position.unwrap();
+    let rows = file.read_column(position, 11..12).unwrap().sequence(0);
+    let stored: Vec<u8> = rows.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes
+        .windows(stored.len())
+        .position(|found| found == stored);
+    // Residue 4, dimension 2.
+    let at = at.unwrap() + 4 * (4 * 3 + 2);
+    bytes[at..at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(&path, &bytes).unwrap();
+    let error = plm_fleet::shards::verify(&path, None)
+        .unwrap_err()
+        .to_string();
+    let words = "/logits/values is not to be trusted: row 11 (\"p11\") holds NaN or infinity, \
+                 residue 4, dimension 2";
+    assert!(error.contains(words), "{error}");
+    bytes[at..at + 4].copy_from_slice(&0.25_f32.to_le_bytes());
+    fs::write(&path, &bytes).unwrap();
+    let error = verify_run(desk.path("out")).unwrap_err();
+    assert!(matches!(error, Error::DamagedEmbeddings { .. }), "{error}");
+    assert!(error.to_string().contains("embeddings.h5.draft"), "{error}");
+    fs::rename(&path, desk.draft("out")).unwrap();
+    let report = desk.run("out", &config()).unwrap();
+    assert_eq!(report.parts[0].damaged_segments.len(), 1);
+    desk.check("out", &[]);
+}
+
+#[test]
+fn windows_of_a_long_record_become_a_row_for_each_of_its_residues() {
+    let desk = Desk::new();
+    let plan = PlanConfig::builder()
+        .max_residues(20)
+        .long_sequences(LongSequences::Window {
+            overlap_residues: 5,
+        })
+        .max_batch_tokens(70);
+    let config = RunConfig {
+        plan: plan.build().unwrap(),
+        ..config()
+    };
+    let loader = || FakeLoader::new(5).output(OutputKind::Residues, 7, Dtype::F32);
+    desk.run_of(loader(), "out", &config).unwrap();
+    verify_run(desk.path("out")).unwrap();
+    let file = EmbeddingsFile::open(desk.path("out/embeddings.h5")).unwrap();
+    for (row, residues) in desk.proteins.iter().enumerate() {
+        let column = file.read_column(1, row..row + 1).unwrap();
+        assert_eq!(column.sequence(0).len(), residues.len() * 7);
+        // The first residue is farthest from an edge in the first window.
+        let first = &residues[..residues.len().min(20)];
+        assert_eq!(
+            column.sequence(0)[..7],
+            fake_rows(first, Per::Residue, 7)[..7]
+        );
+    }
+}
