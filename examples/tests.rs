@@ -1,7 +1,9 @@
 //! Runs every example as its documentation says.
 
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread;
 
 /// The example checks its own promises. (With `test = true` it would be built as a test, not as a
 /// program.)
@@ -11,15 +13,17 @@ mod own_model;
 
 const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/data");
 
-/// Runs an example that cargo has built beside this test, and gives what it printed.
-fn run(example: &str, arguments: &[&Path]) -> String {
+/// An example that cargo has built beside this test.
+fn program(example: &str) -> Command {
     let mut folder: PathBuf = std::env::current_exe().unwrap();
     folder.pop();
     folder.pop();
-    let output = Command::new(folder.join("examples").join(example))
-        .args(arguments)
-        .output()
-        .unwrap();
+    Command::new(folder.join("examples").join(example))
+}
+
+/// Runs an example that cargo has built beside this test, and gives what it printed.
+fn run(example: &str, arguments: &[&Path]) -> String {
+    let output = program(example).args(arguments).output().unwrap();
     assert!(
         output.status.success(),
         "{example}: {}",
@@ -45,6 +49,47 @@ fn embed_fasta_embeds_them_all() {
     let printed = run("embed_fasta", &[&uniprot(), out.path()]);
     assert!(printed.starts_with("500 proteins"), "{printed}");
     assert!(out.path().join("embeddings.h5").exists());
+}
+
+#[test]
+fn embed_service_answers_each_client() {
+    let printed = run("embed_service", &[]);
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines.len(), 6, "{printed}");
+    for client in 0..3 {
+        assert!(lines.contains(&&*format!("{client}/ubiquitin: 128 numbers")));
+        let typo = format!("{client}/typo: '7' after 2 residues is no residue");
+        assert!(lines.contains(&&*typo), "{printed}");
+    }
+}
+
+#[test]
+fn embed_stream_writes_a_line_for_each_protein_and_ends_with_its_reader() {
+    let mut child = program("embed_stream")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // Far more than is read. The program ends long before.
+    let writing = thread::spawn(move || {
+        let text = ">a first\nMKTAYI\nAKQR\n>b\nMK7\n".repeat(200_000);
+        stdin.write_all(text.as_bytes()).is_ok()
+    });
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let first = lines.next().unwrap().unwrap();
+    assert!(
+        first.starts_with(r#"{"embedding":["#) && first.ends_with(r#"],"id":"a"}"#),
+        "{first}"
+    );
+    let second = lines.next().unwrap().unwrap();
+    assert_eq!(
+        second,
+        r#"{"error":"'7' after 2 residues is no residue","id":"b"}"#
+    );
+    drop(lines);
+    assert!(child.wait().unwrap().success());
+    assert!(!writing.join().unwrap(), "it has read all of it");
 }
 
 #[test]

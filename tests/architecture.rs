@@ -35,6 +35,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// The rooms of the facade, and which other rooms each may use.
 const ROOMS: &[(&str, &[&str])] = &[
     ("compute", &[]),
+    ("embedder", &["compute"]),
     ("out_dir", &["store"]),
     ("result", &["compute", "out_dir", "store"]),
     ("run", &["compute", "out_dir", "result", "store"]),

@@ -13,9 +13,13 @@
 //! - An input that can't be read says nothing about a record. Ranks wait for it, and if it does not
 //!   come back, the run ends ([`Error::InputUnreadable`]).
 //!
+//! A [`Session`] has no plan: sequences come in while the ranks are at work, and encoders stay
+//! loaded. Everything else is the same.
+//!
 //! The crate knows sources, encoders and sinks only by the ports of plm-core. It must not know
 //! FASTA files, tensors or HDF5.
 
+mod batches;
 mod ending;
 mod error;
 mod lane;
@@ -25,6 +29,7 @@ mod plan;
 mod queue;
 mod report;
 mod run;
+mod session;
 mod stop;
 mod supervise;
 mod vectors;
@@ -41,6 +46,7 @@ pub use report::{
     WorkerOutcome, WorkerReport,
 };
 pub use run::{RunOptions, run};
+pub use session::{Session, SessionOptions};
 pub use stop::StopToken;
 
 /// Tests the example in README.md.

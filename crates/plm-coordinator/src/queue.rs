@@ -36,12 +36,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use plm_core::{BatchIndex, Rank, WorldSize};
 
+use crate::batches::Batches;
 use crate::{BatchPlan, Part, RankFailure, StopToken, Suspect};
 
 /// The batches of a part, shared by all lanes of a run.
 #[derive(Debug)]
 pub(crate) struct WorkQueue {
-    plan: Arc<BatchPlan>,
+    batches: Arc<Batches>,
     part: Part,
     world: WorldSize,
     stop: StopToken,
@@ -58,6 +59,8 @@ struct State {
     /// The batches that ranks have failed on and that are not durable.
     suspicions: BTreeMap<BatchIndex, Suspicion>,
     missing: Missing,
+    /// Whether more batches may be planned, so that ranks without work wait.
+    open: bool,
     /// Whether no more batches are given out.
     ended: bool,
 }
@@ -101,8 +104,11 @@ pub(crate) enum Take {
 }
 
 impl State {
-    /// Whether everything is durable, or in doubt for good.
+    /// Whether everything is durable, or in doubt for good, and nothing more comes.
     fn is_finished(&self) -> bool {
+        if self.open {
+            return false;
+        }
         let abandoned = self.ranks.iter().filter(|work| work.abandoned);
         let in_doubt: usize = abandoned.map(|work| work.in_sink.len()).sum();
         self.missing.batches == in_doubt as u64
@@ -147,16 +153,67 @@ impl WorkQueue {
                 batches: plan.part_batches(part).count() as u64,
                 rows: rows.sum(),
             },
+            open: false,
             ended: false,
         };
         Self {
-            plan,
+            batches: Arc::new(Batches::Planned(plan)),
             part,
             world,
             stop,
             state: Mutex::new(state),
             changed: Condvar::new(),
         }
+    }
+
+    /// A queue of a session's batches, without any yet. It is open until it is
+    /// [closed](Self::close).
+    pub(crate) fn open(batches: Arc<Batches>, world: WorldSize, stop: StopToken) -> Self {
+        let ranks = world.ranks().map(|_| RankWork::default());
+        let state = State {
+            ranks: ranks.collect(),
+            apart: VecDeque::new(),
+            suspicions: BTreeMap::new(),
+            missing: Missing {
+                batches: 0,
+                rows: 0,
+            },
+            open: true,
+            ended: false,
+        };
+        Self {
+            batches,
+            part: Part::WHOLE,
+            world,
+            stop,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// The batches, by their numbers.
+    pub(crate) fn batches(&self) -> &Arc<Batches> {
+        &self.batches
+    }
+
+    /// Wakes ranks that wait, after sequences were added to a session.
+    pub(crate) fn added(&self) {
+        // A rank that saw none waits already once the lock is free.
+        drop(self.lock());
+        self.changed.notify_all();
+    }
+
+    /// Plans the sequences of a session that no rank will take any more, so that they count as
+    /// missing.
+    pub(crate) fn plan_rest(&self) {
+        let mut state = self.lock();
+        self.plan_pending(&mut state);
+    }
+
+    /// Says that nothing more comes: ranks end once all is durable.
+    pub(crate) fn close(&self) {
+        self.lock().open = false;
+        self.changed.notify_all();
     }
 
     /// The rank that the plan means a batch for.
@@ -173,6 +230,9 @@ impl WorkQueue {
         if self.has_ended(&state, rank) {
             return Take::Ended;
         }
+        if self.may_plan(&state) {
+            self.plan_pending(&mut state);
+        }
         let own = state.ranks[rank.0 as usize].queued.pop_front();
         let planned = own.or_else(|| state.fullest()?.queued.pop_back());
         let batch = match planned {
@@ -184,13 +244,35 @@ impl WorkQueue {
         Take::Batch(batch)
     }
 
+    /// Whether sequences of a session are to be planned now: no batch is queued, and no suspects
+    /// wait to be alone.
+    fn may_plan(&self, state: &State) -> bool {
+        let is_idle = state.ranks.iter().all(|work| work.queued.is_empty());
+        is_idle && state.apart.is_empty() && self.batches.has_pending()
+    }
+
+    fn plan_pending(&self, state: &mut State) {
+        for batch in self.batches.plan_pending() {
+            state.missing.batches += 1;
+            state.missing.rows += self.batches.num_rows(batch);
+            let rank = self.planned_rank(batch).0 as usize;
+            state.ranks[rank].queued.push_back(batch);
+        }
+        self.changed.notify_all();
+    }
+
     /// Waits until [`take`](Self::take) has another answer than [`Take::Drained`].
     ///
     /// A stop need not wake those who wait: they wait for another rank's batches, that rank stops
-    /// too, and the [`release`](Self::release) of its writer wakes everyone.
+    /// too, and the [`release`](Self::release) of its writer wakes everyone. (A session that stops
+    /// [ends](Self::end) its queue too.)
     pub(crate) fn wait(&self, rank: Rank) {
         let mut state = self.lock();
-        while !self.has_ended(&state, rank) && state.fullest().is_none() && !state.may_try_apart() {
+        while !self.has_ended(&state, rank)
+            && state.fullest().is_none()
+            && !state.may_try_apart()
+            && !self.may_plan(&state)
+        {
             state = self
                 .changed
                 .wait(state)
@@ -222,7 +304,8 @@ impl WorkQueue {
         for batch in std::mem::take(&mut state.ranks[rank.0 as usize].in_sink) {
             state.suspicions.remove(&batch);
             state.missing.batches -= 1;
-            state.missing.rows -= self.plan.rows(batch).len() as u64;
+            state.missing.rows -= self.batches.num_rows(batch);
+            self.batches.retire(batch);
         }
         self.changed.notify_all();
     }
@@ -284,11 +367,14 @@ impl WorkQueue {
     /// The records that ranks have failed on and that are not durable, by batch.
     pub(crate) fn suspects(&self) -> Vec<Suspect> {
         let state = self.lock();
-        let suspects = state.suspicions.iter().map(|(&batch, suspicion)| Suspect {
-            rows: self.plan.rows(batch).to_vec(),
-            different: self.plan.groups(batch).count() as u64,
-            lost_ranks: suspicion.lost_ranks,
-            failure: suspicion.failure.clone(),
+        let suspects = state.suspicions.iter().filter_map(|(&batch, suspicion)| {
+            let batch = self.batches.get(batch)?;
+            Some(Suspect {
+                rows: batch.rows().to_vec(),
+                different: batch.groups().count() as u64,
+                lost_ranks: suspicion.lost_ranks,
+                failure: suspicion.failure.clone(),
+            })
         });
         suspects.collect()
     }
@@ -297,13 +383,14 @@ impl WorkQueue {
         self.stop.is_stopped()
             || state.ended
             || state.ranks[rank.0 as usize].fenced
-            || state.is_finished()
+            || (state.is_finished() && !self.batches.has_pending())
     }
 
     /// Puts batches back at the front of the queues that they came from, in the plan's order.
     fn give_back(&self, state: &mut State, batches: BTreeSet<BatchIndex>) {
         for batch in batches.into_iter().rev() {
-            if self.plan.is_apart(batch) || state.suspicions.contains_key(&batch) {
+            let is_apart = (self.batches.get(batch)).is_some_and(|batch| batch.is_apart());
+            if is_apart || state.suspicions.contains_key(&batch) {
                 state.apart.push_front(batch);
                 continue;
             }

@@ -141,7 +141,6 @@ pub fn run(
         source,
         loader,
         sink,
-        plan,
         config,
         observer,
         stop,
@@ -150,10 +149,7 @@ pub fn run(
         ending: Mutex::default(),
     });
     let missing = job.queue.missing();
-    let part_tokens = job
-        .plan
-        .part_batches(part)
-        .map(|batch| job.plan.tokens(batch));
+    let part_tokens = (plan.part_batches(part)).map(|batch| plan.tokens(batch));
     job.emit(&RunEvent::Started {
         ranks: world.get(),
         batches: missing.batches,
@@ -166,18 +162,23 @@ pub fn run(
     } else {
         supervise(&job, world)
     };
-    conclude(&job, world, part, (&lanes, started.elapsed()))
+    let planned_tokens = |rank| {
+        let planned = plan.rank_batches(part, rank, world);
+        planned.map(|batch| plan.tokens(batch)).sum()
+    };
+    conclude(&job, world, planned_tokens, (&lanes, started.elapsed()))
 }
 
-fn conclude(
+/// What the lanes of a world did, and whether anything is missing. `planned_tokens` are those of a
+/// rank.
+pub(crate) fn conclude(
     job: &Job,
     world: WorldSize,
-    part: Part,
+    planned_tokens: impl Fn(Rank) -> u64,
     (lanes, wall): (&[Arc<Lane>], Duration),
 ) -> Result<CoordinatorReport, Error> {
     let worker = |rank: Rank| -> WorkerReport {
-        let planned = job.plan.rank_batches(part, rank, world);
-        let planned_tokens = planned.map(|batch| job.plan.tokens(batch)).sum();
+        let planned_tokens = planned_tokens(rank);
         match lanes.get(rank.0 as usize) {
             Some(lane) => lane.tally().report(rank, planned_tokens, lane.failure()),
             None => Tally::default().report(rank, planned_tokens, None),

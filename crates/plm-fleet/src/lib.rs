@@ -19,6 +19,18 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! [`Embedder`] is the same without files: it keeps a model loaded on all devices, takes sequences
+//! from any number of threads, and gives their values back.
+//!
+//! ```
+//! use plm_fleet::{Embedder, EmbedderConfig, Model};
+//!
+//! let embedder = Embedder::new(&Model::PlmTiny, &EmbedderConfig::default())?;
+//! let insulin = embedder.embed_one("FVNQHLCGSHLVEALYLVCGERGFFYTPKT")?;
+//! assert_eq!(insulin.values(0).len(), 128);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # Features
 //! - `hdf5-bundled` (the default) compiles HDF5 and links it into the program. This needs CMake
 //!   3.26 or newer.
@@ -36,6 +48,7 @@
 //! [`core`]. Each can be used by itself.
 
 mod compute;
+mod embedder;
 mod error;
 mod out_dir;
 mod result;
@@ -66,6 +79,7 @@ pub use plm_shards::{EmbeddingsFile, Hdf5Store, SegmentConfig};
 pub use compute::{
     Architecture, Devices, Model, ModelError, ModelInfo, ParseDevicesError, Remedy, start_threads,
 };
+pub use embedder::{Embedder, EmbedderConfig, Embedding, Embeddings, SequenceError};
 pub use error::Error;
 pub use out_dir::{
     Damage, DamagedSegment, PartReport, RecordCounts, RunReport, StageSeconds, outputs_of_run,

@@ -112,6 +112,7 @@ pub use policy::{
 };
 pub use problem::{Place, Problem, ProblemKind, Problems};
 pub use reader::ResidueReader;
+pub use residues::{InvalidLetter, residues_of};
 pub use spool::remove_spool;
 
 /// The examples of README.md are tested.

@@ -221,6 +221,58 @@ impl Residues {
     }
 }
 
+/// A byte of a sequence that is no residue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{} after {position} residues is no residue", shown(*byte, *character))]
+pub struct InvalidLetter {
+    /// The byte.
+    pub byte: u8,
+    /// The character that starts with the byte, if one does.
+    pub character: Option<char>,
+    /// The number of residues before it.
+    pub position: u64,
+}
+
+fn shown(byte: u8, character: Option<char>) -> String {
+    match character {
+        Some(character) => format!("{character:?}"),
+        None => format!("the byte {byte:#04x}"),
+    }
+}
+
+/// The residues of a sequence that is in no file, by the rules for sequence lines of FASTA files:
+/// upper-case letters, and gaps if they are kept.
+///
+/// ```
+/// use plm_index::{GapPolicy, residues_of};
+///
+/// assert_eq!(residues_of(b"mk-vl\nLAJ*", GapPolicy::Drop)?, b"MKVLLAX");
+/// let error = residues_of(b"MK7", GapPolicy::Keep).unwrap_err();
+/// assert_eq!((error.character, error.position), (Some('7'), 2));
+/// # Ok::<(), plm_index::InvalidLetter>(())
+/// ```
+///
+/// # Errors
+/// [`InvalidLetter`] for the first byte that makes a record of a file invalid.
+pub fn residues_of(sequence: &[u8], on_gap: GapPolicy) -> Result<Vec<u8>, InvalidLetter> {
+    let mut residues = Residues::new(on_gap);
+    for line in sequence.split(|&byte| byte == b'\n') {
+        residues.push(line.strip_suffix(b"\r").unwrap_or(line));
+    }
+    match residues.invalid() {
+        None => Ok(residues.letters),
+        Some(OddByte {
+            byte,
+            character,
+            position,
+        }) => Err(InvalidLetter {
+            byte,
+            character,
+            position,
+        }),
+    }
+}
+
 /// U+FEFF in UTF-8, which editors put at the start of a file.
 pub(crate) const BYTE_ORDER_MARK: &[u8; 3] = b"\xef\xbb\xbf";
 

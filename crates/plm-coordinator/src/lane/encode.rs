@@ -104,7 +104,8 @@ fn submit(lane: &Lane, device: &mut Device<'_>, message: ToEncode) -> Result<Tak
     let ToEncode::Packed(packed) = message else {
         return Ok(Taken::Flush);
     };
-    if lane.job.plan.is_apart(packed.batch) {
+    let batch = lane.job.queue.batches().get(packed.batch);
+    if batch.is_some_and(|batch| batch.is_apart()) {
         // If the device fails by itself, no batch must be suspected.
         device.prove()?;
     }

@@ -39,9 +39,7 @@ use crate::ending::Ending;
 use crate::queue::WorkQueue;
 use crate::report::Tally;
 use crate::vectors::Vectors;
-use crate::{
-    BatchPlan, FailedRow, LaneConfig, OBSERVED, Observer, RankFailure, RunEvent, Stage, StopToken,
-};
+use crate::{FailedRow, LaneConfig, OBSERVED, Observer, RankFailure, RunEvent, Stage, StopToken};
 
 /// How often a thread that pauses checks whether it must end.
 const LOOK: Duration = Duration::from_millis(20);
@@ -51,7 +49,6 @@ pub(crate) struct Job {
     pub(crate) source: Arc<dyn SequenceSource>,
     pub(crate) loader: Arc<dyn EncoderLoader>,
     pub(crate) sink: Arc<dyn EmbeddingSink>,
-    pub(crate) plan: Arc<BatchPlan>,
     pub(crate) queue: WorkQueue,
     pub(crate) config: LaneConfig,
     pub(crate) observer: Arc<dyn Observer>,

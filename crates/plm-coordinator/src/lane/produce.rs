@@ -1,5 +1,6 @@
 //! The producer thread, which makes packed batches of planned ones.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -75,12 +76,17 @@ impl Producer<'_> {
     fn batch(&mut self, batch: BatchIndex) -> bool {
         let job = &self.lane.job;
         let tokens = &job.loader.spec().tokens;
-        let mut packer = Packer::new(tokens, job.plan.max_packed_tokens(batch, &*job.source));
+        let Some(planned) = job.queue.batches().get(batch) else {
+            // The rank is out, and another has done the batch.
+            return false;
+        };
+        let plan = planned.plan();
+        let mut packer = Packer::new(tokens, planned.max_packed_tokens(&*job.source));
         let mut end = BatchEnd {
-            rows: Vec::with_capacity(job.plan.rows(batch).len()),
+            rows: Vec::with_capacity(planned.rows().len()),
             failed: Vec::new(),
         };
-        for group in job.plan.groups(batch) {
+        for group in planned.groups() {
             // The first record's residues, if others of the group are compared with them.
             let mut first: Option<Vec<u8>> = None;
             for &row in group {
@@ -101,7 +107,8 @@ impl Producer<'_> {
                 let computed = if first.as_ref().is_some_and(is_first) {
                     group[0]
                 } else {
-                    if !self.pack(batch, &mut packer, row) {
+                    let windows = plan.windows(record.residue_count);
+                    if !self.pack(batch, &mut packer, row, windows) {
                         return false;
                     }
                     row
@@ -114,7 +121,7 @@ impl Producer<'_> {
                         row,
                         id: record.id.to_owned(),
                         residue_count: record.residue_count,
-                        outcome: job.plan.outcome(&record).outcome(),
+                        outcome: plan.outcome(&record).outcome(),
                         in_f32: false,
                     },
                     computed,
@@ -126,12 +133,17 @@ impl Producer<'_> {
 
     /// Packs the record that was read last, and sends what is packed if there is no room. False if
     /// the lane ends.
-    fn pack(&self, batch: BatchIndex, packer: &mut Packer<'_>, row: RowId) -> bool {
-        let job = &self.lane.job;
-        let special_tokens = job.loader.spec().tokens.special_tokens() as usize;
+    fn pack(
+        &self,
+        batch: BatchIndex,
+        packer: &mut Packer<'_>,
+        row: RowId,
+        windows: impl Iterator<Item = Range<usize>>,
+    ) -> bool {
+        let tokens = &self.lane.job.loader.spec().tokens;
+        let special_tokens = tokens.special_tokens() as usize;
         let residues = self.input.residues();
-        // Fits: the index counts residues in a u32.
-        for window in job.plan.windows(residues.len() as u32) {
+        for window in windows {
             // Only a record whose windows don't fit together comes here, or one whose residues are
             // others than its hash says.
             if window.len() + special_tokens > packer.free_tokens()

@@ -53,6 +53,29 @@ impl BatchPlan {
         tokens: &TokenMap,
         config: &PlanConfig,
     ) -> Result<Self, Error> {
+        let rows = (0..source.len()).map(RowId);
+        Self::of(source, rows, tokens, config)
+    }
+
+    /// Plans these rows of a source, which are in increasing order.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new).
+    pub(crate) fn of_rows(
+        source: &dyn SequenceSource,
+        rows: &[RowId],
+        tokens: &TokenMap,
+        config: &PlanConfig,
+    ) -> Result<Self, Error> {
+        Self::of(source, rows.iter().copied(), tokens, config)
+    }
+
+    fn of(
+        source: &dyn SequenceSource,
+        rows: impl Iterator<Item = RowId> + Clone,
+        tokens: &TokenMap,
+        config: &PlanConfig,
+    ) -> Result<Self, Error> {
         let special_tokens = tokens.special_tokens();
         let is_planned = |row: &RowId| {
             let outcome = config.outcome(&source.record(*row));
@@ -60,7 +83,7 @@ impl BatchPlan {
         };
         let identical = match config.identical_sequences() {
             IdenticalSequences::ComputeOnce => {
-                Identical::find(source, (0..source.len()).map(RowId).filter(is_planned))
+                Identical::find(source, rows.clone().filter(is_planned))
             }
             IdenticalSequences::ComputeEach => Identical::default(),
         };
@@ -68,7 +91,7 @@ impl BatchPlan {
         let mut items = Vec::new();
         let mut first_too_long = None;
         let mut too_long_rows = 0;
-        for row in (0..source.len()).map(RowId) {
+        for row in rows {
             let record = source.record(row);
             match config.outcome(&record) {
                 PlannedOutcome::Skipped(SkipReason::TooLong { .. }) => {

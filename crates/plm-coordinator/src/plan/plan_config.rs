@@ -138,6 +138,25 @@ impl PlanConfig {
         }
     }
 
+    /// The number of tokens that the model computes for a record with this many residues, if each
+    /// sequence has so many special tokens: of all windows together, or of the first residues.
+    pub fn tokens(&self, residue_count: u32, special_tokens: u32) -> u64 {
+        self.windows(residue_count).total_tokens(special_tokens)
+    }
+
+    /// Whether a plan takes a sequence of this many residues.
+    pub(crate) fn takes(&self, residues: usize) -> bool {
+        let Ok(residue_count) = u32::try_from(residues) else {
+            return false;
+        };
+        let record = RecordInfo {
+            id: "",
+            residue_count,
+            skipped: false,
+        };
+        !matches!(self.outcome(&record), PlannedOutcome::Skipped(_))
+    }
+
     /// The windows of a record with this many residues; one if it is computed whole.
     pub(super) fn windows(&self, residue_count: u32) -> Windows {
         match self.long_sequences {

@@ -10,5 +10,6 @@ mod planning;
 mod poison;
 mod random;
 mod records;
+mod session;
 mod support;
 mod windows;
