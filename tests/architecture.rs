@@ -16,6 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("plm-esm2", &["plm-checkpoint", "plm-core", "plm-kernels"]),
     ("plm-coordinator", &["plm-core"]),
     ("plm-shards", &["plm-core"]),
+    ("plm-export", &["plm-core"]),
     (
         "plm-fleet",
         &[
@@ -23,6 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "plm-core",
             "plm-coordinator",
             "plm-esm2",
+            "plm-export",
             "plm-index",
             "plm-kernels",
             "plm-shards",

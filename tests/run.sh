@@ -1,15 +1,17 @@
 #!/bin/sh
-# Runs the tests of the whole workspace, those that need h5py, and those with the FASTA files of
-# other tools. With arguments, it passes these to `cargo test` instead: `tests/run.sh -p plm-index`
-# or `tests/run.sh goldens -- --nocapture`.
+# Runs the tests of the whole workspace, those that need h5py or another reader, and those with the
+# FASTA files of other tools. With arguments, it passes these to `cargo test` instead:
+# `tests/run.sh -p plm-index` or `tests/run.sh goldens -- --nocapture`.
 set -eu
 cd "$(dirname "$0")/.."
 build_tools() {
-    set -- h5py numpy
+    # Exports are read by those that people read them with.
+    set -- h5py numpy safetensors pandas
     . crates/plm-shards/build-tools.sh
 }
 build_tools
-# A bare `cargo test` ignores the tests with h5py, which may be absent. Here it is installed.
+# A bare `cargo test` ignores the tests with h5py and other readers, which may be absent. Here they
+# are installed. The names of all these tests have h5py in them.
 PLM_TEST_PYTHON=$tools_python
 export PLM_TEST_PYTHON
 if [ $# -gt 0 ]; then

@@ -6,6 +6,7 @@
 
 use plm_fleet::checkpoint::Error as CheckpointError;
 use plm_fleet::coordinator::{Error as RunError, RowFailure};
+use plm_fleet::exporting::Error as ExportError;
 use plm_fleet::index::{Error as InputError, Problems, SkipReason};
 use plm_fleet::shards::Error as ShardError;
 use plm_fleet::{Dtype, Error, ModelError, Remedy};
@@ -39,6 +40,7 @@ fn advice(error: &Error) -> Option<String> {
         Error::Checkpoint(error) => of_checkpoint(error)?,
         Error::Model(error) => of_model(error)?,
         Error::Coordinator(error) => of_run(error)?,
+        Error::Export(error) => of_export(error)?,
         Error::Shards(error) => of_shards(error)?,
         Error::Devices { .. } | Error::NotOncePerRank { .. } => "choose others with --devices",
         Error::SequenceTooLong { .. } => "choose another --on-long, or a larger --max-residues",
@@ -170,6 +172,21 @@ fn of_shards(error: &ShardError) -> Option<&'static str> {
         ShardError::OutputExists { .. } | ShardError::OtherRun { .. } => {
             "--out names another directory"
         }
+        _ => return None,
+    })
+}
+
+/// What to do about an export.
+fn of_export(error: &ExportError) -> Option<&'static str> {
+    Some(match error {
+        ExportError::Exists { .. } => "--dest names another place",
+        ExportError::NoSpace { .. } => "make room, or choose another --dest",
+        ExportError::NoSuchOutput { .. } | ExportError::OneOutput { .. } => {
+            "see --outputs and --layers"
+        }
+        ExportError::ManyRows { .. } => "see --to and --outputs",
+        ExportError::UnknownId { .. } | ExportError::RepeatedId { .. } => "see --rows",
+        ExportError::Id { .. } => "see --to",
         _ => return None,
     })
 }

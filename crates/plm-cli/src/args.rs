@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use plm_fleet::{
-    BadRecordPolicy, Devices, Dtype, DuplicatePolicy, GapPolicy, IdRule, IndexConfig, Input, Layer,
-    Model, NamelessPolicy, OutputKind, OutputSet, Part, Per, SegmentConfig,
+    BadRecordPolicy, Devices, Dtype, DuplicatePolicy, ExportFormat, GapPolicy, IdRule, IndexConfig,
+    Input, Layer, Model, NamelessPolicy, OutputKind, OutputSet, Part, Per, SegmentConfig,
 };
 
 /// Turn protein FASTA files into ESM-2 embeddings: one HDF5 file with a row per protein, in the
@@ -73,6 +73,13 @@ Examples:
     plm-fleet embed in.fasta --out out --model DIR --part 1/8
     plm-fleet aggregate out";
 
+const AFTER_EXPORT_HELP: &str = "\
+Examples:
+  All of a run as one safetensors file, out.safetensors:
+    plm-fleet export out --to safetensors
+  The means of some proteins as text:
+    plm-fleet export out --to tsv --outputs mean --rows ids.txt --dest some.tsv";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Embed every protein of some FASTA files into OUT/embeddings.h5
@@ -84,6 +91,9 @@ pub(crate) enum Command {
     Aggregate(AggregateArgs),
     /// Read every byte of a finished run and check it
     Verify(VerifyArgs),
+    /// Write a finished run in the format of another tool
+    #[command(after_help = AFTER_EXPORT_HELP)]
+    Export(ExportArgs),
     /// Describe this program, a model, a run or an embeddings file
     Info(InfoArgs),
 }
@@ -291,6 +301,44 @@ pub(crate) struct VerifyArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The output directory of a finished run, or an embeddings.h5 alone
+    #[arg(value_name = "OUT")]
+    pub(crate) out: PathBuf,
+
+    /// The format. npy: a directory with a file per output, which numpy.load maps into memory.
+    /// safetensors: a file with a tensor per output. h5-per-id: a dataset per protein, of one
+    /// output, as ProtTrans and bio_embeddings write them. tsv: a line per protein, of one output
+    #[arg(long, value_name = "npy|safetensors|h5-per-id|tsv")]
+    pub(crate) to: ExportFormat,
+
+    /// What to write; nothing is ever replaced [default: OUT with the format's ending, beside it:
+    /// OUT.tsv, OUT_npy]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) dest: Option<PathBuf>,
+
+    /// Export only the proteins whose ids are in this file, one per line, in its order [default:
+    /// all, in the order of the input]
+    #[arg(long, value_name = "IDS.txt")]
+    pub(crate) rows: Option<PathBuf>,
+
+    /// Export only these of the run's outputs [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "mean,residues,...")]
+    pub(crate) outputs: Vec<OutputKind>,
+
+    /// Export only outputs of these layers, by the numbers that `plm-fleet info OUT` shows, from 0
+    /// (the embedding) [default: all]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "0,20",
+        allow_hyphen_values = true,
+        value_parser = parse_stored_layer
+    )]
+    pub(crate) layers: Vec<usize>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct InfoArgs {
     /// An output directory, an embeddings.h5, an index.plm or a model directory. Without it: this
     /// program, its devices and its built-in model
@@ -453,6 +501,14 @@ fn parse_layer(words: &str) -> Result<Layer, String> {
         )
     })?;
     Ok(Layer(number))
+}
+
+/// Reads the layer of an output that a result has. It does not say how many layers its model had,
+/// so none counts from the end.
+fn parse_stored_layer(words: &str) -> Result<usize, String> {
+    words.parse().map_err(|_| {
+        format!("{words:?} is no layer of a result: use its number, from 0 (the embedding)")
+    })
 }
 
 /// Reads a number format that files can hold.

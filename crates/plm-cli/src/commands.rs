@@ -35,7 +35,7 @@ pub(crate) fn embed(args: &EmbedArgs) -> Result<Exit, Error> {
         observer: Arc::clone(&progress) as _,
         ..config
     };
-    let signals = Signals::watch(config.stop.clone(), Arc::clone(&progress));
+    let signals = Signals::watch(config.stop.clone(), Arc::clone(&progress) as _);
     let report = run_multi_gpu_inference(
         args.index.inputs.clone(),
         &args.model,

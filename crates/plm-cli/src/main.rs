@@ -8,6 +8,7 @@ mod again;
 mod args;
 mod bug;
 mod commands;
+mod export;
 mod info;
 mod progress;
 mod signals;
@@ -87,6 +88,7 @@ fn run(command: &Command) -> Result<Exit, Error> {
         Command::Index(args) => commands::index(args),
         Command::Aggregate(args) => commands::aggregate(args),
         Command::Verify(args) => commands::verify(args),
+        Command::Export(args) => export::export(args),
         Command::Info(args) => info::info(args),
     }
 }

@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use plm_fleet::core::Rank;
 use plm_fleet::{Observer, RunEvent};
 
+use crate::signals::Stoppable;
 use crate::voice::{self, Kind};
 use crate::words::{count, duration, number};
 
@@ -115,14 +116,8 @@ impl Progress {
         progress
     }
 
-    /// Says how far the run is, at once.
-    pub(crate) fn tell(&self) {
-        let line = self.so_far().line();
-        voice::say(&line);
-    }
-
     /// Whether the ranks have started and are not done.
-    pub(crate) fn ranks_are_at_work(&self) -> bool {
+    fn ranks_are_at_work(&self) -> bool {
         self.so_far().phase == Phase::AtWork
     }
 
@@ -169,6 +164,22 @@ impl Progress {
         if let Some(text) = text {
             voice::say(&format!("warning: {text}"));
         }
+    }
+}
+
+impl Stoppable for Progress {
+    fn tell(&self) {
+        let line = self.so_far().line();
+        voice::say(&line);
+    }
+
+    /// Before the ranks start and after they are done, nothing looks at the token.
+    fn can_stop(&self) -> bool {
+        self.ranks_are_at_work()
+    }
+
+    fn farewell(&self) -> &'static str {
+        "stopping: writing what is computed"
     }
 }
 

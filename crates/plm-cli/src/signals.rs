@@ -1,4 +1,4 @@
-//! What signals do to a run: the first stops it in order, the second ends it at once.
+//! What signals do to a run or an export: the first stops it in order, the second ends it at once.
 
 use std::fs;
 use std::io;
@@ -13,13 +13,25 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXCPU, SIGXFSZ};
 use signal_hook::low_level;
 use signal_hook::{flag, iterator};
 
-use crate::progress::Progress;
 use crate::voice;
 
 /// The time that a stopped run has to write what is computed. It is longer than the coordinator
 /// waits for encoders, and well below the half minute that schedulers leave between SIGTERM and
 /// SIGKILL.
 const GRACE: Duration = Duration::from_secs(15);
+
+/// Something that takes long, and that a signal stops in order.
+pub(crate) trait Stoppable: Send + Sync {
+    /// Says how far it is, at once.
+    fn tell(&self);
+
+    /// Whether it looks at its token now. Where it does not, nothing is lost by ending at once.
+    fn can_stop(&self) -> bool;
+
+    /// What it does once its token asks it to stop, for example `stopping: writing what is
+    /// computed`.
+    fn farewell(&self) -> &'static str;
+}
 
 /// What the process has received of signals so far.
 pub(crate) struct Signals {
@@ -29,7 +41,7 @@ pub(crate) struct Signals {
 
 impl Signals {
     /// Handles signals from now on, on a thread of its own.
-    pub(crate) fn watch(stop: StopToken, progress: Arc<Progress>) -> Self {
+    pub(crate) fn watch(stop: StopToken, progress: Arc<dyn Stoppable>) -> Self {
         let received = Arc::new(AtomicU8::new(0));
         let seen = Arc::clone(&received);
         let heard: Vec<i32> = [SIGINT, SIGTERM, SIGHUP, SIGXCPU, SIGUSR1]
@@ -96,7 +108,7 @@ fn ignored_signals(status: &str) -> Option<u64> {
 }
 
 /// Stops the run in order at the first signal, and ends the process at the second.
-fn end(signal: i32, received: &AtomicU8, stop: &StopToken, progress: &Arc<Progress>) {
+fn end(signal: i32, received: &AtomicU8, stop: &StopToken, progress: &Arc<dyn Stoppable>) {
     // The kernel repeats this one for every second of CPU time over the limit.
     if signal == SIGXCPU && received.load(Ordering::Relaxed) != 0 {
         return;
@@ -106,7 +118,7 @@ fn end(signal: i32, received: &AtomicU8, stop: &StopToken, progress: &Arc<Progre
     stop.stop();
     // Before the ranks start and after they are done, nothing looks at `stop`. Ending at once loses
     // nothing then: files get their names when they are whole.
-    if !is_first || !progress.ranks_are_at_work() {
+    if !is_first || !progress.can_stop() {
         low_level::exit(exit_code(code).into());
     }
     // Where the system gives no more threads, a run that hangs is not ended, and the line below is
@@ -116,8 +128,9 @@ fn end(signal: i32, received: &AtomicU8, stop: &StopToken, progress: &Arc<Progre
         low_level::exit(exit_code(code).into());
     });
     // Not on the thread that reads signals: the write waits if nobody reads standard error.
-    let _ = start("farewell", || {
-        voice::say("stopping: writing what is computed; a second signal ends this at once");
+    let farewell = progress.farewell();
+    let _ = start("farewell", move || {
+        voice::say(&format!("{farewell}; a second signal ends this at once"));
     });
 }
 

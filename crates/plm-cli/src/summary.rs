@@ -4,13 +4,13 @@ use std::fmt::Write;
 use std::path::Path;
 
 use plm_fleet::{
-    FastaIndex, Findings, GapPolicy, OutputKind, OutputSpec, RecordCounts, RunReport, Tally,
-    VerifyReport,
+    Checked, ExportReport, FastaIndex, Findings, GapPolicy, OutputKind, OutputSpec, RecordCounts,
+    RunReport, Tally, VerifyReport,
 };
 
-use crate::args::VerifyArgs;
+use crate::args::{ExportArgs, VerifyArgs};
 use crate::voice::first_few;
-use crate::words::{count, duration, number};
+use crate::words::{bytes, count, duration, number};
 
 /// The note of an `embed` with plm-tiny.
 pub(crate) const DEMONSTRATION_MODEL: &str = "note: no --model was given, so this uses plm-tiny, \
@@ -256,6 +256,27 @@ pub(crate) fn verified(report: &VerifyReport, args: &VerifyArgs) -> String {
         );
     }
     text
+}
+
+/// The summary of an export.
+pub(crate) fn exported(report: &ExportReport, args: &ExportArgs) -> String {
+    let names: Vec<String> = report.outputs.iter().map(OutputSpec::name).collect();
+    let checked = match report.checked {
+        Checked::Everything => "every byte of the result was as it was written".to_owned(),
+        Checked::AllButVectors => format!(
+            "all of the result but its vectors, which `plm-fleet verify {}` reads",
+            args.out.display()
+        ),
+    };
+    format!(
+        "{} exported in {}\n  export      {}\n  outputs     {}\n  values      {}\n  checked     \
+         {checked}",
+        count(report.records, "protein"),
+        duration(report.seconds),
+        report.path.display(),
+        names.join(", "),
+        bytes(report.values_bytes),
+    )
 }
 
 /// The outcomes that occur, each with its count.

@@ -26,6 +26,15 @@ pub(crate) fn duration(seconds: f64) -> String {
     }
 }
 
+/// Bytes as `999 bytes`, `1.5 MB` or `12.0 GB`: thousands, as disks are sold.
+pub(crate) fn bytes(value: u64) -> String {
+    let units = [(1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
+    match units.iter().find(|(size, _)| value as f64 >= *size) {
+        Some((size, unit)) => format!("{:.1} {unit}", value as f64 / size),
+        None => count(value, "byte"),
+    }
+}
+
 /// `1 record`, `2 records`.
 pub(crate) fn count(value: u64, thing: &str) -> String {
     format!(
@@ -48,6 +57,18 @@ mod tests {
             (1234567, "1,234,567"),
         ] {
             assert_eq!(number(value), words);
+        }
+    }
+
+    #[test]
+    fn bytes_are_in_the_unit_that_fits() {
+        for (value, words) in [
+            (1, "1 byte"),
+            (999, "999 bytes"),
+            (1_500_000, "1.5 MB"),
+            (12_000_000_000, "12.0 GB"),
+        ] {
+            assert_eq!(bytes(value), words);
         }
     }
 

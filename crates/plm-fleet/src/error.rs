@@ -62,6 +62,9 @@ pub enum Error {
     /// A record or a setting was refused, or the ranks could not finish.
     #[error(transparent)]
     Coordinator(#[from] plm_coordinator::Error),
+    /// The result could not be exported.
+    #[error(transparent)]
+    Export(plm_export::Error),
     /// The default store could not write, merge or verify the output.
     #[error(transparent)]
     Shards(#[from] ShardsError),
@@ -395,6 +398,7 @@ impl Error {
             | Self::InUse { .. } => true,
             // An error without a report was raised before any rank started.
             Self::Coordinator(error) => error.report().is_none(),
+            Self::Export(error) => error.is_refusal(),
             _ => false,
         }
     }

@@ -3,7 +3,8 @@
 //! The verb is [`run_multi_gpu_inference`]. It indexes the input, plans packed batches, runs one
 //! rank for each device, merges what the ranks wrote into `embeddings.h5` in the order of the
 //! input, and verifies that file. [`aggregate_parts`] merges a run that was spread over several
-//! processes, [`verify_run`] reads a finished run again, and [`EmbeddingsFile`] reads its vectors.
+//! processes, [`verify_run`] reads a finished run again, [`export`] writes it in other formats, and
+//! [`EmbeddingsFile`] reads its vectors.
 //!
 //! ```
 //! use plm_fleet::{EmbeddingsFile, Model, RunConfig, run_multi_gpu_inference};
@@ -44,8 +45,8 @@
 //! This crate joins the others, and knows neither how anything is computed nor how it is stored.
 //! [`index`] finds records in FASTA files, [`checkpoint`] reads a model's files, [`esm2`] is the
 //! model, [`kernels`] has its operations on the CPU and on GPUs, [`coordinator`] plans and runs the
-//! ranks, and [`shards`] writes segments and merges them into HDF5. They meet at the ports of
-//! [`core`]. Each can be used by itself.
+//! ranks, [`shards`] writes segments and merges them into HDF5, and [`exporting`] writes other
+//! formats. They meet at the ports of [`core`]. Each can be used by itself.
 
 mod compute;
 mod embedder;
@@ -59,6 +60,7 @@ pub use plm_checkpoint as checkpoint;
 pub use plm_coordinator as coordinator;
 pub use plm_core as core;
 pub use plm_esm2 as esm2;
+pub use plm_export as exporting;
 pub use plm_index as index;
 pub use plm_kernels as kernels;
 pub use plm_shards as shards;
@@ -70,6 +72,7 @@ pub use plm_coordinator::{
 pub use plm_core::{
     Dtype, Layer, Outcome, OutputKind, OutputSet, OutputSpec, ParseDtypeError, Per, Store,
 };
+pub use plm_export::{Choice as ExportChoice, Format as ExportFormat, Progress as ExportProgress};
 pub use plm_index::{
     BadRecordPolicy, DuplicatePolicy, FastaIndex, Findings, GapPolicy, IdRule, IndexConfig, Input,
     NamelessPolicy, Tally,
@@ -85,8 +88,9 @@ pub use out_dir::{
     Damage, DamagedSegment, PartReport, RecordCounts, RunReport, StageSeconds, outputs_of_run,
 };
 pub use result::{
-    Checked, Kind, RunProgress, VerifyReport, aggregate_parts, aggregate_parts_with, check_result,
-    kind_of, verify_run, verify_run_against, verify_run_with,
+    Checked, ExportConfig, ExportReport, Kind, RunProgress, VerifyReport, aggregate_parts,
+    aggregate_parts_with, check_result, export, export_with, kind_of, verify_run,
+    verify_run_against, verify_run_with,
 };
 pub use run::{Resume, RunConfig, build_index, run_multi_gpu_inference};
 pub use store::{store_by_name, store_names};

@@ -2,6 +2,7 @@
 
 mod broken_model;
 mod checkpoint;
+mod export;
 mod found;
 mod limits;
 mod output;
