@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use plm_fleet::core::{BoxError, Encoder, EncoderLoader, EncoderSpec, Rank};
 use plm_fleet::{
-    BatchTimeout, Dtype, Embedder, EmbedderConfig, EmbeddingsFile, Error, IndexConfig, LaneConfig,
-    Layer, LongSequences, Model, Outcome, OutputKind, OutputSet, PlanConfig, RunConfig,
-    SequenceError, run_multi_gpu_inference,
+    BatchTimeout, Dtype, Embedder, EmbedderConfig, EmbeddingsFile, Error, LaneConfig, Layer,
+    LongSequences, Model, Outcome, OutputKind, OutputSet, PlanConfig, RunConfig, SequenceError,
+    run_multi_gpu_inference,
 };
 use plm_testkit::{EncoderFault, FakeLoader, Poison, fake_vector, random_residues, within};
 
@@ -63,49 +63,61 @@ fn the_values_are_those_of_a_run_bit_for_bit_and_in_the_order_of_the_input() {
         .iter()
         .map(|(id, residues)| format!(">{id}\n{residues}\n"));
     fs::write(&input, records.collect::<String>()).unwrap();
-    let kinds = [OutputKind::Mean, OutputKind::Bos];
-    let outputs = Some(OutputSet::new(kinds, [Layer(0), Layer(3), Layer::LAST]));
-    let run = RunConfig {
-        devices: "cpu".parse().unwrap(),
-        outputs: outputs.clone(),
-        index: IndexConfig::default(),
-        plan: plan(),
-        ..RunConfig::default()
-    };
-    let out = scratch.path().join("out");
-    run_multi_gpu_inference([&input], &Model::PlmTiny, &out, &run).unwrap();
-    let file = EmbeddingsFile::open(out.join("embeddings.h5")).unwrap();
-    let ids = file.ids().unwrap();
-
-    for devices in ["cpu", "cpu:2"] {
-        let config = EmbedderConfig {
-            outputs: outputs.clone(),
-            ..config(devices)
+    let kinds = |all: &[OutputKind]| OutputSet::new(all.to_vec(), [Layer(3), Layer::LAST]);
+    let windows = kinds(&OutputKind::ALL[..5]);
+    // Contacts can't be put together from windows.
+    let truncated = PlanConfig::builder().max_batch_tokens(100).max_residues(30);
+    let contacts = kinds(&[OutputKind::Contacts, OutputKind::Residues]);
+    let contacts = contacts.with_residues_dtype(Dtype::F32);
+    for (plan, outputs) in [(plan(), windows), (truncated.build().unwrap(), contacts)] {
+        let out = tempfile::tempdir().unwrap();
+        let run = RunConfig {
+            devices: "cpu".parse().unwrap(),
+            outputs: Some(outputs.clone()),
+            plan: plan.clone(),
+            ..RunConfig::default()
         };
-        let embedder = Embedder::new(&Model::PlmTiny, &config).unwrap();
-        let embedded: Vec<_> = embedder.embed(proteins.clone()).collect();
-        let given: Vec<&String> = embedded.iter().map(|(id, _)| id).collect();
-        assert!(given.iter().copied().eq(&ids), "in order");
-        for (position, output) in embedder.outputs().iter().enumerate() {
-            let rows = file.read_rows_of(&output.name(), 0..120).unwrap();
-            for (row, (id, embedding)) in embedded.iter().enumerate() {
-                let values = embedding.as_ref().unwrap().values(position);
-                let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-                let expected = rows.row(row).to_vec();
-                assert_eq!(bits(&values), bits(&expected), "{id}, {}", output.name());
-            }
+        run_multi_gpu_inference([&input], &Model::PlmTiny, out.path(), &run).unwrap();
+        let file = EmbeddingsFile::open(out.path().join("embeddings.h5")).unwrap();
+        for devices in ["cpu", "cpu:2"] {
+            let config = EmbedderConfig {
+                outputs: Some(outputs.clone()),
+                plan: plan.clone(),
+                ..config(devices)
+            };
+            equals_a_run(&proteins, &file, &config);
         }
-        let outcomes = embedded
-            .iter()
-            .map(|(_, embedding)| embedding.as_ref().unwrap().outcome);
-        assert!(outcomes.clone().any(|outcome| outcome == Outcome::Windowed));
+    }
+}
 
-        // The same encoders, another call, another order.
-        let again: BTreeMap<_, _> = embedder.embed(proteins.clone()).as_they_come().collect();
-        assert_eq!(again.len(), 120);
-        for (id, embedding) in embedded {
-            assert_eq!(again[&id], embedding);
+/// Asserts that an embedder gives what the file of a run has of these proteins.
+fn equals_a_run(proteins: &[(String, String)], file: &EmbeddingsFile, config: &EmbedderConfig) {
+    let ids = file.ids().unwrap();
+    let embedder = Embedder::new(&Model::PlmTiny, config).unwrap();
+    let embedded: Vec<_> = embedder.embed(proteins.to_vec()).collect();
+    let given: Vec<&String> = embedded.iter().map(|(id, _)| id).collect();
+    assert!(given.iter().copied().eq(&ids), "in order");
+    for (position, output) in embedder.outputs().iter().enumerate() {
+        let stored = file.read_column(position, 0..proteins.len()).unwrap();
+        for (row, (id, embedding)) in embedded.iter().enumerate() {
+            let column = &embedding.as_ref().unwrap().columns[position];
+            assert_eq!(column.dtype(), stored.dtype());
+            let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits);
+            let (ours, theirs) = (bits(column.sequence(0)), bits(stored.sequence(row)));
+            assert!(ours.eq(theirs), "{id}, {}", output.name());
         }
+    }
+    let outcomes = embedded
+        .iter()
+        .map(|(_, embedding)| embedding.as_ref().unwrap().outcome);
+    let long = [Outcome::Windowed, Outcome::Truncated];
+    assert!(outcomes.clone().any(|outcome| long.contains(&outcome)));
+
+    // The same encoders, another call, another order.
+    let again: BTreeMap<_, _> = embedder.embed(proteins.to_vec()).as_they_come().collect();
+    assert_eq!(again.len(), 120);
+    for (id, embedding) in embedded {
+        assert_eq!(again[&id], embedding);
     }
 }
 

@@ -110,7 +110,7 @@ fn the_result_is_the_same_byte_for_byte_on_any_number_of_ranks_and_in_parts() {
     for outputs in [
         None,
         Some(OutputSet::new(
-            [OutputKind::Mean, OutputKind::Bos],
+            [OutputKind::Mean, OutputKind::Residues, OutputKind::Logits],
             [Layer(2), Layer::LAST],
         )),
     ] {
