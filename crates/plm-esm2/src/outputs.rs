@@ -36,18 +36,14 @@ impl Started {
             residue_counts,
             pooled_norm,
         } = self;
-        let mut all: Vec<Option<Values>> = specs.iter().map(|_| None).collect();
+        let mut of_specs: Vec<Vec<Values>> = specs.iter().map(|_| Vec::new()).collect();
         for piece in pieces {
-            for (all, of_piece) in all.iter_mut().zip(piece) {
-                let of_piece = of_piece.wait()?;
-                match all {
-                    None => *all = Some(of_piece),
-                    Some(all) => append(all, of_piece),
-                }
+            for (of_spec, of_piece) in of_specs.iter_mut().zip(piece) {
+                of_spec.push(of_piece.wait()?);
             }
         }
-        let columns = all.into_iter().zip(&specs).map(|(values, spec)| {
-            let mut values = values.unwrap_or_else(|| none_of(spec.dtype));
+        let columns = of_specs.into_iter().zip(&specs).map(|(pieces, spec)| {
+            let mut values = joined(pieces, spec.dtype);
             if let (Some(norm), Values::F32(values)) = (&pooled_norm, &mut values) {
                 let mut scratch = vec![0.0; spec.width];
                 let rows = values.chunks_exact_mut(spec.width);
@@ -89,19 +85,26 @@ impl Fetched {
     }
 }
 
-fn none_of(dtype: Dtype) -> Values {
+/// The values of all pieces, which are in `dtype`, one after the other.
+fn joined(mut pieces: Vec<Values>, dtype: Dtype) -> Values {
+    if pieces.len() == 1 {
+        return pieces.swap_remove(0);
+    }
     match dtype {
-        Dtype::F16 => Values::F16(Vec::new()),
-        _ => Values::F32(Vec::new()),
+        Dtype::F16 => Values::F16(concat(&pieces, |piece| match piece {
+            Values::F16(values) => values,
+            Values::F32(_) => unreachable!("an output has one format in all pieces"),
+        })),
+        _ => Values::F32(concat(&pieces, |piece| match piece {
+            Values::F32(values) => values,
+            Values::F16(_) => unreachable!("an output has one format in all pieces"),
+        })),
     }
 }
 
-fn append(all: &mut Values, more: Values) {
-    match (all, more) {
-        (Values::F32(all), Values::F32(more)) => all.extend(more),
-        (Values::F16(all), Values::F16(more)) => all.extend(more),
-        _ => unreachable!("an output has one format in all pieces"),
-    }
+fn concat<T: Clone>(pieces: &[Values], values: impl Fn(&Values) -> &[T]) -> Vec<T> {
+    let all: Vec<&[T]> = pieces.iter().map(values).collect();
+    all.concat()
 }
 
 /// A tensor of any format and device, as f32 on the CPU. It is converted on the CPU: candle
