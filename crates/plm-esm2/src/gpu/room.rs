@@ -10,7 +10,8 @@ use crate::{Checkpoint, Config, Error};
 /// The rows of a tile of a map, whose sums by column are kept.
 const MAP_TILE: u64 = 64;
 
-/// What the weights take on a GPU, and a sequence of so many tokens with the outputs `specs`, about.
+/// What the weights take on a GPU, and a sequence of so many tokens with the outputs `specs`,
+/// about.
 pub(super) fn needed_bytes(
     checkpoint: &Checkpoint,
     dtype: Dtype,

@@ -237,8 +237,8 @@ impl Sums {
             .arg(&mut self.highest)
             .arg(&mut self.shares)
             .arg(&mut self.row_sums);
-        // SAFETY: `contact_rows_*` takes `x` `[total_tokens, stride]`, whose rows begin with `hidden`
-        // numbers of queries and of keys, three ints, the offsets of the sequences, each of which
+        // SAFETY: `contact_rows_*` takes `x` `[total_tokens, stride]`, whose rows begin with
+        // `hidden` numbers of queries and of keys, three ints, the offsets of the sequences, each of which
         // has residues, an int, and three times `[heads, total_tokens]`. All of it lives until the
         // stream has run the kernel.
         unsafe { launch.launch(grid(sequences, self.tiles, heads)) }.w()?;
@@ -335,8 +335,8 @@ impl Sums {
             .arg(&self.maps)
             .arg(&self.factors)
             .arg(&mut contacts);
-        // SAFETY: `contact_pairs_*` takes the offsets of the sequences and of their pairs, two ints,
-        // `weights` `[num_maps]`, a float, `maps` of all pairs, `factors` `[num_maps,
+        // SAFETY: `contact_pairs_*` takes the offsets of the sequences and of their pairs, two
+        // ints, `weights` `[num_maps]`, a float, `maps` of all pairs, `factors` `[num_maps,
         // total_tokens]` and `contacts` of all pairs. All of it lives until the stream has run the
         // kernel.
         unsafe { launch.launch(grid(cu_seqlens.num_sequences(), self.tiles, self.tiles)) }.w()?;

@@ -1,9 +1,9 @@
 // Contacts from the attention maps of all layers, a layer at a time.
 //
-// A map is never whole in memory: a block makes a tile of 64 x 64 of it, with the scores of one head
-// after the other. First the rows' softmax is found, over all keys; then the probabilities are made
-// again, tile by tile, and added up. Residues and keys count from the sequence's own start, and all
-// sums are f32 in an order that these fix.
+// A map is never whole in memory: a block makes a tile of 64 x 64 of it, with the scores of one
+// head after the other. First the rows' softmax is found, over all keys; then the probabilities are
+// made again, tile by tile, and added up. Residues and keys count from the sequence's own start,
+// and all sums are f32 in an order that these fix.
 #include "cuda/common.cuh"
 
 namespace {
@@ -146,7 +146,8 @@ __device__ inline void softmax_rows(const Projection<T> &in, const uint32_t *cu_
         now = fmaxf(now, scores[row][column]);
       }
       now = max_of_row(now);
-      // fmaxf leaves a NaN out; its weight below is NaN all the same, and so is what it is added to.
+      // fmaxf leaves a NaN out; its weight below is NaN all the same, and so is what it is added
+      // to.
       const float rescale = expf(most[row] - now);
       most[row] = now;
       totals[row] *= rescale;
@@ -175,7 +176,8 @@ __device__ inline void softmax_rows(const Projection<T> &in, const uint32_t *cu_
 }
 
 // Adds the maps of all heads, weighted, to `maps`, and gives the sums by column of each tile in
-// `column_sums` `[heads, columns_of_head]`. A block is a sequence (x), and a tile of its map (y, z).
+// `column_sums` `[heads, columns_of_head]`. A block is a sequence (x), and a tile of its map (y,
+// z).
 template <typename T>
 __device__ inline void add_maps(const Projection<T> &in, const uint32_t *cu_seqlens, const uint64_t *pair_offsets,
                                 const uint64_t *column_offsets, int total_tokens, int heads, const float *weights,

@@ -2,8 +2,8 @@
 #include "cuda/common.cuh"
 
 // `rows` `[total_residues, width]` of `x` `[total_tokens, width]`, without the first and the last
-// row of each sequence, the special tokens. A block is one token (x) and a stretch of columns (y); a
-// thread has one 16-byte vector of `x`.
+// row of each sequence, the special tokens. A block is one token (x) and a stretch of columns (y).
+// A thread has one 16-byte vector of `x`.
 template <typename T, typename To>
 __device__ inline void gather_residues(const T *x, const uint32_t *cu_seqlens, int num_sequences, To *rows, int width) {
   constexpr int N = VEC<T>;
