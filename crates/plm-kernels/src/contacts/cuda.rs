@@ -238,9 +238,9 @@ impl Sums {
             .arg(&mut self.shares)
             .arg(&mut self.row_sums);
         // SAFETY: `contact_rows_*` takes `x` `[total_tokens, stride]`, whose rows begin with
-        // `hidden` numbers of queries and of keys, three ints, the offsets of the sequences, each of which
-        // has residues, an int, and three times `[heads, total_tokens]`. All of it lives until the
-        // stream has run the kernel.
+        // `hidden` numbers of queries and of keys, three ints, the offsets of the sequences, each
+        // of which has residues, an int, and three times `[heads, total_tokens]`. All of it lives
+        // until the stream has run the kernel.
         unsafe { launch.launch(grid(sequences, self.tiles, heads)) }.w()?;
 
         let maps = function(&format!("contact_maps_{}", T::NAME))?;
