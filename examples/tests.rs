@@ -32,6 +32,17 @@ fn run(example: &str, arguments: &[&Path]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+#[test]
+fn read_results_names_each_protein_and_output() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (fasta, out) = (scratch.path().join("in.fasta"), scratch.path().join("out"));
+    std::fs::write(&fasta, ">one\nMKTAYIAK\n>two\nGSHM\n").unwrap();
+    run("embed_fasta", &[&fasta, &out]);
+    let printed = run("read_results", &[&out.join("embeddings.h5")]);
+    let line = ": mean/layer_6 has 1 x 128 in f32\n";
+    assert_eq!(printed, format!("one{line}two{line}"));
+}
+
 fn uniprot() -> PathBuf {
     Path::new(DATA).join("uniprot_500.fasta.gz")
 }

@@ -129,6 +129,31 @@ fn readers_find_what_h5py_finds_of_several_outputs_and_chosen_records() {
 }
 
 #[test]
+#[ignore = "needs h5py, pandas and others: tests/run.sh has them"]
+fn readers_find_what_h5py_finds_per_residue_and_per_pair() {
+    use OutputKind::{Contacts, Logits, Max, Residues};
+    let (scratch, out) = run(&with_outputs(&[Max, Residues, Logits, Contacts]));
+    let outputs = [(Max, 6), (Residues, 2), (Logits, 6), (Contacts, 6)];
+    check_all(&out, &outputs, None);
+    let first = fs::read_to_string(out.join("ledger.tsv")).unwrap();
+    let first = first
+        .lines()
+        .nth(1)
+        .and_then(|line| line.split('\t').nth(1));
+    let list = scratch.path().join("ids.txt");
+    fs::write(&list, first.unwrap()).unwrap();
+    let config = ExportConfig {
+        choice: ExportChoice {
+            ids: Some(list),
+            ..ExportChoice::default()
+        },
+        dest: Some(out.with_file_name("first.safetensors")),
+        ..ExportConfig::new(ExportFormat::Safetensors)
+    };
+    check(&out, &config);
+}
+
+#[test]
 fn a_store_of_the_callers_own_is_exported_with_the_same_bytes() {
     let config = with_outputs(&[OutputKind::Mean]);
     let (_scratch, out) = run(&config);

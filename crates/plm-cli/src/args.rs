@@ -78,7 +78,9 @@ Examples:
   All of a run as one safetensors file, out.safetensors:
     plm-fleet export out --to safetensors
   The means of some proteins as text:
-    plm-fleet export out --to tsv --outputs mean --rows ids.txt --dest some.tsv";
+    plm-fleet export out --to tsv --outputs mean --rows ids.txt --dest some.tsv
+
+docs/reading.md says how other languages and tools read embeddings.h5 itself.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

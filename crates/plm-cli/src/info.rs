@@ -6,7 +6,7 @@ use std::path::Path;
 use plm_fleet::kernels::{GpuError, count_gpus, describe_gpu, gpu_memory};
 use plm_fleet::shards::Error as ShardError;
 use plm_fleet::{
-    Checked, EmbeddingsFile, Error, FastaIndex, Kind, Model, ModelInfo, OutputKind, RunReport,
+    Checked, EmbeddingsFile, Error, FastaIndex, Kind, Model, ModelInfo, OutputKind, Per, RunReport,
     check_result, kind_of,
 };
 
@@ -15,7 +15,7 @@ use crate::args::InfoArgs;
 use crate::commands::outputs_of;
 use crate::summary;
 use crate::voice::show;
-use crate::words::{count, number};
+use crate::words::{bytes, count, number};
 
 /// The most bytes of vectors that are read and checked: more would take longer than a second.
 const MOST_BYTES: u64 = 1 << 30;
@@ -149,13 +149,19 @@ fn embeddings(path: &Path) -> Result<String, Error> {
         ),
     };
     let (provenance, first) = (file.provenance(), &file.outputs()[0]);
+    let holds = match first.per() {
+        Per::Sequence => format!(
+            "{} of {}, {}",
+            count(file.rows() as u64, "vector"),
+            number(first.width as u64),
+            first.dtype
+        ),
+        Per::Residue | Per::Pair => count(file.rows() as u64, "protein"),
+    };
     let mut text = format!(
-        "{}: {} of {}, {}\n  model       {} ({}), layer {}\n  weights     {}\n  pooling     {}, \
-         special tokens {}\n  written by  {} {}\n  content     {}",
+        "{}: {holds}\n  model       {} ({}), layer {}\n  weights     {}\n  pooling     {}, special \
+         tokens {}\n  written by  {} {}\n  content     {}",
         path.display(),
-        count(file.rows() as u64, "vector"),
-        number(file.hidden_size() as u64),
-        file.format().dtype(),
         provenance.model,
         provenance.model_dtype,
         first.layer,
@@ -169,9 +175,18 @@ fn embeddings(path: &Path) -> Result<String, Error> {
     // Writing to a String does not fail.
     // The lines above say all of a mean that is alone.
     let is_mean_alone = matches!(file.outputs(), [only] if only.kind == OutputKind::Mean);
-    for output in file.outputs().iter().filter(|_| !is_mean_alone) {
-        let (name, width) = (output.name(), number(output.width as u64));
-        let _ = write!(text, "\n  output      /{name}: {width} of {}", output.dtype);
+    let outputs = file.outputs().iter().enumerate();
+    for (position, output) in outputs.filter(|_| !is_mean_alone) {
+        let rows = file.read_offsets(position, file.rows()..file.rows())?[0];
+        let _ = write!(
+            text,
+            "\n  output      /{}: {} of {}, {}, {}",
+            output.name(),
+            count(rows, "row"),
+            number(output.width as u64),
+            output.dtype,
+            bytes(rows * output.width as u64 * output.dtype.bytes())
+        );
     }
     for input in &provenance.inputs {
         let _ = write!(text, "\n  input       {} {}", input.name, input.digest);

@@ -1,11 +1,12 @@
 //! The text on standard output when a command is done.
 
 use std::fmt::Write;
+use std::fs;
 use std::path::Path;
 
 use plm_fleet::{
-    Checked, ExportReport, FastaIndex, Findings, GapPolicy, OutputKind, OutputSpec, RecordCounts,
-    RunReport, Tally, VerifyReport,
+    Checked, ExportReport, FastaIndex, Findings, GapPolicy, OutputKind, OutputSpec, Per,
+    RecordCounts, RunReport, Tally, VerifyReport,
 };
 
 use crate::args::{ExportArgs, VerifyArgs};
@@ -53,6 +54,12 @@ pub(crate) fn run(report: &RunReport, outputs: &[OutputSpec], out: &Path) -> Str
         }
     };
     add_outputs(&mut text, outputs);
+    let size = report.embeddings_path.as_deref().map(fs::metadata);
+    if let Some(Ok(file)) = size
+        && outputs.iter().any(|output| output.per() != Per::Sequence)
+    {
+        let _ = writeln!(text, "  size        {}", bytes(file.len()));
+    }
     let _ = write!(text, "  records     {}", outcomes(&report.records));
     add_findings(&mut text, &report.findings, None);
     text.push('\n');
@@ -239,12 +246,20 @@ fn add_findings(text: &mut String, findings: &Findings, on_gap: Option<GapPolicy
 
 /// The summary of `verify`.
 pub(crate) fn verified(report: &VerifyReport, args: &VerifyArgs) -> String {
-    let mut text = format!(
-        "{} is whole: {} vectors of {} read and checked\n",
-        args.out().display(),
-        number(report.rows),
-        report.hidden_size,
-    );
+    let (out, rows) = (args.out().display(), report.rows);
+    let mut text = match report.outputs[0].per() {
+        Per::Sequence => format!(
+            "{out} is whole: {} vectors of {} read and checked\n",
+            number(rows),
+            report.hidden_size,
+        ),
+        Per::Residue | Per::Pair => {
+            format!(
+                "{out} is whole: all values of {} read and checked\n",
+                count(rows, "protein")
+            )
+        }
+    };
     add_outputs(&mut text, &report.outputs);
     // Writing to a String does not fail.
     let _ = write!(text, "  records     {}", outcomes(&report.records));

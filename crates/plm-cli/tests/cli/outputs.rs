@@ -31,6 +31,30 @@ fn every_output_is_a_dataset_and_named_in_every_summary() {
 }
 
 #[test]
+fn outputs_per_residue_have_their_rows_and_sizes_told() {
+    // 23 residues in two proteins, of 20 and 3.
+    let desk = Desk::with(TWO);
+    let said = desk.run("embed in.fasta --out out --devices cpu --outputs residues,contacts");
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let line = "  outputs     residues/layer_6, contacts/values\n  size        ";
+    assert!(said.stdout.contains(line), "{}", said.stdout);
+    let said = desk.run("verify out");
+    let line = "out is whole: all values of 2 proteins read and checked";
+    assert!(said.stdout.contains(line), "{}{}", said.stdout, said.stderr);
+    let said = desk.run("info out/embeddings.h5");
+    for line in [
+        "out/embeddings.h5: 2 proteins\n",
+        "  output      /residues/layer_6: 23 rows of 128, f16, 5.9 kB\n",
+        "  output      /contacts/values: 409 rows of 1, f16, 818 bytes\n",
+    ] {
+        assert!(said.stdout.contains(line), "no {line:?} in {}", said.stdout);
+    }
+    let file = EmbeddingsFile::open(desk.path("out/embeddings.h5")).unwrap();
+    assert_eq!(file.read_offsets(0, 0..2).unwrap(), [0, 20, 23]);
+    assert_eq!(file.read_offsets(1, 0..2).unwrap(), [0, 400, 409]);
+}
+
+#[test]
 fn the_parts_of_a_run_name_their_outputs_when_they_are_merged() {
     let desk = Desk::with(TWO);
     let embed = "embed in.fasta --out out --devices cpu --outputs bos";
