@@ -131,6 +131,10 @@ pub(crate) fn a_sequences_bits_are_its_own() {
             };
             let kinds = match dtype {
                 Dtype::Int8 => vec![OutputKind::Mean],
+                // All outputs of the widest are gigabytes to compare, by the kernels of 650M.
+                _ if shape.hidden_size > RELEASED[3].hidden_size => {
+                    vec![OutputKind::Mean, OutputKind::Bos, OutputKind::Max]
+                }
                 _ => OutputKind::ALL.to_vec(),
             };
             // In f32, so that no rounding hides what differs.
