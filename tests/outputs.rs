@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use plm_fleet::{
-    Devices, EmbeddingsFile, Error, Layer, LongSequences, Model, OutputKind, OutputSet, PlanConfig,
-    RunConfig, RunReport, SegmentConfig, run_multi_gpu_inference, verify_run,
+    Devices, Dtype, EmbeddingsFile, Error, Layer, LongSequences, Model, OutputKind, OutputSet,
+    PlanConfig, RunConfig, RunReport, SegmentConfig, run_multi_gpu_inference, verify_run,
 };
 use plm_testkit::random_residues;
 use safetensors::SafeTensors;
@@ -93,6 +93,70 @@ fn every_layers_mean_and_the_bos_are_those_of_the_reference() {
     let by_name = file.read_rows_of("mean/layer_0", 0..file.rows()).unwrap();
     assert_eq!(first, by_name);
     verify_run(out.path()).unwrap();
+}
+
+/// All outputs of plm-tiny's first, third and last layer, with residues in f32.
+fn all_outputs() -> OutputSet {
+    let layers = [0, 2, -1].map(Layer);
+    OutputSet::new(OutputKind::ALL, layers).with_residues_dtype(Dtype::F32)
+}
+
+#[test]
+fn all_outputs_of_one_run_are_those_of_the_reference() {
+    let (out, report) = run(&config("cpu:2", 4_096, Some(all_outputs())));
+    let bytes = fs::read(Path::new(GOLDENS).join("plm-tiny.safetensors")).unwrap();
+    let goldens = SafeTensors::deserialize(&bytes).unwrap();
+    let has = |name: &str| goldens.tensor(name).is_ok();
+    let file = EmbeddingsFile::open(report.embeddings_path.unwrap()).unwrap();
+    // Three layers of four kinds, and two that are of no single layer.
+    assert_eq!(file.outputs().len(), 14);
+    for (position, output) in file.outputs().iter().enumerate() {
+        let mut compared = 0;
+        for row in 0..file.rows() {
+            // Long proteins have no reference of what is per residue, and BOS only of the last layer.
+            let (what, parts) = match output.kind {
+                OutputKind::Mean => ("mean", 7),
+                OutputKind::Max => ("max", 7),
+                OutputKind::Residues if output.layer < 6 => ("hidden", 7),
+                OutputKind::Bos if output.layer < 6 => continue,
+                kind => (kind.name(), 1),
+            };
+            let name = format!("{row}.{what}");
+            if !has(&name) {
+                continue;
+            }
+            let reference = numbers(&goldens, &name);
+            let layer = if parts == 7 { output.layer } else { 0 };
+            let values = reference.len() / parts;
+            let reference = &reference[layer * values..][..values];
+            let ours = file
+                .read_column(position, row..row + 1)
+                .unwrap()
+                .sequence(0);
+            let error = relative_error(&ours, reference);
+            assert!(
+                error < TOLERANCE,
+                "{}, row {row}: {error:.1e}",
+                output.name()
+            );
+            compared += 1;
+        }
+        let is_known = output.kind != OutputKind::Bos || output.layer == 6;
+        assert_eq!(compared > 0, is_known, "{}", output.name());
+    }
+    verify_run(out.path()).unwrap();
+}
+
+#[test]
+fn neither_ranks_nor_batches_change_a_byte_of_any_output() {
+    // Residues in f16, as by default.
+    let outputs = || Some(OutputSet::new(OutputKind::ALL, [Layer(1), Layer::LAST]));
+    let (_one, expected) = run(&config("cpu:1", 1_024, outputs()));
+    let bytes = |report: &RunReport| fs::read(report.embeddings_path.as_ref().unwrap()).unwrap();
+    for (devices, max_batch_tokens) in [("cpu:3", 2_000), ("cpu:2", 50_000)] {
+        let (_out, report) = run(&config(devices, max_batch_tokens, outputs()));
+        assert!(bytes(&report) == bytes(&expected), "{devices}");
+    }
 }
 
 #[test]
