@@ -113,7 +113,7 @@ fn all_outputs_of_one_run_are_those_of_the_reference() {
     for (position, output) in file.outputs().iter().enumerate() {
         let mut compared = 0;
         for row in 0..file.rows() {
-            // Long proteins have no reference of what is per residue, and BOS only of the last layer.
+            // The reference has nothing per residue of long proteins, and BOS of the last layer.
             let (what, parts) = match output.kind {
                 OutputKind::Mean => ("mean", 7),
                 OutputKind::Max => ("max", 7),
