@@ -120,7 +120,7 @@ fn loader() -> FakeLoader {
 
 /// Encoders that take their time, so that a run can be stopped while they work.
 fn slow(loader: FakeLoader) -> FakeLoader {
-    let each = Duration::from_millis(20);
+    let each = Duration::from_millis(150);
     let ranks = [Rank(0), Rank(1)].into_iter();
     ranks.fold(loader, |loader, rank| {
         loader.fault(rank, EncoderFault::Slow { each })

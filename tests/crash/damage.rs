@@ -1,6 +1,8 @@
-//! Segments are damaged between two tries.
+//! Segments, and the rows that they vouch for, are damaged between two tries.
 
 use std::fs;
+
+use plm_core::{Column, Values};
 
 use plm_testkit::SplitMix64;
 
@@ -18,6 +20,10 @@ pub(crate) fn damage(scene: &mut Scene, random: &mut SplitMix64) -> bool {
     }
     let segment = segments.swap_remove(random.below(segments.len() as u64) as usize);
     let mut bytes = fs::read(&segment).expect("it is there");
+    if random.below(2) == 0 && damage_rows(scene, &bytes, random) {
+        scene.damaged.insert(segment);
+        return true;
+    }
     let place = random.below(bytes.len() as u64) as usize;
     match random.below(5) {
         // Only a digest shows a single flipped bit.
@@ -35,20 +41,62 @@ pub(crate) fn damage(scene: &mut Scene, random: &mut SplitMix64) -> bool {
     true
 }
 
+/// Damages rows in the draft that a segment vouches for, and tells whether it vouches for any.
+fn damage_rows(scene: &Scene, segment: &[u8], random: &mut SplitMix64) -> bool {
+    let draft = scene.out().join("embeddings.h5.draft");
+    let Ok(mut bytes) = fs::read(&draft) else {
+        return false;
+    };
+    let records = &scene.reference.records;
+    let is_in_it = |id: &str| {
+        segment
+            .windows(id.len())
+            .any(|found| found == id.as_bytes())
+    };
+    // The rows of equal sequences are equal, and may be of another segment.
+    let is_unique = |residues: &str| {
+        let same = records.iter().filter(|record| record.residues == residues);
+        same.count() == 1
+    };
+    let mut records = records.iter();
+    let Some(record) = records.find(|it| is_in_it(&it.id) && is_unique(&it.residues)) else {
+        return false;
+    };
+    let rows = stored(&record.outputs[0]);
+    let place = bytes.windows(rows.len()).position(|found| found == rows);
+    let place = place.expect("the rows of a segment are in the draft");
+    let within = random.below(rows.len() as u64) as usize;
+    match random.below(3) {
+        0 => bytes[place + within] ^= 1 << random.below(8),
+        1 => bytes[place..place + rows.len()].fill(0),
+        _ => {
+            let row = rows.len() / record.residues.len();
+            bytes[place..place + rows.len()].rotate_left(row);
+        }
+    }
+    fs::write(draft, bytes).expect("there is room");
+    true
+}
+
+fn stored(column: &Column) -> Vec<u8> {
+    match column.values() {
+        Values::F32(values) => values.iter().flat_map(|it| it.to_le_bytes()).collect(),
+        Values::F16(values) => values.iter().flat_map(|it| it.to_le_bytes()).collect(),
+    }
+}
+
+/// Where the mean of a record is in a segment.
 fn place_of_a_vector(scene: &Scene, segment: &[u8]) -> usize {
-    scene
-        .reference
-        .records
-        .iter()
-        .find_map(|record| {
-            let stored: Vec<u8> = record
-                .vector
-                .iter()
-                .flat_map(|it| it.to_le_bytes())
-                .collect();
-            segment
-                .windows(stored.len())
-                .position(|window| window == stored)
-        })
-        .expect("a segment holds vectors, as they are")
+    let records = scene.reference.records.iter();
+    let mut places = records.filter_map(|record| {
+        let mean = record
+            .outputs
+            .iter()
+            .find(|column| column.offsets() == [0, 1]);
+        let stored = stored(mean.expect("a mean has one row"));
+        segment
+            .windows(stored.len())
+            .position(|window| window == stored)
+    });
+    places.next().expect("a segment holds vectors, as they are")
 }

@@ -23,7 +23,7 @@ fn assert_orderly(scene: &Scene, ended: &Ended) -> bool {
     let code = ended.code();
     scene.assert_sound();
     if code == 0 {
-        scene.reference.assert_vectors(&scene.out());
+        scene.reference.assert_values(&scene.out());
         return true;
     }
     assert_eq!(code, FAILED, "{}", ended.told);

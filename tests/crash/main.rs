@@ -15,6 +15,7 @@ mod effort;
 mod failing_disks;
 mod kills;
 mod mounts;
+mod outputs;
 mod points;
 mod power_cuts;
 mod reference;
@@ -28,6 +29,7 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Trial};
 
 use crate::effort::Effort;
+use crate::outputs::Outputs;
 
 fn main() -> ExitCode {
     if let Some(ended) = subject::run_if_asked() {
@@ -35,19 +37,28 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::from_args();
     let effort = Effort::asked_for();
-    let trial = |name: &'static str, test: fn(Effort)| {
+    let trial = |name: &str, test: fn(Effort)| {
+        let test = move || Outputs::Mean.run(|| test(effort));
         Trial::test(name, move || {
-            test(effort);
+            test();
             Ok(())
         })
     };
+    let with_residues = |name: &str, test: fn(Effort)| {
+        let test = move || Outputs::Residues.run(|| test(effort));
+        Trial::test(name, move || {
+            test();
+            Ok(())
+        })
+        .with_kind("residues")
+    };
     let mounts_are_possible = mounts::are_possible();
-    let mounting = |name: &'static str, test: fn(Effort)| {
+    let mounting = |name: &'static str, outputs: Outputs, test: fn(Effort)| {
         Trial::test(name, move || {
             if !mounts_are_possible {
                 return Err("needs the right to mount a tmpfs".into());
             }
-            mounts::alone(name, || test(effort));
+            mounts::alone(name, || outputs.run(|| test(effort)));
             Ok(())
         })
         .with_kind("mounts a tmpfs")
@@ -58,52 +69,107 @@ fn main() -> ExitCode {
             "a_run_killed_at_any_operation_finishes_with_the_same_bytes",
             kills::killed_at_any_operation,
         ),
+        with_residues(
+            "a_run_killed_at_any_operation_finishes_with_the_same_bytes_with_residues",
+            kills::killed_at_any_operation,
+        ),
         trial(
             "a_run_killed_at_any_moment_finishes_with_the_same_bytes",
+            kills::killed_at_any_moment,
+        ),
+        with_residues(
+            "a_run_killed_at_any_moment_finishes_with_the_same_bytes_with_residues",
             kills::killed_at_any_moment,
         ),
         trial(
             "parts_killed_at_any_operation_merge_into_the_same_bytes",
             kills::killed_parts,
         ),
+        with_residues(
+            "parts_killed_at_any_operation_merge_into_the_same_bytes_with_residues",
+            kills::killed_parts,
+        ),
         trial(
             "damaged_segments_are_made_again",
+            kills::damaged_segments_are_made_again,
+        ),
+        with_residues(
+            "damaged_segments_are_made_again_with_residues",
             kills::damaged_segments_are_made_again,
         ),
         trial(
             "the_simulated_disk_is_the_real_one_until_its_power_is_cut",
             power_cuts::the_disk_is_known,
         ),
+        with_residues(
+            "the_simulated_disk_is_the_real_one_until_its_power_is_cut_with_residues",
+            power_cuts::the_disk_is_known,
+        ),
         trial(
             "a_run_whose_power_is_cut_finishes_with_the_same_bytes",
+            power_cuts::power_is_cut_at_any_operation,
+        ),
+        with_residues(
+            "a_run_whose_power_is_cut_finishes_with_the_same_bytes_with_residues",
             power_cuts::power_is_cut_at_any_operation,
         ),
         trial(
             "a_finished_run_outlives_a_power_cut",
             power_cuts::power_is_cut_after_the_end,
         ),
+        with_residues(
+            "a_finished_run_outlives_a_power_cut_with_residues",
+            power_cuts::power_is_cut_after_the_end,
+        ),
         trial(
             "a_file_operation_that_fails_is_an_ordinary_error",
+            failing_disks::operations_that_fail,
+        ),
+        with_residues(
+            "a_file_operation_that_fails_is_an_ordinary_error_with_residues",
             failing_disks::operations_that_fail,
         ),
         trial(
             "a_file_system_that_cannot_sync_is_taken_as_it_is",
             failing_disks::a_file_system_without_syncs,
         ),
+        with_residues(
+            "a_file_system_that_cannot_sync_is_taken_as_it_is_with_residues",
+            failing_disks::a_file_system_without_syncs,
+        ),
         mounting(
             "a_file_system_of_any_size_is_enough_or_an_ordinary_error",
+            Outputs::Mean,
+            failing_disks::file_systems_of_any_size,
+        ),
+        mounting(
+            "a_file_system_of_any_size_is_enough_or_an_ordinary_error_with_residues",
+            Outputs::Residues,
             failing_disks::file_systems_of_any_size,
         ),
         mounting(
             "a_file_system_that_is_too_small_is_told_of_before_anything_is_computed",
+            Outputs::Mean,
+            failing_disks::a_file_system_that_is_too_small,
+        ),
+        mounting(
+            "a_file_system_that_is_too_small_is_told_of_before_anything_is_computed_with_residues",
+            Outputs::Residues,
             failing_disks::a_file_system_that_is_too_small,
         ),
         mounting(
             "a_restart_without_room_is_refused_and_deletes_nothing",
+            Outputs::Mean,
+            failing_disks::a_restart_without_room,
+        ),
+        mounting(
+            "a_restart_without_room_is_refused_and_deletes_nothing_with_residues",
+            Outputs::Residues,
             failing_disks::a_restart_without_room,
         ),
         mounting(
             "a_read_only_file_system_is_an_ordinary_error",
+            Outputs::Mean,
             failing_disks::a_file_system_that_is_read_only,
         ),
         trial(

@@ -10,14 +10,17 @@ use std::sync::{Arc, OnceLock};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use plm_core::{EncoderLoader, Packer, Rank, RowId};
+use plm_core::store::StoredRun;
+use plm_core::{Column, EncoderLoader, Packer, Rank, RowId};
 use plm_esm2::{Checkpoint, CpuOptions, Esm2Loader};
-use plm_fleet::shards::RunFormat;
 use plm_fleet::{
-    Devices, Dtype, EmbeddingsFile, Model, PlanConfig, RunConfig, run_multi_gpu_inference,
+    Devices, Dtype, EmbeddingsFile, FastaIndex, Model, PlanConfig, RunConfig,
+    run_multi_gpu_inference,
 };
 use plm_testkit::{SplitMix64, random_residues};
 use tempfile::TempDir;
+
+use crate::outputs::Outputs;
 
 /// What the subjects embed, and the result that they must give.
 pub(crate) struct Reference {
@@ -28,15 +31,18 @@ pub(crate) struct Reference {
     pub(crate) records: Vec<Record>,
     pub(crate) embeddings: Vec<u8>,
     pub(crate) ledger: Vec<u8>,
-    /// Segments of this run say this of themselves.
-    pub(crate) format: RunFormat,
+    /// The index of the inputs.
+    pub(crate) index: FastaIndex,
+    /// What a store knows of this run.
+    pub(crate) run: StoredRun,
 }
 
-/// A protein and its vector.
+/// A protein and its values.
 pub(crate) struct Record {
     pub(crate) id: String,
     pub(crate) residues: String,
-    pub(crate) vector: Vec<f32>,
+    /// The values of each output, as they are stored: `[its rows, width]`.
+    pub(crate) outputs: Vec<Column>,
 }
 
 const RECORDS: usize = 60;
@@ -45,28 +51,30 @@ const COMPRESSED: usize = 20;
 
 impl Reference {
     pub(crate) fn get() -> &'static Self {
-        static REFERENCE: OnceLock<Reference> = OnceLock::new();
-        REFERENCE.get_or_init(Self::make)
+        static REFERENCES: [OnceLock<Reference>; 2] = [OnceLock::new(), OnceLock::new()];
+        let outputs = Outputs::of_this_test();
+        REFERENCES[outputs.number() as usize].get_or_init(|| Self::make(outputs))
     }
 
-    fn make() -> Self {
+    fn make(outputs: Outputs) -> Self {
         let folder = tempfile::tempdir().expect("there is room");
         let proteins = proteins();
         let inputs = write_inputs(&proteins, folder.path());
-        let vectors = vectors_one_by_one(&proteins);
+        let values = values_one_by_one(&proteins, outputs);
         let records: Vec<Record> = proteins
             .into_iter()
-            .zip(vectors)
-            .map(|((id, residues), vector)| Record {
+            .zip(values)
+            .map(|((id, residues), outputs)| Record {
                 id,
                 residues,
-                vector,
+                outputs,
             })
             .collect();
 
         let out = folder.path().join("out");
         let config = RunConfig {
             devices: Devices::CPU,
+            outputs: outputs.set(),
             plan: PlanConfig::builder()
                 .max_residues(40)
                 .build()
@@ -80,29 +88,35 @@ impl Reference {
         let reference = Self {
             embeddings: read("embeddings.h5"),
             ledger: read("ledger.tsv"),
-            format: file.format().clone(),
+            index: FastaIndex::load(&out.join("index.plm")).expect("it is finished"),
+            run: StoredRun {
+                digest: file.format().run_digest(),
+                outputs: file.outputs().to_vec(),
+                truncated_to: None,
+            },
             inputs,
             records,
             _folder: folder,
         };
-        reference.assert_vectors(&out);
+        reference.assert_values(&out);
         reference
     }
 
-    /// Asserts that `embeddings.h5` has all ids in order, each with the vector of its own residues,
+    /// Asserts that `embeddings.h5` has all ids in order, each with the values of its own residues,
     /// to the last bit.
-    pub(crate) fn assert_vectors(&self, out: &Path) {
+    pub(crate) fn assert_values(&self, out: &Path) {
         let file = EmbeddingsFile::open(out.join("embeddings.h5")).expect("it can be read");
         let ids: Vec<&str> = self.records.iter().map(|record| &*record.id).collect();
         assert_eq!(file.ids().expect("it can be read"), ids);
-        let vectors = file.read_rows(0..file.rows()).expect("it can be read");
-        for (record, vector) in self.records.iter().zip(vectors.rows()) {
-            let bits = |value: &f32| value.to_bits();
-            assert!(
-                vector.iter().map(bits).eq(record.vector.iter().map(bits)),
-                "{} has another vector than its residues",
-                record.id
-            );
+        for (place, record) in self.records.iter().enumerate() {
+            for (position, expected) in record.outputs.iter().enumerate() {
+                let found = file.read_column(position, place..place + 1);
+                assert!(
+                    found.expect("it can be read") == *expected,
+                    "{} has other values than those of its residues",
+                    record.id
+                );
+            }
         }
     }
 }
@@ -147,19 +161,23 @@ fn write_inputs(proteins: &[(String, String)], folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-fn vectors_one_by_one(proteins: &[(String, String)]) -> Vec<Vec<f32>> {
+fn values_one_by_one(proteins: &[(String, String)], outputs: Outputs) -> Vec<Vec<Column>> {
     let loader = Esm2Loader::new(
         Checkpoint::plm_tiny(),
         CpuOptions::all_cores(NonZeroUsize::MIN),
         Dtype::F32,
     )
     .expect("it is a model");
+    let loader = match outputs.set() {
+        Some(outputs) => loader.with_outputs(&outputs).expect("it gives them"),
+        None => loader,
+    };
     let mut encoder = loader.load(Rank(0)).expect("it is a model");
-    let mut alone: HashMap<&str, Vec<f32>> = HashMap::new();
+    let mut alone: HashMap<&str, Vec<Column>> = HashMap::new();
     proteins
         .iter()
         .map(|(_, residues)| {
-            let vector = alone.entry(residues).or_insert_with(|| {
+            let values = alone.entry(residues).or_insert_with(|| {
                 let tokens = &loader.spec().tokens;
                 let mut packer = Packer::new(tokens, residues.len() + 2);
                 packer
@@ -167,9 +185,9 @@ fn vectors_one_by_one(proteins: &[(String, String)]) -> Vec<Vec<f32>> {
                     .expect("it has room");
                 let batch = Arc::new(packer.finish());
                 let encoded = encoder.encode(&batch).expect("it computes");
-                encoded.columns()[0].sequence(0)
+                encoded.into_columns()
             });
-            vector.clone()
+            values.clone()
         })
         .collect()
 }

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use plm_core::TEMPORARY_SUFFIX;
-use plm_fleet::shards::{RunFormat, scan};
-use plm_fleet::{FastaIndex, verify_run};
+use plm_core::store::{Expected, Planned};
+use plm_fleet::{FastaIndex, Hdf5Store, Store, verify_run};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -131,9 +131,7 @@ impl Scene {
                 assert!(read.is_ok(), "{} has its name", path.display());
             }
         }
-        let shards = self.part_directories();
-        let found = scan(&shards, self.format()).expect("segments can be read");
-        let damaged: BTreeSet<PathBuf> = found.damaged.into_iter().map(|it| it.path).collect();
+        let (_, damaged) = self.look();
         assert!(
             damaged.is_subset(&self.damaged),
             "segments have their names and are damaged: {damaged:?}"
@@ -160,12 +158,43 @@ impl Scene {
         let found = fs::read(out.join("embeddings.h5")).expect("it is finished");
         assert!(found == self.reference.embeddings, "other bytes");
         assert!(out.join("ledger.tsv").exists() && out.join("run.json").exists());
-        self.reference.assert_vectors(&out);
+        self.reference.assert_values(&out);
         verify_run(&out).expect("it is finished");
     }
 
-    fn format(&self) -> &'static RunFormat {
-        &self.reference.format
+    /// The number of durable rows, and the damaged segments. The store is shown a copy of the run's
+    /// directory, since it removes unfinished files.
+    fn look(&self) -> (u64, BTreeSet<PathBuf>) {
+        let copy = tempfile::tempdir().expect("there is room");
+        for (path, bytes) in self.contents() {
+            let path = copy
+                .path()
+                .join(path.strip_prefix(self.out()).expect("it is in it"));
+            fs::create_dir_all(path.parent().expect("it is a file")).expect("there is room");
+            fs::write(path, bytes).expect("there is room");
+        }
+        let planned = Planned {
+            expected: Expected {
+                run: &self.reference.run,
+                source: &self.reference.index,
+                without_row: &[],
+            },
+            result: &copy.path().join("embeddings.h5"),
+        };
+        let (mut rows, mut damaged) = (0, BTreeSet::new());
+        for part in self.part_directories() {
+            let part = copy
+                .path()
+                .join(part.strip_prefix(self.out()).expect("it is in it"));
+            let found = Hdf5Store::default().durable(&part, &planned);
+            let found = found.expect("segments can be read");
+            rows += found.rows.len() as u64;
+            damaged.extend(found.damaged.into_iter().map(|damaged| {
+                let path = damaged.path.strip_prefix(copy.path()).expect("it is in it");
+                self.out().join(path)
+            }));
+        }
+        (rows, damaged)
     }
 
     /// Every file below the run's directory.
@@ -227,8 +256,7 @@ impl Scene {
 
     /// The rows in whole segments.
     pub(crate) fn durable_rows(&self) -> u64 {
-        let found = scan(&self.part_directories(), self.format());
-        found.expect("segments can be read").rows.len() as u64
+        self.look().0
     }
 
     /// The lengths of the logs. They tell what a later try adds.

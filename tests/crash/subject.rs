@@ -14,6 +14,7 @@ use plm_fleet::{
     aggregate_parts, run_multi_gpu_inference,
 };
 
+use crate::outputs::Outputs;
 use crate::points::{Fault, Tap};
 
 /// The first argument of the subject.
@@ -50,8 +51,9 @@ impl How {
     /// Settings with so much patience that a passing failure never ends the run.
     pub(crate) const PATIENT: u64 = 60_000;
 
-    fn config(self) -> RunConfig {
+    fn config(self, outputs: Outputs) -> RunConfig {
         RunConfig {
+            outputs: outputs.set(),
             devices: format!("cpu:{}", self.ranks).parse().expect("devices"),
             plan: PlanConfig::builder()
                 .max_batch_tokens(self.batch_tokens as u32)
@@ -126,15 +128,16 @@ fn embed(arguments: &[OsString]) -> Result<RunReport, Error> {
         part: (number(4), number(5)),
         patience: number(6),
     };
-    let inputs = arguments[7..].iter().map(Path::new);
-    run_multi_gpu_inference(inputs, &Model::PlmTiny, out, &how.config())
+    let config = how.config(Outputs::of_number(number(7)));
+    let inputs = arguments[8..].iter().map(Path::new);
+    run_multi_gpu_inference(inputs, &Model::PlmTiny, out, &config)
 }
 
 /// Restarts a run in this process, and discards what is there.
 pub(crate) fn restart(inputs: &[PathBuf], out: &Path, how: How) -> Result<RunReport, Error> {
     let config = RunConfig {
         resume: Resume::Restart,
-        ..how.config()
+        ..how.config(Outputs::of_this_test())
     };
     run_multi_gpu_inference(
         inputs.iter().map(PathBuf::as_path),
@@ -155,6 +158,7 @@ pub(crate) fn command(inputs: &[PathBuf], out: &Path, how: How) -> Command {
         how.part.0,
         how.part.1,
         how.patience,
+        Outputs::of_this_test().number(),
     ] {
         command.arg(number.to_string());
     }

@@ -7,6 +7,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::TEMPORARY_SUFFIX;
@@ -14,12 +15,21 @@ use crate::TEMPORARY_SUFFIX;
 /// Locks a new temporary file against [`sweep`]. Returns false if a sweep was first.
 pub(crate) fn lock(file: &File, path: &Path) -> bool {
     match file.try_lock() {
-        // A sweep may have removed the file between its creation and its lock.
-        Ok(()) => path.exists(),
+        // A sweep may have removed the file between its creation and its lock. Another thread may
+        // have made a file of that name since.
+        Ok(()) => is_at(file, path),
         Err(TryLockError::WouldBlock) => false,
         // Where there are no locks, nobody removes the file either.
         Err(TryLockError::Error(_)) => true,
     }
+}
+
+/// Whether `path` is a name of an open file.
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(file), Ok(found)) = (file.metadata(), fs::metadata(path)) else {
+        return false;
+    };
+    (file.dev(), file.ino()) == (found.dev(), found.ino())
 }
 
 /// Removes the temporary files of killed [`DurableFile`](crate::DurableFile)s that were to become
@@ -107,6 +117,25 @@ mod tests {
         assert!(others.iter().all(|other| other.exists()));
         alive.commit().unwrap();
         assert!(path.exists());
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn threads_that_write_files_of_one_name_never_take_each_others() {
+        let folder = std::env::temp_dir().join(format!("plm-core-one-name-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("text");
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..1_000 {
+                        let mut file = DurableFile::create(&path).unwrap();
+                        let temporary = file.temporary_path().to_owned();
+                        assert!(is_at(file.file(), &temporary));
+                    }
+                });
+            }
+        });
         fs::remove_dir_all(&folder).unwrap();
     }
 

@@ -35,16 +35,35 @@ pub(crate) fn turn_into_result(
 
 fn copy(whole: &File, draft: &File, rows: &[Range<u64>]) -> io::Result<()> {
     let bytes = whole.metadata()?.len();
-    let mut piece = vec![0; PIECE_BYTES as usize];
+    let draft_bytes = draft.metadata()?.len();
+    let [mut piece, mut before] = [(); 2].map(|()| vec![0; PIECE_BYTES as usize]);
     let mut start = 0;
     for next in rows.iter().chain([&(bytes..bytes)]) {
         while start < next.start {
             let length = (next.start - start).min(PIECE_BYTES) as usize;
-            whole.read_exact_at(&mut piece[..length], start)?;
-            draft.write_all_at(&piece[..length], start)?;
+            let piece = &mut piece[..length];
+            whole.read_exact_at(piece, start)?;
+            let known = draft_bytes.saturating_sub(start).min(length as u64) as usize;
+            draft.read_exact_at(&mut before[..known], start)?;
+            write_differing(draft, piece, &before[..known], start)?;
             start += length as u64;
         }
         start = start.max(next.end);
     }
     draft.set_len(bytes)
+}
+
+/// Writes what differs from the bytes that are there. So a power cut leaves the mark of the draft,
+/// by which it is known, as it is.
+fn write_differing(file: &File, piece: &[u8], before: &[u8], start: u64) -> io::Result<()> {
+    /// The mark starts and ends at a multiple of this.
+    const UNIT_BYTES: usize = 8;
+    let (known, new) = piece.split_at(before.len());
+    let units = known.chunks(UNIT_BYTES).zip(before.chunks(UNIT_BYTES));
+    for (number, (unit, before)) in units.enumerate() {
+        if unit != before {
+            file.write_all_at(unit, start + (number * UNIT_BYTES) as u64)?;
+        }
+    }
+    file.write_all_at(new, start + known.len() as u64)
 }
