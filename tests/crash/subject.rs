@@ -67,6 +67,8 @@ impl How {
                 .into(),
             part: Part::new(self.part.0 as u32, self.part.1 as u32).expect("a part"),
             lanes: LaneConfig::builder()
+                // Ranks do not read far ahead of what is written: tests change inputs in between.
+                .write_queue_batches(4)
                 .input_patience(Duration::from_millis(self.patience))
                 .build()
                 .expect("lanes"),

@@ -92,7 +92,8 @@ impl LaneConfig {
     ///
     /// Beside these, a rank holds the values of two batches at most: one that waits for room, and
     /// one that the device computes. A record whose windows don't fit into one packed batch counts
-    /// as one batch.
+    /// as one batch. Values that identical records share count once, but the batch that is written
+    /// has them for each: up to 16 times.
     pub fn write_queue_bytes(&self) -> u64 {
         self.write_queue_bytes
     }
@@ -109,7 +110,8 @@ impl LaneConfig {
         self.batch_timeout
     }
 
-    /// How often a rank may load another encoder after one has failed.
+    /// How often a rank may load another encoder after one has failed. In a
+    /// [`Session`](crate::Session), loads before the last batch that went well do not count.
     ///
     /// A batch that fails is cut into eight pieces at a time. So one sequence that no encoder
     /// survives costs about as many loads as the number of the batch's sequences has octal digits,

@@ -146,6 +146,7 @@ pub fn run(
         stop,
         waits: InputWaits::default(),
         vectors: Vectors::new(has_vectors),
+        is_session: false,
         ending: Mutex::default(),
     });
     let missing = job.queue.missing();

@@ -128,6 +128,7 @@ impl Session {
             waits: InputWaits::default(),
             // A session may well be given nothing but sequences without values.
             vectors: Vectors::new(true),
+            is_session: true,
             ending: Mutex::default(),
         });
         let supervised = Arc::clone(&job);
@@ -174,7 +175,8 @@ impl Session {
         queue.added();
     }
 
-    /// Waits until all sequences are done, and ends.
+    /// Waits until all sequences are done, and ends. The report names no sequence that failed: the
+    /// observer was told.
     ///
     /// # Errors
     /// Those of [`run`](crate::run()), if not all sequences are done.

@@ -39,7 +39,10 @@ pub(super) struct Device<'a> {
     lane: &'a Lane,
     /// `None` between an encoder that failed and the next one.
     encoder: Option<Box<dyn Encoder + 'a>>,
+    /// How many encoders have failed: no two encoders have the same number.
     reloads: u32,
+    /// How many of these count towards [`LaneConfig::max_reloads`](crate::LaneConfig::max_reloads).
+    reloads_spent: u32,
     /// The slowest pace of a packed batch so far, if one was encoded.
     seconds_per_work: Option<f64>,
 }
@@ -50,6 +53,7 @@ impl<'a> Device<'a> {
             lane,
             encoder: None,
             reloads: 0,
+            reloads_spent: 0,
             seconds_per_work: None,
         };
         let started = Instant::now();
@@ -119,7 +123,13 @@ impl<'a> Device<'a> {
             return Ok(Some(EncodedBatch::empty(self.outputs())));
         }
         match self.encoded(&packed, ticket) {
-            Ok(encoded) => Ok(Some(encoded)),
+            Ok(encoded) => {
+                if self.lane.job.is_session {
+                    // It may go on for ever, and what failed lies behind.
+                    self.reloads_spent = 0;
+                }
+                Ok(Some(encoded))
+            }
             Err(failure) => {
                 self.replace(failure)?;
                 self.in_pieces(&packed)
@@ -280,10 +290,11 @@ impl<'a> Device<'a> {
     /// rank's.
     fn replace(&mut self, failure: RankFailure) -> Result<(), RankFailure> {
         let Lane { rank, job, .. } = self.lane;
-        if self.reloads >= job.config.max_reloads() || self.lane.failure().is_some() {
+        if self.reloads_spent >= job.config.max_reloads() || self.lane.failure().is_some() {
             return Err(failure);
         }
         self.reloads += 1;
+        self.reloads_spent += 1;
         if let Err(error) = self.load_encoder() {
             tracing::warn!(rank = rank.0, "no other encoder: {}", error.words());
             return Err(failure);

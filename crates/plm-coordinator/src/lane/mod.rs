@@ -55,6 +55,8 @@ pub(crate) struct Job {
     pub(crate) stop: StopToken,
     pub(crate) waits: InputWaits,
     pub(crate) vectors: Vectors,
+    /// Whether sequences may come in for ever, so that nothing must grow with their number.
+    pub(crate) is_session: bool,
     /// Why the run ends before its batches are done, once it does.
     pub(crate) ending: Mutex<Option<Ending>>,
 }

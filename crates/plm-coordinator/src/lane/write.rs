@@ -215,7 +215,9 @@ impl<'a> Writer<'a> {
             tally.sequences += sequences;
             tally.identical += identical;
             tally.tokens += tokens;
-            tally.failed_rows.extend(failed);
+            if !job.is_session {
+                tally.failed_rows.extend(failed);
+            }
         }
     }
 }

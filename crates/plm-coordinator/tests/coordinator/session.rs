@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use plm_coordinator::{
-    CoordinatorReport, Error, Observer, PlanConfig, RunEvent, Session, SessionOptions,
+    CoordinatorReport, Error, LaneConfig, Observer, PlanConfig, RunEvent, Session, SessionOptions,
 };
 use plm_core::{Rank, RowId, WorldSize};
 use plm_testkit::{
@@ -157,6 +157,35 @@ fn faults_cost_a_session_no_sequence() {
             assert_eq!(*case.failures.0.lock().unwrap(), BTreeSet::from([11, 161]));
             case.check(200);
         }
+    });
+}
+
+#[test]
+fn a_session_outlives_any_number_of_poison_sequences() {
+    within(WATCHDOG, || {
+        let mut case = Case::new(1);
+        // One of them takes four: for the batch, its piece, alone, and once more.
+        let lanes = LaneConfig::builder().max_reloads(6);
+        case.options.lanes = lanes.build().unwrap();
+        let poison = |number: u64| [b"MWWM".as_slice(), &random_residues(number, 5)].concat();
+        for number in 0..20 {
+            case.loader = case.loader.poison(&poison(number), Poison::Error);
+        }
+        let session = case.start();
+        for number in 0..20 {
+            session.add([(RowId(2 * number), poison(number))]);
+            while case.failures.0.lock().unwrap().len() as u64 <= number {
+                thread::sleep(Duration::from_millis(1));
+            }
+            session.add([(RowId(2 * number + 1), residues(2 * number + 1))]);
+            while case.sink.durable().len() as u64 <= number {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        let report = session.close().unwrap();
+        assert!(report.failed_ranks().is_empty());
+        assert!(report.workers[0].reloads >= 20 * 3);
+        case.check(40);
     });
 }
 
