@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use candle_core::{DType, Tensor};
 use plm_core::{
-    Dtype, EncodedBatch, EncoderLoader, Layer, Note, OutputKind, OutputSet, PackedBatch, Packer,
-    Rank, RowId, Ticket, TokenMap,
+    Column, Dtype, EncodedBatch, EncoderLoader, Layer, Note, OutputKind, OutputSet, OutputSpec,
+    PackedBatch, Packer, Rank, RowId, Ticket, TokenMap,
 };
 use plm_esm2::{
     Checkpoint, Error, Esm2, Esm2Loader, Gpu, ModelShape, NoInt8, RELEASED, VOCABULARY, token_map,
@@ -131,10 +131,6 @@ pub(crate) fn a_sequences_bits_are_its_own() {
             };
             let kinds = match dtype {
                 Dtype::Int8 => vec![OutputKind::Mean],
-                // All outputs of the widest are gigabytes to compare, by the kernels of 650M.
-                _ if shape.hidden_size > RELEASED[3].hidden_size => {
-                    vec![OutputKind::Mean, OutputKind::Bos, OutputKind::Max]
-                }
                 _ => OutputKind::ALL.to_vec(),
             };
             // In f32, so that no rounding hides what differs.
@@ -286,19 +282,23 @@ fn worst_row(ours: &[f32], exact: &[f32], width: usize) -> f64 {
     cosines.fold(1.0, f64::min)
 }
 
-/// The lowest cosine of each output of the last layer, by row, to the float64 reference, and that
-/// of all values of a protein: in the formats of GPUs, with residues in f16, as runs keep them.
+/// How much worse a 16-bit format may be than its rounding of weights alone, in one minus the
+/// cosine.
+const ARITHMETIC_IN_16_BITS: f64 = 8.0;
+
+/// The lowest cosine of each output of the last layer, by row, to the float64 reference: in the
+/// formats of GPUs, with residues in f16, as runs keep them.
+///
+/// A row of residues or logits is of one token, in which nothing averages out. Where the weights
+/// alone are rounded to a 16-bit format, and all arithmetic is f32, such rows of these models have
+/// cosines of 0.997 and above in bf16, and of 0.99993 in f16. So rows under 0.9999 are held against
+/// that.
 pub(crate) fn all_outputs_stay_close_to_the_reference() {
     let mut failures = Vec::new();
     for set in sets() {
         let last = OutputSet::new(OutputKind::ALL, [Layer::LAST]);
         let batch = Arc::new(set.all());
-        for (dtype, of_rows) in [
-            (Dtype::F32, 0.9999),
-            (Dtype::F16, 0.9999),
-            // A row is of one token, in which no rounding of 8 bits cancels.
-            (Dtype::Bf16, 0.999),
-        ] {
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16] {
             let loader = Esm2Loader::on_gpus(set.checkpoint.clone(), vec![0], dtype);
             let loader = loader.expect("the weights can be read");
             let loader = loader.with_outputs(&last).expect("the model has all");
@@ -306,44 +306,51 @@ pub(crate) fn all_outputs_stay_close_to_the_reference() {
             let encoded = encoder.encode(&batch).expect("the batch runs");
             let specs = &loader.spec().outputs;
             assert_eq!(encoded.check(specs, batch.residue_counts()), Ok(()));
-            for (column, spec) in encoded.columns().iter().zip(specs) {
-                let (mut worst_row_of, mut worst_of_all) = ((1.0, 0), (1.0, 0));
-                for (sequence, residues) in batch.residue_counts().enumerate() {
-                    let Some(golden) = set.golden_of(sequence, spec) else {
-                        continue;
-                    };
-                    let ours = column.sequence(sequence);
-                    let width = match spec.kind {
-                        OutputKind::Contacts => residues as usize,
-                        _ => spec.width,
-                    };
-                    let exact: Vec<f32> = golden.iter().map(|&value| value as f32).collect();
-                    let row = worst_row(&ours, &exact, width);
-                    if row < worst_row_of.0 {
-                        worst_row_of = (row, residues);
-                    }
-                    let all = cosine(&ours, golden).max(-1.0);
-                    if all < worst_of_all.0 {
-                        worst_of_all = (all, residues);
-                    }
-                }
+            let on_cpu = Esm2::new(&set.checkpoint, dtype).expect("the weights load");
+            let on_cpu = on_cpu.forward(&batch, &last).expect("the batch runs");
+            let columns = encoded.columns().iter().zip(&on_cpu);
+            for ((column, on_cpu), spec) in columns.zip(specs) {
+                let (worst, residues) = worst_of(&set, column, spec, &batch);
+                let (rounded_weights, _) = worst_of(&set, on_cpu, spec, &batch);
                 let report = format!(
-                    "{} of {} in {dtype}: rows {:.6} (at {}), all {:.6} (at {})",
+                    "{} of {} in {dtype}: {worst:.6} (at {residues} residues), \
+                     {rounded_weights:.6} with rounded weights alone",
                     spec.name(),
                     set.name,
-                    worst_row_of.0,
-                    worst_row_of.1,
-                    worst_of_all.0,
-                    worst_of_all.1
                 );
                 println!("{report}");
-                if worst_row_of.0 < of_rows || worst_of_all.0 < 0.9999 {
+                let bound = match dtype {
+                    Dtype::F32 => 1.0,
+                    _ => 1.0 - ARITHMETIC_IN_16_BITS * (1.0 - rounded_weights),
+                };
+                if worst < bound.min(0.9999) {
                     failures.push(report);
                 }
             }
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// The lowest cosine of a column's rows to the reference, and the residues of that protein. A row
+/// of contacts is that of one residue.
+fn worst_of(set: &Set, column: &Column, spec: &OutputSpec, batch: &PackedBatch) -> (f64, u32) {
+    let mut worst = (1.0, 0);
+    for (sequence, residues) in batch.residue_counts().enumerate() {
+        let Some(golden) = set.golden_of(sequence, spec) else {
+            continue;
+        };
+        let width = match spec.kind {
+            OutputKind::Contacts => residues as usize,
+            _ => spec.width,
+        };
+        let exact: Vec<f32> = golden.iter().map(|&value| value as f32).collect();
+        let row = worst_row(&column.sequence(sequence), &exact, width);
+        if row < worst.0 {
+            worst = (row, residues);
+        }
+    }
+    worst
 }
 
 /// A masked token changes the embeddings of its sequence, and of no other. Batches with one take
