@@ -1,6 +1,7 @@
 //! Measures what more outputs cost. It does one run after the other over the same FASTA file of N
 //! proteins (20,000 by default), each to a verified `embeddings.h5`: means of the last layer, means
-//! of four layers, residues of the last layer in f16, and means again.
+//! of four layers, residues of the last layer in f16, and means again. On devices also maxima with
+//! BOS, logits, contacts, and all outputs of the last layer at once.
 //!
 //!     crates/plm-kernels/cuda-build.sh bench --workspace --bench outputs \
 //!         -- 650M bf16 cuda:0 [WORKLOAD [N [DIRECTORY]]]
@@ -38,18 +39,27 @@ fn main() -> Result<(), BoxError> {
     let means = OutputSet::default();
     let four = [-1, -2, -3, -4].map(Layer);
     let residues = OutputSet::new([OutputKind::Residues], [Layer::LAST]);
-    let sets = [
-        ("means", &means),
+    let last = |kinds: &[OutputKind]| OutputSet::new(kinds.iter().copied(), [Layer::LAST]);
+    let mut sets = vec![
+        ("means", means.clone()),
         (
             "means of four layers",
-            &OutputSet::new([OutputKind::Mean], four),
+            OutputSet::new([OutputKind::Mean], four),
         ),
-        ("residues, f16", &residues),
-        ("means again", &means),
+        ("residues, f16", residues.clone()),
+        ("means again", means),
     ];
+    if setup.stand_in_rate()?.is_none() {
+        sets.extend([
+            ("max and BOS", last(&[OutputKind::Max, OutputKind::Bos])),
+            ("logits, f16", last(&[OutputKind::Logits])),
+            ("contacts, f16", last(&[OutputKind::Contacts])),
+            ("all outputs", last(&OutputKind::ALL)),
+        ]);
+    }
     let mut first = None;
     for (name, outputs) in sets {
-        let run = one_run(&setup, &devices, outputs)?;
+        let run = one_run(&setup, &devices, &outputs)?;
         let first = *first.get_or_insert(run.seconds);
         println!(
             "{name}: {:.2} s, {:.0} tokens/s, {:.1}% of the first; ranks {:.2} s, merge {:.2} s; \
@@ -66,7 +76,7 @@ fn main() -> Result<(), BoxError> {
         for worker in &run.workers {
             println!("  {worker}");
         }
-        if outputs == &residues {
+        if outputs == residues {
             for _ in 0..2 {
                 let seconds = plain_write(setup.scratch.path(), run.result_bytes)?;
                 println!(
