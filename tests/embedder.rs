@@ -252,7 +252,7 @@ fn a_device_that_fails_is_survived_by_the_others() {
             let loader = FakeLoader::new(4).fault(Rank(0), fault);
             let gate = loader.gate();
             let lanes = LaneConfig::builder()
-                .batch_timeout(BatchTimeout::Fixed(Duration::from_millis(300)));
+                .batch_timeout(BatchTimeout::Fixed(Duration::from_millis(1_500)));
             let config = EmbedderConfig {
                 lanes: lanes.build().unwrap(),
                 ..config("cpu:2")
