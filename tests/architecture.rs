@@ -60,6 +60,8 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("candle-transformers", &["plm-esm2"]),
     ("crossbeam-channel", &["plm-coordinator"]),
     ("hdf5-metno", &["plm-shards"]),
+    ("parquet", &["plm-export"]),
+    ("arrow-array", &["plm-export"]),
     ("clap", &["plm-cli"]),
     ("indicatif", &["plm-cli"]),
 ];

@@ -95,14 +95,14 @@ fn check_all(out: &Path, outputs: &[(OutputKind, usize)], ids: Option<&Path>) {
 }
 
 #[test]
-#[ignore = "needs h5py, pandas and others: tests/run.sh has them"]
+#[ignore = "needs h5py, pyarrow and others: tests/run.sh has them"]
 fn readers_find_what_h5py_finds_in_a_default_run() {
     let (_scratch, out) = run(&RunConfig::default());
     check_all(&out, &[(OutputKind::Mean, 6)], None);
 }
 
 #[test]
-#[ignore = "needs h5py, pandas and others: tests/run.sh has them"]
+#[ignore = "needs h5py, pyarrow and others: tests/run.sh has them"]
 fn readers_find_what_h5py_finds_of_several_outputs_and_chosen_records() {
     let (scratch, out) = run(&with_outputs(&[OutputKind::Mean, OutputKind::Bos]));
     let ledger = fs::read_to_string(out.join("ledger.tsv")).unwrap();
@@ -129,7 +129,7 @@ fn readers_find_what_h5py_finds_of_several_outputs_and_chosen_records() {
 }
 
 #[test]
-#[ignore = "needs h5py, pandas and others: tests/run.sh has them"]
+#[ignore = "needs h5py, pyarrow and others: tests/run.sh has them"]
 fn readers_find_what_h5py_finds_per_residue_and_per_pair() {
     use OutputKind::{Contacts, Logits, Max, Residues};
     let (scratch, out) = run(&with_outputs(&[Max, Residues, Logits, Contacts]));

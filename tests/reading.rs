@@ -93,7 +93,7 @@ if __name__ == "__main__":
 }
 
 #[test]
-#[ignore = "needs h5py, pandas and others: tests/run.sh has them"]
+#[ignore = "needs h5py, pyarrow and others: tests/run.sh has them"]
 fn the_page_on_reading_says_what_h5py_and_others_do() {
     let scratch = run();
     let folder = scratch.path();

@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 build_tools() {
     # Exports are read by those that people read them with.
-    set -- h5py numpy safetensors pandas
+    set -- h5py numpy safetensors pyarrow pandas polars duckdb
     . crates/plm-shards/build-tools.sh
 }
 build_tools

@@ -75,8 +75,8 @@ Examples:
 
 const AFTER_EXPORT_HELP: &str = "\
 Examples:
-  All of a run as one safetensors file, out.safetensors:
-    plm-fleet export out --to safetensors
+  All of a run as one Parquet file, out.parquet:
+    plm-fleet export out --to parquet
   The means of some proteins as text:
     plm-fleet export out --to tsv --outputs mean --rows ids.txt --dest some.tsv
 
@@ -309,13 +309,14 @@ pub(crate) struct ExportArgs {
     pub(crate) out: PathBuf,
 
     /// The format. npy: a directory with a file per output, which numpy.load maps into memory.
-    /// safetensors: a file with a tensor per output. h5-per-id: a dataset per protein, of one
-    /// output, as ProtTrans and bio_embeddings write them. tsv: a line per protein, of one output
-    #[arg(long, value_name = "npy|safetensors|h5-per-id|tsv")]
+    /// safetensors: a file with a tensor per output. parquet: a row per protein, with its id,
+    /// length, status, and a list per output. h5-per-id: a dataset per protein, of one output, as
+    /// ProtTrans and bio_embeddings write them. tsv: a line per protein, of one output
+    #[arg(long, value_name = "npy|safetensors|parquet|h5-per-id|tsv")]
     pub(crate) to: ExportFormat,
 
     /// What to write; nothing is ever replaced [default: OUT with the format's ending, beside it:
-    /// OUT.tsv, OUT_npy]
+    /// OUT.parquet, OUT_npy]
     #[arg(long, value_name = "PATH")]
     pub(crate) dest: Option<PathBuf>,
 

@@ -127,6 +127,14 @@ pub enum Error {
         /// The system's error.
         source: io::Error,
     },
+    /// A Parquet file can't be written.
+    #[error("can't write {}", path.display())]
+    Parquet {
+        /// The path of the file.
+        path: PathBuf,
+        /// The library's error.
+        source: parquet::errors::ParquetError,
+    },
     /// The caller asked the export to stop.
     #[error("the export was stopped, and nothing of it is left")]
     Stopped,
@@ -143,7 +151,10 @@ fn and_others(others: u64) -> String {
 impl Error {
     /// Whether the export was refused before anything was written.
     pub fn is_refusal(&self) -> bool {
-        !matches!(self, Self::Read(_) | Self::Write { .. } | Self::Stopped)
+        !matches!(
+            self,
+            Self::Read(_) | Self::Write { .. } | Self::Parquet { .. } | Self::Stopped
+        )
     }
 }
 
@@ -155,6 +166,15 @@ pub(crate) trait At<T> {
 impl<T> At<T> for io::Result<T> {
     fn at(self, path: &Path) -> Result<T, Error> {
         self.map_err(|source| Error::Write {
+            path: path.to_owned(),
+            source,
+        })
+    }
+}
+
+impl<T> At<T> for parquet::errors::Result<T> {
+    fn at(self, path: &Path) -> Result<T, Error> {
+        self.map_err(|source| Error::Parquet {
             path: path.to_owned(),
             source,
         })

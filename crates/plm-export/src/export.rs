@@ -9,7 +9,7 @@ use plm_core::store::StoredResult;
 use rustix::fs::statvfs;
 
 use crate::error::At;
-use crate::format::{npy, per_id, safetensors, tsv};
+use crate::format::{npy, parquet, per_id, safetensors, tsv};
 use crate::table::{Meter, Table, Watch};
 use crate::{Choice, Error, Format};
 
@@ -22,9 +22,9 @@ use crate::{Choice, Error, Format};
 /// use plm_core::store::StoredResult;
 /// use plm_export::{Choice, Error, Export, Format};
 ///
-/// /// Writes all of a result as one safetensors file.
-/// fn to_safetensors(result: &dyn StoredResult, path: &Path) -> Result<(), Error> {
-///     let export = Export::new(result, Format::Safetensors, &Choice::default())?;
+/// /// Writes all of a result as one Parquet file.
+/// fn to_parquet(result: &dyn StoredResult, path: &Path) -> Result<(), Error> {
+///     let export = Export::new(result, Format::Parquet, &Choice::default())?;
 ///     println!("{} records, about {} bytes", export.num_records(), export.bytes());
 ///     export.write(path, &|progress| {
 ///         println!("{} of {} bytes", progress.done_bytes, progress.total_bytes);
@@ -96,6 +96,8 @@ impl<'a> Export<'a> {
                 let output = self.table.output(0);
                 self.num_records() * output.width as u64 * TEXT_BYTES
             }
+            // Pages of Parquet have headers, and rows of lists have levels.
+            Format::Parquet => self.values_bytes() + self.values_bytes() / 50,
             // An id is in the name and in the attribute of its dataset, which has a header.
             Format::H5PerId => {
                 self.values_bytes() + self.ids_bytes + self.num_records() * DATASET_BYTES
@@ -116,7 +118,7 @@ impl<'a> Export<'a> {
     ///
     /// # Errors
     /// [`Error::Exists`] if there is something at `path`, [`Error::NoSpace`] if the file system has
-    /// less room than [`bytes`](Self::bytes), [`Error::Write`] if it can't be
+    /// less room than [`bytes`](Self::bytes), [`Error::Write`] or [`Error::Parquet`] if it can't be
     /// written, [`Error::Read`] if the result can't be read, [`Error::Stopped`] if `watch` said so.
     pub fn write(&self, path: &Path, watch: Watch<'_>) -> Result<(), Error> {
         check_absent(path)?;
@@ -126,6 +128,7 @@ impl<'a> Export<'a> {
         match self.format {
             Format::Npy => npy::write(table, path, meter),
             Format::Safetensors => safetensors::write(table, self.ids_bytes, path, meter),
+            Format::Parquet => parquet::write(table, path, meter),
             Format::H5PerId => per_id::write(table, path, meter),
             Format::Tsv => tsv::write(table, path, meter),
         }

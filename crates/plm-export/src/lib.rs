@@ -1,4 +1,4 @@
-//! Results in the files of other tools: npy, safetensors, HDF5 by id, and TSV.
+//! Results in the files of other tools: npy, safetensors, Parquet, HDF5 by id, and TSV.
 //!
 //! [`Export`] reads any [`StoredResult`](plm_core::store::StoredResult) in pieces of bounded size,
 //! so a result may be larger than the memory. Values keep their number format and their bits. An

@@ -131,7 +131,7 @@ fn choices(format: Format) -> Vec<Choice> {
 }
 
 #[test]
-#[ignore = "needs h5py, pandas and others: tests/run.sh has them"]
+#[ignore = "needs h5py, pyarrow and others: tests/run.sh has them"]
 fn readers_like_h5py_find_each_value_bit_for_bit() {
     let result = MemoryResult::random(1, outputs(), RECORDS);
     for format in Format::ALL {
@@ -142,7 +142,7 @@ fn readers_like_h5py_find_each_value_bit_for_bit() {
 }
 
 #[test]
-#[ignore = "needs h5py, pandas and others: tests/run.sh has them"]
+#[ignore = "needs h5py, pyarrow and others: tests/run.sh has them"]
 fn readers_like_h5py_find_the_records_that_were_chosen_in_the_order_of_the_list() {
     let result = MemoryResult::random(2, outputs(), RECORDS);
     let scratch = tempfile::tempdir().unwrap();
@@ -158,7 +158,7 @@ fn readers_like_h5py_find_the_records_that_were_chosen_in_the_order_of_the_list(
 
 /// More records than are read at a time, and more bytes than a piece or a row group has.
 #[test]
-#[ignore = "needs h5py, pandas and others: tests/run.sh has them"]
+#[ignore = "needs h5py, pyarrow and others: tests/run.sh has them"]
 fn readers_like_h5py_find_all_pieces_of_a_large_result() {
     let ids: Vec<String> = (0..4_200).map(|record| format!("id{record}")).collect();
     let residues = |record| match record {
@@ -173,14 +173,15 @@ fn readers_like_h5py_find_all_pieces_of_a_large_result() {
         output(OutputKind::Residues, 6, 256, Dtype::F32),
     ];
     let result = MemoryResult::random(3, outputs, &records);
-    for format in [Format::Npy, Format::Safetensors] {
-        check(&result, format, &Choice::default());
+    for format in [Format::Npy, Format::Safetensors, Format::Parquet] {
+        let said = check(&result, format, &Choice::default());
+        assert_ne!(said, "1 row groups\nsame\n");
     }
 }
 
 /// As many datasets as make a tree of three levels, and a file of one.
 #[test]
-#[ignore = "needs h5py, pandas and others: tests/run.sh has them"]
+#[ignore = "needs h5py, pyarrow and others: tests/run.sh has them"]
 fn readers_like_h5py_find_each_dataset_of_many_and_of_few() {
     for count in [1, 128, 129, 16_385] {
         let ids: Vec<String> = (0..count)

@@ -83,12 +83,12 @@ fn outputs_that_the_result_or_the_format_lacks_are_refused() {
         (Format::Npy, of(&[Contacts], &[]), "has no contacts:"),
         (Format::Npy, of(&[Mean, Contacts], &[]), all),
         (
-            Format::Safetensors,
+            Format::Parquet,
             of(&[], &[6, 3]),
             "has no output of layer 3:",
         ),
         (
-            Format::Safetensors,
+            Format::Parquet,
             of(&[Residues], &[0]),
             "has no residues of such a layer:",
         ),

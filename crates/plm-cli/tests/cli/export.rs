@@ -11,6 +11,7 @@ fn each_format_is_written_beside_out_and_summed_up() {
     for (format, path) in [
         ("npy", "out_npy/mean_layer_6.npy"),
         ("safetensors", "out.safetensors"),
+        ("parquet", "out.parquet"),
         ("h5-per-id", "out_per_id.h5"),
         ("tsv", "out.tsv"),
     ] {
@@ -111,7 +112,7 @@ fn what_can_not_be_exported_is_refused_with_the_option_that_helps() {
         ("export out", "--to"),
         (
             "export out --to csv",
-            "\"csv\" is no format: use npy, safetensors, h5-per-id, tsv",
+            "\"csv\" is no format: use npy, safetensors, parquet, h5-per-id, tsv",
         ),
         (
             "export out --to npy --layers -1",
@@ -135,7 +136,7 @@ fn an_export_that_meets_a_full_disk_leaves_nothing() {
     let records = (0..200).map(|record| format!(">p{record}\nMKTAYIAK\n"));
     let desk = Desk::with(records.collect::<String>());
     desk.run("embed in.fasta --out out --devices cpu");
-    for format in ["npy", "safetensors", "h5-per-id", "tsv"] {
+    for format in ["npy", "safetensors", "parquet", "h5-per-id", "tsv"] {
         let said = desk.run_with_room_for(50, &format!("export out --to {format}"));
         said.refuses(1, &["can't write out", "large"], &desk.path("none"));
         let names: Vec<_> = fs::read_dir(desk.path(".")).unwrap().collect();

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 pub(crate) mod npy;
+pub(crate) mod parquet;
 pub(crate) mod per_id;
 pub(crate) mod safetensors;
 pub(crate) mod tsv;
@@ -13,7 +14,7 @@ pub(crate) mod tsv;
 /// ```
 /// use plm_export::Format;
 ///
-/// assert_eq!("tsv".parse(), Ok(Format::Tsv));
+/// assert_eq!("parquet".parse(), Ok(Format::Parquet));
 /// assert_eq!(Format::Npy.name(), "npy");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +23,8 @@ pub enum Format {
     Npy,
     /// One file with a tensor for each output.
     Safetensors,
+    /// One Parquet file with a row for each record and a column of lists for each output.
+    Parquet,
     /// One HDF5 file with a dataset for each record, named by its id. It holds one output.
     H5PerId,
     /// A text file with a line for each record and its values, separated by tabs. It holds one
@@ -38,13 +41,20 @@ pub struct ParseFormatError {
 
 impl Format {
     /// Every format.
-    pub const ALL: [Self; 4] = [Self::Npy, Self::Safetensors, Self::H5PerId, Self::Tsv];
+    pub const ALL: [Self; 5] = [
+        Self::Npy,
+        Self::Safetensors,
+        Self::Parquet,
+        Self::H5PerId,
+        Self::Tsv,
+    ];
 
     /// The format's short name, as [`FromStr`] reads it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Npy => "npy",
             Self::Safetensors => "safetensors",
+            Self::Parquet => "parquet",
             Self::H5PerId => "h5-per-id",
             Self::Tsv => "tsv",
         }
@@ -56,6 +66,7 @@ impl Format {
         match self {
             Self::Npy => "_npy",
             Self::Safetensors => ".safetensors",
+            Self::Parquet => ".parquet",
             Self::H5PerId => "_per_id.h5",
             Self::Tsv => ".tsv",
         }
@@ -76,7 +87,7 @@ impl Format {
         match self {
             Self::Npy | Self::Safetensors => &['\n', '\r'],
             Self::Tsv => &['\n', '\r', '\t'],
-            Self::H5PerId => &[],
+            Self::Parquet | Self::H5PerId => &[],
         }
     }
 }

@@ -28,7 +28,7 @@ const MOST_CHECKED_BYTES: u64 = 1 << 30;
 ///
 /// let config = ExportConfig {
 ///     choice: ExportChoice { kinds: vec![OutputKind::Mean], ..ExportChoice::default() },
-///     ..ExportConfig::new(ExportFormat::Safetensors)
+///     ..ExportConfig::new(ExportFormat::Parquet)
 /// };
 /// assert_eq!(config.dest, None);
 /// ```
@@ -39,7 +39,7 @@ pub struct ExportConfig {
     /// The export has these outputs and records. The default is all of them.
     pub choice: Choice,
     /// The export is written here. `None` is beside the result, with its name and the format's
-    /// [ending](Format::ending): `out.tsv` for `out`.
+    /// [ending](Format::ending): `out.parquet` for `out`.
     pub dest: Option<PathBuf>,
     /// The function is told of the progress, from the calling thread.
     pub progress: Arc<dyn Fn(Progress) + Send + Sync>,
