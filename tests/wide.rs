@@ -216,6 +216,9 @@ fn every_record_has_its_rows_whatever_the_ranks_batches_segments_and_parts() {
         desk.run("parts", &part).unwrap();
         assert!(desk.draft("parts").exists(), "parts share a draft");
     }
+    let refused = aggregate_parts(desk.path("elsewhere"), &[desk.path("parts")]).unwrap_err();
+    assert!(matches!(refused, Error::PartElsewhere { .. }), "{refused}");
+    assert!(!desk.path("elsewhere").exists());
     aggregate_parts(desk.path("parts"), &[]).unwrap();
     assert!(desk.bytes("parts") == expected);
     desk.check("parts", &[]);

@@ -172,6 +172,7 @@ fn of_shards(error: &ShardError) -> Option<&'static str> {
         ShardError::OutputExists { .. } | ShardError::OtherRun { .. } => {
             "--out names another directory"
         }
+        ShardError::OtherDraft { .. } => "`plm-fleet embed --restart` discards it with its run",
         _ => return None,
     })
 }

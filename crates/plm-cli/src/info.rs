@@ -148,7 +148,9 @@ fn embeddings(path: &Path) -> Result<String, Error> {
             path.display()
         ),
     };
-    let (provenance, first) = (file.provenance(), &file.outputs()[0]);
+    let (provenance, outputs) = (file.provenance(), file.outputs());
+    let first =
+        (outputs.iter().find(|output| output.per() == Per::Sequence)).unwrap_or(&outputs[0]);
     let holds = match first.per() {
         Per::Sequence => format!(
             "{} of {}, {}",

@@ -206,6 +206,17 @@ pub enum Error {
         /// The numbers of the missing parts, from 1.
         missing: Vec<u32>,
     },
+    /// A part of a run was done in another directory, although all parts of a run with outputs per
+    /// residue write them to one file.
+    #[error(
+        "{} has a part of the run: with outputs per residue, all parts are done in the directory \
+         that they are merged in",
+        path.display()
+    )]
+    PartElsewhere {
+        /// The output directory of the part.
+        path: PathBuf,
+    },
     /// There is no part of a run to merge.
     #[error("{} holds no part of a run", path.display())]
     NoParts {
@@ -383,11 +394,12 @@ impl Error {
             | Self::Checkpoint(_)
             | Self::UnknownModelType { .. }
             | Self::Model(_)
-            | Self::Shards(ShardsError::UnsupportedDtype { .. })
+            | Self::Shards(ShardsError::UnsupportedDtype { .. } | ShardsError::OtherDraft { .. })
             | Self::NothingToEmbed { .. }
             | Self::OutputsOfLoader
             | Self::NoSuchStore { .. }
             | Self::NotKept { .. }
+            | Self::PartElsewhere { .. }
             | Self::SequenceTooLong { .. }
             | Self::PairsOfWindows { .. }
             | Self::OtherRun { .. }

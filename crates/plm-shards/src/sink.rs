@@ -123,7 +123,7 @@ impl SegmentSink {
             columns: Columns::empty(self.format.wide().count()),
             outputs: vec![vec![]; self.format.outputs().len()],
             draft: (self.draft.as_deref())
-                .map(|draft| WideWriter::open(draft, &self.format))
+                .map(|draft| WideWriter::open(draft, &self.format, self.config.max_wide_bytes))
                 .transpose()?,
             id_bytes: 0,
             oldest: None,

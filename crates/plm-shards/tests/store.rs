@@ -24,12 +24,17 @@ fn read(path: &Path) -> Vec<Vec<Vec<f32>>> {
 
 #[test]
 fn it_keeps_the_contract_of_stores_at_any_size_of_segments() {
-    for (max_rows, dtype) in [(1, Dtype::F32), (3, Dtype::F16), (1000, Dtype::F16)] {
+    for (max_rows, max_wide_bytes, dtype) in [
+        (1, u64::MAX, Dtype::F32),
+        (3, 80, Dtype::F16),
+        (1000, 1 << 20, Dtype::F16),
+    ] {
         // Nearly all of the time would go into syncing to a disk.
         let folder = tempfile::tempdir_in("/dev/shm")
             .or_else(|_| tempfile::tempdir())
             .unwrap();
         let config = SegmentConfig::builder().max_rows(max_rows).dtype(dtype);
+        let config = config.max_wide_bytes(max_wide_bytes);
         let store = Hdf5Store::new(config.build().unwrap());
         check_store(&store, folder.path(), &read);
     }

@@ -46,6 +46,7 @@ use crate::out_dir::{
 /// - [`Error::NoParts`] if there is no part.
 /// - [`Error::MissingParts`] with the numbers of the parts that are not done.
 /// - [`Error::OtherRun`] if the parts belong to different runs.
+/// - [`Error::PartElsewhere`] if the run has outputs per residue, and a part is not in `out_dir`.
 /// - Those of the store if the merge fails.
 pub fn aggregate_parts(
     out_dir: impl AsRef<Path>,
@@ -116,6 +117,14 @@ pub fn aggregate_parts_with(
             path: layout.root().to_owned(),
             count,
             missing,
+        });
+    }
+    let run = claim.fingerprint.stored_run()?;
+    let has_draft = store.shared_draft(&run, &layout.embeddings())?.is_some();
+    let mut elsewhere = done.iter().filter(|(root, _)| root.root() != layout.root());
+    if let Some((root, _)) = elsewhere.next().filter(|_| has_draft) {
+        return Err(Error::PartElsewhere {
+            path: root.root().to_owned(),
         });
     }
     let _lock = Lock::take(&layout.shards(Part::WHOLE))?;

@@ -14,6 +14,7 @@ mod finish;
 mod places;
 mod plan;
 mod rows;
+mod syncer;
 mod writer;
 
 pub(crate) use draft_file::{

@@ -3,13 +3,17 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use plm_core::{Column, EmbeddedRow, Per, sync_data};
+use plm_core::{Column, EmbeddedRow, Per};
 use rayon::prelude::*;
 
 use super::rows::{RecordDigest, WideRows, digest_of_rows};
+use super::syncer::Syncer;
 use crate::Error;
 use crate::error::At;
 use crate::run_format::RunFormat;
+
+/// How often the disk is put to work before the writer waits for it.
+const SYNCS_AHEAD: u64 = 8;
 
 /// Writes the wide outputs of one rank. It keeps none of their values in memory.
 #[derive(Debug)]
@@ -18,18 +22,33 @@ pub(crate) struct WideWriter<'a> {
     format: &'a RunFormat,
     /// Each rank has a file of its own: the system reports a failed write to each.
     file: File,
+    syncer: Syncer,
+    /// The syncer is to start again after this many bytes.
+    sync_ahead_bytes: u64,
     /// This many bytes may not be durable yet.
     unsynced: u64,
+    /// This many bytes were written since the syncer has last started.
+    waiting: u64,
 }
 
 impl<'a> WideWriter<'a> {
-    pub(crate) fn open(rows: &'a WideRows, format: &'a RunFormat) -> Result<Self, Error> {
-        let file = File::options().write(true).open(&rows.draft.path);
+    /// Opens the draft. `most_bytes` is what is written before a [`sync`](Self::sync), about.
+    pub(crate) fn open(
+        rows: &'a WideRows,
+        format: &'a RunFormat,
+        most_bytes: u64,
+    ) -> Result<Self, Error> {
+        let path = &rows.draft.path;
+        let file = File::options().write(true).open(path);
+        let file = file.at("open it", path)?;
         Ok(Self {
             rows,
             format,
-            file: file.at("open it", &rows.draft.path)?,
+            syncer: Syncer::start(&file, path).at("start to sync it", path)?,
+            file,
+            sync_ahead_bytes: most_bytes / SYNCS_AHEAD,
             unsynced: 0,
+            waiting: 0,
         })
     }
 
@@ -54,7 +73,12 @@ impl<'a> WideWriter<'a> {
             for (digest, bytes) in written? {
                 digests.push(digest);
                 self.unsynced += bytes;
+                self.waiting += bytes;
             }
+        }
+        if self.waiting >= self.sync_ahead_bytes {
+            self.syncer.sync_ahead();
+            self.waiting = 0;
         }
         Ok(())
     }
@@ -121,9 +145,9 @@ impl<'a> WideWriter<'a> {
 
     /// Makes durable all that was written.
     pub(crate) fn sync(&mut self) -> Result<(), Error> {
-        sync_data(&self.file, &self.rows.draft.path)
-            .at("make its rows durable", &self.rows.draft.path)?;
+        (self.syncer.sync()).at("make its rows durable", &self.rows.draft.path)?;
         self.unsynced = 0;
+        self.waiting = 0;
         Ok(())
     }
 }
