@@ -317,16 +317,16 @@ impl Encoder for StrictEncoder<'_> {
     }
 }
 
-/// Runs 40 records, two to a batch, and checks that all become durable and no rank fails.
+/// Runs 40 records that differ, two to a batch, and checks that all become durable and no rank fails.
 fn run_40_records(loader: Arc<dyn EncoderLoader>, world: u32) -> CoordinatorReport {
-    let names: Vec<String> = (0..40).map(|row| format!("seq{row}")).collect();
-    let source = Arc::new(MemorySource::new(names.iter().map(|name| (&**name, "MKV"))));
+    let source = Arc::new(MemorySource::random(2, &[3; 40]));
     let config = PlanConfig::builder()
         .max_batch_tokens(10)
         .max_residues(3)
         .build()
         .unwrap();
     let plan = BatchPlan::new(&*source, &loader.spec().tokens, &config).unwrap();
+    assert_eq!(plan.num_batches(), 20);
     let sink = MemorySink::new(16);
     let options = RunOptions::new(Arc::new(plan), WorldSize::new(world).unwrap());
     let report = run(source, loader, Arc::new(sink.clone()), options).unwrap();
