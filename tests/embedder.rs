@@ -145,6 +145,18 @@ fn residues_and_contacts_come_with_their_rows() {
 }
 
 #[test]
+fn the_order_may_be_given_up_on_the_way() {
+    within(WATCHDOG, || {
+        let embedder = Embedder::new(&fake(FakeLoader::new(4)), &config("cpu:2")).unwrap();
+        let mut embeddings = embedder.embed(proteins(300));
+        let first: Vec<_> = embeddings.by_ref().take(50).collect();
+        let rest: Vec<_> = embeddings.as_they_come().collect();
+        let ids: BTreeMap<_, _> = first.into_iter().chain(rest).collect();
+        assert_eq!(ids.len(), 300);
+    });
+}
+
+#[test]
 fn an_input_without_end_is_taken_only_as_far_as_there_is_room() {
     within(WATCHDOG, || {
         for any_order in [false, true] {

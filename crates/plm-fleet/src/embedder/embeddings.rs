@@ -67,7 +67,11 @@ where
     /// # Ok::<(), plm_fleet::Error>(())
     /// ```
     pub fn as_they_come(mut self) -> Self {
-        self.done = Some(VecDeque::new());
+        let done = self
+            .taken
+            .iter()
+            .filter(|(_, taken)| taken.answer.is_some());
+        self.done = Some(done.map(|(row, _)| *row).collect());
         self
     }
 
