@@ -57,7 +57,7 @@ struct Shown {
 }
 
 struct SoFar {
-    /// Nothing is known before the first piece is written.
+    /// There is none before anything is written.
     progress: Option<ExportProgress>,
     /// The last plain line was written then.
     last_line: Instant,
@@ -119,8 +119,9 @@ impl Stoppable for Shown {
         });
     }
 
+    /// Before the first piece is written, nothing looks at the token, and nothing is there.
     fn can_stop(&self) -> bool {
-        true
+        self.so_far().progress.is_some()
     }
 
     fn farewell(&self) -> &'static str {

@@ -110,11 +110,11 @@ impl<'a> Export<'a> {
     /// Writes the export. `path` becomes a directory for [`Format::Npy`], and a file otherwise. It
     /// gets its name when it is whole and durable, and never takes the place of anything.
     ///
-    /// At most some 100 MiB are in memory at a time, or about four times the values of the largest
+    /// At most some 150 MiB are in memory at a time, or about four times the values of the largest
     /// record, if that is more. A list of ids is in memory as a whole, and for
     /// [`Format::H5PerId`], the ids of all records.
     ///
-    /// `watch` is told of each piece that is written, and says whether to go on.
+    /// `watch` is told before the first piece and after each one, and says whether to go on.
     ///
     /// # Errors
     /// [`Error::Exists`] if there is something at `path`, [`Error::NoSpace`] if the file system has
@@ -125,6 +125,8 @@ impl<'a> Export<'a> {
         check_room(path, self.bytes())?;
         let table = &self.table;
         let meter = &mut Meter::new(table, watch);
+        // From here on something may be left to remove.
+        meter.add(0)?;
         match self.format {
             Format::Npy => npy::write(table, path, meter),
             Format::Safetensors => safetensors::write(table, self.ids_bytes, path, meter),

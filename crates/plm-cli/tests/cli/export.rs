@@ -1,6 +1,10 @@
 //! `export`: what it writes, says and refuses.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::{Desk, TWO};
 
@@ -129,6 +133,42 @@ fn what_can_not_be_exported_is_refused_with_the_option_that_helps() {
     said.refuses(1, &["can't write no/such/folder"], &desk.path("none"));
     let names: Vec<_> = fs::read_dir(desk.path(".")).unwrap().collect();
     assert_eq!(names.len(), 3, "nothing else was written: {names:?}");
+}
+
+#[test]
+fn a_signal_before_anything_is_written_ends_an_export_at_once() {
+    let desk = Desk::with(TWO);
+    desk.run("embed in.fasta --out out --devices cpu");
+    let made = Command::new("mkfifo")
+        .arg(desk.path("ids"))
+        .status()
+        .unwrap();
+    assert!(made.success());
+    // It waits for someone to write the ids.
+    let mut export = Command::new(assert_cmd::cargo::cargo_bin("plm-fleet"))
+        .current_dir(desk.path("."))
+        .args(["export", "out", "--to", "npy", "--rows", "ids"])
+        .spawn()
+        .unwrap();
+    let started = Instant::now();
+    let status = loop {
+        let mut kill = Command::new("kill");
+        kill.args(["-INT", &export.id().to_string()])
+            .status()
+            .unwrap();
+        thread::sleep(Duration::from_millis(100));
+        if let Some(status) = export.try_wait().unwrap() {
+            break status;
+        }
+        assert!(started.elapsed() < Duration::from_secs(10), "it goes on");
+    };
+    // A signal that comes before the program listens ends it too.
+    assert!(
+        status.code() == Some(130) || status.signal() == Some(2),
+        "{status}"
+    );
+    let names: Vec<_> = fs::read_dir(desk.path(".")).unwrap().collect();
+    assert_eq!(names.len(), 3, "{names:?}");
 }
 
 #[test]
