@@ -84,7 +84,8 @@ pub struct AggregateReport {
 /// Makes `embeddings.h5` from the segments of a run.
 ///
 /// Its bytes depend on the rows alone, not on the number of ranks and segments. The merge takes
-/// about 9 bytes of memory for each row, and the memory of one segment.
+/// about 9 bytes of memory for each row, and the memory of one segment. With outputs per residue it
+/// takes 16 to 32 more for each row, and 32 for each row and such output.
 ///
 /// # Errors
 /// After an error, no file was made, and none was touched.
