@@ -73,6 +73,29 @@ fn another_byte_in_a_result_is_an_error_whoever_calls_it_finished() {
 }
 
 #[test]
+fn the_result_of_another_run_in_a_directory_is_refused_by_all_who_read_it() {
+    let desk = Desk::with(TWO);
+    desk.run("embed in.fasta --out out");
+    desk.run("embed in.fasta --out other --outputs bos");
+    fs::copy(
+        desk.path("other/embeddings.h5"),
+        desk.path("out/embeddings.h5"),
+    )
+    .unwrap();
+    for (words, code) in [
+        ("info out", 3),
+        ("export out --to npy", 3),
+        ("embed in.fasta --out out", 3),
+        ("verify out", 1),
+    ] {
+        let said = desk.run(words);
+        let expected = ["out/embeddings.h5 belongs to another run", "its run digest"];
+        said.refuses(code, &expected, &desk.path("out_npy"));
+        assert!(said.stdout.is_empty(), "{}", said.stdout);
+    }
+}
+
+#[test]
 fn a_moved_directory_is_told_of_where_it_is() {
     let desk = Desk::with(TWO);
     desk.run("embed in.fasta --out out");

@@ -100,12 +100,27 @@ impl Claim {
             StoreFault::Io => error.into(),
             _ => Error::damaged_embeddings(layout, error),
         })?;
+        self.check_digest(&*result, &path)?;
+        Ok(Some(result))
+    }
+
+    /// Checks that a result in a directory is of the run that the directory's fingerprint tells of.
+    /// Without a fingerprint, any result may be there.
+    pub(crate) fn check_result(layout: &Layout, result: &dyn StoredResult) -> Result<(), Error> {
+        if !layout.claim().exists() {
+            return Ok(());
+        }
+        Self::read(layout)?.check_digest(result, &layout.embeddings())
+    }
+
+    /// Checks that a result, opened from `path`, belongs to this run.
+    fn check_digest(&self, result: &dyn StoredResult, path: &Path) -> Result<(), Error> {
         let (there, here) = (result.run_digest(), self.fingerprint.digest());
         if there == here {
-            return Ok(Some(result));
+            return Ok(());
         }
         Err(Error::OtherRun {
-            path,
+            path: path.to_owned(),
             differences: format!(
                 "its run digest, of inputs, model and settings, is {there} there and {here} here"
             ),

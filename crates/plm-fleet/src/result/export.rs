@@ -8,15 +8,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use plm_coordinator::StopToken;
-use plm_core::store::StoredResult;
 use plm_core::{OutputSpec, Store, StoreError};
 use plm_export::{Choice, Export, Format, Progress};
 
 use super::kind::{Kind, check_is_result};
-use super::verify::{Checked, damaged};
+use super::verify::{Checked, check_values, damaged};
 use crate::Error;
 use crate::compute::start_threads;
-use crate::out_dir::{Layout, store_at};
+use crate::out_dir::{Claim, Layout, store_at};
 
 /// The values of a result are checked first if they take at most this many bytes.
 const MOST_CHECKED_BYTES: u64 = 1 << 30;
@@ -108,6 +107,7 @@ pub struct ExportReport {
 /// # Errors
 /// - [`Error::NotFinished`] or [`Error::NoResult`] if there is no result.
 /// - [`Error::DamagedEmbeddings`] or [`Error::Shards`] if it is not what was written.
+/// - [`Error::OtherRun`] if it is of another run than the directory's `fingerprint.json`.
 /// - [`Error::Export`] if it lacks what was chosen, if the format can't hold that, if there is
 ///   something at the export's place or too little room there, if it can't be written, or if it was
 ///   stopped.
@@ -147,8 +147,11 @@ pub fn export_with(
         error => Error::Export(error),
     };
     let result = store.open_result(&file).map_err(with_remedy)?;
+    if kind != Kind::Embeddings {
+        Claim::check_result(&layout, &*result)?;
+    }
     let export = Export::new(&*result, config.format, &config.choice).map_err(of_export)?;
-    let checked = check(&*result).map_err(with_remedy)?;
+    let checked = check_values(&*result, MOST_CHECKED_BYTES).map_err(with_remedy)?;
     let watch = |progress: Progress| {
         (config.progress)(progress);
         match config.stop.is_stopped() {
@@ -165,14 +168,6 @@ pub fn export_with(
         checked,
         seconds: started.elapsed().as_secs_f64(),
     })
-}
-
-fn check(result: &dyn StoredResult) -> Result<Checked, StoreError> {
-    if result.values_bytes() > MOST_CHECKED_BYTES {
-        return Ok(Checked::AllButVectors);
-    }
-    result.check_values()?;
-    Ok(Checked::Everything)
 }
 
 /// The place of an export beside the result: its name, with the format's ending.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use plm_core::store::{Expected, StoreFault};
+use plm_core::store::{Expected, StoreFault, StoredResult};
 use plm_core::{Digest, Outcome, OutputSpec, RowId, Store, StoreError};
 use plm_index::{FastaIndex, Input};
 
@@ -143,19 +143,27 @@ pub enum Checked {
 /// [`verify_run`] checks more.
 ///
 /// # Errors
-/// [`Error::DamagedEmbeddings`] if the file is not what was written.
+/// [`Error::DamagedEmbeddings`] if the file is not what was written, and [`Error::OtherRun`] if it
+/// is of another run than the directory's `fingerprint.json`.
 pub fn check_result(out_dir: impl AsRef<Path>, most_bytes: u64) -> Result<Checked, Error> {
     let out_dir = out_dir.as_ref();
     let layout = Layout::new(out_dir, &store_at(out_dir));
-    let check = || -> Result<Checked, StoreError> {
-        let result = layout.store().open_result(&layout.embeddings())?;
-        if result.values_bytes() > most_bytes {
-            return Ok(Checked::AllButVectors);
-        }
-        result.check_values()?;
-        Ok(Checked::Everything)
-    };
-    check().map_err(|error| damaged(&layout, error))
+    let result = layout.store().open_result(&layout.embeddings());
+    let result = result.map_err(|error| damaged(&layout, error))?;
+    Claim::check_result(&layout, &*result)?;
+    check_values(&*result, most_bytes).map_err(|error| damaged(&layout, error))
+}
+
+/// Checks the values of a result if they take at most `most_bytes`. Opening has checked the rest.
+pub(super) fn check_values(
+    result: &dyn StoredResult,
+    most_bytes: u64,
+) -> Result<Checked, StoreError> {
+    if result.values_bytes() > most_bytes {
+        return Ok(Checked::AllButVectors);
+    }
+    result.check_values()?;
+    Ok(Checked::Everything)
 }
 
 fn words(counts: &RecordCounts) -> String {
