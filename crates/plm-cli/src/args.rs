@@ -73,6 +73,10 @@ Examples:
     plm-fleet embed in.fasta --out out --model DIR --part 1/8
     plm-fleet aggregate out";
 
+const AFTER_AGGREGATE_HELP: &str = "\
+The parts of a run with residues, logits or contacts share one output directory, OUT: give each
+`embed --part i/N` the same --out. Other parts may have a directory each.";
+
 const AFTER_EXPORT_HELP: &str = "\
 Examples:
   All of a run as one Parquet file, out.parquet:
@@ -90,6 +94,7 @@ pub(crate) enum Command {
     /// Find every problem of FASTA files in seconds: write OUT/index.plm, compute nothing
     Index(IndexArgs),
     /// Merge the parts that `embed --part i/N` made into OUT/embeddings.h5
+    #[command(after_help = AFTER_AGGREGATE_HELP)]
     Aggregate(AggregateArgs),
     /// Read every byte of a finished run and check it
     Verify(VerifyArgs),
@@ -205,8 +210,8 @@ pub(crate) struct EmbedArgs {
     #[arg(long, value_name = "N")]
     pub(crate) window_overlap: Option<u32>,
 
-    /// What to do with proteins that have the same residues: once computes one and gives all its
-    /// values, each computes all. The result is the same
+    /// What to do with proteins that have the same residues: once computes one of up to 16 of them
+    /// and gives all its values, each computes all. The result is the same
     #[arg(long, default_value = "once", value_name = "once|each")]
     pub(crate) identical: Identical,
 
@@ -283,7 +288,8 @@ pub(crate) struct AggregateArgs {
     #[arg(value_name = "OUT")]
     pub(crate) out: PathBuf,
 
-    /// The output directories of parts that are not in OUT
+    /// The output directories of parts that are not in OUT; not for runs with residues, logits or
+    /// contacts
     #[arg(value_name = "PART_OUT")]
     pub(crate) parts: Vec<PathBuf>,
 }
