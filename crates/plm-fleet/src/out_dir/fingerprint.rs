@@ -6,7 +6,7 @@ use std::path::Path;
 use plm_coordinator::{LongSequences, PlanConfig};
 use plm_core::store::StoredRun;
 use plm_core::{
-    Digest, Dtype, EncoderSpec, InputDigest, OutputKind, OutputSpec, Provenance, Store,
+    Digest, Dtype, EncoderSpec, InputDigest, OutputKind, OutputSpec, Per, Provenance, Store,
 };
 use plm_index::{FastaIndex, IndexConfig, InputFile};
 use serde::{Deserialize, Serialize};
@@ -227,39 +227,71 @@ impl Fingerprint {
         let mut differences =
             Vec::from_iter(difference_of_inputs(&other.inputs, &self.inputs, names));
         let (mut there, mut here) = (fields(&other.nameless()), fields(&self.nameless()));
-        // Outputs are told by their names, and not by all that files say of each.
-        let outputs = (other.output_names(), self.output_names());
-        if outputs.0 != outputs.1 {
-            let (there_names, here_names) = &outputs;
-            differences.push(format!(
-                "outputs are {there_names} there and {here_names} here"
-            ));
+        let mut told = Vec::from(["outputs", "embeddings_dtype"]);
+        if !(self.outputs.is_empty() && other.outputs.is_empty()) {
+            // These describe the first output, as the list of outputs does.
+            told.extend(["layer", "pooling", "special_tokens", "hidden_size"]);
         }
-        for (name, is_told) in [
-            (
-                "outputs",
-                there["embeddings_dtype"] != here["embeddings_dtype"],
-            ),
-            ("layer", false),
-            ("pooling", false),
-            ("special_tokens", false),
-        ] {
-            if is_told || outputs.0 != outputs.1 {
-                there[name].take();
-                here[name].take();
-            }
+        if self.has(OutputKind::Contacts) != other.has(OutputKind::Contacts) {
+            // The digest covers the contact head only in a run with contacts.
+            told.push("weights");
         }
-        let mut settings = Vec::new();
-        differing("", &there, &here, &mut settings);
-        differences.extend(settings);
+        for name in told {
+            there[name].take();
+            here[name].take();
+        }
+        differing("", &there, &here, &mut differences);
+        differences.extend(self.differences_of_outputs(other));
         differences
     }
 
-    /// The names of the outputs in order, as in `mean/layer_6, bos/layer_6`.
-    fn output_names(&self) -> String {
-        let outputs = self.stored_outputs().unwrap_or_default();
-        let names: Vec<String> = outputs.iter().map(OutputSpec::name).collect();
-        names.join(", ")
+    /// How the outputs differ from those of `other`, in words: by their names, or else by what
+    /// files say of each. Number formats are told once for all outputs that share them.
+    fn differences_of_outputs(&self, other: &Self) -> Vec<String> {
+        let mut differences = Vec::new();
+        let there = other.stored_outputs().unwrap_or_default();
+        let here = self.stored_outputs().unwrap_or_default();
+        let names = |outputs: &[OutputSpec]| -> String {
+            let names: Vec<String> = outputs.iter().map(OutputSpec::name).collect();
+            names.join(", ")
+        };
+        let (names_there, names_here) = (names(&there), names(&here));
+        if names_there != names_here {
+            differences.push(format!(
+                "outputs are {names_there} there and {names_here} here"
+            ));
+        }
+        for (name, is_narrow) in [("embeddings_dtype", true), ("residues_dtype", false)] {
+            let dtype_of = |outputs: &[OutputSpec]| {
+                let is_such = |output: &&OutputSpec| (output.per() == Per::Sequence) == is_narrow;
+                outputs.iter().find(is_such).map(|output| output.dtype)
+            };
+            if let (Some(there), Some(here)) = (dtype_of(&there), dtype_of(&here))
+                && there != here
+            {
+                differences.push(format!("{name} is {there} there and {here} here"));
+            }
+        }
+        if !differences.is_empty() {
+            return differences;
+        }
+        for (output, (there, here)) in here.iter().zip(other.outputs.iter().zip(&self.outputs)) {
+            let fields = |output: &Output| {
+                serde_json::to_value(output).expect("an output holds nothing JSON lacks")
+            };
+            differing(
+                &output.name(),
+                &fields(there),
+                &fields(here),
+                &mut differences,
+            );
+        }
+        differences
+    }
+
+    fn has(&self, kind: OutputKind) -> bool {
+        let name = kind.to_string();
+        self.outputs.iter().any(|output| output.kind == name)
     }
 }
 
@@ -413,6 +445,88 @@ mod tests {
             "{difference}"
         );
         assert!(difference.len() < 150, "{difference}");
+    }
+
+    /// The fingerprint of a run with these outputs, by kind and stored number format.
+    fn with_outputs(outputs: &[(OutputKind, &str)]) -> Fingerprint {
+        let outputs: Vec<Output> = outputs
+            .iter()
+            .map(|(kind, dtype)| Output {
+                kind: kind.to_string(),
+                layer: 6,
+                width: 128,
+                dtype: (*dtype).to_owned(),
+                stored_dtype: (*dtype).to_owned(),
+                pooling: "in some words".to_owned(),
+                special_tokens: "none".to_owned(),
+            })
+            .collect();
+        let first = &outputs[0];
+        Fingerprint {
+            inputs: Vec::new(),
+            index: IndexConfig::default(),
+            model: "m".to_owned(),
+            weights: "w".to_owned(),
+            layer: first.layer,
+            pooling: format!("{} in words", first.kind),
+            special_tokens: first.special_tokens.clone(),
+            hidden_size: first.width,
+            dtype: "f32".to_owned(),
+            backend: "cpu".to_owned(),
+            embeddings_dtype: first.stored_dtype.clone(),
+            max_residues: 1022,
+            long_sequences: LongSequences::Truncate,
+            outputs,
+            store: None,
+        }
+    }
+
+    #[test]
+    fn outputs_that_differ_are_told_in_few_words() {
+        use OutputKind::{Bos, Contacts, Logits, Mean, Residues};
+        let there = with_outputs(&[(Bos, "f32"), (Residues, "f16"), (Contacts, "f16")]);
+        assert_eq!(there.differences(&there, &[]), Vec::<String>::new());
+
+        let other_format = with_outputs(&[(Bos, "f32"), (Residues, "f32"), (Contacts, "f32")]);
+        assert_eq!(
+            other_format.differences(&there, &[]),
+            ["residues_dtype is f16 there and f32 here"]
+        );
+        let names = "outputs are bos/layer_6, residues/layer_6, contacts/values there and";
+        let other_order = with_outputs(&[(Residues, "f16"), (Bos, "f32"), (Contacts, "f16")]);
+        assert_eq!(
+            other_order.differences(&there, &[]),
+            [format!(
+                "{names} residues/layer_6, bos/layer_6, contacts/values here"
+            )]
+        );
+        // Without contacts, the digest of the weights covers fewer of them.
+        let without = Fingerprint {
+            weights: "v".to_owned(),
+            ..with_outputs(&[(Bos, "f16"), (Logits, "f16")])
+        };
+        assert_eq!(
+            without.differences(&there, &[]),
+            [
+                format!("{names} bos/layer_6, logits/values here"),
+                "embeddings_dtype is f32 there and f16 here".to_owned()
+            ]
+        );
+        // Whatever else differs, two runs are never one.
+        let mut other_width = there.clone();
+        other_width.outputs[1].width = 64;
+        assert_eq!(
+            other_width.differences(&there, &[]),
+            ["residues/layer_6.width is 128 there and 64 here"]
+        );
+        let mean = |dtype: &str| Fingerprint {
+            outputs: Vec::new(),
+            ..with_outputs(&[(Mean, dtype)])
+        };
+        assert_eq!(
+            mean("f16").differences(&mean("f32"), &[]),
+            ["embeddings_dtype is f32 there and f16 here"]
+        );
     }
 
     #[test]
