@@ -9,7 +9,7 @@ use plm_fleet::coordinator::{Error as RunError, RowFailure};
 use plm_fleet::exporting::Error as ExportError;
 use plm_fleet::index::{Error as InputError, Problems, SkipReason};
 use plm_fleet::shards::Error as ShardError;
-use plm_fleet::{Dtype, Error, ModelError, Remedy};
+use plm_fleet::{Dtype, Error, ModelError, OutputSpec, Per, Remedy};
 
 /// An error and its causes as one sentence that ends with what to do about it.
 pub(crate) fn with_advice(error: &Error) -> String {
@@ -54,9 +54,7 @@ fn advice(error: &Error) -> Option<String> {
             "choose another --out, or discard that run with `plm-fleet embed --restart`"
         }
         Error::NoOutDir { .. } => "choose another --out",
-        Error::NoSpace { .. } => {
-            "make room, choose another --out, or halve the vectors with --embeddings-dtype f16"
-        }
+        Error::NoSpace { outputs, .. } => of_room(outputs),
         Error::NoMemory { .. } => "see --max-residues, --on-long and --devices",
         Error::MissingParts { count: 1, .. } => {
             "`plm-fleet embed` with the same arguments resumes the run, and merges at its end"
@@ -77,6 +75,28 @@ fn advice(error: &Error) -> Option<String> {
         _ => return None,
     };
     Some(words.to_owned())
+}
+
+/// What to do about too little room for these outputs, as they are stored. Those per residue or per
+/// pair take nearly all of it, if there are any.
+fn of_room(outputs: &[OutputSpec]) -> &'static str {
+    let (narrow, wide): (Vec<_>, Vec<_>) =
+        (outputs.iter()).partition(|output| output.per() == Per::Sequence);
+    let are_f32 = |outputs: &[&OutputSpec]| outputs.iter().any(|output| output.dtype == Dtype::F32);
+    match (&wide[..], &narrow[..]) {
+        ([], narrow) if are_f32(narrow) => {
+            "make room, choose another --out, or halve the vectors with --embeddings-dtype f16"
+        }
+        ([], _) => "make room, choose another --out, or fewer --outputs or --layers",
+        (wide, _) if are_f32(wide) => {
+            "make room, choose another --out, or fewer --outputs or --layers, or halve the outputs \
+             per residue with --residues-dtype f16"
+        }
+        _ => {
+            "make room, choose another --out, or fewer --outputs or --layers: those per residue or \
+             per pair take the most"
+        }
+    }
 }
 
 /// What to do about FASTA files and their index.
@@ -216,6 +236,34 @@ mod tests {
     }
 
     #[test]
+    fn what_takes_the_room_is_what_to_have_less_of() {
+        use OutputKind::{Contacts, Mean, Residues};
+        let of = |kind, dtype| OutputSpec {
+            dtype,
+            ..OutputSpec::new(kind, 6, 128)
+        };
+        let (vectors, residues) = ("--embeddings-dtype f16", "--residues-dtype f16");
+        for (outputs, has, lacks) in [
+            (vec![of(Mean, Dtype::F32)], vectors, residues),
+            (vec![of(Mean, Dtype::F16)], "--layers", vectors),
+            (vec![of(Residues, Dtype::F32)], residues, vectors),
+            (
+                vec![of(Mean, Dtype::F32), of(Residues, Dtype::F32)],
+                residues,
+                vectors,
+            ),
+            (
+                vec![of(Mean, Dtype::F32), of(Contacts, Dtype::F16)],
+                "fewer --outputs or --layers",
+                "f16",
+            ),
+        ] {
+            let said = of_room(&outputs);
+            assert!(said.contains(has) && !said.contains(lacks), "{said}");
+        }
+    }
+
+    #[test]
     fn errors_name_the_options_and_commands_that_help() {
         let no_part = Part::new(4, 4).unwrap_err();
         let no_residues = PlanConfig::builder().max_residues(0).build().unwrap_err();
@@ -269,6 +317,7 @@ mod tests {
                     path: path(),
                     needed_bytes: 2,
                     available_bytes: 1,
+                    outputs: vec![OutputSpec::new(OutputKind::Mean, 6, 128)],
                 },
                 &["make room", "--out", "--embeddings-dtype f16"],
             ),

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use plm_core::{BoxError, OutputKind, StoreError};
+use plm_core::{BoxError, OutputKind, OutputSpec, StoreError};
 use plm_kernels::GpuError;
 
 use crate::compute::{Devices, ModelError};
@@ -158,6 +158,8 @@ pub enum Error {
         needed_bytes: u64,
         /// The bytes that are free.
         available_bytes: u64,
+        /// The outputs of the run, in the number formats in which they are stored.
+        outputs: Vec<OutputSpec>,
     },
     /// A device has less memory than the model and the longest sequence take there.
     #[error(

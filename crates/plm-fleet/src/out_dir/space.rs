@@ -51,7 +51,7 @@ pub(crate) fn check(
     if makes_result && (discard.takes_result() || !output.exists()) {
         needed_bytes += result_bytes(layout, claim, index, discard)?;
     }
-    compare(layout, needed_bytes, discard)
+    compare(layout, claim, needed_bytes, discard)
 }
 
 /// Refuses a merge if the file system has too little room for the result.
@@ -63,7 +63,7 @@ pub(crate) fn check_merge(
 ) -> Result<(), Error> {
     sweep(&layout.embeddings());
     let needed_bytes = result_bytes(layout, claim, index, discard)?;
-    compare(layout, needed_bytes, discard)
+    compare(layout, claim, needed_bytes, discard)
 }
 
 /// The most bytes that the result takes, without those that its draft has taken already.
@@ -86,7 +86,12 @@ fn result_bytes(
     Ok(bytes.saturating_sub(reserved_bytes))
 }
 
-fn compare(layout: &Layout, needed_bytes: u64, discard: &Discard) -> Result<(), Error> {
+fn compare(
+    layout: &Layout,
+    claim: &Claim,
+    needed_bytes: u64,
+    discard: &Discard,
+) -> Result<(), Error> {
     let free = available_bytes(layout.root())?;
     let available_bytes = free.saturating_add(discard.bytes(layout)?);
     if needed_bytes <= available_bytes {
@@ -96,5 +101,6 @@ fn compare(layout: &Layout, needed_bytes: u64, discard: &Discard) -> Result<(), 
         path: layout.root().to_owned(),
         needed_bytes,
         available_bytes,
+        outputs: claim.fingerprint.stored_run()?.outputs,
     })
 }
