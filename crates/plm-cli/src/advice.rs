@@ -167,6 +167,9 @@ fn of_run(error: &RunError) -> Option<&'static str> {
         RunError::NoVectors { first, .. } if first.kind == RowFailure::TooLarge => {
             "--embeddings-dtype f32 holds larger numbers"
         }
+        RunError::NoVectors { first, .. } if first.kind == RowFailure::MaybeBeyondF16 => {
+            "--residues-dtype f32 keeps outputs per residue in f32"
+        }
         RunError::AllRanksFailed { .. } | RunError::InDoubt { .. } => {
             "run the same command again to resume"
         }
@@ -191,6 +194,9 @@ fn of_shards(error: &ShardError) -> Option<&'static str> {
         ShardError::NotFinite { .. } => "--embeddings-dtype f32 does that",
         ShardError::OutputExists { .. } | ShardError::OtherRun { .. } => {
             "--out names another directory"
+        }
+        ShardError::DamagedSegment { .. } | ShardError::MissingRows { .. } => {
+            "that is the same `plm-fleet embed`, with the part's --part i/N if there are parts"
         }
         ShardError::OtherDraft { .. } => "`plm-fleet embed --restart` discards it with its run",
         _ => return None,

@@ -7,7 +7,7 @@ use plm_core::{BoxError, OutputKind, OutputSpec, StoreError};
 use plm_kernels::GpuError;
 
 use crate::compute::{Devices, ModelError};
-use crate::out_dir::{Claim, Damage, Layout};
+use crate::out_dir::{Claim, Damage, Layout, RunReport};
 use crate::result::{Kind, RunProgress};
 use crate::store::ShardsError;
 
@@ -331,7 +331,7 @@ pub enum Error {
     #[error(
         "{} is not what was written as the result of a run: {}",
         path.display(),
-        again(*segments_are_there, draft.as_deref())
+        again(*segments_are_there, draft.as_deref(), *lacks_failed)
     )]
     DamagedEmbeddings {
         /// The file under the result's name.
@@ -342,6 +342,9 @@ pub enum Error {
         /// The name under which the result's outputs per residue can be used again. They are not in
         /// segments. It is `None` if the run has no such outputs.
         draft: Option<PathBuf>,
+        /// Whether records have failed. The result is then laid out without their rows, and can't
+        /// be used as a draft.
+        lacks_failed: bool,
         /// What is wrong with the result.
         #[source]
         source: BoxError,
@@ -431,6 +434,8 @@ impl Error {
         Self::DamagedEmbeddings {
             path: layout.embeddings(),
             draft: draft.map(|draft| draft.path),
+            lacks_failed: RunReport::read(layout)
+                .is_ok_and(|report| !report.failed_rows.is_empty()),
             segments_are_there: layout
                 .all_shards()
                 .is_ok_and(|all| all.iter().any(has_segments)),
@@ -446,11 +451,14 @@ impl Error {
 }
 
 /// What to do with a damaged result.
-fn again(segments_are_there: bool, draft: Option<&Path>) -> String {
+fn again(segments_are_there: bool, draft: Option<&Path>, lacks_failed: bool) -> String {
     match (segments_are_there, draft) {
         (true, None) => {
             "move it away and run again, which makes it again from the segments".to_owned()
         }
+        (true, Some(_)) if lacks_failed => "move it away and run again, which computes everything \
+                                            again, since the rows of failed records are not in it"
+            .to_owned(),
         (true, Some(draft)) => format!(
             "rename it to {} and run again, which computes what is damaged",
             draft.display()

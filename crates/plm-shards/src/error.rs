@@ -90,8 +90,7 @@ pub enum Error {
     ///
     /// [`set_aside`]: crate::set_aside
     #[error(
-        "{} is damaged: {reason}; move it out of its directory and run again, which computes its \
-         rows anew",
+        "{} is damaged: {reason}; run its part again, which sets it aside and computes its rows anew",
         path.display()
     )]
     DamagedSegment {
@@ -175,7 +174,7 @@ pub enum Error {
         second: PathBuf,
     },
     /// Some rows of the input are in no segment.
-    #[error("in no segment: {rows}; run again, which computes what is missing")]
+    #[error("in no segment: {rows}; run their part again, which computes what is missing")]
     MissingRows {
         /// The rows that are in no segment.
         rows: NamedRows,

@@ -231,12 +231,14 @@ fn check(
         _ => output.spec.name(),
     };
     let gave = format!("the model gave {value} {place} of its {name}");
+    let may_be_beyond_f16 = value.is_infinite() && column.dtype() == Dtype::F16;
+    let is_wide = output.spec.per() != Per::Sequence;
     let reason = if value.is_finite() {
         format!("{gave}, beyond the {largest} that the stored number format holds: use f32")
-    } else if value.is_infinite() && column.dtype() == Dtype::F16 {
-        let way = match output.spec.per() {
-            Per::Sequence => "use f32",
-            Per::Residue | Per::Pair => "keep outputs per residue in f32 (residues_dtype)",
+    } else if may_be_beyond_f16 {
+        let way = match is_wide {
+            false => "use f32",
+            true => "keep outputs per residue in f32",
         };
         format!("{gave}, which may be a value beyond 65504, the largest of f16: {way}")
     } else {
@@ -245,6 +247,7 @@ fn check(
     // A record may have both faults. That it is not finite is the worse one.
     let kind = match column.first_beyond(sequence, f32::MAX) {
         None => RowFailure::TooLarge,
+        Some(_) if may_be_beyond_f16 && is_wide => RowFailure::MaybeBeyondF16,
         Some(_) => RowFailure::NotFinite,
     };
     Err((reason, kind))
@@ -596,8 +599,7 @@ mod tests {
         assert_eq!(
             reason_of(f32::INFINITY, 0.5),
             "the model gave inf in dimension 1 of residue 2 of its residues/layer_3, which may be a \
-             value beyond 65504, the largest of f16: keep outputs per residue in f32 \
-             (residues_dtype)"
+             value beyond 65504, the largest of f16: keep outputs per residue in f32"
         );
         assert_eq!(
             reason_of(f32::NAN, 0.5),

@@ -105,6 +105,9 @@ pub enum RowFailure {
     /// The vector has a value beyond
     /// [`EmbeddingSink::largest_value`](plm_core::EmbeddingSink::largest_value).
     TooLarge,
+    /// An output per residue or per pair, which the encoder gives in f16, has an infinity in it. It
+    /// may be a value beyond the largest of f16.
+    MaybeBeyondF16,
     /// Encoders fail on the record, also alone. Reports of versions that did not say why a record
     /// failed are read as this too.
     #[default]
@@ -114,7 +117,10 @@ pub enum RowFailure {
 impl RowFailure {
     /// Whether the model gave a vector that can't be stored.
     pub fn is_of_vector(self) -> bool {
-        matches!(self, Self::NotFinite | Self::TooLarge)
+        matches!(
+            self,
+            Self::NotFinite | Self::TooLarge | Self::MaybeBeyondF16
+        )
     }
 }
 
