@@ -285,6 +285,16 @@ fn a_record_that_fails_moves_the_rows_of_the_others() {
         desk.check(out, &[8, 20]);
     }
     assert!(desk.bytes("at_once") == desk.bytes("resumed"));
+    // A result without these rows can't be a draft again, so no one is told to make it one.
+    let path = desk.path("resumed/embeddings.h5");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[50] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let error = verify_run(desk.path("resumed")).unwrap_err().to_string();
+    assert!(
+        error.contains("move it away and run again") && !error.contains("draft"),
+        "{error}"
+    );
     let again = RunConfig {
         resume: Resume::RetryFailed,
         ..config()

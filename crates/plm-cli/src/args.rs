@@ -326,8 +326,8 @@ pub(crate) struct ExportArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) dest: Option<PathBuf>,
 
-    /// Export only the proteins whose ids are in this file, one per line, in its order [default:
-    /// all, in the order of the input]
+    /// Export only the proteins whose ids are in this file, one per line, in its order; empty lines
+    /// and blanks around ids do not count [default: all, in the order of the input]
     #[arg(long, value_name = "IDS.txt")]
     pub(crate) rows: Option<PathBuf>,
 

@@ -32,7 +32,8 @@ pub struct Choice {
     /// contacts have no layer, so this leaves none of them out.
     pub layers: Vec<usize>,
     /// A text file with one id per line, in UTF-8. The export has these records in the order of the
-    /// lines. Without it, it has all records in the order of the result.
+    /// lines. Without it, it has all records in the order of the result. Empty lines, blanks around
+    /// ids, line ends of Windows and a byte order mark do not count.
     pub ids: Option<PathBuf>,
 }
 
@@ -93,17 +94,17 @@ impl Choice {
         let Some(path) = &self.ids else {
             return Ok(None);
         };
-        let lines = read_lines(path)?;
+        let lines = read_ids(path)?;
         if lines.is_empty() {
             return Err(Error::NoIds { path: path.clone() });
         }
-        let mut lines_of = HashMap::with_capacity(lines.len());
-        for (line, id) in lines.iter().enumerate() {
-            if let Some(first) = lines_of.insert(id.as_str(), line) {
+        let mut place_of = HashMap::with_capacity(lines.len());
+        for (place, (line, id)) in lines.iter().enumerate() {
+            if let Some(first) = place_of.insert(id.as_str(), place) {
                 return Err(Error::RepeatedId {
                     path: path.clone(),
-                    line: line as u64 + 1,
-                    first_line: first as u64 + 1,
+                    line: *line,
+                    first_line: lines[first].0,
                     id: id.clone(),
                 });
             }
@@ -113,19 +114,20 @@ impl Choice {
         while start < result.rows() {
             let end = result.rows().min(start + CHUNK_RECORDS);
             for (record, id) in (start..).zip(result.ids(start..end)?) {
-                if let Some(&line) = lines_of.get(id.as_str()) {
-                    records[line] = Some(record);
+                if let Some(&place) = place_of.get(id.as_str()) {
+                    records[place] = Some(record);
                 }
             }
             start = end;
         }
-        let mut unknown = (0..lines.len()).filter(|&line| records[line].is_none());
+        let mut unknown = (lines.iter().zip(&records)).filter(|(_, record)| record.is_none());
         match unknown.next() {
             None => Ok(records.into_iter().collect()),
-            Some(line) => Err(Error::UnknownId {
+            Some(((line, id), _)) => Err(Error::UnknownId {
                 path: path.clone(),
-                line: line as u64 + 1,
-                id: lines[line].clone(),
+                line: *line,
+                id: id.clone(),
+                outcome: None,
                 others: unknown.count() as u64,
             }),
         }
@@ -138,15 +140,24 @@ fn names<'a>(outputs: impl Iterator<Item = &'a OutputSpec>) -> String {
     names.join(", ")
 }
 
-/// The lines of a text, which may end as on Windows.
-fn read_lines(path: &Path) -> Result<Vec<String>, Error> {
-    let read = |path: &Path| -> io::Result<Vec<String>> {
-        let lines = BufReader::new(File::open(path)?).lines();
-        let without_end = |line: String| match line.strip_suffix('\r') {
-            Some(line) => line.to_owned(),
-            None => line,
-        };
-        lines.map(|line| Ok(without_end(line?))).collect()
+/// The ids in a text, one per line, each with the number of its line. Lines may end as on Windows,
+/// a byte order mark may come first, and empty lines and blanks around an id do not count.
+fn read_ids(path: &Path) -> Result<Vec<(u64, String)>, Error> {
+    let read = |path: &Path| -> io::Result<Vec<(u64, String)>> {
+        let mut ids = Vec::new();
+        for (number, line) in (1..).zip(BufReader::new(File::open(path)?).lines()) {
+            let line = line?;
+            let text = match number {
+                1 => line.strip_prefix('\u{feff}').unwrap_or(&line),
+                _ => &line,
+            };
+            // No id starts or ends with white space of ASCII.
+            let id = text.trim_matches(|character: char| character.is_ascii_whitespace());
+            if !id.is_empty() {
+                ids.push((number, id.to_owned()));
+            }
+        }
+        Ok(ids)
     };
     read(path).map_err(|source| Error::ReadIds {
         path: path.to_owned(),

@@ -51,8 +51,9 @@ pub enum Error {
     },
     /// A line of the list of ids names no record of the result.
     #[error(
-        "{}, line {line}: the result has no record {id:?}{}",
+        "{}, line {line}: the result has no record {id:?}{}{}",
         path.display(),
+        outcome.as_ref().map_or(String::new(), |outcome| format!(", which {outcome}")),
         and_others(*others)
     )]
     UnknownId {
@@ -62,6 +63,9 @@ pub enum Error {
         line: u64,
         /// The id.
         id: String,
+        /// What became of the record instead, for example `was skipped: empty`. Whoever knows the
+        /// run adds it: [`Export::new`](crate::Export::new) does not know.
+        outcome: Option<String>,
         /// The number of further lines that name no record.
         others: u64,
     },
@@ -77,7 +81,7 @@ pub enum Error {
         /// The id.
         id: String,
     },
-    /// The list of ids has no line.
+    /// The list has no id.
     #[error("{} names no record", path.display())]
     NoIds {
         /// The path of the list.

@@ -119,10 +119,11 @@ fn a_list_of_ids_that_is_wrong_is_refused_with_the_line() {
             "a\nx\nb\ny\n",
             "ids.txt, line 2: the result has no record \"x\", nor the one of another line",
         ),
-        ("a\n\nb\n", "line 2: the result has no record \"\""),
+        ("a\n\nx\n", "line 3: the result has no record \"x\""),
         ("c\na\nb\na\nq\n", "line 4: \"a\" is in line 2 already"),
         ("", "ids.txt names no record"),
-        ("a \n", "line 1: the result has no record \"a \""),
+        ("\n \r\n", "ids.txt names no record"),
+        ("a\n\n a \n", "line 3: \"a\" is in line 1 already"),
     ] {
         fs::write(&path, text).unwrap();
         let choice = Choice {

@@ -183,3 +183,27 @@ fn an_export_that_meets_a_full_disk_leaves_nothing() {
         assert_eq!(names.len(), 2, "{format}: {names:?}");
     }
 }
+
+#[test]
+fn a_list_of_ids_may_come_from_any_editor_and_says_what_became_of_a_missing_one() {
+    let desk = Desk::with(format!("{TWO}>bad\nM1V\n"));
+    let said = desk.run("embed in.fasta --out out --on-invalid skip");
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    fs::write(desk.path("ids.txt"), "\u{feff}two \r\n\r\n\tone\r\n\n").unwrap();
+    let said = desk.run("export out --to npy --rows ids.txt");
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+    let ids = fs::read_to_string(desk.path("out_npy/ids.txt")).unwrap();
+    assert_eq!(ids, "two\none\n");
+
+    fs::write(desk.path("ids.txt"), "two\n\nbad\nnone\n").unwrap();
+    let said = desk.run("export out --to tsv --rows ids.txt");
+    let says = [
+        "ids.txt, line 3: the result has no record \"bad\", which was skipped: invalid",
+        ", nor the one of another line",
+    ];
+    said.refuses(3, &says, &desk.path("none"));
+    // Without the ledger at hand, nobody knows.
+    let said = desk.run("export out/embeddings.h5 --to tsv --rows ids.txt");
+    let says = ["the result has no record \"bad\", nor the one of another line"];
+    said.refuses(3, &says, &desk.path("none"));
+}

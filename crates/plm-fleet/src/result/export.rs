@@ -12,6 +12,7 @@ use plm_core::{OutputSpec, Store, StoreError};
 use plm_export::{Choice, Export, Format, Progress};
 
 use super::kind::{Kind, check_is_result};
+use super::ledger;
 use super::verify::{Checked, check_values, damaged};
 use crate::Error;
 use crate::compute::start_threads;
@@ -144,6 +145,22 @@ pub fn export_with(
     };
     let of_export = |error: plm_export::Error| match error {
         plm_export::Error::Read(error) => with_remedy(error),
+        plm_export::Error::UnknownId {
+            path,
+            line,
+            id,
+            others,
+            ..
+        } => Error::Export(plm_export::Error::UnknownId {
+            outcome: match kind {
+                Kind::Embeddings => None,
+                _ => ledger::without_vector(&layout.ledger(), &id),
+            },
+            path,
+            line,
+            id,
+            others,
+        }),
         error => Error::Export(error),
     };
     let result = store.open_result(&file).map_err(with_remedy)?;

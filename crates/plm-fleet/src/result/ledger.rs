@@ -259,6 +259,28 @@ pub(super) fn read(path: &Path, index: &FastaIndex) -> Result<Vec<Outcome>, Erro
     Ok(outcomes)
 }
 
+/// What became of the record with an id, in words, if a ledger says that it has no vector: for
+/// example `was skipped: empty`. `None` too if there is no ledger, or none that can be read.
+pub(super) fn without_vector(path: &Path, id: &str) -> Option<String> {
+    let lines = BufReader::new(File::open(path).ok()?).lines();
+    for line in lines.skip(1) {
+        let line = line.ok()?;
+        let fields: Vec<&str> = line.split('\t').collect();
+        let &[_, of, outcome, .., detail] = &fields[..] else {
+            return None;
+        };
+        let outcome = Outcome::ALL
+            .into_iter()
+            .find(|known| of == id && known.name() == outcome && !known.has_vector());
+        match outcome {
+            Some(Outcome::Failed) => return Some(format!("failed: {detail}")),
+            Some(outcome) => return Some(format!("was {outcome}: {detail}")),
+            None => {}
+        }
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
