@@ -317,7 +317,7 @@ impl Encoder for StrictEncoder<'_> {
     }
 }
 
-/// Runs 40 records that differ, two to a batch, and checks that all become durable and no rank fails.
+/// Runs 40 records that differ, two to a batch. All must become durable, and no rank fail.
 fn run_40_records(loader: Arc<dyn EncoderLoader>, world: u32) -> CoordinatorReport {
     let source = Arc::new(MemorySource::random(2, &[3; 40]));
     let config = PlanConfig::builder()
