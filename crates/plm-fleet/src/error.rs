@@ -3,11 +3,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use plm_coordinator::Part;
 use plm_core::{BoxError, OutputKind, OutputSpec, StoreError};
 use plm_kernels::GpuError;
 
 use crate::compute::{Devices, ModelError};
-use crate::out_dir::{Claim, Damage, Layout, RunReport};
+use crate::out_dir::{Claim, Damage, Layout, PartReport, RunReport};
 use crate::result::{Kind, RunProgress};
 use crate::store::ShardsError;
 
@@ -434,8 +435,7 @@ impl Error {
         Self::DamagedEmbeddings {
             path: layout.embeddings(),
             draft: draft.map(|draft| draft.path),
-            lacks_failed: RunReport::read(layout)
-                .is_ok_and(|report| !report.failed_rows.is_empty()),
+            lacks_failed: has_failed_records(layout),
             segments_are_there: layout
                 .all_shards()
                 .is_ok_and(|all| all.iter().any(has_segments)),
@@ -448,6 +448,17 @@ impl Error {
         let path = path.into();
         move |source| Self::Io { path, source }
     }
+}
+
+/// Whether records of the run in a directory have failed, by its report, or else by its parts'.
+fn has_failed_records(layout: &Layout) -> bool {
+    if let Ok(report) = RunReport::read(layout) {
+        return !report.failed_rows.is_empty();
+    }
+    let count = Claim::read(layout).map_or(0, |claim| claim.parts.map_or(1, |plan| plan.count));
+    let parts = (0..count).filter_map(|index| Part::new(index, count).ok());
+    let mut reports = parts.filter_map(|part| PartReport::read(layout, part).ok());
+    reports.any(|report| !report.ranks.failed_rows.is_empty())
 }
 
 /// What to do with a damaged result.
