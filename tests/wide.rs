@@ -353,6 +353,50 @@ fn a_draft_goes_with_its_run_and_a_file_of_another_program_stays() {
     assert!(segments(&desk.path("out")).len() > 1);
 }
 
+/// Moves another file over the draft when the first batch is written, or removes the draft.
+struct Swapper {
+    draft: PathBuf,
+    replace: bool,
+}
+
+impl Observer for Swapper {
+    fn event(&self, event: &RunEvent<'_>) {
+        if let RunEvent::BatchDurable { .. } = event
+            && self.draft.exists()
+            && fs::metadata(&self.draft).unwrap().len() > 10
+        {
+            fs::remove_file(&self.draft).unwrap();
+            if self.replace {
+                fs::write(&self.draft, "hi").unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_draft_that_is_replaced_meanwhile_does_not_become_the_result() {
+    let desk = Desk::new();
+    for replace in [true, false] {
+        let out = format!("replaced_{replace}");
+        let swapper = Swapper {
+            draft: desk.draft(&out),
+            replace,
+        };
+        let swapped = RunConfig {
+            observer: Arc::new(swapper),
+            ..config()
+        };
+        let error = desk.run_of(slow(loader()), &out, &swapped).unwrap_err();
+        assert!(error.to_string().contains("removed or replaced"), "{error}");
+        assert!(!desk.path(&out).join("embeddings.h5").exists());
+        if replace {
+            fs::remove_file(desk.draft(&out)).unwrap();
+        }
+        desk.run(&out, &config()).unwrap();
+        desk.check(&out, &[]);
+    }
+}
+
 #[test]
 fn damage_in_the_result_is_found_with_record_residue_and_dimension() {
     let desk = Desk::new();

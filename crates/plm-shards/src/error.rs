@@ -125,6 +125,16 @@ pub enum Error {
         /// The draft.
         path: PathBuf,
     },
+    /// The draft was removed or replaced while rows were written to it.
+    #[error(
+        "{} is not the file that rows were written to: it was removed or replaced meanwhile. Its \
+         rows are lost, and another run computes them again",
+        path.display()
+    )]
+    LostDraft {
+        /// The name under which the draft should be.
+        path: PathBuf,
+    },
     /// Records have failed, so the draft has to be copied without them, and there is no room.
     #[error(
         "{}: records have failed, so that the rows of the others are copied without them: that \

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use plm_core::{sync_directory, sync_file};
@@ -28,9 +28,23 @@ pub(crate) fn turn_into_result(
     let path = &draft.path;
     copy(whole, &draft.file, rows).at("complete it", path)?;
     sync_file(&draft.file, path).at("make it durable", path)?;
+    check_own(draft, path)?;
     fs::rename(path, result).at("give the result its name", path)?;
+    check_own(draft, result)?;
     let directory = result.parent().unwrap_or(Path::new(""));
     sync_directory(directory).at("sync it", directory)
+}
+
+/// Checks that the file of this name is the one that the rows were written to.
+fn check_own(draft: &DraftFile, path: &Path) -> Result<(), Error> {
+    let own = draft.file.metadata().at("look at it", path)?;
+    match fs::metadata(path) {
+        Ok(found) if (found.dev(), found.ino()) == (own.dev(), own.ino()) => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at("look at it", path),
+        _ => Err(Error::LostDraft {
+            path: path.to_owned(),
+        }),
+    }
 }
 
 fn copy(whole: &File, draft: &File, rows: &[Range<u64>]) -> io::Result<()> {
