@@ -12,8 +12,8 @@ use plm_fleet::{
     Input, Layer, Model, NamelessPolicy, OutputKind, OutputSet, Part, Per, SegmentConfig,
 };
 
-/// Turn protein FASTA files into ESM-2 embeddings: one HDF5 file with a row per protein, in the
-/// order of the input
+/// Turn protein FASTA files into ESM-2 embeddings: one HDF5 file with vectors per protein or per
+/// residue, in the order of the input
 #[derive(Debug, Parser)]
 #[command(
     name = "plm-fleet",
@@ -110,7 +110,7 @@ pub(crate) struct EmbedArgs {
     #[command(flatten)]
     pub(crate) index: IndexArgs,
 
-    /// A directory with a Hugging Face ESM-2 checkpoint (config.json, model.safetensors), or
+    /// A directory with a Hugging Face checkpoint (config.json, model.safetensors), or
     /// plm-tiny, the small demonstration model inside this program
     #[arg(
         long,
