@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use crate::source::Source;
-use crate::{Error, StoredTensor, Tensors, stored};
+use crate::{Error, StoredTensor, Tensors};
 
 /// A tensor's name with the shape that it must have.
 pub type TensorShape = (String, Vec<usize>);
@@ -74,8 +72,8 @@ pub enum Other {
 /// All tensors of a model's files, under their names there.
 #[derive(Clone, Debug)]
 pub struct FoundTensors {
-    /// The directory of the files.
-    dir: PathBuf,
+    /// The directory of the files, or the only file.
+    place: PathBuf,
     /// The tensors with their names in the files, file by file.
     tensors: Vec<(String, StoredTensor)>,
 }
@@ -91,27 +89,37 @@ pub struct Chosen {
 }
 
 impl FoundTensors {
-    /// Lists the tensors of all `sources`, which are the files in `dir`.
-    pub(crate) fn list(
-        dir: &Path,
-        sources: impl IntoIterator<Item = Result<Arc<Source>, Error>>,
-    ) -> Result<Self, Error> {
-        let mut tensors = Vec::new();
-        for source in sources {
-            tensors.extend(stored::list(&source?)?);
-        }
-        Ok(Self {
-            dir: dir.to_owned(),
+    /// The tensors that were found in `place`, file by file.
+    pub(crate) fn new(place: &Path, tensors: Vec<(String, StoredTensor)>) -> Self {
+        Self {
+            place: place.to_owned(),
             tensors,
-        })
+        }
     }
 
-    /// The directory of the files.
-    pub fn dir(&self) -> &Path {
-        &self.dir
+    /// The directory of the files, or the file if there is only one.
+    pub fn place(&self) -> &Path {
+        &self.place
     }
 
-    /// Each tensor with its name in its file: file by file, in the order of their bytes.
+    /// The files that have a tensor, each once.
+    pub fn files(&self) -> Vec<&Path> {
+        let mut files: Vec<&Path> = self
+            .tensors
+            .iter()
+            .map(|(_, tensor)| tensor.path())
+            .collect();
+        files.dedup();
+        files
+    }
+
+    /// Adds the tensors of another file, for example of one that holds a head.
+    pub fn add(&mut self, other: Self) {
+        self.tensors.extend(other.tensors);
+    }
+
+    /// Each tensor with its name in its file: file by file, in the order in which the file lists
+    /// them.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &StoredTensor)> {
         let tensors = self.tensors.iter();
         tensors.map(|(name, tensor)| (name.as_str(), tensor))
@@ -180,7 +188,7 @@ impl FoundTensors {
         }
         if let Some(name) = required.into_keys().find(|name| !used.contains_key(name)) {
             return Err(Error::MissingTensor {
-                path: self.dir,
+                path: self.place,
                 name,
             });
         }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::Error;
 
@@ -30,6 +31,7 @@ pub struct ConfigFile {
     /// The file's bytes, which may be no JSON.
     json: Vec<u8>,
     model_type: Option<String>,
+    is_pickled: bool,
 }
 
 /// The fields that are read of any model's file.
@@ -60,12 +62,27 @@ impl ConfigFile {
             path,
             json,
             model_type,
+            is_pickled: false,
+        })
+    }
+
+    /// Takes what the file of PyTorch at `path` has besides tensors.
+    pub(crate) fn of_pickle(values: &Value, path: &Path) -> Result<Self, Error> {
+        let config = Self::from_json(values.to_string(), path)?;
+        Ok(Self {
+            is_pickled: true,
+            ..config
         })
     }
 
     /// The file's path.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether this is no `config.json`, but what a file of PyTorch has besides tensors.
+    pub fn is_pickled(&self) -> bool {
+        self.is_pickled
     }
 
     /// The field `model_type`, which names the model's family; `None` if the file has none that is

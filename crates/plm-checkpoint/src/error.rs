@@ -125,18 +125,81 @@ pub enum Error {
         max_bytes: u64,
     },
     /// The directory holds no weights.
-    #[error("{dir} holds neither model.safetensors nor model.safetensors.index.json")]
+    #[error(
+        "{dir} holds neither model.safetensors nor pytorch_model.bin, nor an index of their \
+         shards{}",
+        name_one(pickles)
+    )]
     NoWeights {
         /// The directory.
         dir: PathBuf,
+        /// The files in it that may be pickles of PyTorch, by their names.
+        pickles: Vec<PathBuf>,
     },
-    /// The weights are in PyTorch's pickle format only.
+    /// A file that is called one of safetensors is a zip file, as PyTorch writes pickles.
     #[error(
-        "{path} is a pickle, which is not read: convert it to safetensors, for example with \
-         `model.save_pretrained(folder, safe_serialization=True)` of transformers"
+        "{path} is a zip file, as PyTorch writes them, under the name of a safetensors file: call \
+         it pytorch_model.bin"
     )]
-    ConvertToSafetensors {
-        /// The pickle.
+    PickleByOtherName {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file that is called a pickle of PyTorch begins like none.
+    #[error("{path} is no pickle that PyTorch has written: fetch it again")]
+    NoPickle {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A pickle is not as PyTorch writes it.
+    #[error("{path} is no checkpoint that is read here: at byte {offset} of its pickle, {problem}")]
+    Pickle {
+        /// The file.
+        path: PathBuf,
+        /// The byte of the pickle, from 0. In a zip file, the pickle is the entry `data.pkl`.
+        offset: u64,
+        /// What is wrong there.
+        problem: &'static str,
+    },
+    /// A pickle names a class or a function that the weights of a model do not need. It may be
+    /// harmless, or run a command in Python.
+    #[error(
+        "{path} names {name:?} at byte {offset} of its pickle, which no weights need: nothing was \
+         run; save the model's `state_dict()` alone"
+    )]
+    PickledName {
+        /// The file.
+        path: PathBuf,
+        /// The byte of the pickle, from 0. In a zip file, the pickle is the entry `data.pkl`.
+        offset: u64,
+        /// The module and the name in it, joined by a dot.
+        name: String,
+    },
+    /// A tensor of a pickle is not as PyTorch writes it, or is not all there.
+    #[error("{path} has the tensor {name:?}, which {problem}")]
+    PickledTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name in the file.
+        name: String,
+        /// What is wrong with the tensor, to follow its name.
+        problem: &'static str,
+    },
+    /// A zip file is not as PyTorch writes it, or is cut short.
+    #[error("{path} is no zip file as PyTorch writes it: {problem}")]
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A pickle was written on a machine that puts the highest byte of a number first.
+    #[error(
+        "{path} was written on a big-endian machine, which is not read: load it there with \
+         PyTorch, and save it as safetensors"
+    )]
+    BigEndian {
+        /// The file.
         path: PathBuf,
     },
     /// A weights file breaks the safetensors format.

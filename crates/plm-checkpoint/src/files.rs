@@ -1,4 +1,4 @@
-//! Opens a model's directory: its `config.json`, and its weights files.
+//! Opens a model's files: its `config.json`, and its weights.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -8,16 +8,18 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use crate::pickle::{self, Pickled};
 use crate::place::{self, Place};
 use crate::source::Source;
-use crate::{ConfigFile, Error, FoundTensors, stand_in};
+use crate::weights::{self, Found};
+use crate::{ConfigFile, Error, FoundTensors, stand_in, stored};
 
 /// The most bytes of `config.json` and other texts. Those of ESM-2 have less than 1 kB.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
 /// The most bytes of the index of shards. The one of ESM-2 15B has 60 kB.
 const MAX_INDEX_BYTES: u64 = 1 << 24;
 
-/// A model's files, on disk or in memory. `config.json` has been read.
+/// A model's files, on disk or in memory. Its configuration has been read.
 ///
 /// ```
 /// use plm_checkpoint::ModelFiles;
@@ -39,29 +41,56 @@ pub struct ModelFiles {
     name: String,
     dir: PathBuf,
     config: ConfigFile,
-    /// The weights, if they are in memory and not in `dir`.
-    in_memory: Option<Arc<Source>>,
+    weights: Weights,
+}
+
+/// Where the weights are.
+#[derive(Clone, Debug)]
+enum Weights {
+    /// In files of the directory.
+    Directory,
+    /// In a safetensors file in memory.
+    Memory(Arc<Source>),
+    /// In this file, which was read for its configuration.
+    Pickle(PathBuf, FoundTensors),
 }
 
 impl ModelFiles {
-    /// Opens a directory with a `config.json`.
+    /// Opens a directory with a `config.json`, or a file that PyTorch wrote.
     ///
-    /// `dir` may also be a repository in a hub cache (`models--org--name`). Then the snapshot that
-    /// its `refs/main` names is opened, or else its only one. Such a model is named `org/name`, and
-    /// any other after its directory. If there is no directory `dir`, `hub_name` returns the
-    /// repository on the hub that the name is short for, so that the error says how to get it.
+    /// A directory may also be a repository in a hub cache (`models--org--name`). Then the snapshot
+    /// that its `refs/main` names is opened, or else its only one. Such a model is named
+    /// `org/name`, and any other after its directory. If nothing is called `path`, `hub_name`
+    /// returns the repository on the hub that the name is short for, so that the error says how to
+    /// get it.
+    ///
+    /// A file is one of PyTorch if its name ends in `.pt`, `.pth`, `.bin`, `.ckpt` or `.pkl`. Its
+    /// [`config`](Self::config) is the `config.json` beside it, or else what the file has besides
+    /// tensors. Of its pickle nothing is run.
     ///
     /// # Errors
     /// [`Error`] with the file that is missing or wrong.
-    pub fn open(dir: &Path, hub_name: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
-        let Place { dir, name } = place::find(dir, hub_name)?;
+    pub fn open(path: &Path, hub_name: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        let Place { dir, name, pickle } = place::find(path, hub_name)?;
         let path = dir.join("config.json");
-        let config = ConfigFile::from_json(read(&path, MAX_TEXT_BYTES)?, &path)?;
+        let config = || ConfigFile::from_json(read(&path, MAX_TEXT_BYTES)?, &path);
+        let (config, weights) = match pickle {
+            None => (config()?, Weights::Directory),
+            Some(file) => {
+                let Pickled { tensors, values } = pickled(&file)?;
+                let config = match place::is_there(&path) {
+                    true => config()?,
+                    false => ConfigFile::of_pickle(&values, &file)?,
+                };
+                let tensors = FoundTensors::new(&file, tensors);
+                (config, Weights::Pickle(file, tensors))
+            }
+        };
         Ok(Self {
             name,
             dir,
             config,
-            in_memory: None,
+            weights,
         })
     }
 
@@ -81,7 +110,7 @@ impl ModelFiles {
             name: name.to_owned(),
             config: ConfigFile::from_json(config, &dir.join("config.json"))?,
             dir,
-            in_memory: Some(Arc::new(weights)),
+            weights: Weights::Memory(Arc::new(weights)),
         })
     }
 
@@ -95,7 +124,8 @@ impl ModelFiles {
         &self.dir
     }
 
-    /// The model's `config.json`.
+    /// The model's `config.json`; or what a file of PyTorch has besides tensors, as JSON: the
+    /// fields of an object are an object.
     pub fn config(&self) -> &ConfigFile {
         &self.config
     }
@@ -107,28 +137,67 @@ impl ModelFiles {
     /// [`Error`] if it exists and can't be read, or has more than 1 MiB.
     pub fn text(&self, file_name: &str) -> Result<Option<(PathBuf, Vec<u8>)>, Error> {
         let path = self.dir.join(file_name);
-        if self.in_memory.is_some() || !place::is_there(&path) {
+        if !matches!(self.weights, Weights::Directory) || !place::is_there(&path) {
             return Ok(None);
         }
         let text = read(&path, MAX_TEXT_BYTES)?;
         Ok(Some((path, text)))
     }
 
-    /// The tensors of `model.safetensors`, or of the shards that `model.safetensors.index.json`
-    /// lists, in the order of their bytes. Opens the files, and reads only their headers.
+    /// The tensors of the weights files. Opens these, and reads only what lists their tensors.
+    ///
+    /// In a directory, these are the first that are there: `model.safetensors`, the shards that
+    /// `model.safetensors.index.json` lists, `pytorch_model.bin`, and the shards that
+    /// `pytorch_model.bin.index.json` lists.
     ///
     /// # Errors
     /// [`Error`] with the file and the tensor that is wrong.
     pub fn tensors(&self) -> Result<FoundTensors, Error> {
-        if let Some(weights) = &self.in_memory {
-            return FoundTensors::list(&self.dir, [Ok(weights.clone())]);
+        match &self.weights {
+            Weights::Memory(weights) => Ok(FoundTensors::new(&self.dir, stored::list(weights)?)),
+            Weights::Pickle(_, tensors) => Ok(tensors.clone()),
+            Weights::Directory => {
+                let (format, found) = weights::find(&self.dir)?;
+                let files = match found {
+                    Found::Single(file) => vec![file],
+                    Found::Index(index) => shards(&self.dir, &index)?,
+                };
+                let mut tensors = Vec::new();
+                for file in files {
+                    tensors.extend(match format.is_pickle {
+                        true => pickled(&file)?.tensors,
+                        false => stored::list(&Arc::new(Source::file(file)?))?,
+                    });
+                }
+                Ok(FoundTensors::new(&self.dir, tensors))
+            }
         }
-        let files = weight_files(&self.dir)?.into_iter();
-        FoundTensors::list(
-            &self.dir,
-            files.map(|path| Source::file(path).map(Arc::new)),
-        )
     }
+
+    /// The tensors of another file of PyTorch, which lies beside a model that is such a file. Its
+    /// name is the model's file name, with `suffix` for the extension. `None` if there is no such
+    /// file, or if the model is no single file.
+    ///
+    /// # Errors
+    /// [`Error`] with the file and the tensor that is wrong.
+    pub fn tensors_beside(&self, suffix: &str) -> Result<Option<FoundTensors>, Error> {
+        let Weights::Pickle(file, _) = &self.weights else {
+            return Ok(None);
+        };
+        let mut name = file.file_stem().unwrap_or_default().to_owned();
+        name.push(suffix);
+        let path = self.dir.join(name);
+        if !place::is_there(&path) {
+            return Ok(None);
+        }
+        let tensors = pickled(&path)?.tensors;
+        Ok(Some(FoundTensors::new(&path, tensors)))
+    }
+}
+
+/// What a file of PyTorch holds.
+fn pickled(path: &Path) -> Result<Pickled, Error> {
+    pickle::read(&Arc::new(Source::file(path.to_owned())?))
 }
 
 /// A file's bytes without a byte order mark, which Windows editors write. A file of more than
@@ -148,28 +217,6 @@ fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, Error> {
         }),
         Ok(_) => stand_in::check(path, &bytes).map(|()| bytes),
         Err(source) => Err(place::unreadable(path, source)),
-    }
-}
-
-/// The safetensors files of a directory.
-fn weight_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
-    let single = dir.join("model.safetensors");
-    if place::is_there(&single) {
-        return Ok(vec![single]);
-    }
-    let index = dir.join("model.safetensors.index.json");
-    if place::is_there(&index) {
-        return shards(dir, &index);
-    }
-    let entries = place::entries(dir)?;
-    if let Some(adapter) = place::adapter(&entries) {
-        return Err(adapter);
-    }
-    match entries.iter().find(|path| place::is_pickle(path)) {
-        Some(path) => Err(Error::ConvertToSafetensors { path: path.clone() }),
-        None => Err(Error::NoWeights {
-            dir: dir.to_owned(),
-        }),
     }
 }
 

@@ -11,7 +11,7 @@ use safetensors::tensor::TensorInfo;
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use crate::source::Source;
-use crate::{Error, stand_in};
+use crate::{Error, pickle, stand_in};
 
 /// The bytes at the start of a safetensors file that hold the length of its JSON header.
 const LENGTH_BYTES: u64 = 8;
@@ -34,6 +34,11 @@ pub(crate) fn read(source: &Source) -> Result<Header, Error> {
     };
     let start = source.read(0, source.len().min(stand_in::BYTES))?;
     stand_in::check(source.path(), &start)?;
+    if start.starts_with(pickle::ZIP_MAGIC) {
+        return Err(Error::PickleByOtherName {
+            path: source.path().to_owned(),
+        });
+    }
     if source.len() < LENGTH_BYTES {
         return Err(format(SafeTensorError::HeaderTooSmall));
     }

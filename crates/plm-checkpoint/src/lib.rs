@@ -5,6 +5,9 @@
 //! which of them a model is made of, and gets [`Tensors`]: checked, read by position, with a
 //! digest.
 //!
+//! Weights are read from safetensors, and from what `torch.save` of PyTorch writes: a pickle, of
+//! which nothing is run.
+//!
 //! Files may come from anyone. Before memory is allocated, its size is checked against the file and
 //! against limits. No code runs, and no path leads out of the model's directory.
 //!
@@ -16,12 +19,14 @@ mod config_file;
 mod error;
 mod files;
 mod header;
+mod pickle;
 mod place;
 mod save;
 mod source;
 mod stand_in;
 mod stored;
 mod tensors;
+mod weights;
 
 pub use safetensors::Dtype;
 
@@ -29,8 +34,10 @@ pub use choose::{Chosen, FoundTensors, Layout, Other, TensorShape};
 pub use config_file::ConfigFile;
 pub use error::Error;
 pub use files::ModelFiles;
+pub use place::is_pickle;
 pub use stored::StoredTensor;
 pub use tensors::Tensors;
+pub use weights::files_to_fetch;
 
 /// The examples of README.md are tested.
 #[cfg(doctest)]

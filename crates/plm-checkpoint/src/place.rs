@@ -10,13 +10,16 @@ use crate::Error;
 /// The most bytes in the name of a snapshot. On the hub, it has 40 letters.
 const MAX_REVISION_BYTES: u64 = 1 << 10;
 
-/// A folder with a `config.json`, and the name of the model in it.
+/// A folder, and the name of the model in it.
 pub(crate) struct Place {
     pub(crate) dir: PathBuf,
     pub(crate) name: String,
+    /// The pickle, if the model is that file. Any other model has a `config.json` in its folder.
+    pub(crate) pickle: Option<PathBuf>,
 }
 
-/// The folder that `named` stands for: itself, or the snapshot of a repository in a hub cache.
+/// The folder that `named` stands for: itself, or the snapshot of a repository in a hub cache; or
+/// the folder of the pickle that it is.
 ///
 /// `short` returns the repository on the hub for which a word alone is short.
 pub(crate) fn find(named: &Path, short: impl Fn(&str) -> Option<String>) -> Result<Place, Error> {
@@ -25,6 +28,7 @@ pub(crate) fn find(named: &Path, short: impl Fn(&str) -> Option<String>) -> Resu
     }
     match fs::metadata(named) {
         Ok(metadata) if metadata.is_dir() => {}
+        Ok(_) if is_pickle(named) => return Ok(of_pickle(named)),
         Ok(_) => return Err(a_file(named)),
         Err(source) => return Err(absent(named, short, source)),
     }
@@ -35,7 +39,24 @@ pub(crate) fn find(named: &Path, short: impl Fn(&str) -> Option<String>) -> Resu
     Ok(Place {
         name: name_of(&dir),
         dir,
+        pickle: None,
     })
+}
+
+/// The place of a model that is a single file. It has the file's name, or its folder's if the file
+/// is called as transformers calls the file of every model.
+fn of_pickle(path: &Path) -> Place {
+    let dir = folder_of(path).to_owned();
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let name = match stem.starts_with("pytorch_model") {
+        true => name_of(&dir),
+        false => stem.into_owned(),
+    };
+    Place {
+        dir,
+        name,
+        pickle: Some(path.to_owned()),
+    }
 }
 
 /// Whether something has this name, also a link that leads nowhere.
@@ -84,23 +105,31 @@ pub(crate) fn entries(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(entries)
 }
 
-/// Whether a file is a pickle of PyTorch, by its name.
-pub(crate) fn is_pickle(path: &Path) -> bool {
+/// Whether a file is one that PyTorch wrote, by its name: it ends in `.bin`, `.pt`, `.pth`, `.ckpt`
+/// or `.pkl`.
+///
+/// ```
+/// use std::path::Path;
+///
+/// assert!(plm_checkpoint::is_pickle(Path::new("models/esm2_t33_650M_UR50D.pt")));
+/// assert!(!plm_checkpoint::is_pickle(Path::new("model.safetensors")));
+/// ```
+pub fn is_pickle(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
     matches!(extension, Some("bin" | "pt" | "pth" | "ckpt" | "pkl"))
 }
 
-/// The error for a file that was named instead of a folder.
-fn a_file(path: &Path) -> Error {
-    if is_pickle(path) {
-        return Error::ConvertToSafetensors {
-            path: path.to_owned(),
-        };
-    }
-    let parent = match path.parent() {
+/// The folder of a file.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
         parent => parent.unwrap_or(path),
-    };
+    }
+}
+
+/// The error for a file that was named instead of a folder.
+fn a_file(path: &Path) -> Error {
+    let parent = folder_of(path);
     Error::ModelIsFile {
         path: path.to_owned(),
         model: is_there(&parent.join("config.json")).then(|| parent.to_owned()),
@@ -208,13 +237,8 @@ fn no_config(dir: &Path) -> Result<Error, Error> {
     if let Some(adapter) = adapter(&inside) {
         return Ok(adapter);
     }
-    if let Some(pickle) = inside.iter().find(|path| is_pickle(path)) {
-        let path = pickle.clone();
-        return Ok(Error::ConvertToSafetensors { path });
-    }
-    let models = inside
-        .iter()
-        .filter(|path| path.join("config.json").exists());
+    let is_model = |path: &&PathBuf| is_pickle(path) || path.join("config.json").exists();
+    let models = inside.iter().filter(is_model);
     Ok(Error::NoConfig {
         path,
         models: models.cloned().collect(),

@@ -7,7 +7,7 @@ use crate::Error;
 /// The bytes that [`check`] needs.
 pub(crate) const BYTES: u64 = 64;
 
-/// Refuses a file that starts like a Git LFS pointer, a web page or a pickle.
+/// Refuses a file that starts like a Git LFS pointer or a web page.
 pub(crate) fn check(path: &Path, start: &[u8]) -> Result<(), Error> {
     let path = || path.to_owned();
     if start.starts_with(b"version https://git-lfs.github.com/spec/") {
@@ -20,10 +20,6 @@ pub(crate) fn check(path: &Path, start: &[u8]) -> Result<(), Error> {
     };
     if is_tag(b"<!doctype html") || is_tag(b"<html") {
         return Err(Error::WebPage { path: path() });
-    }
-    // A zip archive, as PyTorch saves pickles.
-    if start.starts_with(b"PK\x03\x04") {
-        return Err(Error::ConvertToSafetensors { path: path() });
     }
     Ok(())
 }

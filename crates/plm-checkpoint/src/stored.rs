@@ -1,5 +1,6 @@
-//! Tensors in safetensors files, which are read when their values are asked for.
+//! Tensors in weights files, which are read when their values are asked for.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -30,9 +31,12 @@ pub struct StoredTensor {
     start: u64,
     /// The number of the tensor's bytes. They fit `dtype` and `shape`.
     len: u64,
+    /// The steps from one number to the next along each size, for a tensor whose numbers do not lie
+    /// one after the other, row by row.
+    strides: Option<Arc<[u64]>>,
 }
 
-/// All tensors of a file with their names there, in the order of their bytes.
+/// All tensors of a safetensors file with their names there, in the order of their bytes.
 ///
 /// Reads only the header, and trusts nothing in it: each tensor must start where the one before it
 /// ends, and the file must end with the last one.
@@ -56,6 +60,7 @@ pub(crate) fn list(source: &Arc<Source>) -> Result<Vec<(String, StoredTensor)>, 
             // An offset beyond any file is refused below.
             start: data_start.saturating_add(end),
             len,
+            strides: None,
         };
         end += len;
         stored.push((name, tensor));
@@ -91,6 +96,27 @@ impl StoredTensor {
             dtype: Dtype::F32,
             shape,
             start: 0,
+            strides: None,
+        }
+    }
+
+    /// A tensor in a storage of a file, which has all of it. It begins at the byte `start`. Its
+    /// numbers lie row by row, or these `strides` apart; it then has no number twice.
+    pub(crate) fn in_storage(
+        source: &Arc<Source>,
+        dtype: Dtype,
+        shape: Vec<usize>,
+        start: u64,
+        strides: Option<&[u64]>,
+    ) -> Self {
+        let numbers: usize = shape.iter().product();
+        Self {
+            source: source.clone(),
+            dtype,
+            len: numbers as u64 * dtype.bitsize() as u64 / 8,
+            shape,
+            start,
+            strides: strides.map(Arc::from),
         }
     }
 
@@ -109,14 +135,48 @@ impl StoredTensor {
         &self.shape
     }
 
-    /// The number of its bytes.
+    /// The number of bytes that its numbers take.
     pub(crate) fn num_bytes(&self) -> u64 {
         self.len
     }
 
     /// Calls `f` with the tensor's bytes, in order, in pieces.
     pub(crate) fn for_each_piece(&self, f: impl FnMut(&[u8])) -> Result<(), Error> {
-        self.source.for_each_piece(self.start, self.len, f)
+        let tensor = self.row_by_row()?;
+        tensor.source.for_each_piece(tensor.start, tensor.len, f)
+    }
+
+    /// This tensor, or a copy of it in memory whose numbers lie row by row.
+    ///
+    /// Few tensors need the copy: PyTorch keeps the strides of one that was transposed and saved.
+    fn row_by_row(&self) -> Result<Cow<'_, Self>, Error> {
+        let Some(strides) = &self.strides else {
+            return Ok(Cow::Borrowed(self));
+        };
+        let number_bytes = self.dtype.bitsize() / 8;
+        let (sizes, numbers) = (&self.shape, self.len as usize / number_bytes);
+        let steps = || sizes.iter().zip(&**strides);
+        // A tensor without numbers has no strides here.
+        let span = 1 + steps()
+            .map(|(&size, stride)| (size as u64 - 1) * stride)
+            .sum::<u64>();
+        let from = self.source.read(self.start, span * number_bytes as u64)?;
+        let mut to = Vec::with_capacity(self.len as usize);
+        for number in 0..numbers {
+            // From the innermost size outwards, `rest` is what is left of the number.
+            let (mut rest, mut at) = (number, 0);
+            for (&size, &stride) in steps().rev() {
+                at += (rest % size) * stride as usize;
+                rest /= size;
+            }
+            to.extend_from_slice(&from[at * number_bytes..][..number_bytes]);
+        }
+        Ok(Cow::Owned(Self {
+            source: Arc::new(Source::bytes(self.path().to_owned(), to)),
+            start: 0,
+            strides: None,
+            ..self.clone()
+        }))
     }
 
     /// Whether [`values`](Self::values) can widen its number format: F32, F16 or BF16.
@@ -138,10 +198,11 @@ impl StoredTensor {
         &self,
         convert: impl Fn(f32) -> T + Sync,
     ) -> Result<Vec<T>, Error> {
+        let tensor = self.row_by_row()?;
         match self.dtype {
-            Dtype::F16 => self.read(|word| convert(half::f16::from_le_bytes(word).to_f32())),
-            Dtype::BF16 => self.read(|word| convert(half::bf16::from_le_bytes(word).to_f32())),
-            Dtype::F32 => self.read(|word| convert(f32::from_le_bytes(word))),
+            Dtype::F16 => tensor.read(|word| convert(half::f16::from_le_bytes(word).to_f32())),
+            Dtype::BF16 => tensor.read(|word| convert(half::bf16::from_le_bytes(word).to_f32())),
+            Dtype::F32 => tensor.read(|word| convert(f32::from_le_bytes(word))),
             dtype => panic!("{dtype} is not widened: see is_readable"),
         }
     }
@@ -183,6 +244,7 @@ impl StoredTensor {
         let [height, width] = self.shape[..] else {
             panic!("{:?} is no matrix", self.shape);
         };
+        let tensor = self.row_by_row()?;
         let rows = (STRETCH / width).max(1);
         let mut numbers = vec![T::default(); height * width];
         let mut besides = vec![0.0; height];
@@ -192,7 +254,7 @@ impl StoredTensor {
             .enumerate()
             .try_for_each_init(Vec::new, |widened, (number, (numbers, besides))| {
                 widened.resize(numbers.len(), 0.0);
-                self.widen_into(widened, number * rows * width)?;
+                tensor.widen_into(widened, number * rows * width)?;
                 let both = widened
                     .chunks_exact_mut(width)
                     .zip(numbers.chunks_exact_mut(width));

@@ -136,13 +136,19 @@ fn a_pipe_is_refused_and_not_waited_for() {
 }
 
 #[test]
-fn pickles_are_to_be_converted() {
+fn a_folder_without_weights_says_which_there_could_be() {
     let dir = empty_checkpoint();
-    assert!(matches!(open_error(dir.path()), Error::NoWeights { .. }));
-    fs::write(dir.path().join("pytorch_model.bin"), "").unwrap();
     let error = open_error(dir.path());
-    assert!(matches!(error, Error::ConvertToSafetensors { .. }));
-    assert!(error.to_string().contains("safe_serialization"), "{error}");
+    assert!(matches!(&error, Error::NoWeights { pickles, .. } if pickles.is_empty()));
+    let other = dir.path().join("fine_tuned.pt");
+    fs::write(&other, "").unwrap();
+    let error = open_error(dir.path());
+    let said = error.to_string();
+    assert!(matches!(&error, Error::NoWeights { pickles, .. } if *pickles == [other.clone()]));
+    assert!(
+        said.ends_with(&format!("name {}", other.display())),
+        "{said}"
+    );
 }
 
 #[test]

@@ -206,23 +206,6 @@ fn a_shard_is_a_file_beside_its_index() {
 }
 
 #[test]
-fn pickles_are_not_even_opened() {
-    for name in ["pytorch_model.bin", "esm2_t6_8M_UR50D.pt"] {
-        let dir = empty_checkpoint();
-        // Opening a pipe without a writer would wait for ever.
-        let made = std::process::Command::new("mkfifo")
-            .arg(dir.path().join(name))
-            .status()
-            .unwrap();
-        assert!(made.success());
-        match open_error(dir.path()) {
-            Error::ConvertToSafetensors { path } => assert!(path.ends_with(name)),
-            other => panic!("{other}"),
-        }
-    }
-}
-
-#[test]
 fn what_comes_from_elsewhere_keeps_to_its_line() {
     let evil = "a\nplm-fleet: all is well\u{1b}[2J";
     let quoted = "\"a\\nplm-fleet";

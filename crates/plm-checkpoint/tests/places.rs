@@ -183,11 +183,12 @@ fn a_file_is_told_of_with_its_folder() {
         matches!(&error, Error::ModelIsFile { model: None, .. }),
         "{error}"
     );
+    // A file of PyTorch is a model itself.
     let pickle = dir.path().join("esm2_t6_8M_UR50D.pt");
     fs::write(&pickle, "").unwrap();
     let error = open_error(&pickle);
     assert!(
-        matches!(error, Error::ConvertToSafetensors { .. }),
+        matches!(&error, Error::NoPickle { path } if *path == pickle),
         "{error}"
     );
 }
@@ -210,13 +211,13 @@ fn a_folder_without_a_configuration_is_told_of_with_the_models_in_it() {
     fs::write(adapter.path().join("adapter_config.json"), "{}").unwrap();
     let error = open_error(adapter.path());
     assert!(matches!(error, Error::Adapter { .. }), "{error}");
-    let pickle = TempDir::new().unwrap();
-    fs::write(pickle.path().join("esm2_t6_8M_UR50D.pt"), "").unwrap();
-    let error = open_error(pickle.path());
-    assert!(
-        matches!(error, Error::ConvertToSafetensors { .. }),
-        "{error}"
-    );
+    let dir = TempDir::new().unwrap();
+    let pickle = dir.path().join("esm2_t6_8M_UR50D.pt");
+    fs::write(&pickle, "").unwrap();
+    match open_error(dir.path()) {
+        Error::NoConfig { models, .. } => assert_eq!(models, [pickle]),
+        other => panic!("{other}"),
+    }
 }
 
 #[test]
@@ -277,10 +278,7 @@ fn what_was_never_fetched_is_named() {
     )
     .unwrap();
     let error = open_error(dir.path());
-    assert!(
-        matches!(error, Error::ConvertToSafetensors { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, Error::PickleByOtherName { .. }), "{error}");
 }
 
 #[test]

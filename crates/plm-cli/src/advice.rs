@@ -137,7 +137,9 @@ fn of_checkpoint(error: &CheckpointError) -> Option<&'static str> {
         | CheckpointError::ModelIsFile { .. }
         | CheckpointError::NoConfig { .. }
         | CheckpointError::HubCache { .. }
-        | CheckpointError::NoSnapshot { .. } => "--model takes the directory of a checkpoint",
+        | CheckpointError::NoSnapshot { .. } => {
+            "--model takes the directory of a checkpoint, or a file of fair-esm (.pt)"
+        }
         _ => return None,
     })
 }

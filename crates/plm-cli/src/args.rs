@@ -110,12 +110,13 @@ pub(crate) struct EmbedArgs {
     #[command(flatten)]
     pub(crate) index: IndexArgs,
 
-    /// A directory with a Hugging Face checkpoint (config.json, model.safetensors), or
-    /// plm-tiny, the small demonstration model inside this program
+    /// A directory with a Hugging Face checkpoint (config.json, and model.safetensors or
+    /// pytorch_model.bin); a file of fair-esm (esm2_t33_650M_UR50D.pt); or plm-tiny, the small
+    /// demonstration model inside this program
     #[arg(
         long,
         default_value = "plm-tiny",
-        value_name = "DIR|plm-tiny",
+        value_name = "DIR|FILE.pt|plm-tiny",
         value_parser = PathBufValueParser::new().map(model)
     )]
     pub(crate) model: Model,

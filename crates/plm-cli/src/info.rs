@@ -20,6 +20,9 @@ use crate::words::{bytes, count, number};
 /// The most bytes of vectors that are read and checked: more would take longer than a second.
 const MOST_BYTES: u64 = 1 << 30;
 
+/// The most files of a model that are listed one by one.
+const MOST_FILES: usize = 4;
+
 pub(crate) fn info(args: &InfoArgs) -> Result<Exit, Error> {
     let text = match &args.path {
         None => program()?,
@@ -57,7 +60,7 @@ fn describe(path: &Path) -> Result<String, Error> {
             summary::index(&FastaIndex::load(&path)?, &path)
         }
         Kind::Index => summary::index(&FastaIndex::load(&path)?, &path),
-        Kind::ModelDirectory => model(&Model::Checkpoint(path).info()?),
+        Kind::ModelDirectory | Kind::PyTorch => model(&Model::Checkpoint(path).info()?),
         Kind::Embeddings => embeddings(&path)?,
         kind => return Err(Error::NothingKnown { path, kind }),
     })
@@ -123,10 +126,23 @@ fn model(info: &ModelInfo) -> String {
             sizes.head_dim
         )
     });
+    let origin = info.origin.as_ref().map(|origin| {
+        let names = origin.files.iter().filter_map(|file| file.file_name());
+        let names: Vec<_> = names.map(|name| name.display().to_string()).collect();
+        let shown = match &names[..] {
+            [first, .., last] if names.len() > MOST_FILES => format!("{first} to {last}"),
+            names => names.join(", "),
+        };
+        let library = origin.library;
+        format!("\n  read from   {shown}, with the names of {library}")
+    });
+    let outputs: Vec<_> = info.outputs.iter().map(|kind| kind.name()).collect();
     format!(
-        "{}{}\n  weights     {}",
+        "{}{}{}\n  outputs     {}\n  weights     {}",
         info.name,
         sizes.unwrap_or_default(),
+        origin.unwrap_or_default(),
+        outputs.join(", "),
         info.weights_digest
     )
 }

@@ -41,6 +41,17 @@ pub enum Error {
         /// The prefixes of their tensors' names, one for each ESM-2.
         prefixes: Vec<String>,
     },
+    /// A file of PyTorch without a `config.json` beside it lacks a setting of fair-esm.
+    #[error(
+        "{path} says no {field}, as fair-esm's files of ESM-2 do, and no config.json is beside it: \
+         the model's sizes are not known"
+    )]
+    NoSetting {
+        /// The file.
+        path: PathBuf,
+        /// The setting, from the outermost dictionary on.
+        field: &'static str,
+    },
     /// The configuration asks for something that this crate would compute wrongly.
     #[error("{path} has {field} = {found}; only {supported} is supported")]
     Unsupported {

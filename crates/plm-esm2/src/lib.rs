@@ -66,7 +66,7 @@ pub use plm_kernels::Gpu;
 pub use plm_kernels::{Generation, GpuDescription, GpuError, GpuKind, count_gpus, describe_gpu};
 
 pub use alphabet::{VOCABULARY, token_map};
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, Origin};
 pub use cpu_ranks::CpuOptions;
 pub use error::{Error, NoInt8};
 pub use loader::{Esm2Loader, output_specs};

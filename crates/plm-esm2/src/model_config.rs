@@ -1,5 +1,7 @@
 //! Reads and checks `config.json`, as transformers writes it for ESM-2.
 
+mod fair_esm;
+
 use std::fmt::Display;
 use std::path::Path;
 
@@ -59,27 +61,34 @@ impl Config {
         })
     }
 
-    /// Reads a model's `config.json`.
+    /// Reads a model's `config.json`, or the settings in a file of fair-esm.
     ///
     /// # Errors
-    /// [`Error::OtherModel`] if it is of another model, [`plm_checkpoint::Error::Json`] if a field
-    /// is missing or of another type, [`Error::Unsupported`] if a field has a value that this crate
-    /// does not implement.
+    /// [`Error::OtherModel`] if it is of another model, [`plm_checkpoint::Error::Json`] or
+    /// [`Error::NoSetting`] if a field is missing or of another type, [`Error::Unsupported`] if a
+    /// field has a value that this crate does not implement.
     pub fn of_file(file: &ConfigFile) -> Result<Self, Error> {
         let path = file.path();
+        if file.is_pickled() {
+            return fair_esm::config(file);
+        }
         // Checked first: the file of another model would lack fields that it does not need.
         if let Ok(kind) = file.fields::<Kind>() {
             kind.check(path)?;
         }
-        let file: File = file.fields()?;
-        file.check(path)?;
+        Self::of_fields(file.fields()?, path)
+    }
+
+    /// The configuration of these fields, which are those of the file at `path`.
+    fn of_fields(fields: File, path: &Path) -> Result<Self, Error> {
+        fields.check(path)?;
         Ok(Self {
-            num_layers: file.num_hidden_layers,
-            hidden_size: file.hidden_size,
-            num_heads: file.num_attention_heads,
-            ffn_size: file.intermediate_size,
-            layer_norm_eps: file.layer_norm_eps,
-            token_dropout: file.token_dropout,
+            num_layers: fields.num_hidden_layers,
+            hidden_size: fields.hidden_size,
+            num_heads: fields.num_attention_heads,
+            ffn_size: fields.intermediate_size,
+            layer_norm_eps: fields.layer_norm_eps,
+            token_dropout: fields.token_dropout,
         })
     }
 
@@ -148,7 +157,7 @@ impl Kind {
 /// The fields that say what is computed. A field that is no `Option` is required, although
 /// transformers has a default for it: its defaults (absolute positions, an epsilon of 1e-12) are
 /// not ESM-2's.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct File {
     #[expect(dead_code, reason = "required, and compared by `Kind`")]
     model_type: String,

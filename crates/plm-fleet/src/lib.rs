@@ -80,7 +80,8 @@ pub use plm_index::{
 pub use plm_shards::{EmbeddingsFile, Hdf5Store, SegmentConfig};
 
 pub use compute::{
-    Architecture, Devices, Model, ModelError, ModelInfo, ParseDevicesError, Remedy, start_threads,
+    Architecture, Devices, Model, ModelError, ModelInfo, ModelOrigin, ParseDevicesError, Remedy,
+    start_threads,
 };
 pub use embedder::{Embedder, EmbedderConfig, Embedding, Embeddings, SequenceError};
 pub use error::Error;

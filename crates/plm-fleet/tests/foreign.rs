@@ -291,6 +291,7 @@ fn a_path_is_told_for_what_it_is() {
     desk.write("other/data.csv", "1,2");
     desk.write("model/config.json", "{}");
     desk.write("mine.json", "{}");
+    desk.write("mine.pt", b"PK\x03\x04");
     desk.write("mine.h5", b"\x89HDF\r\n\x1a\n");
     for (name, kind) in [
         ("out", Kind::FinishedRun),
@@ -305,6 +306,7 @@ fn a_path_is_told_for_what_it_is() {
         ("model", Kind::ModelDirectory),
         ("mine.json", Kind::Json),
         ("mine.h5", Kind::Hdf5),
+        ("mine.pt", Kind::PyTorch),
         ("in.fasta", Kind::Fasta),
     ] {
         let found = kind_of(desk.path(name)).unwrap();

@@ -1,6 +1,8 @@
 //! A small model of no real family on disk, which tests damage.
 #![allow(dead_code, reason = "no test file uses all of it")]
 
+pub(crate) mod pickles;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;

@@ -7,6 +7,7 @@ mod found;
 mod limits;
 mod output;
 mod outputs;
+mod pickles;
 mod results;
 mod signals;
 mod typed;

@@ -1,10 +1,11 @@
 //! Opens an ESM-2's files, and checks them against what the model needs.
 
+mod fair_esm;
 mod names;
 mod random;
 mod weights;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
@@ -47,17 +48,30 @@ pub struct Checkpoint {
     contact_head: Tensors,
     /// The names in the files of tensors that it does not use, sorted.
     passed_over: Vec<String>,
+    origin: Option<Origin>,
+}
+
+/// What a checkpoint was read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The files that have its tensors.
+    pub files: Vec<PathBuf>,
+    /// The library whose names the tensors have in them: `transformers` or `fair-esm`.
+    pub library: &'static str,
 }
 
 impl Checkpoint {
-    /// Opens a directory in Hugging Face's layout: `config.json`, and `model.safetensors` or the
-    /// shards that `model.safetensors.index.json` lists. A repository in a hub cache works too, as
+    /// Opens a directory in Hugging Face's layout: `config.json`, and weights in safetensors or in
+    /// PyTorch's pickle, in one file or in shards. A repository in a hub cache works too, as
     /// [`ModelFiles::open`] says.
+    ///
+    /// Or it opens a file of fair-esm, for example `esm2_t33_650M_UR50D.pt`. Its contact head is
+    /// read from `esm2_t33_650M_UR50D-contact-regression.pt` beside it, if that is there.
     ///
     /// # Errors
     /// [`Error`] with the file, and the field or tensor, that is missing or wrong.
-    pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
-        Self::of_files(&ModelFiles::open(dir.as_ref(), hub_name)?)
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::of_files(&ModelFiles::open(path.as_ref(), hub_name)?)
     }
 
     /// Opens the ESM-2 in these files.
@@ -70,15 +84,20 @@ impl Checkpoint {
     pub fn of_files(files: &ModelFiles) -> Result<Self, Error> {
         let config = Config::of_file(files.config())?;
         check_vocabulary(files)?;
-        let found = files.tensors()?;
+        let mut found = files.tensors()?;
+        if let Some(contact_head) = files.tensors_beside(fair_esm::CONTACT_REGRESSION)? {
+            found.add(contact_head);
+        }
         let names = Names::find(&found, &config)?;
+        let origin = Origin {
+            files: found.files().into_iter().map(Path::to_owned).collect(),
+            library: names.library(),
+        };
         let Chosen { used, passed_over } = found.choose(&names)?;
-        Ok(Self::new(
-            files.name().to_owned(),
-            config,
-            used,
-            passed_over,
-        ))
+        Ok(Self {
+            origin: Some(origin),
+            ..Self::new(files.name().to_owned(), config, used, passed_over)
+        })
     }
 
     fn new(name: String, config: Config, used: Tensors, passed_over: Vec<String>) -> Self {
@@ -93,6 +112,7 @@ impl Checkpoint {
             tensors: tensors.into_iter().collect(),
             contact_head: contact_head.into_iter().collect(),
             passed_over,
+            origin: None,
         }
     }
 
@@ -105,6 +125,10 @@ impl Checkpoint {
         ModelFiles::in_memory("plm-tiny", CONFIG, WEIGHTS)
             .map_err(Error::from)
             .and_then(|files| Self::of_files(&files))
+            .map(|checkpoint| Self {
+                origin: None,
+                ..checkpoint
+            })
             .expect("the model inside the program is a valid checkpoint: a test opens it")
     }
 
@@ -141,6 +165,11 @@ impl Checkpoint {
     /// The model's architecture.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// What it was read from; `None` if it is no checkpoint on disk.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.origin.as_ref()
     }
 
     /// The number of its weights, but for the contact head's.

@@ -1,7 +1,10 @@
 //! Which tensors an ESM-2 has, and their names in files.
 
+use std::mem;
+
 use plm_checkpoint::{FoundTensors, Layout, Other, TensorShape};
 
+use super::fair_esm;
 use crate::alphabet::VOCABULARY;
 use crate::{Config, Error};
 
@@ -14,7 +17,7 @@ pub(super) const CONTACT_WEIGHTS: &str = "contact_head.regression.weight";
 /// The bias of the contact head's regression.
 pub(super) const CONTACT_BIAS: &str = "contact_head.regression.bias";
 
-/// A tensor by which a trunk is found: every ESM-2 has one with this name.
+/// A tensor by which a trunk is found: every ESM-2 has one with this name, or with fair-esm's.
 const TRUNK_PROBE: &str = "embeddings.word_embeddings.weight";
 
 /// Whether the files of any ESM-2 may have a tensor that is not used: tables that can be computed,
@@ -50,6 +53,14 @@ impl<'a> Names<'a> {
         let prefix = Prefix::find(found, config)?;
         Ok(Self { config, prefix })
     }
+
+    /// The library whose names the files use.
+    pub(super) fn library(&self) -> &'static str {
+        match self.prefix {
+            Prefix::Transformers(_) => "transformers",
+            Prefix::FairEsm(_) => "fair-esm",
+        }
+    }
 }
 
 impl Layout for Names<'_> {
@@ -80,57 +91,76 @@ impl Layout for Names<'_> {
     }
 }
 
-/// The prefix of a trunk's names: nothing in `EsmModel`, `esm.` in `EsmForMaskedLM`, and more in
-/// models that wrap these.
+/// The prefix of a trunk's names, and whose names they are.
 #[derive(Debug)]
-struct Prefix(String);
+enum Prefix {
+    /// Of transformers: nothing in `EsmModel`, `esm.` in `EsmForMaskedLM`, and more in models that
+    /// wrap these.
+    Transformers(String),
+    /// Of fair-esm: nothing in an `ESM2`, `encoder.sentence_encoder.` as it was trained, and more
+    /// in what wraps these.
+    FairEsm(String),
+}
 
 impl Prefix {
     /// The prefix of the only trunk with the width of `config` among these tensors.
     fn find(found: &FoundTensors, config: &Config) -> Result<Self, Error> {
-        let mut prefixes: Vec<&str> = found
-            .iter()
-            .filter(|(_, tensor)| {
-                matches!(tensor.shape(), &[rows, width] if rows == VOCABULARY.len() && width == config.hidden_size)
-            })
-            .filter_map(|(name, _)| name.strip_suffix(TRUNK_PROBE))
-            .filter(|prefix| prefix.is_empty() || prefix.ends_with('.'))
-            .collect();
+        let embeddings = found.iter().filter(|(_, tensor)| {
+            matches!(tensor.shape(), &[rows, width] if rows == VOCABULARY.len() && width == config.hidden_size)
+        });
+        let prefix_of = |name: &'_ str| -> Option<(bool, String)> {
+            let (is_fair_esm, prefix) = match name.strip_suffix(TRUNK_PROBE) {
+                Some(prefix) => (false, prefix),
+                None => (true, name.strip_suffix(fair_esm::TRUNK_PROBE)?),
+            };
+            let is_whole = prefix.is_empty() || prefix.ends_with('.');
+            is_whole.then(|| (is_fair_esm, prefix.to_owned()))
+        };
+        let mut prefixes: Vec<_> = embeddings.filter_map(|(name, _)| prefix_of(name)).collect();
         // A tensor that is there twice under one name is refused later.
         prefixes.sort_unstable();
         prefixes.dedup();
-        match prefixes[..] {
+        match &mut prefixes[..] {
             // The error then names the tensor of an `EsmForMaskedLM` that is missing or wrong.
-            [] => Ok(Self("esm.".to_owned())),
-            [one] => Ok(Self(one.to_owned())),
+            [] => Ok(Self::Transformers("esm.".to_owned())),
+            [(false, one)] => Ok(Self::Transformers(mem::take(one))),
+            [(true, one)] => Ok(Self::FairEsm(mem::take(one))),
             // One trunk has both names: its tensors that are there twice are refused later.
-            [_, _] if prefixes.contains(&"") && prefixes.contains(&"esm.") => {
-                Ok(Self("esm.".to_owned()))
+            [(false, bare), (false, esm)] if bare.is_empty() && esm == "esm." => {
+                Ok(Self::Transformers(mem::take(esm)))
             }
             _ => Err(Error::SeveralTrunks {
-                path: found.dir().to_owned(),
-                prefixes: prefixes.into_iter().map(str::to_owned).collect(),
+                path: found.place().to_owned(),
+                prefixes: prefixes.into_iter().map(|(_, prefix)| prefix).collect(),
             }),
         }
     }
 
-    /// The canonical name of a tensor. transformers has written layer norms as `weight` and `bias`,
-    /// and as `gamma` and `beta`.
+    /// The canonical name of a tensor.
     fn canonical(&self, name: &str) -> String {
-        let of_trunk = name
-            .strip_prefix(&*self.0)
-            .filter(|_| !self.0.is_empty())
-            .or_else(|| name.strip_prefix("esm."));
-        // A head has the trunk's prefix without `esm.`.
-        let wrappers = self.0.strip_suffix("esm.").unwrap_or(&self.0);
-        let name = of_trunk
-            .or_else(|| name.strip_prefix(wrappers))
-            .unwrap_or(name);
-        match name.rsplit_once("LayerNorm.") {
-            Some((stem, "gamma")) => format!("{stem}LayerNorm.weight"),
-            Some((stem, "beta")) => format!("{stem}LayerNorm.bias"),
-            _ => name.to_owned(),
+        match self {
+            Self::Transformers(prefix) => of_transformers(prefix, name),
+            Self::FairEsm(prefix) => fair_esm::canonical(prefix, name),
         }
+    }
+}
+
+/// The canonical name of a tensor of transformers, whose trunk has this prefix. It has written
+/// layer norms as `weight` and `bias`, and as `gamma` and `beta`.
+fn of_transformers(prefix: &str, name: &str) -> String {
+    let of_trunk = name
+        .strip_prefix(prefix)
+        .filter(|_| !prefix.is_empty())
+        .or_else(|| name.strip_prefix("esm."));
+    // A head has the trunk's prefix without `esm.`.
+    let wrappers = prefix.strip_suffix("esm.").unwrap_or(prefix);
+    let name = of_trunk
+        .or_else(|| name.strip_prefix(wrappers))
+        .unwrap_or(name);
+    match name.rsplit_once("LayerNorm.") {
+        Some((stem, "gamma")) => format!("{stem}LayerNorm.weight"),
+        Some((stem, "beta")) => format!("{stem}LayerNorm.bias"),
+        _ => name.to_owned(),
     }
 }
 
@@ -206,14 +236,14 @@ mod tests {
             "encoder.layer.0.LayerNorm.weight",
         ];
         for prefix in ["", "esm."] {
-            let prefix = Prefix(prefix.to_owned());
+            let prefix = Prefix::Transformers(prefix.to_owned());
             for name in names {
                 assert_eq!(prefix.canonical(name), "encoder.layer.0.LayerNorm.weight");
             }
             let head = "lm_head.layer_norm.bias";
             assert_eq!(prefix.canonical(head), head);
         }
-        let wrapped = Prefix("base_model.model.esm.".to_owned());
+        let wrapped = Prefix::Transformers("base_model.model.esm.".to_owned());
         assert_eq!(
             wrapped.canonical("base_model.model.esm.encoder.layer.0.LayerNorm.beta"),
             "encoder.layer.0.LayerNorm.bias"

@@ -9,9 +9,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use plm_checkpoint::ModelFiles;
-use plm_core::{Dtype, EncoderLoader, OutputSet, TokenMap};
+use plm_core::{Dtype, EncoderLoader, Layer, OutputKind, OutputSet, TokenMap};
 
-use super::{Architecture, Devices, ModelError, ModelInfo, Remedy};
+use super::{Architecture, Devices, ModelError, ModelInfo, ModelOrigin, Remedy};
 use crate::Error;
 
 /// A family of models.
@@ -73,10 +73,11 @@ pub(crate) trait FamilyModel: Send {
     ) -> Result<Arc<dyn EncoderLoader>, Error>;
 }
 
-/// Opens the checkpoint in a directory, and checks all that can be checked without reading weights.
-pub(super) fn open(directory: &Path) -> Result<Box<dyn FamilyModel>, Error> {
+/// Opens the checkpoint in a directory or a file, and checks all that can be checked without
+/// reading weights.
+pub(super) fn open(path: &Path) -> Result<Box<dyn FamilyModel>, Error> {
     let hub_name = |name: &str| FAMILIES.iter().find_map(|family| (family.hub_name)(name));
-    let files = ModelFiles::open(directory, hub_name)?;
+    let files = ModelFiles::open(path, hub_name)?;
     let config = files.config();
     let family = match config.model_type() {
         None => &FAMILIES[0],
@@ -108,6 +109,15 @@ fn supported() -> String {
     families.join(", ")
 }
 
+/// The kinds of outputs that a model can give.
+fn outputs_of(model: &dyn FamilyModel) -> Vec<OutputKind> {
+    let gives = |&kind: &OutputKind| {
+        let last = OutputSet::new([kind], [Layer::LAST]);
+        model.check_outputs(Dtype::F32, &last).is_ok()
+    };
+    OutputKind::ALL.into_iter().filter(gives).collect()
+}
+
 impl FamilyModel for plm_esm2::Checkpoint {
     fn name(&self) -> &str {
         Self::name(self)
@@ -133,6 +143,11 @@ impl FamilyModel for plm_esm2::Checkpoint {
                 num_heads: config.num_heads,
                 head_dim: config.head_dim(),
             }),
+            origin: self.origin().map(|origin| ModelOrigin {
+                files: origin.files.clone(),
+                library: origin.library,
+            }),
+            outputs: outputs_of(self),
         })
     }
 

@@ -14,5 +14,5 @@ mod threads;
 pub use devices::{Devices, ParseDevicesError};
 pub use model::Model;
 pub(crate) use model::PendingLoader;
-pub use model_info::{Architecture, ModelError, ModelInfo, Remedy};
+pub use model_info::{Architecture, ModelError, ModelInfo, ModelOrigin, Remedy};
 pub use threads::start_threads;

@@ -30,7 +30,8 @@ pub enum Model {
     /// everything runs without network or GPU. It does not replace ESM-2's weights.
     #[default]
     PlmTiny,
-    /// A directory with a checkpoint in Hugging Face's layout. This library must know its family.
+    /// A checkpoint: a directory in Hugging Face's layout, or a file that PyTorch wrote, as
+    /// fair-esm has them. This library must know its family.
     Checkpoint(PathBuf),
     /// Anything else that turns packed batches into vectors. The loader makes one encoder for each
     /// rank and chooses its device. It also decides the dtype and the outputs of the run.
@@ -76,6 +77,8 @@ impl Model {
                     name: spec.model.clone(),
                     weights_digest: spec.weights_digest.clone(),
                     architecture: None,
+                    origin: None,
+                    outputs: self.open()?.output_kinds(None),
                 })
             }
         }

@@ -2,8 +2,9 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::path::PathBuf;
 
-use plm_core::BoxError;
+use plm_core::{BoxError, OutputKind};
 
 /// The name, the weights and the sizes of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +16,20 @@ pub struct ModelInfo {
     pub weights_digest: String,
     /// The sizes are known for a checkpoint. They are `None` for a caller's own loader.
     pub architecture: Option<Architecture>,
+    /// The files that a checkpoint on disk was read from. It is `None` for any other model.
+    pub origin: Option<ModelOrigin>,
+    /// The model can give these kinds of outputs.
+    pub outputs: Vec<OutputKind>,
+}
+
+/// The files of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ModelOrigin {
+    /// These files hold the model's tensors.
+    pub files: Vec<PathBuf>,
+    /// The tensors have the names of this library in them, for example `transformers`.
+    pub library: &'static str,
 }
 
 /// The sizes of a model.

@@ -49,6 +49,8 @@ pub enum Kind {
     Compressed(&'static str),
     /// A safetensors file, which has a checkpoint's tensors.
     Safetensors,
+    /// A file that PyTorch wrote, by its name. It may be a checkpoint by itself.
+    PyTorch,
     /// A file with nothing in it.
     EmptyFile,
     /// A file of none of these kinds.
@@ -90,6 +92,7 @@ impl fmt::Display for Kind {
             Self::Fasta => "a FASTA file",
             Self::Compressed(format) => return write!(f, "a file compressed with {format}"),
             Self::Safetensors => "a safetensors file, which belongs to a model",
+            Self::PyTorch => "a file of PyTorch, which may be a model",
             Self::EmptyFile => "an empty file",
             Self::OtherFile => "a file of no kind that plm-fleet knows",
         })
@@ -229,6 +232,9 @@ fn of_start(start: &[u8], path: &Path) -> Kind {
     ];
     if start.is_empty() {
         return Kind::EmptyFile;
+    }
+    if plm_checkpoint::is_pickle(path) {
+        return Kind::PyTorch;
     }
     for (magic, kind) in MAGIC_NUMBERS {
         if start.starts_with(magic) {
