@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 
 use plm_fleet::{
     Devices, EmbeddingsFile, Layer, Model, OutputKind, OutputSet, PlanConfig, RunConfig,
-    run_multi_gpu_inference,
+    StoreConfig, run_multi_gpu_inference, store_by_name,
 };
 use tempfile::TempDir;
 
@@ -25,8 +25,9 @@ fn snippets(language: &str) -> Vec<&'static str> {
     snippets.collect()
 }
 
-/// A folder with the run that the page speaks of in `out`.
-fn run() -> TempDir {
+/// A folder with the run that the page speaks of in `out`. Its result is one file, or several of a
+/// size.
+fn run(max_file_bytes: Option<u64>) -> TempDir {
     let scratch = tempfile::tempdir().unwrap();
     let kinds = [
         OutputKind::Mean,
@@ -38,6 +39,14 @@ fn run() -> TempDir {
         devices: "cpu:2".parse::<Devices>().unwrap(),
         outputs: Some(OutputSet::new(kinds, [Layer::LAST])),
         plan: PlanConfig::builder().max_residues(100).build().unwrap(),
+        store: store_by_name(
+            "hdf5",
+            StoreConfig {
+                max_file_bytes,
+                ..StoreConfig::default()
+            },
+        )
+        .unwrap(),
         ..RunConfig::default()
     };
     let out = scratch.path().join("out");
@@ -79,6 +88,15 @@ assert not table.isna().any().any()
 assert set(table["outcome"]) == {"embedded", "truncated"}, set(table["outcome"])
 assert (ledger.loc[table.index, "residues"] == table["length"]).all()
 "#
+    } else if snippet.contains("files/names") {
+        r#"
+assert len(names) > 2, names
+with h5py.File("one.h5") as file:
+    assert (file["sequence_ids"].asstr()[:] == ids).all()
+    assert file["embeddings"][:].tobytes() == means.tobytes()
+    offsets = file["residues/offsets"][i : i + 2]
+    assert file["residues/layer_6"][offsets[0] : offsets[1]].tobytes() == residues.tobytes()
+"#
     } else if snippet.contains("import torch") {
         r#"
 if __name__ == "__main__":
@@ -95,18 +113,24 @@ if __name__ == "__main__":
 #[test]
 #[ignore = "needs h5py, pyarrow and others: tests/run.sh has them"]
 fn the_page_on_reading_says_what_h5py_and_others_do() {
-    let scratch = run();
+    let (scratch, in_files) = (run(None), run(Some(150_000)));
     let folder = scratch.path();
+    let one = folder.join("out/embeddings.h5");
+    fs::copy(one, in_files.path().join("one.h5")).unwrap();
     let python = std::env::var("PLM_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let has_torch = output(&python, "import torch", folder).status.success();
     let all = snippets("python");
-    assert_eq!(all.len(), 4);
+    assert_eq!(all.len(), 5);
     let mut said = Vec::new();
     for snippet in all {
         if snippet.contains("import torch") && !has_torch {
             continue;
         }
         let source = format!("{snippet}{}", check_after(snippet));
+        let folder = match snippet.contains("files/names") {
+            true => in_files.path(),
+            false => folder,
+        };
         said.push(printed(&python, &source, folder));
     }
     let file = EmbeddingsFile::open(folder.join("out/embeddings.h5")).unwrap();

@@ -43,10 +43,6 @@ pub(crate) fn damage(scene: &mut Scene, random: &mut SplitMix64) -> bool {
 
 /// Damages rows in the draft that a segment vouches for, and tells whether it vouches for any.
 fn damage_rows(scene: &Scene, segment: &[u8], random: &mut SplitMix64) -> bool {
-    let draft = scene.out().join("embeddings.h5.draft");
-    let Ok(mut bytes) = fs::read(&draft) else {
-        return false;
-    };
     let records = &scene.reference.records;
     let is_in_it = |id: &str| {
         segment
@@ -63,8 +59,19 @@ fn damage_rows(scene: &Scene, segment: &[u8], random: &mut SplitMix64) -> bool {
         return false;
     };
     let rows = stored(&record.outputs[0]);
-    let place = bytes.windows(rows.len()).position(|found| found == rows);
-    let place = place.expect("the rows of a segment are in the draft");
+    let drafts = scene
+        .files()
+        .into_iter()
+        .filter(|path| path.extension() == Some("draft".as_ref()));
+    let mut found = drafts.filter_map(|draft| {
+        let bytes = fs::read(&draft).expect("it is there");
+        let place = bytes.windows(rows.len()).position(|found| found == rows)?;
+        Some((draft, bytes, place))
+    });
+    // No run has made a draft, or it is a result already.
+    let Some((draft, mut bytes, place)) = found.next() else {
+        return false;
+    };
     let within = random.below(rows.len() as u64) as usize;
     match random.below(3) {
         0 => bytes[place + within] ^= 1 << random.below(8),

@@ -52,6 +52,14 @@ fn main() -> ExitCode {
         })
         .with_kind("residues")
     };
+    let with_files = |name: &str, test: fn(Effort)| {
+        let test = move || Outputs::Files.run(|| test(effort));
+        Trial::test(name, move || {
+            test();
+            Ok(())
+        })
+        .with_kind("files")
+    };
     let mounts_are_possible = mounts::are_possible();
     let mounting = |name: &'static str, outputs: Outputs, test: fn(Effort)| {
         Trial::test(name, move || {
@@ -73,12 +81,20 @@ fn main() -> ExitCode {
             "a_run_killed_at_any_operation_finishes_with_the_same_bytes_with_residues",
             kills::killed_at_any_operation,
         ),
+        with_files(
+            "a_run_killed_at_any_operation_finishes_with_the_same_bytes_with_files",
+            kills::killed_at_any_operation,
+        ),
         trial(
             "a_run_killed_at_any_moment_finishes_with_the_same_bytes",
             kills::killed_at_any_moment,
         ),
         with_residues(
             "a_run_killed_at_any_moment_finishes_with_the_same_bytes_with_residues",
+            kills::killed_at_any_moment,
+        ),
+        with_files(
+            "a_run_killed_at_any_moment_finishes_with_the_same_bytes_with_files",
             kills::killed_at_any_moment,
         ),
         trial(
@@ -89,12 +105,20 @@ fn main() -> ExitCode {
             "parts_killed_at_any_operation_merge_into_the_same_bytes_with_residues",
             kills::killed_parts,
         ),
+        with_files(
+            "parts_killed_at_any_operation_merge_into_the_same_bytes_with_files",
+            kills::killed_parts,
+        ),
         trial(
             "damaged_segments_are_made_again",
             kills::damaged_segments_are_made_again,
         ),
         with_residues(
             "damaged_segments_are_made_again_with_residues",
+            kills::damaged_segments_are_made_again,
+        ),
+        with_files(
+            "damaged_segments_are_made_again_with_files",
             kills::damaged_segments_are_made_again,
         ),
         trial(
@@ -113,6 +137,10 @@ fn main() -> ExitCode {
             "a_run_whose_power_is_cut_finishes_with_the_same_bytes_with_residues",
             power_cuts::power_is_cut_at_any_operation,
         ),
+        with_files(
+            "a_run_whose_power_is_cut_finishes_with_the_same_bytes_with_files",
+            power_cuts::power_is_cut_at_any_operation,
+        ),
         trial(
             "a_finished_run_outlives_a_power_cut",
             power_cuts::power_is_cut_after_the_end,
@@ -127,6 +155,10 @@ fn main() -> ExitCode {
         ),
         with_residues(
             "a_file_operation_that_fails_is_an_ordinary_error_with_residues",
+            failing_disks::operations_that_fail,
+        ),
+        with_files(
+            "a_file_operation_that_fails_is_an_ordinary_error_with_files",
             failing_disks::operations_that_fail,
         ),
         trial(
@@ -145,6 +177,11 @@ fn main() -> ExitCode {
         mounting(
             "a_file_system_of_any_size_is_enough_or_an_ordinary_error_with_residues",
             Outputs::Residues,
+            failing_disks::file_systems_of_any_size,
+        ),
+        mounting(
+            "a_file_system_of_any_size_is_enough_or_an_ordinary_error_with_files",
+            Outputs::Files,
             failing_disks::file_systems_of_any_size,
         ),
         mounting(

@@ -1,9 +1,10 @@
-//! The outputs of the subjects. Most tests are done twice: with one mean, whose rows are in
-//! segments, and with rows of residues, which are in the draft of the result.
+//! The outputs of the subjects. Most tests are done with one mean, whose rows are in segments, and
+//! with rows of residues, which are in the draft of the result. Some are done with several files
+//! too, each with a draft.
 
 use std::cell::Cell;
 
-use plm_fleet::{Layer, OutputKind, OutputSet};
+use plm_fleet::{Layer, OutputKind, OutputSet, SegmentConfigBuilder};
 
 /// What the subjects of a test compute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +13,12 @@ pub(crate) enum Outputs {
     Mean,
     /// The rows of residues of the last layer, its mean, and the logits.
     Residues,
+    /// The same, in a result of several files.
+    Files,
 }
+
+/// The size of a file of the result, if it is several.
+const MAX_FILE_BYTES: u64 = 64 << 10;
 
 thread_local! {
     static OF_THIS_TEST: Cell<Outputs> = const { Cell::new(Outputs::Mean) };
@@ -31,19 +37,33 @@ impl Outputs {
     }
 
     pub(crate) fn number(self) -> u64 {
-        u64::from(self == Self::Residues)
+        self as u64
     }
 
     pub(crate) fn of_number(number: u64) -> Self {
         match number {
             0 => Self::Mean,
-            _ => Self::Residues,
+            1 => Self::Residues,
+            _ => Self::Files,
         }
     }
 
     /// The settings for these outputs.
     pub(crate) fn set(self) -> Option<OutputSet> {
         let kinds = [OutputKind::Residues, OutputKind::Mean, OutputKind::Logits];
-        (self == Self::Residues).then(|| OutputSet::new(kinds, [Layer::LAST]))
+        (self != Self::Mean).then(|| OutputSet::new(kinds, [Layer::LAST]))
+    }
+
+    /// The size of a file of the result, if it is several.
+    pub(crate) fn max_file_bytes(self) -> Option<u64> {
+        (self == Self::Files).then_some(MAX_FILE_BYTES)
+    }
+
+    /// The same store, with files of this size.
+    pub(crate) fn of_size(self, store: SegmentConfigBuilder) -> SegmentConfigBuilder {
+        match self.max_file_bytes() {
+            Some(max_file_bytes) => store.max_file_bytes(max_file_bytes),
+            None => store,
+        }
     }
 }

@@ -14,7 +14,7 @@ use plm_core::store::StoredRun;
 use plm_core::{Column, EncoderLoader, Packer, Rank, RowId};
 use plm_esm2::{Checkpoint, CpuOptions, Esm2Loader};
 use plm_fleet::{
-    Devices, Dtype, EmbeddingsFile, FastaIndex, Model, PlanConfig, RunConfig,
+    Devices, Dtype, EmbeddingsFile, FastaIndex, Model, PlanConfig, RunConfig, SegmentConfig,
     run_multi_gpu_inference,
 };
 use plm_testkit::{SplitMix64, random_residues};
@@ -51,7 +51,7 @@ const COMPRESSED: usize = 20;
 
 impl Reference {
     pub(crate) fn get() -> &'static Self {
-        static REFERENCES: [OnceLock<Reference>; 2] = [OnceLock::new(), OnceLock::new()];
+        static REFERENCES: [OnceLock<Reference>; 3] = [const { OnceLock::new() }; 3];
         let outputs = Outputs::of_this_test();
         REFERENCES[outputs.number() as usize].get_or_init(|| Self::make(outputs))
     }
@@ -79,6 +79,11 @@ impl Reference {
                 .max_residues(40)
                 .build()
                 .expect("a plan"),
+            store: outputs
+                .of_size(SegmentConfig::builder())
+                .build()
+                .expect("segments")
+                .into(),
             ..RunConfig::default()
         };
         run_multi_gpu_inference(inputs.iter(), &Model::PlmTiny, &out, &config)
@@ -90,6 +95,7 @@ impl Reference {
             ledger: read("ledger.tsv"),
             index: FastaIndex::load(&out.join("index.plm")).expect("it is finished"),
             run: StoredRun {
+                max_file_bytes: outputs.max_file_bytes(),
                 digest: file.format().run_digest(),
                 outputs: file.outputs().to_vec(),
                 truncated_to: None,
@@ -98,6 +104,7 @@ impl Reference {
             records,
             _folder: folder,
         };
+        assert_eq!(file.files().len() > 2, outputs == Outputs::Files);
         reference.assert_values(&out);
         reference
     }

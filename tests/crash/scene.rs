@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use plm_core::TEMPORARY_SUFFIX;
 use plm_core::store::{Expected, Planned};
-use plm_fleet::{FastaIndex, Hdf5Store, Store, verify_run};
+use plm_fleet::{EmbeddingsFile, FastaIndex, Hdf5Store, Store, verify_run};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -114,6 +114,14 @@ impl Scene {
         ] {
             if let Ok(found) = fs::read(out.join(name)) {
                 assert!(found == *expected, "{name} has its name and is another");
+            }
+        }
+        for path in self.files() {
+            // Files of a result are whole, also before the one that lists them is there.
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if name.starts_with("embeddings") && name.ends_with(".h5") {
+                let file = EmbeddingsFile::open_sealed(&path).expect("it has its name");
+                file.check_vectors().expect("it has its name");
             }
         }
         let index = out.join("index.plm");

@@ -60,7 +60,8 @@ impl How {
                 .max_residues(40)
                 .build()
                 .expect("a plan"),
-            store: SegmentConfig::builder()
+            store: outputs
+                .of_size(SegmentConfig::builder())
                 .max_rows(self.segment_rows as usize)
                 .build()
                 .expect("segments")

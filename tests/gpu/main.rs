@@ -13,6 +13,7 @@
 
 mod formats;
 mod killed;
+mod outputs;
 mod overflow;
 #[path = "../reference/mod.rs"]
 mod reference;
@@ -169,6 +170,11 @@ fn main() -> ExitCode {
             1,
             "one_gpu_runs_from_fasta_to_file",
             runs::one_gpu_runs_from_fasta_to_file,
+        ),
+        trial(
+            1,
+            "every_way_out_gives_the_same_bits",
+            outputs::every_way_out_gives_the_same_bits,
         ),
         trial(
             1,

@@ -168,6 +168,12 @@ pub(crate) struct EmbedArgs {
     #[arg(long, value_name = "f32|f16", value_parser = parse_stored_dtype)]
     pub(crate) residues_dtype: Option<Dtype>,
 
+    /// The size of a file of the result, in GiB. A larger result is several files of at most this
+    /// size, each with some of the proteins, in the order of the input; embeddings.h5 then tells
+    /// which file has which [default: one file of any size]
+    #[arg(long, value_name = "GIB", value_parser = parse_gib)]
+    pub(crate) max_file_gib: Option<u64>,
+
     /// What keeps the embeddings, by its name
     #[arg(
         long,
@@ -504,6 +510,18 @@ fn parse_dtype(words: &str) -> Result<ModelDtype, String> {
         .map_err(|error: plm_fleet::ParseDtypeError| format!("{error}, or auto"))
 }
 
+/// Reads a size in GiB, in bytes.
+fn parse_gib(words: &str) -> Result<u64, String> {
+    let gib: Option<f64> = words.parse().ok().filter(|gib: &f64| gib.is_finite());
+    match gib.map(|gib| (gib * f64::from(1 << 30)) as u64) {
+        Some(bytes) if bytes > 0 => Ok(bytes),
+        _ => Err(format!(
+            "{words:?} is no size: use a number of GiB, for example 100 or 0.5"
+        )),
+    }
+}
+
+/// Reads a layer of the model.
 fn parse_layer(words: &str) -> Result<Layer, String> {
     let number = words.parse().map_err(|_| {
         format!(

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use plm_fleet::{
     Error, IdenticalSequences, Input, LongSequences, Model, OutputSpec, PlanConfig, Resume,
-    RunConfig, RunReport, aggregate_parts, build_index, outputs_of_run, run_multi_gpu_inference,
-    store_by_name, verify_run, verify_run_against,
+    RunConfig, RunReport, StoreConfig, aggregate_parts, build_index, outputs_of_run,
+    run_multi_gpu_inference, store_by_name, verify_run, verify_run_against,
 };
 
 use crate::Exit;
@@ -124,7 +124,13 @@ fn run_config(args: &EmbedArgs) -> Result<RunConfig, Error> {
         outputs: args.outputs(),
         index: args.index.config(),
         plan: plan.build()?,
-        store: store_by_name(&args.store, args.embeddings_dtype())?,
+        store: store_by_name(
+            &args.store,
+            StoreConfig {
+                dtype: args.embeddings_dtype(),
+                max_file_bytes: args.max_file_gib,
+            },
+        )?,
         part: args.part,
         resume: match (args.restart, args.retry_failed) {
             // In a process that replaces another, the first one has already discarded it.

@@ -206,6 +206,14 @@ fn embeddings(path: &Path) -> Result<String, Error> {
             bytes(rows * output.width as u64 * output.dtype.bytes())
         );
     }
+    for (path, records) in file.files() {
+        let _ = write!(
+            text,
+            "\n  file        {}: {}",
+            path.file_name().unwrap_or_default().display(),
+            count(records.len() as u64, "protein")
+        );
+    }
     for input in &provenance.inputs {
         let _ = write!(text, "\n  input       {} {}", input.name, input.digest);
     }

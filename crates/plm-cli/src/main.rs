@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use std::{env, panic};
 
 use plm_fleet::Error;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::args::Command;
 
@@ -66,6 +67,7 @@ fn program() -> Exit {
         }
     };
     voice::listen(cli.verbose);
+    raise_the_limit_of_open_files();
     let exit = match run(&cli.command) {
         Ok(exit) => exit,
         Err(error) => {
@@ -79,6 +81,18 @@ fn program() -> Exit {
     };
     voice::sum_up();
     exit_if_written(exit, Some(&cli.command))
+}
+
+/// Allows as many open files as the system lets a process have. Each rank opens every file of a
+/// result of several.
+fn raise_the_limit_of_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    // With fewer, opening one of many files fails, and the error names it.
+    let _ = setrlimit(Resource::Nofile, most);
 }
 
 fn run(command: &Command) -> Result<Exit, Error> {

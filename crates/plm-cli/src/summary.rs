@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use plm_fleet::{
-    Checked, ExportReport, FastaIndex, Findings, GapPolicy, OutputKind, OutputSpec, Per,
-    RecordCounts, RunReport, Tally, VerifyReport,
+    Checked, EmbeddingsFile, ExportReport, FastaIndex, Findings, GapPolicy, OutputKind, OutputSpec,
+    Per, RecordCounts, RunReport, Tally, VerifyReport,
 };
 
 use crate::args::{ExportArgs, VerifyArgs};
@@ -54,12 +54,7 @@ pub(crate) fn run(report: &RunReport, outputs: &[OutputSpec], out: &Path) -> Str
         }
     };
     add_outputs(&mut text, outputs);
-    let size = report.embeddings_path.as_deref().map(fs::metadata);
-    if let Some(Ok(file)) = size
-        && outputs.iter().any(|output| output.per() != Per::Sequence)
-    {
-        let _ = writeln!(text, "  size        {}", bytes(file.len()));
-    }
+    add_size(&mut text, report, outputs);
     let _ = write!(text, "  records     {}", outcomes(&report.records));
     add_findings(&mut text, &report.findings, None);
     text.push('\n');
@@ -308,4 +303,26 @@ fn outcomes(records: &RecordCounts) -> String {
     .map(|(records, outcome)| format!("{} {outcome}", number(records)))
     .collect();
     words.join(", ")
+}
+
+/// Says how large the result is if it is large for its number of proteins, or several files.
+fn add_size(text: &mut String, report: &RunReport, outputs: &[OutputSpec]) {
+    let Some(path) = &report.embeddings_path else {
+        return;
+    };
+    // A store of another name has files of its own.
+    let others = EmbeddingsFile::open(path).map_or_else(|_| Vec::new(), |file| file.files());
+    let all = others.iter().map(|(path, _)| path).chain([path]);
+    let sizes = all.map(|path| fs::metadata(path).map_or(0, |file| file.len()));
+    let size = bytes(sizes.sum());
+    let is_wide = outputs.iter().any(|output| output.per() != Per::Sequence);
+    let _ = match others.len() {
+        0 if is_wide => writeln!(text, "  size        {size}"),
+        0 => Ok(()),
+        files => writeln!(
+            text,
+            "  size        {size} in {}",
+            count(files as u64, "file")
+        ),
+    };
 }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use crate::{
     BoxError, Column, Digest, Dtype, EmbeddingSink, EncoderSpec, Outcome, OutputSpec, Per, RowId,
-    SequenceSource,
+    SequenceSource, sweep,
 };
 
 /// Where the columns of a run come from: what a reader must know to trust them.
@@ -72,6 +72,9 @@ pub struct StoredRun {
     pub outputs: Vec<OutputSpec>,
     /// The most residues of a record that the model computed, if the run truncates longer ones.
     pub truncated_to: Option<u32>,
+    /// The most bytes that the rows of one file of the result take, as [`Store::max_file_bytes`]
+    /// gave it; `None` if the result is one file.
+    pub max_file_bytes: Option<u64>,
 }
 
 impl StoredRun {
@@ -140,15 +143,6 @@ pub struct Beside {
     pub path: PathBuf,
     /// Whether it shows that a store of this kind has written it.
     pub is_own: bool,
-}
-
-/// A file that all ranks and parts of a run write to, beside those of their own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SharedDraft {
-    /// The path of the file.
-    pub path: PathBuf,
-    /// The bytes that it takes on its file system already: 0 if it does not exist.
-    pub reserved_bytes: u64,
 }
 
 /// A number of records, and the sizes of their ids and columns: what the size of files depends on.
@@ -300,6 +294,22 @@ pub trait Store: fmt::Debug + Send + Sync {
         output.per() == Per::Sequence
     }
 
+    /// The most bytes that the rows of one file of the result take. A larger result is several
+    /// files, and the one at the result's path tells which records each has. `None` if the store
+    /// makes one file of any size, as by default.
+    fn max_file_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    /// Checks that the store can hold the result of a run, before anything is computed. By default
+    /// it can.
+    ///
+    /// # Errors
+    /// If it can't.
+    fn check_planned(&self, _planned: &Planned<'_>) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Opens the sink of a part, below a directory that need not exist yet.
     ///
     /// # Errors
@@ -317,21 +327,28 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// If a file is of another run, two files have the same row, or a file can't be read.
     fn durable(&self, part: &Path, planned: &Planned<'_>) -> Result<Durable, StoreError>;
 
-    /// The draft that all parts of a run with these outputs write to, whether it exists or not.
-    /// `None` if parts only write below their own directories, as by default.
+    /// The draft that all parts of a run with these outputs write to, whether it exists or not; the
+    /// first if there are several. It is [beside](Self::beside) the result. `None` if parts only
+    /// write below their own directories, as by default.
     ///
     /// # Errors
-    /// If the file can't be looked at.
+    /// If the store can't keep these outputs, or the drafts can't be listed.
     fn shared_draft(
         &self,
         _run: &StoredRun,
         _result: &Path,
-    ) -> Result<Option<SharedDraft>, StoreError> {
+    ) -> Result<Option<PathBuf>, StoreError> {
         Ok(None)
     }
 
-    /// The files beside the result that have names of the store's files there. By default a store
-    /// has none.
+    /// Removes what killed writers have left of a result under temporary names.
+    fn sweep(&self, result: &Path) {
+        sweep(result);
+    }
+
+    /// The files beside the result that have names of the store's files there: drafts, and the
+    /// other files of a result of several. By default a store has none. What makes the result uses
+    /// the room that they take.
     ///
     /// # Errors
     /// If a file can't be read.

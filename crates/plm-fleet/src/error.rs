@@ -400,7 +400,11 @@ impl Error {
             | Self::Checkpoint(_)
             | Self::UnknownModelType { .. }
             | Self::Model(_)
-            | Self::Shards(ShardsError::UnsupportedDtype { .. } | ShardsError::OtherDraft { .. })
+            | Self::Shards(
+                ShardsError::UnsupportedDtype { .. }
+                | ShardsError::OtherDraft { .. }
+                | ShardsError::RecordTooLarge { .. },
+            )
             | Self::NothingToEmbed { .. }
             | Self::OutputsOfLoader
             | Self::NoSuchStore { .. }
@@ -427,14 +431,17 @@ impl Error {
             let files = layout.store().files(shards);
             files.is_ok_and(|files| !files.is_empty())
         };
+        let (store, path) = (layout.store(), layout.embeddings());
         let run = Claim::read(layout).and_then(|claim| claim.fingerprint.stored_run());
-        let draft = run.ok().and_then(|run| {
-            let draft = layout.store().shared_draft(&run, &layout.embeddings());
+        // The files of a result of several become drafts again without the one that lists them.
+        let is_alone = store.beside(&path).is_ok_and(|beside| beside.is_empty());
+        let draft = run.ok().filter(|_| is_alone).and_then(|run| {
+            let draft = store.shared_draft(&run, &path);
             draft.ok().flatten()
         });
         Self::DamagedEmbeddings {
-            path: layout.embeddings(),
-            draft: draft.map(|draft| draft.path),
+            path,
+            draft,
             lacks_failed: has_failed_records(layout),
             segments_are_there: layout
                 .all_shards()

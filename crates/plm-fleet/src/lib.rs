@@ -77,7 +77,7 @@ pub use plm_index::{
     BadRecordPolicy, DuplicatePolicy, FastaIndex, Findings, GapPolicy, IdRule, IndexConfig, Input,
     NamelessPolicy, Tally,
 };
-pub use plm_shards::{EmbeddingsFile, Hdf5Store, SegmentConfig};
+pub use plm_shards::{EmbeddingsFile, Hdf5Store, SegmentConfig, SegmentConfigBuilder};
 
 pub use compute::{
     Architecture, Devices, Model, ModelError, ModelInfo, ModelOrigin, ParseDevicesError, Remedy,
@@ -94,7 +94,7 @@ pub use result::{
     verify_run_against, verify_run_with,
 };
 pub use run::{Resume, RunConfig, build_index, run_multi_gpu_inference};
-pub use store::{store_by_name, store_names};
+pub use store::{StoreConfig, store_by_name, store_names};
 
 /// The version of plm-fleet, which all its crates share.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,5 +1,6 @@
 //! Reading `embeddings.h5`.
 
+mod parts;
 mod stored;
 
 use std::collections::BTreeMap;
@@ -20,12 +21,14 @@ use crate::layout::{self, Vectors};
 use crate::provenance::SEALED_WITHIN_VERSION;
 use crate::run_format::RunFormat;
 use crate::{Error, Provenance, image, seal, superblock, verify};
+pub(crate) use parts::Parts;
 use stored::Stored;
 
 /// How much of the vectors a thread reads at a time.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// An `embeddings.h5`, open for reading any of its rows.
+/// An `embeddings.h5`, open for reading any of its rows. If the result is several files, they are
+/// read through it.
 ///
 /// [`open`](Self::open) trusts the file, as every reader of HDF5 does;
 /// [`open_sealed`](Self::open_sealed) and [`verify`](crate::verify) check it.
@@ -49,7 +52,7 @@ pub struct EmbeddingsFile {
     version: u32,
     provenance: Provenance,
     rows: usize,
-    /// There is one entry for each output: where its rows are.
+    /// There is one entry for each output: where its rows are. A catalogue has none.
     vectors: Vec<Vectors>,
     content_digest: Digest,
     ids: Dataset,
@@ -57,6 +60,10 @@ pub struct EmbeddingsFile {
     status: Dataset,
     /// Where the rows of records start in outputs that have several for each.
     offsets: BTreeMap<Per, Dataset>,
+    /// The number of rows in outputs of each kind.
+    rows_of: BTreeMap<Per, usize>,
+    /// The files that have the rows, if this one is their catalogue.
+    parts: Option<Parts>,
 }
 
 impl EmbeddingsFile {
@@ -70,7 +77,7 @@ impl EmbeddingsFile {
         let file = File::open(&path).at("open it", &path)?;
         let file_bytes = file.metadata().at("open it", &path)?.len();
         let h5 = image::portable_file().open(image::name_of(&path, &file));
-        let read = h5.and_then(|h5| Stored::read(&h5, file_bytes));
+        let read = h5.and_then(|h5| Stored::read(&h5, &path, file_bytes));
         let stored = read.map_err(|error| Error::BadEmbeddings {
             path: path.clone(),
             dataset: String::new(),
@@ -87,6 +94,8 @@ impl EmbeddingsFile {
             lengths,
             status,
             offsets,
+            rows_of,
+            parts,
         } = stored;
         Ok(Self {
             path,
@@ -101,6 +110,8 @@ impl EmbeddingsFile {
             lengths,
             status,
             offsets,
+            rows_of,
+            parts,
         })
     }
 
@@ -138,6 +149,9 @@ impl EmbeddingsFile {
             let reason = "it is not at the place that the seal names";
             return Err(file.bad(layout::EMBEDDINGS, reason));
         }
+        if let Some(parts) = &file.parts {
+            (0..parts.iter().len()).try_for_each(|number| parts.open_sealed(number).map(drop))?;
+        }
         Ok(file)
     }
 
@@ -150,6 +164,9 @@ impl EmbeddingsFile {
     /// [`Error::BadEmbeddings`] if a digest differs or a value is not finite, [`Error::Io`] if the
     /// vectors can't be read.
     pub fn check_vectors(&self) -> Result<(), Error> {
+        if let Some(parts) = &self.parts {
+            return parts.read_each(0..self.rows, |file, _| file.check_vectors());
+        }
         for (name, digest) in verify::read_outputs(self, None)? {
             if self.dataset_digest(&name)? != digest {
                 return Err(self.bad(&name, verify::OTHER_DIGEST));
@@ -165,8 +182,29 @@ impl EmbeddingsFile {
 
     /// How many bytes the rows of all outputs take together.
     pub fn vectors_bytes(&self) -> u64 {
-        let places = self.vectors.iter().map(Vectors::place);
-        places.map(|place| place.end - place.start).sum()
+        let bytes = |(position, output): (usize, &OutputSpec)| {
+            self.rows_of[&output.per()] as u64 * self.format.row_bytes(position) as u64
+        };
+        self.outputs().iter().enumerate().map(bytes).sum()
+    }
+
+    /// The files that have the rows, if this is a catalogue of several, in the order of their
+    /// records: the path of each, and its records.
+    pub fn files(&self) -> Vec<(PathBuf, Range<usize>)> {
+        let parts = self.parts.iter().flat_map(Parts::iter);
+        parts
+            .map(|part| (self.path.with_file_name(&part.name), part.records.clone()))
+            .collect()
+    }
+
+    /// The list of these files.
+    pub(crate) fn parts(&self) -> Option<&Parts> {
+        self.parts.as_ref()
+    }
+
+    /// The names of the outputs.
+    fn names(&self) -> Vec<String> {
+        self.outputs().iter().map(OutputSpec::name).collect()
     }
 
     /// The path under which the file was opened.
@@ -315,8 +353,7 @@ impl EmbeddingsFile {
     /// # Panics
     /// If the range goes past the last record.
     pub fn read_rows_of(&self, output: &str, records: Range<usize>) -> Result<Array2<f32>, Error> {
-        let mut names = self.outputs().iter().map(OutputSpec::name);
-        match names.position(|name| name == output) {
+        match self.names().iter().position(|name| name == output) {
             Some(position) => self.read_values(position, records),
             None => Err(self.no_output(output)),
         }
@@ -338,7 +375,7 @@ impl EmbeddingsFile {
         Error::NoOutput {
             path: self.path.clone(),
             name: name.to_owned(),
-            outputs: self.outputs().iter().map(OutputSpec::name).collect(),
+            outputs: self.names(),
         }
     }
 
@@ -361,8 +398,8 @@ impl EmbeddingsFile {
     /// If there is no such output, or the range goes past the last record.
     pub fn read_column(&self, position: usize, records: Range<usize>) -> Result<Column, Error> {
         let output = &self.outputs()[position];
-        let offsets = self.read_offsets_of(output.per(), records)?;
-        let bytes = self.read_stored(position, &offsets)?;
+        let offsets = self.read_offsets_of(output.per(), records.clone())?;
+        let bytes = self.read_stored(position, records)?;
         let values = self.format.element(position).values(&bytes);
         let first = offsets[0];
         let offsets = offsets.into_iter().map(|offset| offset - first);
@@ -392,9 +429,7 @@ impl EmbeddingsFile {
 
     /// The number of rows of outputs of this kind.
     pub(crate) fn wide_rows(&self, per: Per) -> u64 {
-        let mut outputs = self.outputs().iter().zip(&self.vectors);
-        let found = outputs.find(|(output, _)| output.per() == per);
-        found.map_or(0, |(_, vectors)| vectors.rows as u64)
+        self.rows_of.get(&per).map_or(0, |&rows| rows as u64)
     }
 
     /// The byte at which the rows of each output start.
@@ -404,20 +439,39 @@ impl EmbeddingsFile {
 
     fn read_values(&self, position: usize, records: Range<usize>) -> Result<Array2<f32>, Error> {
         let output = &self.outputs()[position];
-        let offsets = self.read_offsets_of(output.per(), records)?;
-        let bytes = self.read_stored(position, &offsets)?;
+        let bytes = self.read_stored(position, records)?;
         let values = self.format.element(position).decode(&bytes);
         let shape = (values.len() / output.width, output.width);
         Ok(Array2::from_shape_vec(shape, values).expect("read_stored reads whole rows"))
     }
 
-    /// The stored bytes of the rows between the first and the last of these offsets.
-    fn read_stored(&self, position: usize, offsets: &[u64]) -> Result<Vec<u8>, Error> {
+    /// The stored bytes of all rows of some records.
+    fn read_stored(&self, position: usize, records: Range<usize>) -> Result<Vec<u8>, Error> {
+        let mut bytes = vec![];
+        match &self.parts {
+            None => self.append_stored(position, records, &mut bytes)?,
+            Some(parts) => {
+                self.assert_has(&records);
+                parts.read_each(records, |file, records| {
+                    file.append_stored(position, records, &mut bytes)
+                })?;
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn append_stored(
+        &self,
+        position: usize,
+        records: Range<usize>,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        let offsets = self.read_offsets_of(self.outputs()[position].per(), records)?;
         let row_bytes = self.format.row_bytes(position) as u64;
         let [start, end] = [offsets[0], offsets[offsets.len() - 1]].map(|row| row * row_bytes);
-        let mut bytes = vec![0; (end - start) as usize];
-        self.read_bytes(position, start, &mut bytes)?;
-        Ok(bytes)
+        let known = bytes.len();
+        bytes.resize(known + (end - start) as usize, 0);
+        self.read_bytes(position, start, &mut bytes[known..])
     }
 
     /// Fills `bytes` with stored bytes of the output at `position`. `start` counts from its first.

@@ -86,6 +86,21 @@ pub enum Error {
         /// The first dimension with such a number.
         dimension: usize,
     },
+    /// A record does not fit into a file of the result.
+    #[error(
+        "{row} ({id:?}) takes up to {bytes} bytes, and a file of the result may have \
+         {max_file_bytes}: let files be larger"
+    )]
+    RecordTooLarge {
+        /// The record's row.
+        row: RowId,
+        /// The record's id.
+        id: String,
+        /// The most bytes that it takes in a file.
+        bytes: u64,
+        /// The most bytes that the rows of a file may take.
+        max_file_bytes: u64,
+    },
     /// A segment is not what was written. [`set_aside`] it, and compute its rows again.
     ///
     /// [`set_aside`]: crate::set_aside

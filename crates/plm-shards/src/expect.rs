@@ -1,5 +1,6 @@
 //! What the files of a run must hold.
 
+use std::ops::Range;
 use std::path::Path;
 
 use plm_core::{RowId, SequenceSource};
@@ -47,11 +48,12 @@ impl Expectation<'_> {
     }
 }
 
-/// The rows that must have a vector: all rows of the input but those left out.
+/// The rows that must have a vector: all rows of the input, or of a range of it, but those left
+/// out.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ExpectedRows {
-    input_rows: u64,
-    /// The rows without a vector are in increasing order, each once.
+    range: Range<u64>,
+    /// The rows of the range without a vector are in increasing order, each once.
     left_out: Vec<u64>,
 }
 
@@ -62,31 +64,53 @@ impl ExpectedRows {
 
     /// All rows of `source` that it does not skip, without some.
     pub(crate) fn of(source: &dyn SequenceSource, without: &[RowId]) -> Self {
-        let input_rows = source.len();
-        let skipped = (0..input_rows).filter(|&row| source.record(RowId(row)).skipped);
+        let range = 0..source.len();
+        let skipped = range
+            .clone()
+            .filter(|&row| source.record(RowId(row)).skipped);
         let named = without.iter().map(|row| row.0);
         let mut left_out: Vec<u64> = skipped
-            .chain(named.filter(|&row| row < input_rows))
+            .chain(named.filter(|row| range.contains(row)))
             .collect();
         left_out.sort_unstable();
         left_out.dedup();
-        Self {
-            input_rows,
-            left_out,
-        }
+        Self { range, left_out }
+    }
+
+    /// Those of a range of the input.
+    pub(crate) fn within(&self, range: Range<u64>) -> Self {
+        let place = |row| self.left_out.partition_point(|&left_out| left_out < row);
+        let left_out = self.left_out[place(range.start)..place(range.end)].to_vec();
+        Self { range, left_out }
+    }
+
+    /// The rows without some more, in any order. Those outside the range do not count.
+    pub(crate) fn without(mut self, rows: impl IntoIterator<Item = RowId>) -> Self {
+        let rows = rows.into_iter().map(|row| row.0);
+        self.left_out
+            .extend(rows.filter(|row| self.range.contains(row)));
+        self.left_out.sort_unstable();
+        self.left_out.dedup();
+        self
+    }
+
+    /// The range of the input that they are of.
+    pub(crate) fn range(&self) -> Range<u64> {
+        self.range.clone()
     }
 
     /// How many rows are expected.
     pub(crate) fn count(&self) -> usize {
-        let count = self.input_rows - self.left_out.len() as u64;
+        let count = self.range.end - self.range.start - self.left_out.len() as u64;
         usize::try_from(count).expect("the index of these records is in memory")
     }
 
     /// A row's place among the expected rows, if it is one of them.
     pub(crate) fn place(&self, row: RowId) -> Option<usize> {
         match self.left_out.binary_search(&row.0) {
-            Err(before) if row.0 < self.input_rows => {
-                Some(usize::try_from(row.0).expect("the index is in memory") - before)
+            Err(before) if self.range.contains(&row.0) => {
+                let place = usize::try_from(row.0 - self.range.start);
+                Some(place.expect("the index is in memory") - before)
             }
             _ => None,
         }
@@ -95,7 +119,7 @@ impl ExpectedRows {
     /// All expected rows, in the order of the input.
     pub(crate) fn iter(&self) -> impl Iterator<Item = RowId> {
         let mut left_out = self.left_out.iter().copied().peekable();
-        (0..self.input_rows)
+        (self.range.clone())
             .filter(move |row| left_out.next_if_eq(row).is_none())
             .map(RowId)
     }
@@ -108,7 +132,7 @@ mod tests {
     #[test]
     fn places_count_the_rows_that_are_not_left_out() {
         let expected = ExpectedRows {
-            input_rows: 7,
+            range: 0..7,
             left_out: vec![0, 3, 6],
         };
         assert_eq!(expected.count(), 4);
@@ -118,6 +142,21 @@ mod tests {
             assert_eq!(expected.place(row), Some(place));
         }
         for row in [0, 3, 6, 7, u64::MAX] {
+            assert_eq!(expected.place(RowId(row)), None);
+        }
+    }
+
+    #[test]
+    fn a_range_counts_from_its_own_start() {
+        let all = ExpectedRows {
+            range: 0..9,
+            left_out: vec![0, 3, 6],
+        };
+        let expected = all.within(3..7).without([8, 5].map(RowId));
+        assert_eq!(expected.range(), 3..7);
+        assert_eq!(expected.iter().collect::<Vec<_>>(), [RowId(4)]);
+        assert_eq!((expected.count(), expected.place(RowId(4))), (1, Some(0)));
+        for row in [1, 2, 3, 5, 6, 7, 8] {
             assert_eq!(expected.place(RowId(row)), None);
         }
     }

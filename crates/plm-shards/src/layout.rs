@@ -41,6 +41,15 @@ pub(crate) fn kinds_with_offsets(format: &RunFormat) -> Vec<OutputKind> {
         .collect()
 }
 
+/// The group of a catalogue that lists the files of a result, with a link to each.
+pub(crate) const FILES: &str = "files";
+/// The dataset with the names of files, `[f]`.
+pub(crate) const FILE_NAMES: &str = "files/names";
+/// The dataset with the digests of their contents, `[f]`, as texts.
+pub(crate) const FILE_DIGESTS: &str = "files/digests";
+/// The dataset with the first record of each file, and the number of all records: `[f + 1]`, `u64`.
+pub(crate) const FILE_OFFSETS: &str = "files/offsets";
+
 /// The attribute of a dataset with the digest of its content.
 pub(crate) const DIGEST: &str = "digest";
 /// The attribute of a file with the digest of its content.

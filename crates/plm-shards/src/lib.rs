@@ -29,7 +29,7 @@
 //!
 //! # Result
 //!
-//! `embeddings.h5` has one of three layouts. In all, the rows of an output are a dataset `[rows,
+//! A file with rows has one of three layouts. In all, the rows of an output are a dataset `[rows,
 //! width]` in one piece. `n` is the number of records.
 //!
 //! A run whose only output is a mean has format version 2. Its rows are `/embeddings`, and the
@@ -61,6 +61,23 @@
 //! All have `/sequence_ids`, `/lengths` and `/status` (`[n]` each), and attributes that say where
 //! the rows come from ([`Provenance`]).
 //!
+//! # Several files
+//!
+//! A result whose rows take more than
+//! [`max_file_bytes`](SegmentConfigBuilder::max_file_bytes) is several files,
+//! `embeddings-00001-of-00003.h5` and so on. Each is a whole result of some records, of one of the
+//! versions above. `embeddings.h5` is their catalogue then, of format version 5. It has
+//! `/sequence_ids`, `/lengths` and `/status` of all records, the datasets of offsets of wide
+//! outputs over all files, and the group `/files`:
+//!
+//! - `/files/names` and `/files/digests`, `[f]`, texts: the names of the files, in the order of
+//!   their records, and the digest of the content of each.
+//! - `/files/offsets`, `[f + 1]`, `u64`: file `k` has the records `offsets[k]..offsets[k + 1]`.
+//! - an external link to each file, by its name.
+//!
+//! Its attributes are those of the files, `outputs` only where they have it. It has no rows of
+//! outputs. It is written after all files have their names, and without it they are no result.
+//!
 //! # Draft
 //!
 //! `embeddings.h5.draft` is there while a run with wide outputs is not finished. It starts as the
@@ -71,6 +88,8 @@
 //!
 //! If a record has failed, the rows of the others stand elsewhere in the result. It is then a new
 //! file, to which the rows are copied.
+//!
+//! If the result is several files, each has a draft of its own, under its name and `.draft`.
 //!
 //! # Seals
 //!
@@ -85,7 +104,7 @@
 //! | 32 | the BLAKE3 digest of all bytes before the seal but the piece's, and of these 16 |
 //! | 8 | the letters `PLMSEAL1` |
 //!
-//! If they are `m >= 2` pieces, it takes `16 m + 48` bytes:
+//! If they are `m >= 2` pieces, or none, it takes `16 m + 48` bytes:
 //!
 //! | bytes | |
 //! |---|---|
@@ -95,7 +114,8 @@
 //! | 8 | the letters `PLMSEAL2` |
 //!
 //! All numbers are little-endian. A segment has the first kind, and so has an `embeddings.h5` of
-//! one output. One of several outputs has a piece for each, wide ones included.
+//! one output. One of several outputs has a piece for each, wide ones included. A catalogue has
+//! none.
 //!
 //! By the HDF5 file's own account, the seal of `embeddings.h5` is a part of it: the superblock says
 //! that the file ends after the seal, and nothing in the file refers to it. So programs that open
@@ -136,7 +156,8 @@
 //! BLAKE3 digest of each record's rows in the draft, as they are stored. `output_digests` and the
 //! content digest cover them. `header` has one more member at its end, `draft`: the digest in the
 //! mark of the draft. The rows were durable before the segment was written. They count as durable
-//! only if the draft still has them: [`Hdf5Store`] reads them back and compares.
+//! only if the draft still has them: [`Hdf5Store`] reads them back and compares. If there are
+//! several drafts, `draft` is the digest of the texts of all their marks, in order.
 //!
 //! # Digests
 //!
@@ -154,7 +175,8 @@
 //!   a result of version 2, else by their names), then `sequence_ids`, `lengths`, `status` and, in
 //!   segments, `in_f32` and `rows`. Results with wide outputs have the datasets of offsets last:
 //!   first that per residue, then that per pair, each under the name in the group of the first
-//!   output of its kind.
+//!   output of its kind. In a catalogue, the columns are `sequence_ids`, `lengths`, `status`,
+//!   `files/names`, `files/digests`, `files/offsets`, and then the offsets.
 
 mod aggregate;
 mod block;
@@ -163,8 +185,10 @@ mod element;
 mod embeddings;
 mod error;
 mod expect;
+mod files;
 mod image;
 mod layout;
+mod plan;
 mod provenance;
 mod run_format;
 mod seal;

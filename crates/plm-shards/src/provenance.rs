@@ -128,13 +128,15 @@ struct OutputHeader<'a> {
 /// The name of the format of `embeddings.h5`.
 pub(crate) const FORMAT: &str = "plm-fleet embeddings";
 /// The format versions that this crate reads.
-pub(crate) const FORMAT_VERSIONS: RangeInclusive<u32> = 1..=WIDE_OUTPUTS_VERSION;
+pub(crate) const FORMAT_VERSIONS: RangeInclusive<u32> = 1..=CATALOGUE_VERSION;
 /// The first format version whose seal is a part of the HDF5 file. Other programs leave it there.
 pub(crate) const SEALED_WITHIN_VERSION: u32 = 2;
 /// The first format version of a file whose outputs have names: all have one row per record.
 pub(crate) const NAMED_OUTPUTS_VERSION: u32 = 3;
 /// The format version of a file with outputs per residue or per pair of residues.
 pub(crate) const WIDE_OUTPUTS_VERSION: u32 = 4;
+/// The format version of a catalogue, which lists the files that have the outputs.
+pub(crate) const CATALOGUE_VERSION: u32 = 5;
 /// The format version of a file whose only output is a mean, under `/embeddings`.
 const PLAIN_VERSION: u32 = 2;
 
@@ -149,8 +151,13 @@ pub(crate) fn format_version(format: &RunFormat) -> u32 {
     }
 }
 
-/// The header that the digest of an embeddings file covers.
-pub(crate) fn header(provenance: &Provenance, format: &RunFormat, rows: usize) -> String {
+/// The header that the digest of an embeddings file of this version covers.
+pub(crate) fn header(
+    provenance: &Provenance,
+    format: &RunFormat,
+    version: u32,
+    rows: usize,
+) -> String {
     let first = format.first();
     let outputs = format.outputs().iter().map(|output| OutputHeader {
         name: output.name(),
@@ -163,7 +170,7 @@ pub(crate) fn header(provenance: &Provenance, format: &RunFormat, rows: usize) -
     });
     serde_json::to_string(&Header {
         format: FORMAT,
-        format_version: format_version(format),
+        format_version: version,
         run_digest: format.run_digest(),
         rows,
         hidden_size: first.width,

@@ -28,6 +28,9 @@ pub struct RunFormat {
     outputs: Vec<OutputSpec>,
     /// One element for each output says how its numbers are stored.
     elements: Vec<Element>,
+    /// The most bytes that the rows of one file of the result take. It is `None` if there is one
+    /// file.
+    max_file_bytes: Option<u64>,
 }
 
 impl RunFormat {
@@ -66,7 +69,21 @@ impl RunFormat {
             run_digest,
             outputs,
             elements: elements.expect("outputs are stored as f32 or f16"),
+            max_file_bytes: None,
         }
+    }
+
+    /// The same format with several files in a result with more bytes of rows than these.
+    pub(crate) fn with_max_file_bytes(self, max_file_bytes: Option<u64>) -> Self {
+        Self {
+            max_file_bytes,
+            ..self
+        }
+    }
+
+    /// The most bytes that the rows of one file of the result take. `None` if there is one file.
+    pub fn max_file_bytes(&self) -> Option<u64> {
+        self.max_file_bytes
     }
 
     /// The digest that names the input, the weights and the configuration.

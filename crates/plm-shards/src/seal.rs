@@ -15,7 +15,7 @@ use std::os::unix::fs::FileExt;
 
 /// The last bytes of a seal for one piece of vectors.
 const MAGIC: [u8; 8] = *b"PLMSEAL1";
-/// The last bytes of a seal that lists several pieces.
+/// The last bytes of a seal that lists several pieces, or none.
 const MAGIC_OF_LIST: [u8; 8] = *b"PLMSEAL2";
 
 const DIGEST_BYTES: usize = 32;
@@ -115,6 +115,6 @@ fn count_pieces(file: &File, file_bytes: u64) -> io::Result<Option<usize>> {
     }
     let count = count.iter().rev();
     let count = count.fold(0, |number, &byte| number << 8 | u64::from(byte));
-    let is_list = magic == MAGIC_OF_LIST && (2..=MOST_PIECES).contains(&count);
+    let is_list = magic == MAGIC_OF_LIST && count <= MOST_PIECES && count != 1;
     Ok(is_list.then_some(count as usize))
 }

@@ -1,4 +1,4 @@
-//! The settings of segments: when one is full, and the number format of its vectors.
+//! The settings of segments and of the result: when one is full, and the number format of vectors.
 
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ pub struct SegmentConfig {
     pub(crate) max_wide_bytes: u64,
     pub(crate) max_age: Duration,
     pub(crate) element: Element,
+    pub(crate) max_file_bytes: Option<u64>,
 }
 
 impl Default for SegmentConfig {
@@ -38,6 +39,7 @@ impl Default for SegmentConfig {
             max_wide_bytes: 256 << 20,
             max_age: Duration::from_secs(60),
             element: Element::F32,
+            max_file_bytes: None,
         }
     }
 }
@@ -54,6 +56,11 @@ impl SegmentConfig {
     /// The number format of stored vectors.
     pub fn dtype(&self) -> Dtype {
         self.element.dtype()
+    }
+
+    /// The most bytes that the rows of one file of the result take. `None` if there is one file.
+    pub fn max_file_bytes(&self) -> Option<u64> {
+        self.max_file_bytes
     }
 
     /// The number format in which an output is stored: that of vectors, or for an output per
@@ -77,7 +84,7 @@ impl SegmentConfig {
             dtype: self.stored_dtype(output),
             ..output.clone()
         });
-        RunFormat::new(run_digest, stored.collect())
+        RunFormat::new(run_digest, stored.collect()).with_max_file_bytes(self.max_file_bytes)
     }
 }
 
@@ -120,6 +127,14 @@ impl SegmentConfigBuilder {
     /// The number format of stored vectors: `f32` (unless set) or `f16`.
     pub fn dtype(mut self, dtype: Dtype) -> Self {
         self.dtype = dtype;
+        self
+    }
+
+    /// A result whose rows and ids take more bytes than this is several files (one file unless
+    /// set). Each has the records that fit, in the order of the input, and is at most a few KiB
+    /// larger. `embeddings.h5` tells which file has which records.
+    pub fn max_file_bytes(mut self, max_file_bytes: u64) -> Self {
+        self.config.max_file_bytes = Some(max_file_bytes);
         self
     }
 

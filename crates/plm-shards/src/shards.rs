@@ -11,7 +11,7 @@ use crate::block::Columns;
 use crate::error::{At, NamedRows};
 use crate::run_format::RunFormat;
 use crate::segment::Segment;
-use crate::wide::WideRows;
+use crate::wide::WideFiles;
 
 const RANK_PREFIX: &str = "rank_";
 const SEGMENT_PREFIX: &str = "segment_";
@@ -221,7 +221,7 @@ pub fn scan(part_directories: &[PathBuf], format: &RunFormat) -> Result<DurableR
 pub(crate) fn scan_with(
     part_directories: &[PathBuf],
     format: &RunFormat,
-    wide: Option<&WideRows>,
+    wide: Option<&WideFiles>,
 ) -> Result<DurableRows, Error> {
     let mut whole: Vec<RowsOf> = vec![];
     let mut damaged = vec![];

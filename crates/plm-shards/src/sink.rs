@@ -17,7 +17,7 @@ use crate::block::{Columns, Origin};
 use crate::error::At;
 use crate::run_format::RunFormat;
 use crate::segment_config::SegmentConfig;
-use crate::wide::{WideRows, WideWriter};
+use crate::wide::{WideFiles, WideWriter};
 use crate::{segment, shards};
 
 /// Stores the outputs of each rank as immutable segments below `rank_00000`, `rank_00001`, ...
@@ -58,8 +58,8 @@ pub struct SegmentSink {
     directory: PathBuf,
     format: RunFormat,
     config: SegmentConfig,
-    /// The draft takes the rows of wide outputs, if the run has any.
-    draft: Option<Arc<WideRows>>,
+    /// The drafts take the rows of wide outputs, if the run has any.
+    draft: Option<Arc<WideFiles>>,
 }
 
 impl SegmentSink {
@@ -94,7 +94,7 @@ impl SegmentSink {
         directory: impl Into<PathBuf>,
         format: RunFormat,
         config: SegmentConfig,
-        draft: Option<Arc<WideRows>>,
+        draft: Option<Arc<WideFiles>>,
     ) -> Self {
         Self {
             directory: directory.into(),

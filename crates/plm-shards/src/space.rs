@@ -61,6 +61,11 @@ const SEGMENT_STRUCTURE_BYTES: u64 = 8 << 10;
 const TEXT_BYTES: u64 = 64;
 /// What a row's number of residues and its status take in HDF5.
 const COLUMNS_BYTES: u64 = 4 + 1;
+/// Blocks of HDF5's heap for texts may be half empty: a text that fills just over half of a block
+/// leaves no room for another one like it.
+const HALF_EMPTY: u64 = 2;
+/// What a file takes in the catalogue of several: name, digest, link and first record.
+const FILE_BYTES: u64 = 1 << 10;
 
 impl StoredRows<'_> {
     /// The most bytes that these rows take as `segments` segments. Rows per residue are not in
@@ -95,15 +100,52 @@ impl StoredRows<'_> {
     /// The most bytes that these rows take as `embeddings.h5`. The segments exist beside it while
     /// it is made. If outputs have a row per residue, so does a file with all the rest of it.
     pub fn embeddings_bytes(&self, provenance: &Provenance) -> u64 {
+        let files = self.most_files();
+        let structure = self.structure_bytes(provenance);
         let rest = self.bytes_but_wide(provenance);
-        if !self.format.is_wide() {
-            return rest;
-        }
-        self.wide_bytes().saturating_add(rest.saturating_mul(2))
+        let rest = rest.saturating_add(structure.saturating_mul(files - 1));
+        let catalogue = match files {
+            1 => 0,
+            _ => self.catalogue_bytes(provenance, files),
+        };
+        let of_files = match self.format.is_wide() {
+            true => self.wide_bytes().saturating_add(rest.saturating_mul(2)),
+            false => rest,
+        };
+        of_files.saturating_add(catalogue)
     }
 
-    /// The most bytes of `embeddings.h5` without its rows per residue and per pair of residues.
+    /// The most files that the result has. Of two that follow each other, the second starts with a
+    /// record that did not fit into the first, so they hold more than one file may.
+    fn most_files(&self) -> u64 {
+        let all = (self.vectors_bytes())
+            .saturating_add(self.wide_bytes())
+            .saturating_add(self.columns_bytes());
+        match self.format.max_file_bytes() {
+            Some(most_bytes) if all > most_bytes => (all / most_bytes.max(1))
+                .saturating_mul(2)
+                .saturating_add(1)
+                .min(self.rows.max(1)),
+            _ => 1,
+        }
+    }
+
+    /// The most bytes that the catalogue of this many files takes.
+    pub(crate) fn catalogue_bytes(&self, provenance: &Provenance, files: u64) -> u64 {
+        self.structure_bytes(provenance)
+            .saturating_add(self.columns_bytes())
+            .saturating_add(files.saturating_mul(FILE_BYTES))
+    }
+
+    /// The most bytes of a file without its rows per residue and per pair of residues.
     pub(crate) fn bytes_but_wide(&self, provenance: &Provenance) -> u64 {
+        self.vectors_bytes()
+            .saturating_add(self.columns_bytes())
+            .saturating_add(self.structure_bytes(provenance))
+    }
+
+    /// The most bytes that a file takes whatever its rows are.
+    fn structure_bytes(&self, provenance: &Provenance) -> u64 {
         let outputs = self.format.outputs();
         let words = |output: &OutputSpec| output.pooling.len() + output.special_tokens.len();
         // The attributes of the file describe one output too.
@@ -111,25 +153,15 @@ impl StoredRows<'_> {
             words(self.format.first()) + outputs.iter().map(words).sum::<usize>();
         let attributes = provenance::text_bytes(provenance) + Digest::TEXT_BYTES + described;
         let named = outputs.len() as u64 * OUTPUT_STRUCTURE_BYTES;
-        let kinds = [Per::Residue, Per::Pair].map(|per| u64::from(self.format.has(per)));
-        let offsets = (self.rows + 1).saturating_mul(8 * kinds.iter().sum::<u64>());
-        self.hdf5_bytes(attributes as u64)
-            .saturating_add(STRUCTURE_BYTES + named)
-            .saturating_add(offsets)
+        STRUCTURE_BYTES + named + HALF_EMPTY * attributes as u64
     }
 
-    /// The bytes of all content in HDF5, without HDF5's structure.
-    fn hdf5_bytes(&self, attributes_bytes: u64) -> u64 {
-        let texts = self
-            .rows
-            .saturating_mul(TEXT_BYTES)
-            .saturating_add(self.id_bytes)
-            .saturating_add(attributes_bytes);
-        // Blocks of the heap may be half empty: a text that fills just over half of a block leaves
-        // no room for another one like it.
-        self.vectors_bytes()
+    /// The most bytes that the ids, lengths, status and offsets of all rows take.
+    fn columns_bytes(&self) -> u64 {
+        let ids = (self.rows.saturating_mul(TEXT_BYTES)).saturating_add(self.id_bytes);
+        ids.saturating_mul(HALF_EMPTY)
             .saturating_add(self.rows.saturating_mul(COLUMNS_BYTES))
-            .saturating_add(texts.saturating_mul(2))
+            .saturating_add((self.rows + 1).saturating_mul(offsets_bytes(self.format)))
     }
 
     /// The bytes of the rows of wide outputs.
@@ -147,6 +179,26 @@ impl StoredRows<'_> {
     fn vectors_bytes(&self) -> u64 {
         self.rows.saturating_mul(self.format.all_row_bytes() as u64)
     }
+}
+
+/// The most bytes that a record takes in a file: its rows of all outputs, its id, and its values in
+/// the other columns.
+pub(crate) fn record_bytes(format: &RunFormat, id: &str, computed_residues: u32) -> u64 {
+    let stored = StoredRows {
+        format,
+        rows: 1,
+        id_bytes: id.len() as u64,
+        residues: Per::Residue.rows(computed_residues),
+        pairs: Per::Pair.rows(computed_residues),
+    };
+    let rows = stored.vectors_bytes().saturating_add(stored.wide_bytes());
+    rows.saturating_add(stored.columns_bytes())
+}
+
+/// The bytes that a record takes in the columns of offsets.
+fn offsets_bytes(format: &RunFormat) -> u64 {
+    let kinds = [Per::Residue, Per::Pair].map(|per| u64::from(format.has(per)));
+    8 * kinds.iter().sum::<u64>()
 }
 
 /// How many bytes this user may still write to the file system of a path.

@@ -5,18 +5,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use plm_core::store::{
-    Amount, Beside, DamagedFile, Durable, Entry, Expected, Merge, Planned, SharedDraft, StoreFault,
+    Amount, Beside, DamagedFile, Durable, Entry, Expected, Merge, Planned, StoreFault,
     StoredResult, StoredRun, VerifiedResult,
 };
 use plm_core::{
     Column, Digest, Dtype, EmbeddingSink, Outcome, OutputSpec, Provenance, RowId, Store, StoreError,
 };
 
-use crate::wide::WidePlan;
+use crate::plan::ResultPlan;
 use crate::{
     Aggregation, Draft, EmbeddingsFile, Error, Expectation, RunFormat, SegmentConfig, SegmentSink,
     StoredRows, aggregate, aggregate_draft, check_segments, count_rows, discard, discardable_files,
-    ends_in_a_seal, is_rank_name, rows_in_f32, set_aside, shards, sweep_leftovers, verify, wide,
+    ends_in_a_seal, files, is_rank_name, rows_in_f32, set_aside, shards, sweep_leftovers, verify,
+    wide,
 };
 
 /// Keeps the columns of a run as segments, and its result as one `embeddings.h5`.
@@ -73,14 +74,25 @@ impl Store for Hdf5Store {
         true
     }
 
+    fn max_file_bytes(&self) -> Option<u64> {
+        self.config.max_file_bytes()
+    }
+
+    fn check_planned(&self, planned: &Planned<'_>) -> Result<(), StoreError> {
+        let format = format_of(planned.expected.run)?;
+        Ok(result_plan(planned, &format).check()?)
+    }
+
     fn open(
         &self,
         part: &Path,
         planned: &Planned<'_>,
     ) -> Result<Arc<dyn EmbeddingSink>, StoreError> {
         let format = format_of(planned.expected.run)?;
+        let plan = result_plan(planned, &format);
+        plan.take_back_files()?;
         let draft = match format.is_wide() {
-            true => Some(Arc::new(wide_plan(planned, &format).open_or_create()?)),
+            true => Some(Arc::new(plan.open_or_create_drafts()?)),
             false => None,
         };
         let sink = SegmentSink::of_format(part, format, self.config.clone(), draft);
@@ -95,8 +107,10 @@ impl Store for Hdf5Store {
         let format = format_of(planned.expected.run)?;
         let parts = [part.to_owned()];
         let has_segments = !shards::list_segments(&parts)?.is_empty();
+        let plan = result_plan(planned, &format);
+        plan.take_back_files()?;
         let wide = match format.is_wide() && has_segments {
-            true => wide_plan(planned, &format).find()?,
+            true => Some(plan.find_wide_rows()?),
             false => None,
         };
         let found = shards::scan_with(&parts, &format, wide.as_ref())?;
@@ -110,23 +124,30 @@ impl Store for Hdf5Store {
         })
     }
 
-    fn shared_draft(
-        &self,
-        run: &StoredRun,
-        result: &Path,
-    ) -> Result<Option<SharedDraft>, StoreError> {
+    fn shared_draft(&self, run: &StoredRun, result: &Path) -> Result<Option<PathBuf>, StoreError> {
         if !format_of(run)?.is_wide() {
             return Ok(None);
         }
-        let path = wide::draft_path(result);
-        Ok(Some(SharedDraft {
-            reserved_bytes: wide::reserved_bytes(&path)?,
-            path,
-        }))
+        let drafts = files::found_drafts(result)?.into_iter();
+        Ok(drafts.chain([wide::draft_path(result)]).next())
+    }
+
+    fn sweep(&self, result: &Path) {
+        plm_core::sweep(result);
+        files::sweep(result);
     }
 
     fn beside(&self, result: &Path) -> Result<Vec<Beside>, StoreError> {
-        Ok(wide::beside(result)?)
+        let mut beside = wide::beside(result)?;
+        for path in files::found(result)? {
+            let is_own = ends_in_a_seal(&path)? || wide::is_draft(&path)?;
+            beside.push(Beside { path, is_own });
+        }
+        for path in files::found_drafts(result)? {
+            let is_own = wide::is_draft(&path)?;
+            beside.push(Beside { path, is_own });
+        }
+        Ok(beside)
     }
 
     fn set_aside(&self, damaged: &Path) -> Result<PathBuf, StoreError> {
@@ -192,11 +213,7 @@ impl Store for Hdf5Store {
 
     fn reopen(&self, planned: &Planned<'_>) -> Result<(), StoreError> {
         let format = format_of(planned.expected.run)?;
-        match format.is_wide() {
-            true => wide_plan(planned, &format).reopen()?,
-            false => wide::remove_file(planned.result)?,
-        }
-        Ok(())
+        Ok(result_plan(planned, &format).reopen()?)
     }
 
     fn is_result(&self, path: &Path) -> Result<bool, StoreError> {
@@ -304,16 +321,17 @@ impl From<Error> for StoreError {
 }
 
 fn format_of(run: &StoredRun) -> Result<RunFormat, Error> {
-    RunFormat::try_new(run.digest, run.outputs.clone())
+    let format = RunFormat::try_new(run.digest, run.outputs.clone())?;
+    Ok(format.with_max_file_bytes(run.max_file_bytes))
 }
 
-fn wide_plan<'a>(planned: &Planned<'a>, format: &'a RunFormat) -> WidePlan<'a> {
+fn result_plan<'a>(planned: &Planned<'a>, format: &'a RunFormat) -> ResultPlan<'a> {
     let Expected {
         run,
         source,
         without_row,
     } = planned.expected;
-    WidePlan {
+    ResultPlan {
         source,
         unplanned: without_row,
         truncated_to: run.truncated_to,

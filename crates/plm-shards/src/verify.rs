@@ -1,5 +1,6 @@
 //! Reads all of an embeddings file, and tells whether it is what was written.
 
+mod catalogue;
 mod offsets;
 mod records;
 
@@ -14,6 +15,7 @@ use crate::element::Element;
 use crate::expect::{Expectation, ExpectedRows};
 use crate::wide::RecordDigest;
 use crate::{EmbeddingsFile, Error, layout, provenance, wide};
+pub(crate) use catalogue::read_catalogue;
 
 /// How many rows' ids are in memory at a time.
 const COLUMN_ROWS: usize = 65_536;
@@ -64,7 +66,12 @@ pub fn verify(
             found,
         });
     }
-    let digests = read_all(&file, expected.as_ref(), None)?;
+    let expected_rows = expected.as_ref().map(ExpectedRows::new);
+    let of_rows = expected.as_ref().zip(expected_rows.as_ref());
+    let digests = match file.parts() {
+        None => read_all(&file, of_rows, None)?,
+        Some(_) => read_catalogue(&file, of_rows)?,
+    };
     for (name, digest) in digests.datasets() {
         if file.dataset_digest(name)? != *digest {
             return Err(file.bad(name, OTHER_DIGEST));
@@ -73,6 +80,9 @@ pub fn verify(
     let content_digest = digests.of_file(&file);
     if content_digest != file.content_digest() {
         return Err(file.bad("", OTHER_DIGEST));
+    }
+    if let Some(parts) = file.parts() {
+        catalogue::check_files(&file, parts)?;
     }
     Ok(VerifyReport {
         rows: file.rows(),
@@ -95,7 +105,8 @@ impl Digests {
 
     /// The digest of the file that they were computed from.
     pub(crate) fn of_file(&self, file: &EmbeddingsFile) -> Digest {
-        let header = provenance::header(file.provenance(), file.format(), file.rows());
+        let version = file.version();
+        let header = provenance::header(file.provenance(), file.format(), version, file.rows());
         let columns = self.0.iter().map(|(name, digest)| (&**name, *digest));
         digest::of_content(&header, columns)
     }
@@ -105,28 +116,17 @@ impl Digests {
 /// the digests of their records are known: `records` is `[wide outputs][n]`.
 pub(crate) fn read_all(
     file: &EmbeddingsFile,
-    expected: Option<&Expectation<'_>>,
+    expected: Option<(&Expectation<'_>, &ExpectedRows)>,
     records: Option<&[Vec<RecordDigest>]>,
 ) -> Result<Digests, Error> {
-    let expected_rows = expected.map(ExpectedRows::new);
-    if let Some(rows) = expected_rows.as_ref().map(ExpectedRows::count)
-        && rows != file.rows()
-    {
-        return Err(file.bad(
-            "",
-            format!("it has {} rows, but the run has {rows}", file.rows()),
-        ));
-    }
-    let expected = expected.zip(expected_rows.as_ref());
+    check_count(file, expected)?;
     // HDF5 reads ids one by one, on one core. The vectors are read without it, on the others.
     let (columns, outputs) = rayon::join(
         || read_columns(file, expected),
         || read_outputs(file, records),
     );
-    let names = [layout::SEQUENCE_IDS, layout::LENGTHS, layout::STATUS];
-    let columns = names.map(str::to_owned).into_iter().zip(columns?);
     let mut datasets = outputs?;
-    datasets.extend(columns);
+    datasets.extend(columns?);
     datasets.extend(offsets::check(
         file,
         expected.map(|(expected, _)| expected),
@@ -134,11 +134,25 @@ pub(crate) fn read_all(
     Ok(Digests(datasets))
 }
 
-/// The digests of ids, lengths and status.
+fn check_count(
+    file: &EmbeddingsFile,
+    expected: Option<(&Expectation<'_>, &ExpectedRows)>,
+) -> Result<(), Error> {
+    let expected = expected.map(|(_, rows)| rows.count());
+    match expected.filter(|rows| *rows != file.rows()) {
+        None => Ok(()),
+        Some(rows) => {
+            let reason = format!("it has {} rows, but the run has {rows}", file.rows());
+            Err(file.bad("", reason))
+        }
+    }
+}
+
+/// The names and digests of ids, lengths and status.
 fn read_columns(
     file: &EmbeddingsFile,
     expected: Option<(&Expectation<'_>, &ExpectedRows)>,
-) -> Result<[Digest; 3], Error> {
+) -> Result<[(String, Digest); 3], Error> {
     let [mut sequence_ids, mut lengths, mut status] =
         std::array::from_fn(|_| DatasetHasher::default());
     let mut expected_rows = expected.map(|(expected, rows)| (expected, rows.iter()));
@@ -161,7 +175,12 @@ fn read_columns(
         }
     }
     unique.check(file)?;
-    Ok([sequence_ids, lengths, status].map(|hasher| hasher.finish()))
+    let columns = [
+        (layout::SEQUENCE_IDS, sequence_ids),
+        (layout::LENGTHS, lengths),
+        (layout::STATUS, status),
+    ];
+    Ok(columns.map(|(name, hasher)| (name.to_owned(), hasher.finish())))
 }
 
 /// The name and the digest of each output. It is an error if a value is NaN or infinite. Wide

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use plm_coordinator::{IdenticalSequences, Part, PlanConfig};
 use plm_core::store::{StoreFault, StoredResult};
-use plm_core::{Dtype, OutputSpec, Store, sweep};
+use plm_core::{OutputSpec, Store, sweep};
 use plm_index::FastaIndex;
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ use super::fingerprint::Fingerprint;
 use super::layout::Layout;
 use super::sealed;
 use crate::Error;
-use crate::store::{default_store, of_result, store_by_name};
+use crate::store::{StoreConfig, default_store, of_result, store_by_name};
 
 /// The run that an output directory belongs to. It is written before anything is computed, and
 /// never changed.
@@ -221,7 +221,7 @@ pub(crate) fn store_at(path: &Path) -> Arc<dyn Store> {
     let claim = Claim::read(&Layout::new(path, &default_store())).ok();
     let named = claim.and_then(|claim| {
         let name = claim.fingerprint.store_name()?;
-        store_by_name(name, Dtype::F32).ok()
+        store_by_name(name, StoreConfig::default()).ok()
     });
     named.unwrap_or_else(default_store)
 }

@@ -50,6 +50,9 @@ pub(crate) struct Fingerprint {
     /// The name is the store's. It is `None` for the default store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     store: Option<String>,
+    /// A result whose rows take more bytes is several files. It is `None` if it is one of any size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_file_bytes: Option<u64>,
 }
 
 /// One output of the model.
@@ -124,6 +127,7 @@ impl Fingerprint {
                 }
             },
             store: (!is_default(store.name())).then(|| store.name().to_owned()),
+            max_file_bytes: store.max_file_bytes(),
         }
     }
 
@@ -196,6 +200,7 @@ impl Fingerprint {
                 LongSequences::Truncate => Some(self.max_residues),
                 _ => None,
             },
+            max_file_bytes: self.max_file_bytes,
         })
     }
 
@@ -299,6 +304,11 @@ impl Fingerprint {
 fn differing(name: &str, there: &Value, here: &Value, differences: &mut Vec<String>) {
     let (Value::Object(there), Value::Object(here)) = (there, here) else {
         if there != here {
+            let words = |value: &Value| match value {
+                Value::Null => "not set".to_owned(),
+                value => value.to_string(),
+            };
+            let (there, here) = (words(there), words(here));
             differences.push(format!("{name} is {there} there and {here} here"));
         }
         return;
@@ -478,6 +488,7 @@ mod tests {
             long_sequences: LongSequences::Truncate,
             outputs,
             store: None,
+            max_file_bytes: None,
         }
     }
 

@@ -78,17 +78,19 @@ pub(crate) fn check(layout: &Layout) -> Result<(), Error> {
             return Err(foreign(&path, "it is a file, not a directory"));
         }
     }
-    for file in store.beside(&layout.embeddings())? {
-        if !file.is_own {
-            return Err(foreign(&file.path, "it is no draft of a result"));
-        }
-    }
     let is_claimed = layout.claim().exists();
     if is_claimed {
         check_claim(layout)?;
     }
     let is_reported = check_report(layout, is_claimed)?;
-    check_embeddings(layout, is_claimed && is_reported)?;
+    let is_of_finished_run = is_claimed && is_reported;
+    for file in store.beside(&layout.embeddings())? {
+        if !(file.is_own || is_of_finished_run) {
+            let reason = "it is neither a file of a result nor the draft of one";
+            return Err(foreign(&file.path, reason));
+        }
+    }
+    check_embeddings(layout, is_of_finished_run)?;
     let ledger = layout.ledger();
     if ledger.exists() && !is_reported && !starts_with(&ledger, LEDGER_START)? {
         return Err(foreign(&ledger, "it does not start as a ledger does"));

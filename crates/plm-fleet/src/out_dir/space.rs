@@ -1,8 +1,11 @@
 //! Checks, before anything is computed, that there is room for what a run will write.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
 use plm_coordinator::{BatchPlan, Part};
-use plm_core::store::Amount;
-use plm_core::{SequenceSource, WorldSize, sweep};
+use plm_core::store::{Amount, Beside};
+use plm_core::{SequenceSource, WorldSize};
 use plm_index::FastaIndex;
 
 use super::claim::Claim;
@@ -36,7 +39,7 @@ pub(crate) fn check(
 ) -> Result<(), Error> {
     let output = layout.embeddings();
     // A killed run may have left an unfinished file as large as the result.
-    sweep(&output);
+    layout.store().sweep(&output);
     let run = claim.fingerprint.stored_run()?;
     let Unwritten { rest, part, world } = *unwritten;
     let rows = rest.part_batches(part).flat_map(|batch| rest.rows(batch));
@@ -61,12 +64,13 @@ pub(crate) fn check_merge(
     index: &FastaIndex,
     discard: &Discard,
 ) -> Result<(), Error> {
-    sweep(&layout.embeddings());
+    layout.store().sweep(&layout.embeddings());
     let needed_bytes = result_bytes(layout, claim, index, discard)?;
     compare(layout, claim, needed_bytes, discard)
 }
 
-/// The most bytes that the result takes, without those that its draft has taken already.
+/// The most bytes that the result takes, without those that its drafts have taken already, or its
+/// other files if it is made again.
 fn result_bytes(
     layout: &Layout,
     claim: &Claim,
@@ -74,16 +78,20 @@ fn result_bytes(
     discard: &Discard,
 ) -> Result<u64, Error> {
     let run = claim.fingerprint.stored_run()?;
+    let store = layout.store();
     let records = index.records().filter(|record| record.skipped.is_none());
     let amount =
         Amount::of(records.map(|record| (record.id, run.computed_residues(record.residue_count))));
     let provenance = claim.fingerprint.provenance(index)?;
-    let store = layout.store();
-    let draft = store.shared_draft(&run, &layout.embeddings())?;
-    let draft = draft.filter(|draft| !discard.takes(&draft.path));
-    let reserved_bytes = draft.map_or(0, |draft| draft.reserved_bytes);
     let bytes = store.result_bytes(&run, &provenance, amount);
-    Ok(bytes.saturating_sub(reserved_bytes))
+    let mut used_again = 0;
+    for Beside { path, .. } in store.beside(&layout.embeddings())? {
+        if !discard.takes(&path) {
+            let file = fs::metadata(&path).map_err(Error::io(&path))?;
+            used_again += file.blocks() * 512;
+        }
+    }
+    Ok(bytes.saturating_sub(used_again))
 }
 
 fn compare(

@@ -281,7 +281,7 @@ impl Finish<'_> {
         let ledger_path = self.layout.ledger();
         if self.draft.is_none() {
             // A killed merge may have left a file that takes all the room, also the ledger's.
-            sweep(&embeddings);
+            store.sweep(&embeddings);
         }
         // The ledger lists what the segments say. It gets its name only after the merge has found
         // that they hold the expected rows.

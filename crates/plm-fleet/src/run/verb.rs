@@ -128,6 +128,9 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
             return Ok(report);
         }
     }
+    with_planned(&layout, &claim.fingerprint, pending.index(), |planned| {
+        layout.store().check_planned(planned)
+    })?;
     let own_shards = layout.shards(config.part);
     let _lock = match Lock::take(&own_shards) {
         Ok(lock) => lock,

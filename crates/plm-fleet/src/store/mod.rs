@@ -11,8 +11,8 @@ use plm_core::StoreError;
 
 use crate::Error;
 
+pub use named::{StoreConfig, store_by_name, store_names};
 pub(crate) use named::{default_store, of_result};
-pub use named::{store_by_name, store_names};
 
 /// The errors of the default store.
 pub(crate) use plm_shards::Error as ShardsError;

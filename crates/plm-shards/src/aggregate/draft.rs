@@ -1,37 +1,34 @@
 //! An unfinished result, which takes segments one by one.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use plm_core::{Digest, DurableFile, Outcome, RowId, sync_data};
+use plm_core::{Digest, Outcome, RowId, sync_data};
 
 use super::Aggregation;
+use super::file::FileDraft;
 use super::inventory::RowsOfSegment;
-use super::place::Placer;
-use super::skeleton::{Laid, Skeleton};
 use super::wide::WideDraft;
 use crate::error::{At, NamedRows};
 use crate::expect::ExpectedRows;
 use crate::segment::Segment;
-use crate::wide::Places;
+use crate::wide::{check_mark, mark_of_all};
 use crate::{Error, Provenance, RunFormat, shards};
 
-/// An unfinished `embeddings.h5`. It takes segments while others are still to come, so a run's end
-/// has little left to merge.
+/// An unfinished `embeddings.h5`, with its other files if it is several. It takes segments while
+/// others are still to come, so a run's end has little left to merge.
 ///
 /// It is laid out for the outcomes that the run should have. If the run has others, because a
 /// record has failed, [`aggregate_draft`](super::aggregate_draft) starts again.
 #[derive(Debug)]
 pub struct Draft {
-    pub(super) file: DurableFile,
+    /// The files with rows, in the order of the input.
+    pub(super) files: Vec<FileDraft>,
     format: RunFormat,
     provenance: Provenance,
     pub(super) expected_rows: ExpectedRows,
     /// The status is the code of each row's outcome, `[n]`, in the order of the input.
-    status: Vec<u8>,
-    pub(super) laid: Laid,
-    /// The rows of wide outputs, if the run has any.
-    pub(super) wide: Option<WideDraft>,
+    pub(super) status: Vec<u8>,
     /// The draft holds these segments: path and content digest.
     placed: HashMap<PathBuf, Digest>,
     /// These segments were on disk at the last look, and are not in the draft yet.
@@ -74,44 +71,23 @@ impl Draft {
         status: Vec<u8>,
         is_wanted: &dyn Fn() -> bool,
     ) -> Result<Self, Error> {
-        let Aggregation {
-            expected,
-            provenance,
-            output,
-            ..
-        } = request;
-        // This also removes the unfinished file of a killed process. That file may be as large as
-        // the result, and there may be no room for both.
-        let mut file = DurableFile::create(*output).at("make a file here", *output)?;
-        let row_offsets = request.wide_plan().offsets(&expected_rows);
-        let skeleton = Skeleton {
-            expected,
-            expected_rows: &expected_rows,
-            status: &status,
-            provenance,
-            is_wanted,
-            row_offsets: &row_offsets,
-        };
-        let laid = skeleton.lay_out(&mut file)?;
-        let wide = match expected.format.is_wide() {
-            true => {
-                let places = Places {
-                    expected_rows: expected_rows.clone(),
-                    offsets: row_offsets,
-                    starts: laid.offsets.clone(),
-                };
-                Some(WideDraft::new(request, &mut file, places)?)
-            }
-            false => None,
-        };
+        let plan = request.plan();
+        plan.take_back_files()?;
+        let mut files = vec![];
+        let mut start = 0;
+        for plan in plan.files() {
+            let rows = expected_rows.within(plan.expected_rows.range());
+            let end = start + rows.count();
+            let status = &status[start..end];
+            files.push(FileDraft::lay_out(request, &plan, rows, status, is_wanted)?);
+            start = end;
+        }
         Ok(Self {
-            wide,
-            file,
-            format: expected.format.clone(),
-            provenance: (*provenance).clone(),
+            files,
+            format: request.expected.format.clone(),
+            provenance: request.provenance.clone(),
             expected_rows,
             status,
-            laid,
             placed: HashMap::new(),
             listed: VecDeque::new(),
             is_synced: false,
@@ -174,17 +150,23 @@ impl Draft {
         if self.placed.get(path) == Some(&digest) {
             return Ok(());
         }
-        let temporary_path = self.file.temporary_path().to_owned();
-        let placer = Placer {
-            file: self.file.file(),
-            path: &temporary_path,
-            offsets: &self.laid.offsets,
-            format: &self.format,
-            expected_rows: &self.expected_rows,
-        };
-        placer.place(segment, &mut self.scratch)?;
-        if let Some(wide) = &mut self.wide {
-            wide.take(&self.format, segment)?;
+        let mut order: Vec<usize> = (0..segment.rows.len()).collect();
+        order.sort_unstable_by_key(|&at| segment.row(at));
+        for (nth, position) in self.format.narrow().enumerate() {
+            segment.values.read(nth, &mut self.scratch)?;
+            for (file, of_file) in of_files(&mut self.files, segment, &order) {
+                let of_file = (segment, of_file);
+                file.place(&self.format, position, &self.scratch, of_file)?;
+            }
+        }
+        if self.format.is_wide() {
+            let wide = self.files.iter().filter_map(|file| file.wide.as_ref());
+            check_mark(path, segment.draft, mark_of_all(wide.map(WideDraft::mark)))?;
+        }
+        for (file, of_file) in of_files(&mut self.files, segment, &order) {
+            if let Some(wide) = &mut file.wide {
+                wide.take(&self.format, segment, of_file)?;
+            }
         }
         self.placed.insert(path.clone(), digest);
         self.is_synced = false;
@@ -197,14 +179,28 @@ impl Draft {
     /// [`Error::Io`] if the disk reports an error.
     pub fn sync(&mut self) -> Result<(), Error> {
         if !self.is_synced {
-            let path = self.path().to_owned();
-            sync_data(self.file.file(), &path).at("sync it", path)?;
+            for draft in &mut self.files {
+                let path = draft.temporary_path().to_owned();
+                sync_data(draft.file.file(), &path).at("sync it", path)?;
+            }
             self.is_synced = true;
         }
         Ok(())
     }
+}
 
-    pub(super) fn path(&self) -> &Path {
-        self.file.temporary_path()
-    }
+/// Each file with the positions in a segment of the records that it has, if there are any. `order`
+/// has all positions in the order of the input.
+fn of_files<'a>(
+    files: &'a mut [FileDraft],
+    segment: &'a RowsOfSegment,
+    mut order: &'a [usize],
+) -> impl Iterator<Item = (&'a mut FileDraft, &'a [usize])> {
+    files.iter_mut().filter_map(move |file| {
+        let end = RowId(file.expected_rows.range().end);
+        let count = order.partition_point(|&at| segment.row(at) < end);
+        let (of_file, rest) = order.split_at(count);
+        order = rest;
+        (!of_file.is_empty()).then_some((file, of_file))
+    })
 }

@@ -28,6 +28,13 @@ pub(super) struct RowsOfSegment {
     pub(super) draft: Option<Digest>,
 }
 
+impl RowsOfSegment {
+    /// The row at a position in the segment.
+    pub(super) fn row(&self, at: usize) -> RowId {
+        RowId(self.rows[at])
+    }
+}
+
 impl From<Segment> for RowsOfSegment {
     fn from(segment: Segment) -> Self {
         Self {

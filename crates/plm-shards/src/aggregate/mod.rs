@@ -6,6 +6,9 @@
 //! 3. Each vector is written to its place, one segment at a time ([`place`]).
 //! 4. The whole file is read back before it gets its name.
 //!
+//! A result of several files is made in the same way. After all of them have their names,
+//! `embeddings.h5` is written, which tells which file has which records ([`catalogue`]).
+//!
 //! Rows of wide outputs are not in segments but in the run's draft. They are read back and checked
 //! in step 3, and all else is copied into the draft at the end ([`wide`]).
 //!
@@ -13,30 +16,30 @@
 //! laid out for the outcomes that the rows should have. If the segments have others, it is laid out
 //! again.
 
+mod catalogue;
+mod columns;
 mod digests;
 mod draft;
+mod file;
 mod inventory;
 mod place;
 mod skeleton;
 mod wide;
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::thread;
 use std::time::Instant;
 
-use plm_core::{Digest, RowId, sync_data};
+use plm_core::{Digest, RowId};
 
 use crate::error::At;
 use crate::expect::{Expectation, ExpectedRows};
-use crate::verify::{read_all, verify};
-use crate::wide::{RecordDigest, WidePlan};
-use crate::{EmbeddingsFile, Error, Provenance, seal};
+use crate::plan::ResultPlan;
+use crate::verify::verify;
+use crate::{Error, Provenance, files};
+use catalogue::{Catalogue, NamedFile};
 pub use draft::Draft;
+use file::FileDraft;
 use inventory::Inventory;
-use skeleton::Laid;
-use wide::WideDraft;
 
 /// What to merge, and what the result must hold.
 #[derive(Clone, Copy)]
@@ -56,9 +59,9 @@ pub struct Aggregation<'a> {
 }
 
 impl<'a> Aggregation<'a> {
-    /// The wide outputs of the run.
-    fn wide_plan(&self) -> WidePlan<'a> {
-        WidePlan {
+    /// The result as it was planned.
+    fn plan(&self) -> ResultPlan<'a> {
+        ResultPlan {
             source: self.expected.source,
             unplanned: self.unplanned,
             truncated_to: self.expected.truncated_to,
@@ -112,8 +115,11 @@ pub fn aggregate_draft(
     } = request;
     if output.try_exists().at("look for it", *output)? {
         let report = already_complete(expected, output)?;
-        // A kill may have left it after the result had its name.
+        // A kill may have left them after the result had its name.
         crate::wide::remove(output)?;
+        for draft in files::found_drafts(output)? {
+            crate::wide::remove_file(&draft)?;
+        }
         return Ok(report);
     }
     let started = Instant::now();
@@ -129,20 +135,32 @@ pub fn aggregate_draft(
     for segment in &segments {
         draft.place(segment)?;
     }
-    let path = draft.path().to_owned();
     let Draft {
-        mut file,
+        mut files,
         expected_rows,
-        laid,
-        wide,
+        status,
         ..
     } = draft;
-    let records = wide.as_ref().map_or(&[][..], WideDraft::digests);
-    let content_digest = complete(file.file(), &path, &laid, expected, records)?;
-    match wide {
-        Some(wide) => wide.commit(file, expected.format, output)?,
-        None => file.commit().at("make it durable", *output)?,
+    let complete = |file: &mut FileDraft| file.complete(expected);
+    let digests = files
+        .iter_mut()
+        .map(complete)
+        .collect::<Result<Vec<_>, _>>()?;
+    let named = NamedFile::list(&files, &digests);
+    for file in files {
+        file.commit(expected.format)?;
     }
+    let content_digest = match digests[..] {
+        [only] => only,
+        // The result has its name when all of its files have theirs.
+        _ => Catalogue {
+            request,
+            expected_rows: &expected_rows,
+            status: &status,
+            files: &named,
+        }
+        .write()?,
+    };
     tracing::info!(
         path = %output.display(),
         rows = expected_rows.count(),
@@ -182,36 +200,4 @@ fn already_complete(expected: &Expectation<'_>, output: &Path) -> Result<Aggrega
         content_digest: report.content_digest,
         already_complete: true,
     })
-}
-
-/// Reads back what is in the file, writes down its digests and seals it. `records` are the digests
-/// of each record's rows in wide outputs, which were read back already.
-fn complete(
-    file: &File,
-    path: &Path,
-    laid: &Laid,
-    expected: &Expectation<'_>,
-    records: &[Vec<RecordDigest>],
-) -> Result<Digest, Error> {
-    let written = EmbeddingsFile::open(path)?;
-    // The rest is synced to the disk while the file is read back.
-    let (synced, digests) = thread::scope(|scope| {
-        let syncing = thread::Builder::new().spawn_scoped(scope, || sync_data(file, path));
-        let digests = read_all(&written, Some(expected), Some(records));
-        let synced = syncing.map_or(Ok(()), |thread| {
-            thread.join().expect("syncing does not panic")
-        });
-        (synced, digests)
-    });
-    let found = digests?;
-    // The system reports a file's error once, so a later sync would not report it again.
-    synced.at("make it durable", path)?;
-    let content_digest = found.of_file(&written);
-    let of_datasets = found.datasets().iter().map(|&(_, digest)| digest);
-    let of_file = [content_digest].into_iter().chain(of_datasets);
-    digests::fill_in(file, &laid.digests, of_file).at("write the digests", path)?;
-    seal::seal(file, laid.seal_offset, &written.vectors())
-        .and_then(|seal| file.write_all_at(&seal, laid.seal_offset))
-        .at("seal it", path)?;
-    Ok(content_digest)
 }

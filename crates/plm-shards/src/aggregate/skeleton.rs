@@ -15,11 +15,11 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use hdf5::Dataset;
-use hdf5::types::VarLenUnicode;
-use plm_core::{DurableFile, Outcome, OutputSpec, Per};
+use plm_core::{DurableFile, OutputSpec, Per};
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::{Errno, retry_on_intr};
 
+use super::columns::{self, RecordColumns, Records};
 use super::digests::{Placeholders, Places};
 use crate::error::At;
 use crate::expect::{Expectation, ExpectedRows};
@@ -27,12 +27,6 @@ use crate::layout::kinds_with_offsets;
 use crate::provenance::{self, FORMAT, format_version};
 use crate::wide::{self, RowOffsets};
 use crate::{Error, Provenance, RunFormat, StoredRows, image, layout, seal, superblock};
-
-/// How many rows' ids are in memory at a time. The layout of the ids' heap, and so the bytes of the
-/// file, depend on this number.
-const SLICE_ROWS: usize = 8192;
-/// The datasets besides the outputs': ids, lengths and status.
-const OTHER_DATASETS: usize = 3;
 
 /// All of the file but its vectors.
 pub(super) struct Skeleton<'a> {
@@ -81,7 +75,7 @@ impl Skeleton<'_> {
             most_bytes
         };
         let kinds = kinds_with_offsets(format);
-        let placeholders = Placeholders::new(num_outputs + OTHER_DATASETS + kinds.len());
+        let placeholders = Placeholders::new(num_outputs + columns::OF_RECORDS + kinds.len());
         let fill = |file: &hdf5::File| self.fill(file, &placeholders);
         let offsets = image::fill_in(&path, file.file(), fill).at("lay it out", &path)?;
         let file = file.file();
@@ -112,57 +106,27 @@ impl Skeleton<'_> {
         // Placeholders come before long texts and before the room for vectors, since they are
         // searched from the file's start.
         placeholders.of_file(file)?;
-        let ids = layout::create_column::<VarLenUnicode>(file, layout::SEQUENCE_IDS, rows)?;
-        let lengths = layout::create_column::<u32>(file, layout::LENGTHS, rows)?;
-        let status = layout::create_column::<u8>(file, layout::STATUS, rows)?;
+        let columns = RecordColumns::create(file, rows)?;
         let outputs = (format.outputs().iter().enumerate())
             .map(|(position, output)| match output.per() {
                 Per::Sequence => layout::create_vectors(file, rows, format, position),
                 Per::Residue | Per::Pair => file.dataset(&output.name()),
             })
             .collect::<hdf5::Result<Vec<_>>>()?;
-        let offsets = self.write_offsets(file)?;
-        let others: [&Dataset; OTHER_DATASETS] = [&ids, &lengths, &status];
-        placeholders.of_datasets(outputs.iter().chain(others).chain(&offsets))?;
+        let offsets = columns::write_offsets(file, format, |per| self.row_offsets.of(per))?;
+        placeholders.of_datasets(outputs.iter().chain(columns.all()).chain(&offsets))?;
 
-        layout::set_text(file, layout::FORMAT, FORMAT)?;
-        layout::set_value(file, layout::FORMAT_VERSION, &format_version(format))?;
-        layout::set_text(file, layout::RUN_DIGEST, &format.run_digest().to_string())?;
-        layout::set_text(file, "dtype", format.dtype().name())?;
-        provenance::store(self.provenance, format.first(), file)?;
+        describe_file(file, format, self.provenance, format_version(format))?;
         if !format.is_plain() {
             name_outputs(file, format, &outputs)?;
         }
 
-        let names = Outcome::ALL
-            .map(|outcome| layout::to_stored_text(outcome.name()))
-            .into_iter()
-            .collect::<hdf5::Result<Vec<_>>>()?;
-        status
-            .new_attr_builder()
-            .with_data(&names)
-            .create("outcomes")?;
-        if rows > 0 {
-            status.write(self.status)?;
-        }
-        let mut records = self
-            .expected_rows
-            .iter()
-            .map(|row| self.expected.source.record(row));
-        for start in (0..rows).step_by(SLICE_ROWS) {
-            if !(self.is_wanted)() {
-                return Err("it is no longer wanted".into());
-            }
-            let slice = start..(start + SLICE_ROWS).min(rows);
-            let mut slice_ids = Vec::with_capacity(slice.len());
-            let mut slice_lengths = Vec::with_capacity(slice.len());
-            for record in records.by_ref().take(slice.len()) {
-                slice_ids.push(layout::to_stored_text(record.id)?);
-                slice_lengths.push(record.residue_count);
-            }
-            ids.write_slice(&slice_ids, slice.clone())?;
-            lengths.write_slice(&slice_lengths, slice)?;
-        }
+        let records = Records {
+            source: self.expected.source,
+            expected_rows: self.expected_rows,
+            status: self.status,
+        };
+        columns.write(&records, self.is_wanted)?;
 
         let offset = |(position, dataset): (usize, &Dataset)| match dataset.offset() {
             Some(offset) => Ok(offset),
@@ -170,31 +134,6 @@ impl Skeleton<'_> {
             None => Err("the library gave the vectors no place".into()),
         };
         outputs.iter().enumerate().map(offset).collect()
-    }
-
-    /// Writes where each record's rows start and end in wide outputs. Outputs per residue share one
-    /// dataset, which has a name in the group of each kind.
-    fn write_offsets(&self, file: &hdf5::File) -> hdf5::Result<Vec<Dataset>> {
-        let outputs = self.expected.format.outputs();
-        let mut datasets = vec![];
-        for first in kinds_with_offsets(self.expected.format) {
-            let offsets = self.row_offsets.of(first.per());
-            let name = layout::offsets_name(first);
-            let dataset = layout::create_column::<u64>(file, &name, offsets.len())?;
-            for start in (0..offsets.len()).step_by(SLICE_ROWS) {
-                let slice = start..(start + SLICE_ROWS).min(offsets.len());
-                dataset.write_slice(&offsets[slice.clone()], slice)?;
-            }
-            let mut linked = vec![first];
-            for kind in outputs.iter().map(|output| output.kind) {
-                if kind.per() == first.per() && !linked.contains(&kind) {
-                    file.link_hard(&name, &layout::offsets_name(kind))?;
-                    linked.push(kind);
-                }
-            }
-            datasets.push(dataset);
-        }
-        Ok(datasets)
     }
 
     /// The number of rows of the output at `position`.
@@ -226,16 +165,37 @@ impl Skeleton<'_> {
     }
 }
 
-/// Lists the outputs, describes each, and gives the first its second name.
-fn name_outputs(file: &hdf5::File, format: &RunFormat, datasets: &[Dataset]) -> hdf5::Result<()> {
+/// Writes what a file says of itself: its version, its run, and where its rows come from. A file
+/// whose only output is a mean does not list its outputs.
+pub(super) fn describe_file(
+    file: &hdf5::File,
+    format: &RunFormat,
+    provenance: &Provenance,
+    version: u32,
+) -> hdf5::Result<()> {
+    layout::set_text(file, layout::FORMAT, FORMAT)?;
+    layout::set_value(file, layout::FORMAT_VERSION, &version)?;
+    layout::set_text(file, layout::RUN_DIGEST, &format.run_digest().to_string())?;
+    layout::set_text(file, "dtype", format.dtype().name())?;
+    provenance::store(provenance, format.first(), file)?;
+    if format.is_plain() {
+        return Ok(());
+    }
     let names: Vec<String> = format.outputs().iter().map(OutputSpec::name).collect();
     let names_in_json = serde_json::to_string(&names).expect("texts make JSON");
-    layout::set_text(file, layout::OUTPUTS, &names_in_json)?;
+    layout::set_text(file, layout::OUTPUTS, &names_in_json)
+}
+
+/// Describes each output, and gives the first its second name.
+fn name_outputs(file: &hdf5::File, format: &RunFormat, datasets: &[Dataset]) -> hdf5::Result<()> {
     for (dataset, output) in datasets.iter().zip(format.outputs()) {
         layout::describe(dataset, output)?;
     }
     match format.embeddings() {
-        Some(position) => file.link_hard(&names[position], layout::EMBEDDINGS),
+        Some(position) => {
+            let name = format.outputs()[position].name();
+            file.link_hard(&name, layout::EMBEDDINGS)
+        }
         None => Ok(()),
     }
 }
@@ -250,7 +210,7 @@ fn reserve_from(file: &File, start: u64, end: u64) -> io::Result<()> {
 }
 
 /// Reserves disk space for the file up to the end of the range. Bytes before the range stay.
-fn reserve(file: &File, range: Range<u64>) -> io::Result<()> {
+pub(super) fn reserve(file: &File, range: Range<u64>) -> io::Result<()> {
     match retry_on_intr(|| fallocate(file, FallocateFlags::empty(), 0, range.end)) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => write_zeros(file, range),
         reserved => Ok(reserved?),

@@ -5,13 +5,14 @@
 
 use std::path::Path;
 
-use plm_core::{DurableFile, RowId, sync_directory};
+use plm_core::{Digest, DurableFile, sync_directory};
+use rayon::prelude::*;
 
-use super::Aggregation;
 use super::inventory::RowsOfSegment;
 use crate::error::At;
+use crate::plan::FilePlan;
 use crate::run_format::RunFormat;
-use crate::wide::{self, DraftFile, Places, RecordDigest, WideRows};
+use crate::wide::{self, DraftFile, Places, RecordDigest, WideRows, damaged_rows};
 use crate::{Error, available_bytes, layout};
 
 /// The rows of wide outputs that segments vouch for, of which some were seen.
@@ -26,14 +27,14 @@ pub(super) struct WideDraft {
 }
 
 impl WideDraft {
-    /// Starts with no rows. `places` are those in the unfinished file.
+    /// Starts with no rows. `places` are those in the unfinished file, which was planned so.
     pub(super) fn new(
-        request: &Aggregation<'_>,
+        plan: &FilePlan<'_>,
         file: &mut DurableFile,
         places: Places,
     ) -> Result<Self, Error> {
-        let format = request.expected.format;
-        let draft = request.wide_plan().open_or_create()?;
+        let format = plan.format;
+        let draft = plan.open_or_create_draft()?;
         let count = places.expected_rows.count();
         let is_as_planned = draft.places.expected_rows == places.expected_rows;
         let copy = match is_as_planned {
@@ -47,23 +48,37 @@ impl WideDraft {
         })
     }
 
+    /// The mark of the draft.
+    pub(super) fn mark(&self) -> Digest {
+        self.draft.mark()
+    }
+
     /// Checks the rows that a segment vouches for, and copies them if the result is a copy.
+    /// `of_file` are the positions in the segment of the records that this file has.
     pub(super) fn take(
         &mut self,
         format: &RunFormat,
         segment: &RowsOfSegment,
+        of_file: &[usize],
     ) -> Result<(), Error> {
         let path = &segment.values.path;
-        let rows = (&segment.rows[..], &segment.wide[..]);
+        let digests = |at: usize| segment.wide.iter().map(move |digests| digests[at]);
         if let Some(copy) = &self.copy {
-            self.draft.copy_to(copy, format, path, rows)?;
+            for &at in of_file {
+                let copied = self.draft.copy_record(segment.row(at), copy, format)?;
+                if !copied.is_some_and(|copied| copied.into_iter().eq(digests(at))) {
+                    return Err(damaged_rows(path, segment.row(at), &self.draft.draft.path));
+                }
+            }
         }
         let file = self.copy.as_ref().unwrap_or(&self.draft);
-        file.check(format, path, segment.draft, rows)?;
+        of_file
+            .par_iter()
+            .try_for_each(|&at| file.check(format, path, segment.row(at), digests(at)))?;
         for (all, of_segment) in self.digests.iter_mut().zip(&segment.wide) {
-            for (&row, digest) in segment.rows.iter().zip(of_segment) {
-                let place = file.places.expected_rows.place(RowId(row));
-                all[place.expect("the rows are in the file")] = *digest;
+            for &at in of_file {
+                let place = file.places.expected_rows.place(segment.row(at));
+                all[place.expect("the rows are in the file")] = of_segment[at];
             }
         }
         Ok(())

@@ -7,7 +7,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use plm_core::store::Beside;
@@ -22,7 +22,7 @@ use crate::run_format::RunFormat;
 use crate::{Error, image, layout, superblock};
 
 /// What is added to the name of a result for that of its draft.
-const SUFFIX: &str = ".draft";
+pub(crate) const DRAFT_SUFFIX: &str = ".draft";
 /// The first bytes of a mark.
 const MAGIC: [u8; 8] = *b"PLMDRAFT";
 const MARK_BYTES: u64 = MAGIC.len() as u64 + Digest::BYTES as u64;
@@ -32,7 +32,7 @@ const TABLES_BYTES: u64 = 64 << 10;
 /// The path of the draft of a result.
 pub(crate) fn draft_path(result: &Path) -> PathBuf {
     let mut path = result.as_os_str().to_owned();
-    path.push(SUFFIX);
+    path.push(DRAFT_SUFFIX);
     path.into()
 }
 
@@ -90,7 +90,7 @@ fn reserve_empty(file: &File, bytes: u64) -> io::Result<()> {
 }
 
 /// The mark of a draft; `None` if the file is no draft, whole or not.
-fn mark_of(path: &Path) -> Result<Option<Digest>, Error> {
+pub(crate) fn mark_of(path: &Path) -> Result<Option<Digest>, Error> {
     // Opening a pipe would wait until someone writes to it.
     if !fs::metadata(path).at("read it", path)?.is_file() {
         return Ok(None);
@@ -110,23 +110,19 @@ fn mark_of(path: &Path) -> Result<Option<Digest>, Error> {
     Ok(digest.filter(|_| is_hdf5 && mark.starts_with(&MAGIC)))
 }
 
+/// Whether a file shows that it is a draft, whole or not.
+pub(crate) fn is_draft(path: &Path) -> Result<bool, Error> {
+    Ok(mark_of(path)?.is_some())
+}
+
 /// The draft beside a result, if there is a file of its name.
 pub(crate) fn beside(result: &Path) -> Result<Vec<Beside>, Error> {
     let path = draft_path(result);
     if !path.try_exists().at("look for it", &path)? {
         return Ok(vec![]);
     }
-    let is_own = mark_of(&path)?.is_some();
+    let is_own = is_draft(&path)?;
     Ok(vec![Beside { path, is_own }])
-}
-
-/// How many bytes of the disk a draft takes: 0 if there is none.
-pub(crate) fn reserved_bytes(path: &Path) -> Result<u64, Error> {
-    match fs::metadata(path) {
-        Ok(found) => Ok(found.blocks() * 512),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-        Err(error) => Err(error).at("look at it", path),
-    }
 }
 
 /// Removes the draft of a result, if there is one.

@@ -3,7 +3,8 @@
 //!
 //! The index says how many residues each record has, so the place of every row is known before
 //! anything is computed ([`places`]). All ranks and parts of a run write to one draft of the
-//! result, which survives whatever ends a try ([`draft_file`]). Segments are its journal: each
+//! result, or of each of its files ([`set`]). It survives whatever ends a try ([`draft_file`]).
+//! Segments are its journal: each
 //! holds a digest of every record's rows, and is written after these rows are durable. So rows in
 //! the draft that no segment vouches for count as not written ([`rows`]).
 //!
@@ -14,14 +15,15 @@ mod finish;
 mod places;
 mod plan;
 mod rows;
+mod set;
 mod syncer;
 mod writer;
 
 pub(crate) use draft_file::{
-    DraftFile, begin, beside, draft_path, remove, remove_file, reserved_bytes,
+    DRAFT_SUFFIX, DraftFile, begin, beside, draft_path, is_draft, remove, remove_file,
 };
 pub(crate) use finish::turn_into_result;
 pub(crate) use places::{Places, RowOffsets};
-pub(crate) use plan::WidePlan;
-pub(crate) use rows::{RecordDigest, WideRows, digest_of_records};
+pub(crate) use rows::{RecordDigest, WideRows, damaged_rows, digest_of_records};
+pub(crate) use set::{WideFiles, check_mark, mark_of_all};
 pub(crate) use writer::WideWriter;

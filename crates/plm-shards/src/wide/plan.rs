@@ -1,48 +1,50 @@
 //! The wide outputs of a run as it is planned: what all its parts and tries agree on.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::io;
 
-use plm_core::{Digest, DurableFile, RowId, SequenceSource, sync_data};
+use plm_core::{Digest, DurableFile, RowId, sync_data};
 
 use super::draft_file::{self, Begun, DraftFile};
+use super::draft_path;
 use super::places::{Places, RowOffsets};
 use super::rows::WideRows;
+use super::set::{WideFile, WideFiles};
 use crate::error::At;
 use crate::expect::ExpectedRows;
-use crate::run_format::RunFormat;
-use crate::{EmbeddingsFile, Error};
+use crate::plan::{FilePlan, ResultPlan};
+use crate::{EmbeddingsFile, Error, shards};
 
-/// A run with wide outputs.
-#[derive(Clone, Copy)]
-pub(crate) struct WidePlan<'a> {
-    pub(crate) source: &'a dyn SequenceSource,
-    /// The plan gives these records no row. Failed records are not among them.
-    pub(crate) unplanned: &'a [RowId],
-    pub(crate) truncated_to: Option<u32>,
-    pub(crate) format: &'a RunFormat,
-    pub(crate) result: &'a Path,
+impl ResultPlan<'_> {
+    /// Opens the drafts of all files, and makes those that are missing.
+    pub(crate) fn open_or_create_drafts(&self) -> Result<WideFiles, Error> {
+        let open = |file: &FilePlan<'_>| file.open_or_create_draft().map(WideFile::from);
+        let files = self.files().iter().map(open).collect::<Result<_, _>>()?;
+        Ok(WideFiles::new(files))
+    }
+
+    /// Opens what has the rows that segments vouch for, so far as it is there.
+    pub(crate) fn find_wide_rows(&self) -> Result<WideFiles, Error> {
+        let find = |file: &FilePlan<'_>| file.find_wide_rows();
+        let files = self.files().iter().map(find).collect::<Result<_, _>>()?;
+        Ok(WideFiles::new(files))
+    }
 }
 
-impl WidePlan<'_> {
+impl FilePlan<'_> {
     /// The rows that a file has with these records.
     pub(crate) fn offsets(&self, expected_rows: &ExpectedRows) -> RowOffsets {
         RowOffsets::new(self.format, self.source, expected_rows, self.truncated_to)
     }
 
-    pub(crate) fn expected_rows(&self) -> ExpectedRows {
-        ExpectedRows::of(self.source, self.unplanned)
-    }
-
     /// Begins a file as the draft is begun.
     fn begin(&self) -> Result<(DurableFile, Begun, Places), Error> {
-        let expected_rows = self.expected_rows();
-        let offsets = self.offsets(&expected_rows);
-        let file = DurableFile::create(self.result);
-        let mut file = file.at("make a file here", self.result)?;
+        let offsets = self.offsets(&self.expected_rows);
+        let file = DurableFile::create(&self.path);
+        let mut file = file.at("make a file here", &self.path)?;
         let begun = draft_file::begin(&mut file, self.format, &offsets)?;
         let places = Places {
-            expected_rows,
+            expected_rows: self.expected_rows.clone(),
             offsets,
             starts: begun.starts.clone(),
         };
@@ -50,68 +52,85 @@ impl WidePlan<'_> {
     }
 
     /// Opens the draft, and makes it if there is none.
-    pub(crate) fn open_or_create(&self) -> Result<WideRows, Error> {
+    pub(crate) fn open_or_create_draft(&self) -> Result<WideRows, Error> {
         let (file, begun, places) = self.begin()?;
-        let draft = DraftFile::open_or_create(self.result, file, &begun)?;
+        let draft = DraftFile::open_or_create(&self.path, file, &begun)?;
         Ok(WideRows::new(draft, places, begun.mark))
     }
 
-    /// Opens what has the rows that segments vouch for: the result, or else the draft. There are
-    /// both after a kill while one was made of the other, and then the result is whole.
-    pub(crate) fn find(&self) -> Result<Option<WideRows>, Error> {
+    /// Opens what has the rows that segments vouch for: the file, or else its draft. There are both
+    /// after a kill while one was made of the other, and then the file is whole.
+    fn find_wide_rows(&self) -> Result<WideFile, Error> {
         let (_, begun, places) = self.begin()?;
-        if self.has_result()? {
-            let result = EmbeddingsFile::open_sealed(self.result)?;
-            return self.rows_of(&result, begun.mark).map(Some);
-        }
-        let draft = DraftFile::open(self.result, begun.mark)?;
-        Ok(draft.map(|draft| WideRows::new(draft, places, begun.mark)))
+        let rows = if self.is_there()? {
+            let there = EmbeddingsFile::open_sealed(&self.path)?;
+            Some(self.rows_of(&there, begun.mark)?)
+        } else {
+            let draft = DraftFile::open(&self.path, begun.mark)?;
+            draft.map(|draft| WideRows::new(draft, places, begun.mark))
+        };
+        Ok(WideFile {
+            end: self.expected_rows.range().end,
+            mark: begun.mark,
+            rows,
+        })
     }
 
-    /// Makes the result a draft again, if there is one. If records have failed, the rows of the
-    /// others are copied to their planned places.
-    pub(crate) fn reopen(&self) -> Result<(), Error> {
-        if !self.has_result()? {
+    /// Makes the file a draft again, if it is there. If records have failed, the rows of the others
+    /// are copied to their planned places. A file that can't be trusted is set aside.
+    pub(crate) fn make_draft_again(&self) -> Result<(), Error> {
+        if !self.is_there()? {
             return Ok(());
         }
         let (file, begun, places) = self.begin()?;
-        let result = EmbeddingsFile::open_sealed(self.result)?;
-        let rows = self.rows_of(&result, begun.mark)?;
-        let draft_path = draft_file::draft_path(self.result);
-        if rows.places == places {
-            return fs::rename(self.result, &draft_path).at("make it a draft again", self.result);
+        let draft_path = draft_path(&self.path);
+        // The mark says that all rows have their planned places. Segments say which are whole.
+        if draft_file::mark_of(&self.path)? == Some(begun.mark) {
+            return match fs::rename(&self.path, &draft_path) {
+                // Another process, or the merge that goes on meanwhile, has done it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                renamed => renamed.at("make it a draft again", &self.path),
+            };
         }
-        let draft = DraftFile::create(self.result, file, &begun)?;
+        let there = match EmbeddingsFile::open_sealed(&self.path) {
+            Err(error @ Error::BadEmbeddings { .. }) => {
+                tracing::warn!(%error, "it is set aside, and its rows are computed again");
+                return shards::set_aside(&self.path).map(drop);
+            }
+            there => there?,
+        };
+        let rows = self.rows_of(&there, begun.mark)?;
+        let draft = DraftFile::create(&self.path, file, &begun)?;
         draft.reserve(begun.end)?;
         let draft = WideRows::new(draft, places, begun.mark);
         rows.copy_all_to(&draft, self.format)?;
         sync_data(&draft.draft.file, &draft_path).at("make it durable", &draft_path)?;
-        draft_file::remove_file(self.result)
+        draft_file::remove_file(&self.path)
     }
 
-    fn has_result(&self) -> Result<bool, Error> {
-        self.result.try_exists().at("look for it", self.result)
+    fn is_there(&self) -> Result<bool, Error> {
+        self.path.try_exists().at("look for it", &self.path)
     }
 
-    /// The rows of a result, which may lack records that have failed.
-    fn rows_of(&self, result: &EmbeddingsFile, mark: Digest) -> Result<WideRows, Error> {
+    /// The rows of a finished file, which may lack records that have failed.
+    fn rows_of(&self, there: &EmbeddingsFile, mark: Digest) -> Result<WideRows, Error> {
         const PIECE_ROWS: usize = 65_536;
-        let mut missing = self.unplanned.to_vec();
-        let mut planned = self.expected_rows().iter().collect::<Vec<_>>().into_iter();
-        for start in (0..result.rows()).step_by(PIECE_ROWS) {
-            for id in result.read_ids(start..(start + PIECE_ROWS).min(result.rows()))? {
+        let mut missing: Vec<RowId> = vec![];
+        let mut planned = self.expected_rows.iter();
+        for start in (0..there.rows()).step_by(PIECE_ROWS) {
+            for id in there.read_ids(start..(start + PIECE_ROWS).min(there.rows()))? {
                 let is_other = |row: &RowId| self.source.record(*row).id != id;
                 missing.extend(planned.by_ref().take_while(is_other));
             }
         }
         missing.extend(planned);
-        let expected_rows = ExpectedRows::of(self.source, &missing);
+        let expected_rows = self.expected_rows.clone().without(missing);
         let places = Places {
             offsets: self.offsets(&expected_rows),
             expected_rows,
-            starts: result.starts(),
+            starts: there.starts(),
         };
-        let path = self.result.to_owned();
+        let path = self.path.clone();
         let file = File::open(&path).at("open it", &path)?;
         Ok(WideRows::new(DraftFile { path, file }, places, mark))
     }

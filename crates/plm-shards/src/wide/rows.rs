@@ -7,7 +7,6 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use plm_core::{Digest, RowId};
-use rayon::prelude::*;
 
 use super::draft_file::DraftFile;
 use super::places::Places;
@@ -49,12 +48,13 @@ impl WideRows {
         }
     }
 
-    /// The mark of the draft, which segments name.
+    /// The mark of the draft.
     pub(crate) fn mark(&self) -> Digest {
         self.mark
     }
 
-    /// Checks that the file has the rows of these records that a segment vouches for.
+    /// Checks that the file has the rows of a record that a segment vouches for. `digests` has one
+    /// for each wide output.
     ///
     /// # Errors
     /// [`Error::DamagedSegment`] if it has not.
@@ -62,49 +62,27 @@ impl WideRows {
         &self,
         format: &RunFormat,
         segment: &Path,
-        draft: Option<Digest>,
-        (rows, digests): (&[u64], &[Vec<RecordDigest>]),
+        row: RowId,
+        digests: impl Iterator<Item = RecordDigest>,
     ) -> Result<(), Error> {
-        if draft != Some(self.mark) {
-            return Err(Error::damaged(
-                segment,
-                "its rows per residue have other places",
-            ));
+        let path = &self.draft.path;
+        match self
+            .has(format, row, digests)
+            .at("read the rows of a record", path)?
+        {
+            true => Ok(()),
+            false => Err(damaged_rows(segment, row, path)),
         }
-        match self.first_damaged(format, rows, digests)? {
-            None => Ok(()),
-            Some(row) => Err(damaged_rows(segment, row, &self.draft.path)),
-        }
-    }
-
-    /// Reads the rows of these records back and compares their digests, `[wide outputs][rows]`.
-    /// Gives the first record whose rows are other ones.
-    fn first_damaged(
-        &self,
-        format: &RunFormat,
-        rows: &[u64],
-        digests: &[Vec<RecordDigest>],
-    ) -> Result<Option<RowId>, Error> {
-        let check = |(at, &row): (usize, &u64)| {
-            let is_whole = self.has(format, row, digests.iter().map(|digests| digests[at]));
-            match is_whole.at("read the rows of a record", &self.draft.path) {
-                Ok(true) => None,
-                Ok(false) => Some(Ok(RowId(row))),
-                Err(error) => Some(Err(error)),
-            }
-        };
-        let found = rows.par_iter().enumerate().find_map_first(check);
-        found.transpose()
     }
 
     /// Whether the file has a record's rows with these digests, one for each wide output.
     fn has(
         &self,
         format: &RunFormat,
-        row: u64,
+        row: RowId,
         digests: impl Iterator<Item = RecordDigest>,
     ) -> io::Result<bool> {
-        let Some(place) = self.places.expected_rows.place(RowId(row)) else {
+        let Some(place) = self.places.expected_rows.place(row) else {
             return Ok(false);
         };
         for (position, digest) in format.wide().zip(digests) {
@@ -118,27 +96,6 @@ impl WideRows {
         Ok(true)
     }
 
-    /// Copies the rows of these records, which a segment vouches for, to their places in another
-    /// file.
-    ///
-    /// # Errors
-    /// [`Error::DamagedSegment`] if they are not here.
-    pub(crate) fn copy_to(
-        &self,
-        other: &WideRows,
-        format: &RunFormat,
-        segment: &Path,
-        (rows, digests): (&[u64], &[Vec<RecordDigest>]),
-    ) -> Result<(), Error> {
-        for (at, &row) in rows.iter().enumerate() {
-            let copied = self.copy_record(RowId(row), other, format)?;
-            if !copied.is_some_and(|copied| copied.iter().eq(digests.iter().map(|of| &of[at]))) {
-                return Err(damaged_rows(segment, RowId(row), &self.draft.path));
-            }
-        }
-        Ok(())
-    }
-
     /// Copies the rows of all records to their places in another file.
     pub(crate) fn copy_all_to(&self, other: &WideRows, format: &RunFormat) -> Result<(), Error> {
         let mut rows = self.places.expected_rows.iter();
@@ -147,7 +104,7 @@ impl WideRows {
 
     /// Copies the rows of a record to their places in another file, and gives their digests. `None`
     /// if one of the files has no room for them.
-    fn copy_record(
+    pub(crate) fn copy_record(
         &self,
         row: RowId,
         other: &WideRows,
@@ -179,7 +136,7 @@ impl WideRows {
 }
 
 /// The error of a segment that vouches for rows which are not there.
-fn damaged_rows(segment: &Path, row: RowId, file: &Path) -> Error {
+pub(crate) fn damaged_rows(segment: &Path, row: RowId, file: &Path) -> Error {
     let file = file.display();
     Error::damaged(
         segment,

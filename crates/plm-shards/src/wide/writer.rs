@@ -2,12 +2,15 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use plm_core::{Column, EmbeddedRow, Per};
 use rayon::prelude::*;
 
 use super::rows::{RecordDigest, WideRows, digest_of_rows};
-use super::syncer::Syncer;
+use super::set::WideFiles;
+use super::syncer::{SyncedFile, Syncer};
 use crate::Error;
 use crate::error::At;
 use crate::run_format::RunFormat;
@@ -18,10 +21,10 @@ const SYNCS_AHEAD: u64 = 8;
 /// Writes the wide outputs of one rank. It keeps none of their values in memory.
 #[derive(Debug)]
 pub(crate) struct WideWriter<'a> {
-    rows: &'a WideRows,
+    rows: &'a WideFiles,
     format: &'a RunFormat,
-    /// Each rank has a file of its own: the system reports a failed write to each.
-    file: File,
+    /// Each rank opens the drafts for itself: the system reports a failed write to each.
+    files: Arc<[SyncedFile]>,
     syncer: Syncer,
     /// The syncer is to start again after this many bytes.
     sync_ahead_bytes: u64,
@@ -32,20 +35,28 @@ pub(crate) struct WideWriter<'a> {
 }
 
 impl<'a> WideWriter<'a> {
-    /// Opens the draft. `most_bytes` is what is written before a [`sync`](Self::sync), about.
+    /// Opens the drafts. `most_bytes` is what is written before a [`sync`](Self::sync), about.
     pub(crate) fn open(
-        rows: &'a WideRows,
+        rows: &'a WideFiles,
         format: &'a RunFormat,
         most_bytes: u64,
     ) -> Result<Self, Error> {
-        let path = &rows.draft.path;
-        let file = File::options().write(true).open(path);
-        let file = file.at("open it", path)?;
+        let open = |rows: &WideRows| {
+            let path = rows.draft.path.clone();
+            let file = File::options().write(true).open(&path);
+            Ok(SyncedFile {
+                file: file.at("open it", &path)?,
+                path,
+                is_written: AtomicBool::new(false),
+            })
+        };
+        let files = rows.iter().flatten().map(open);
+        let files: Arc<[SyncedFile]> = files.collect::<Result<_, Error>>()?;
         Ok(Self {
             rows,
             format,
-            syncer: Syncer::start(&file, path).at("start to sync it", path)?,
-            file,
+            syncer: Syncer::start(Arc::clone(&files)).at("start to sync it", &files[0].path)?,
+            files,
             sync_ahead_bytes: most_bytes / SYNCS_AHEAD,
             unsynced: 0,
             waiting: 0,
@@ -119,9 +130,13 @@ impl<'a> WideWriter<'a> {
             id: record.id.clone(),
             reason,
         };
-        let place = self.rows.places.expected_rows.place(record.row);
-        let place = place.ok_or_else(|| bad("the plan gives it no rows"))?;
-        let bytes = self.rows.places.of_record(self.format, position, place);
+        let number = self.rows.position(record.row);
+        let places = self.rows.places(number);
+        let place = places.and_then(|places| places.expected_rows.place(record.row));
+        let (Some(places), Some(place)) = (places, place) else {
+            return Err(bad("the plan gives it no rows"));
+        };
+        let bytes = places.of_record(self.format, position, place);
         let element = self.format.element(position);
         let mut stored = Vec::with_capacity((bytes.end - bytes.start) as usize);
         element.encode_sequence(column, at, &mut stored);
@@ -138,14 +153,19 @@ impl<'a> WideWriter<'a> {
                 dimension: value % column.width(),
             });
         }
-        (self.file.write_all_at(&stored, bytes.start))
-            .at("write rows to it", &self.rows.draft.path)?;
+        let SyncedFile {
+            path,
+            file,
+            is_written,
+        } = &self.files[number];
+        (file.write_all_at(&stored, bytes.start)).at("write rows to it", path)?;
+        is_written.store(true, Ordering::Release);
         Ok((digest_of_rows(&stored), stored.len() as u64))
     }
 
     /// Makes durable all that was written.
     pub(crate) fn sync(&mut self) -> Result<(), Error> {
-        (self.syncer.sync()).at("make its rows durable", &self.rows.draft.path)?;
+        self.syncer.sync()?;
         self.unsynced = 0;
         self.waiting = 0;
         Ok(())

@@ -189,6 +189,7 @@ fn described(trailer: &Value) -> Option<(StoredRun, usize, usize)> {
         })
     };
     let run = StoredRun {
+        max_file_bytes: None,
         digest: trailer["run"].as_str()?.parse().ok()?,
         outputs: trailer["outputs"]
             .as_array()?
