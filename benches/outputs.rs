@@ -1,7 +1,7 @@
 //! Measures what more outputs cost. It does one run after the other over the same FASTA file of N
 //! proteins (20,000 by default), each to a verified `embeddings.h5`: means of the last layer, means
-//! of four layers, residues of the last layer in f16, and means again. On devices also maxima with
-//! BOS, logits, contacts, and all outputs of the last layer at once.
+//! of four layers, residues of the last layer in f16, the same in files of 1 GiB, and means again. On
+//! devices also maxima with BOS, logits, contacts, and all outputs of the last layer at once.
 //!
 //!     crates/plm-kernels/cuda-build.sh bench --workspace --bench outputs \
 //!         -- 650M bf16 cuda:0 [WORKLOAD [N [DIRECTORY]]]
@@ -23,9 +23,14 @@ use std::path::Path;
 use std::time::Instant;
 
 use plm_core::{BoxError, Layer, OutputKind, OutputSet};
-use plm_fleet::{Devices, RunConfig, run_multi_gpu_inference};
+use plm_fleet::{
+    Devices, EmbeddingsFile, RunConfig, StoreConfig, run_multi_gpu_inference, store_by_name,
+};
 use plm_testkit::SplitMix64;
 use runs::Setup;
+
+const RESIDUES: &str = "residues, f16";
+const IN_FILES: &str = "residues, f16, in files of 1 GiB";
 
 fn main() -> Result<(), BoxError> {
     let Some(setup) = Setup::from_arguments(20_000)? else {
@@ -46,7 +51,8 @@ fn main() -> Result<(), BoxError> {
             "means of four layers",
             OutputSet::new([OutputKind::Mean], four),
         ),
-        ("residues, f16", residues.clone()),
+        (RESIDUES, residues.clone()),
+        (IN_FILES, residues),
         ("means again", means),
     ];
     if setup.stand_in_rate()?.is_none() {
@@ -59,7 +65,8 @@ fn main() -> Result<(), BoxError> {
     }
     let mut first = None;
     for (name, outputs) in sets {
-        let run = one_run(&setup, &devices, &outputs)?;
+        let max_file_bytes = (name == IN_FILES).then_some(1 << 30);
+        let run = one_run(&setup, &devices, &outputs, max_file_bytes)?;
         let first = *first.get_or_insert(run.seconds);
         println!(
             "{name}: {:.2} s, {:.0} tokens/s, {:.1}% of the first; ranks {:.2} s, merge {:.2} s; \
@@ -76,7 +83,7 @@ fn main() -> Result<(), BoxError> {
         for worker in &run.workers {
             println!("  {worker}");
         }
-        if outputs == residues {
+        if name == RESIDUES {
             for _ in 0..2 {
                 let seconds = plain_write(setup.scratch.path(), run.result_bytes)?;
                 println!(
@@ -103,7 +110,12 @@ struct Run {
     workers: Vec<String>,
 }
 
-fn one_run(setup: &Setup, devices: &Devices, outputs: &OutputSet) -> Result<Run, BoxError> {
+fn one_run(
+    setup: &Setup,
+    devices: &Devices,
+    outputs: &OutputSet,
+    max_file_bytes: Option<u64>,
+) -> Result<Run, BoxError> {
     let model = setup.model(outputs)?;
     let config = RunConfig {
         devices: devices.clone(),
@@ -111,6 +123,13 @@ fn one_run(setup: &Setup, devices: &Devices, outputs: &OutputSet) -> Result<Run,
         // A stand-in has its outputs already.
         outputs: setup.stand_in_rate()?.is_none().then(|| outputs.clone()),
         plan: runs::plan(devices)?,
+        store: store_by_name(
+            "hdf5",
+            StoreConfig {
+                max_file_bytes,
+                ..StoreConfig::default()
+            },
+        )?,
         ..RunConfig::default()
     };
     let out = setup.scratch.path().join("out");
@@ -129,12 +148,16 @@ fn one_run(setup: &Setup, devices: &Devices, outputs: &OutputSet) -> Result<Run,
             worker.write_seconds,
         )
     });
+    let result = EmbeddingsFile::open(out.join("embeddings.h5"))?;
+    let files = result.files().into_iter().map(|(path, _)| path);
+    let files = files.chain([result.path().to_owned()]);
+    let sizes = files.map(|path| Ok(fs::metadata(path)?.len()));
     let run = Run {
         seconds,
         ranks_seconds: report.seconds.ranks,
         merge_seconds: report.seconds.aggregate,
         tokens: report.tokens(),
-        result_bytes: fs::metadata(out.join("embeddings.h5"))?.len(),
+        result_bytes: sizes.sum::<Result<_, BoxError>>()?,
         peak_mib,
         workers: workers.collect(),
     };
