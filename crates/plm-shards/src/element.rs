@@ -5,7 +5,7 @@ use std::ops::Range;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use hdf5::Datatype;
-use plm_core::{Column, Dtype, Values};
+use plm_core::{Dtype, Values};
 
 // Vectors are written and read as raw bytes, without HDF5's conversions.
 const _: () = assert!(
@@ -65,14 +65,26 @@ impl Element {
         self.encode_some(values, 0..values.len(), bytes);
     }
 
-    /// Does the same for one sequence of a column.
+    /// The bytes of some of the numbers, as [`encode`](Self::encode) makes them. Numbers that are
+    /// already in this format are not copied; the bytes of others are put into `scratch`.
     ///
     /// # Panics
-    /// If the column has no such sequence.
-    pub(crate) fn encode_sequence(self, column: &Column, sequence: usize, bytes: &mut Vec<u8>) {
-        let [start, end] = [sequence, sequence + 1].map(|at| column.offsets()[at] as usize);
-        let width = column.width();
-        self.encode_some(column.values(), start * width..end * width, bytes);
+    /// If there are no such numbers.
+    pub(crate) fn stored<'a>(
+        self,
+        values: &'a Values,
+        numbers: Range<usize>,
+        scratch: &'a mut Vec<u8>,
+    ) -> &'a [u8] {
+        match (self, values) {
+            (Self::F32, Values::F32(values)) => bytemuck::cast_slice(&values[numbers]),
+            (Self::F16, Values::F16(values)) => bytemuck::cast_slice(&values[numbers]),
+            (Self::F32, Values::F16(_)) | (Self::F16, Values::F32(_)) => {
+                scratch.clear();
+                self.encode_some(values, numbers, scratch);
+                scratch
+            }
+        }
     }
 
     fn encode_some(self, values: &Values, numbers: Range<usize>, bytes: &mut Vec<u8>) {
@@ -198,6 +210,27 @@ mod tests {
         let widened = Element::F32.decode(&encoded(Element::F32, halves.clone()));
         for (half, wide) in halves.into_iter().zip(widened) {
             assert!(half.is_nan() && wide.is_nan() || half.to_f32().to_bits() == wide.to_bits());
+        }
+    }
+
+    #[test]
+    fn numbers_in_the_stored_format_are_not_copied_and_others_are_rounded() {
+        let numbers = [0.0, -1.5, 1.0e-7, 65504.0, std::f32::consts::PI];
+        let halves = numbers.map(f16::from_f32);
+        let mut scratch = vec![1; 3];
+        for element in [Element::F32, Element::F16] {
+            let of_both: [Values; 2] = [numbers.to_vec().into(), halves.to_vec().into()];
+            for values in of_both {
+                let bytes = encoded(element, values.clone());
+                let stored = element.stored(&values, 1..4, &mut scratch);
+                assert_eq!(stored, &bytes[element.bytes()..4 * element.bytes()]);
+                let at = match &values {
+                    Values::F32(values) => values[1..].as_ptr().cast(),
+                    Values::F16(values) => values[1..].as_ptr().cast(),
+                };
+                let is_copy = stored.as_ptr() != at;
+                assert_eq!(is_copy, values.dtype() != element.dtype());
+            }
         }
     }
 

@@ -26,11 +26,6 @@ pub(crate) fn digest_of_records(records: &[RecordDigest]) -> Digest {
     digest::of_bytes(records.as_flattened())
 }
 
-/// The digest of one record's rows.
-pub(crate) fn digest_of_rows(stored: &[u8]) -> RecordDigest {
-    blake3::hash(stored).into()
-}
-
 /// A file with the rows of wide outputs.
 #[derive(Debug)]
 pub(crate) struct WideRows {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use plm_core::{Column, EmbeddedRow, Per};
 use rayon::prelude::*;
 
-use super::rows::{RecordDigest, WideRows, digest_of_rows};
+use super::rows::{RecordDigest, WideRows};
 use super::set::WideFiles;
 use super::syncer::{SyncedFile, Syncer};
 use crate::Error;
@@ -17,6 +17,8 @@ use crate::run_format::RunFormat;
 
 /// How often the disk is put to work before the writer waits for it.
 const SYNCS_AHEAD: u64 = 8;
+/// How many values are checked, hashed and written at a time. A core's cache holds them meanwhile.
+const PIECE_VALUES: usize = 1 << 18;
 
 /// Writes the wide outputs of one rank. It keeps none of their values in memory.
 #[derive(Debug)]
@@ -79,7 +81,9 @@ impl<'a> WideWriter<'a> {
             let column = &columns[position];
             self.check_shape(position, column, records)?;
             let written: Result<Vec<_>, Error> = (records.par_iter().enumerate())
-                .map(|(at, record)| self.write(position, column, at, record))
+                .map_init(Vec::new, |scratch, record| {
+                    self.write(position, column, record, scratch)
+                })
                 .collect();
             for (digest, bytes) in written? {
                 digests.push(digest);
@@ -118,12 +122,13 @@ impl<'a> WideWriter<'a> {
     }
 
     /// Writes one record's rows of one output, and gives their digest and the number of bytes.
+    /// `scratch` is for values that are stored in another format than they came in.
     fn write(
         &self,
         position: usize,
         column: &Column,
-        at: usize,
-        record: &EmbeddedRow,
+        (at, record): (usize, &EmbeddedRow),
+        scratch: &mut Vec<u8>,
     ) -> Result<(RecordDigest, u64), Error> {
         let bad = |reason| Error::BadRecord {
             row: record.row,
@@ -138,29 +143,36 @@ impl<'a> WideWriter<'a> {
         };
         let bytes = places.of_record(self.format, position, place);
         let element = self.format.element(position);
-        let mut stored = Vec::with_capacity((bytes.end - bytes.start) as usize);
-        element.encode_sequence(column, at, &mut stored);
-        if stored.len() as u64 != bytes.end - bytes.start {
+        let [first, end] = [at, at + 1].map(|at| column.offsets()[at] as usize * column.width());
+        if ((end - first) * element.bytes()) as u64 != bytes.end - bytes.start {
             return Err(bad(match self.format.outputs()[position].per() {
                 Per::Pair => "it has more or fewer rows than pairs of residues",
                 _ => "it has more or fewer rows than residues",
             }));
-        }
-        if let Some(value) = element.first_not_finite(&stored) {
-            return Err(Error::NotFinite {
-                row: record.row,
-                id: record.id.clone(),
-                dimension: value % column.width(),
-            });
         }
         let SyncedFile {
             path,
             file,
             is_written,
         } = &self.files[number];
-        (file.write_all_at(&stored, bytes.start)).at("write rows to it", path)?;
-        is_written.store(true, Ordering::Release);
-        Ok((digest_of_rows(&stored), stored.len() as u64))
+        let mut hasher = blake3::Hasher::new();
+        let mut place = bytes.start;
+        for start in (first..end).step_by(PIECE_VALUES) {
+            let piece = start..end.min(start + PIECE_VALUES);
+            let stored = element.stored(column.values(), piece, scratch);
+            if let Some(value) = element.first_not_finite(stored) {
+                return Err(Error::NotFinite {
+                    row: record.row,
+                    id: record.id.clone(),
+                    dimension: (start - first + value) % column.width(),
+                });
+            }
+            hasher.update(stored);
+            (file.write_all_at(stored, place)).at("write rows to it", path)?;
+            is_written.store(true, Ordering::Release);
+            place += stored.len() as u64;
+        }
+        Ok((hasher.finalize().into(), bytes.end - bytes.start))
     }
 
     /// Makes durable all that was written.
