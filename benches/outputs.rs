@@ -1,7 +1,7 @@
 //! Measures what more outputs cost. It does one run after the other over the same FASTA file of N
 //! proteins (20,000 by default), each to a verified `embeddings.h5`: means of the last layer, means
-//! of four layers, residues of the last layer in f16, the same in files of 1 GiB, and means again. On
-//! devices also maxima with BOS, logits, contacts, and all outputs of the last layer at once.
+//! of four layers, residues of the last layer in f16, the same in files of 1 GiB, and means again.
+//! On devices also maxima with BOS, logits, contacts, and all outputs of the last layer at once.
 //!
 //!     crates/plm-kernels/cuda-build.sh bench --workspace --bench outputs \
 //!         -- 650M bf16 cuda:0 [WORKLOAD [N [DIRECTORY]]]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use plm_core::{
     BoxError, Column, Dtype, EncodedBatch, Encoder, EncoderLoader, EncoderSpec, OutputSet,
-    OutputSpec, PackedBatch, Per, Rank, Ticket, Values, f16,
+    OutputSpec, PackedBatch, Per, Rank, Ticket, ValuePool, Values, f16,
 };
 use plm_esm2::{Checkpoint, ModelShape, RELEASED, token_map};
 use plm_fleet::{Devices, Model, PlanConfig};
@@ -160,9 +160,8 @@ impl StandIn {
     }
 }
 
-/// Copies values from a pool, from any place on.
-fn copied<T: Copy>(pool: &[T], start: u64, count: usize) -> Vec<T> {
-    let mut values = Vec::with_capacity(count);
+/// Copies `count` values from a pool, from any place on, into memory that has none yet.
+fn copied<T: Copy>(pool: &[T], start: u64, count: usize, mut values: Vec<T>) -> Vec<T> {
     let mut from = start as usize % pool.len();
     while values.len() < count {
         let more = (count - values.len()).min(pool.len() - from);
@@ -183,6 +182,7 @@ impl EncoderLoader for StandIn {
             submitted: 0,
             free: Instant::now(),
             ends: VecDeque::new(),
+            memory: ValuePool::default(),
         }))
     }
 }
@@ -194,6 +194,8 @@ struct StandInEncoder<'a> {
     free: Instant,
     /// Each batch that was submitted and not finished is done at its time here.
     ends: VecDeque<Instant>,
+    /// The memory of columns, which the writer gives back.
+    memory: ValuePool,
 }
 
 impl Encoder for StandInEncoder<'_> {
@@ -208,6 +210,7 @@ impl Encoder for StandInEncoder<'_> {
     fn finish(&mut self, ticket: Ticket) -> Result<EncodedBatch, BoxError> {
         let end = self.ends.pop_front().expect("the ticket was given");
         let StandIn { spec, pool, .. } = self.loader;
+        let memory = &self.memory;
         let mut columns = Vec::new();
         for (output, place) in spec.outputs.iter().zip(ticket.number()..) {
             let mut offsets = vec![0];
@@ -219,10 +222,11 @@ impl Encoder for StandInEncoder<'_> {
             // Batches start at places that differ by no round number.
             let start = place * 1_000_003;
             let values = match output.dtype {
-                Dtype::F16 => Values::F16(copied(&pool.f16, start, count)),
-                _ => Values::F32(copied(&pool.f32, start, count)),
+                Dtype::F16 => Values::F16(copied(&pool.f16, start, count, memory.f16(count))),
+                _ => Values::F32(copied(&pool.f32, start, count, memory.f32(count))),
             };
-            columns.push(Column::with_offsets(output.width, offsets, values)?);
+            let column = Column::with_offsets(output.width, offsets, values)?;
+            columns.push(column.in_pool(memory));
         }
         thread::sleep(end.saturating_duration_since(Instant::now()));
         Ok(EncodedBatch::new(columns))

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use half::f16;
 
-use crate::{Dtype, OutputSpec};
+use crate::{Dtype, OutputSpec, ValuePool};
 
 /// Values in the format in which they left the device.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,6 +94,32 @@ pub struct Column {
     offsets: Vec<u64>,
     /// `[rows, width]`
     values: Values,
+    home: Home,
+}
+
+/// The pool that the memory of a column goes back to, if it has one. It is no part of what the
+/// column is: a copy has memory of its own.
+#[derive(Debug, Default)]
+struct Home(Option<ValuePool>);
+
+impl Clone for Home {
+    fn clone(&self) -> Self {
+        Self(None)
+    }
+}
+
+impl PartialEq for Home {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Drop for Column {
+    fn drop(&mut self) {
+        if let Some(pool) = &self.home.0 {
+            pool.give_back(std::mem::replace(&mut self.values, Values::F32(vec![])));
+        }
+    }
 }
 
 /// Values that do not make the column that they should.
@@ -189,7 +215,15 @@ impl Column {
             width,
             offsets,
             values,
+            home: Home(None),
         })
+    }
+
+    /// Gives the memory of the values to `pool` when the column is dropped. [`ValuePool`] says what
+    /// that is good for.
+    pub fn in_pool(mut self, pool: &ValuePool) -> Self {
+        self.home = Home(Some(pool.clone()));
+        self
     }
 
     /// A column of no sequences, with room for `capacity` rows.
@@ -198,6 +232,7 @@ impl Column {
             width,
             offsets: vec![0],
             values: Values::with_capacity(dtype, capacity * width),
+            home: Home(None),
         }
     }
 

@@ -38,6 +38,7 @@ mod letters;
 mod outcome;
 mod output;
 pub mod policies;
+mod pool;
 pub mod ports;
 pub mod store;
 mod sweep;
@@ -59,6 +60,7 @@ pub use output::{
     Layer, NoSuchLayer, OutputKind, OutputSet, OutputSpec, ParseOutputKindError, Per, Window,
     kept_rows,
 };
+pub use pool::ValuePool;
 pub use ports::{
     BoxError, EmbeddedBatch, EmbeddedRow, EmbeddingSink, Encoder, EncoderLoader, EncoderSpec,
     LargestBatches, NoRoom, RecordInfo, SequenceReader, SequenceSource, ShardWriter, Ticket,
