@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use plm_core::{
     Column, Dtype, Layer, OutputKind, OutputSet, OutputSpec, PackedBatch, Packer, RowId,
 };
+use plm_encoder::FamilyCheckpoint;
 use plm_esm2::{Checkpoint, Esm2, token_map};
 use safetensors::SafeTensors;
 
@@ -94,7 +95,7 @@ impl Set {
 
     /// Every output of every layer.
     pub(crate) fn everything(&self) -> OutputSet {
-        let num_layers = self.checkpoint.config().num_layers as i32;
+        let num_layers = self.checkpoint.sizes().num_layers as i32;
         OutputSet::new(OutputKind::ALL, (0..=num_layers).map(Layer))
     }
 
@@ -144,11 +145,11 @@ impl Set {
 
     /// The reference's values of an output, if it has them for this sequence.
     pub(crate) fn golden_of(&self, sequence: usize, spec: &OutputSpec) -> Option<&[f64]> {
-        let config = self.checkpoint.config();
-        let is_last = spec.layer == config.num_layers;
+        let sizes = self.checkpoint.sizes();
+        let is_last = spec.layer == sizes.num_layers;
         let of_layer = |what| {
             let all = self.golden(sequence, what)?;
-            let numbers = all.len() / (config.num_layers + 1);
+            let numbers = all.len() / (sizes.num_layers + 1);
             Some(&all[spec.layer * numbers..][..numbers])
         };
         match spec.kind {
@@ -171,8 +172,8 @@ impl Set {
 
     /// Compares the vectors that a model in `dtype` gave for [`all`](Self::all) with the reference.
     pub(crate) fn worst_cosines(&self, vectors: &Column, dtype: Dtype) -> Cosines {
-        let config = self.checkpoint.config();
-        let before_last_layer = config.num_layers * config.hidden_size;
+        let sizes = self.checkpoint.sizes();
+        let before_last_layer = sizes.num_layers * sizes.hidden_size;
         let mut worst = BANDS.map(|_| (1.0, 0));
         for sequence in 0..vectors.num_sequences() {
             let golden = &self

@@ -1,18 +1,14 @@
-//! Transformer layers as ESM-2 defines them, for any place.
+//! Transformer layers as ESM-2 defines them, in any place.
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
-use plm_kernels::{LayerNorm, VarlenAttention};
+use plm_encoder::{Block, Linear, Place, ResidualLinear, ResidualWeights};
+use plm_kernels::VarlenAttention;
 
 use crate::Config;
-use crate::place::{Layers, Linear, Pass, Place, Pool, ResidualLinear, ResidualWeights};
 
-/// One pre-layer-norm transformer layer. Between two matrix products it runs one operation.
-///
-/// For that, each residual addition and the norm after it belong together. So the layer norm before
-/// attention belongs to the layer before, and the norm after the layer (the next layer's first, or
-/// the model's last) belongs to this one. Other biases are added by the operation after the
-/// product, which reads its output anyway.
+/// One pre-layer-norm transformer layer. Between two matrix products it runs one operation: it adds
+/// the bias of the product before it, whose output it reads anyway.
 #[derive(Debug)]
 pub(crate) struct Layer {
     /// It makes queries, keys and values of the normalised stream: `[hidden_size]` to three times
@@ -68,11 +64,10 @@ impl Layer {
             fc2: residual(&own.pp("output.dense"), ffn, next_norm)?,
         })
     }
+}
 
-    /// Takes the residual stream `x` and `normalised`, which is `x` after this layer's first norm.
-    /// Returns the stream after this layer, and that after the next norm. All are
-    /// `[total_tokens, hidden_size]`.
-    pub(crate) fn forward(
+impl Block for Layer {
+    fn forward(
         &self,
         x: &Tensor,
         normalised: &Tensor,
@@ -85,25 +80,5 @@ impl Layer {
 
         let inner = self.fc1.forward_gelu(&normalised, &self.fc1_bias)?;
         self.fc2.forward(&x, &inner)
-    }
-}
-
-/// All layers of a model, and the first of all norms.
-#[derive(Debug)]
-pub(crate) struct PlainLayers {
-    /// The norm before the first layer's attention.
-    pub(crate) first_norm: LayerNorm,
-    pub(crate) layers: Vec<Layer>,
-}
-
-impl Layers for PlainLayers {
-    fn forward(&self, mut x: Tensor, pass: &Pass<'_>, pool: Pool<'_>) -> Result<Tensor> {
-        let mut normalised = self.first_norm.forward(&x)?;
-        for (layer, number) in self.layers.iter().take(pass.depth).zip(1..) {
-            (x, normalised) = layer.forward(&x, &normalised, &pass.attention)?;
-            let is_last = number == self.layers.len();
-            pool(number, if is_last { &normalised } else { &x })?;
-        }
-        Ok(normalised)
     }
 }

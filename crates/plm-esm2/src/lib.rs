@@ -7,8 +7,9 @@
 //! checkpoint, the number format and the kind of device alone: not on its neighbours, the batch
 //! size or the number of threads.
 //!
-//! [`plm_checkpoint`] finds and reads the files. This crate must not know what a FASTA file is, how
-//! batches are scheduled, or where vectors go.
+//! [`plm_checkpoint`] finds and reads the files, and [`plm_encoder`] makes everything around the
+//! layers. This crate must not know what a FASTA file is, how batches are scheduled, or where
+//! vectors go.
 //!
 //! ```
 //! use plm_core::{Dtype, OutputSet, Packer, RowId};
@@ -35,28 +36,17 @@
     )
 )]
 
-mod abilities;
 mod alphabet;
 mod checkpoint;
-mod cpu;
-mod cpu_ranks;
-mod error;
+mod encoder;
 #[cfg(feature = "cuda")]
 mod gpu;
-#[cfg(not(feature = "cuda"))]
+#[cfg(all(test, not(feature = "cuda")))]
 #[path = "no_gpu.rs"]
 mod gpu;
 mod int8_shape;
 mod layer;
-mod lm_head;
-mod loader;
-mod memory;
-mod micro_batch;
-mod model;
 mod model_config;
-mod outputs;
-mod place;
-mod ranks;
 mod shapes;
 mod splitmix;
 mod tensors;
@@ -65,18 +55,15 @@ mod tensors;
 pub use plm_kernels::Gpu;
 pub use plm_kernels::{Generation, GpuDescription, GpuError, GpuKind, count_gpus, describe_gpu};
 
-pub use alphabet::{VOCABULARY, token_map};
-pub use checkpoint::{Checkpoint, Origin};
-pub use cpu_ranks::CpuOptions;
-pub use error::{Error, NoInt8};
-pub use loader::{Esm2Loader, output_specs};
-pub use model::Esm2;
-pub use model_config::Config;
-pub use outputs::Started;
-pub use shapes::{ModelShape, RELEASED, hub_name};
+pub use plm_encoder::{
+    CpuOptions, Error, GPU_BATCH_TOKENS, Loader, Model, NoInt8, Origin, Started, output_specs,
+};
 
-/// The batch size, in tokens, that suits GPUs.
-pub const GPU_BATCH_TOKENS: u32 = Generation::FULL_BATCH_TOKENS;
+pub use alphabet::{VOCABULARY, token_map};
+pub use checkpoint::Checkpoint;
+pub use encoder::{Esm2, Esm2Loader};
+pub use model_config::Config;
+pub use shapes::{ModelShape, RELEASED, hub_name};
 
 /// The examples of README.md are tested.
 #[cfg(doctest)]

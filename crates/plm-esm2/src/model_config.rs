@@ -13,6 +13,8 @@ use serde_json::{Value, json};
 use crate::alphabet::{EOS, MASK, PAD, VOCABULARY};
 use crate::{Error, ModelShape};
 
+/// The family in errors.
+const FAMILY: &str = "ESM-2 (model_type \"esm\")";
 /// The most layers that a configuration may have. It decides how much memory is taken, and may come
 /// from anyone. The largest ESM-2 has 48 layers and a feed-forward block of 20,480.
 const MAX_LAYERS: usize = 1 << 10;
@@ -129,6 +131,7 @@ impl Kind {
                 field,
                 found,
                 is,
+                family: FAMILY,
             })
         };
         match (&self.model_type, &self.architectures) {

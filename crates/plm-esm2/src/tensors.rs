@@ -3,12 +3,11 @@
 use candle_core::{Result as TensorResult, Tensor};
 use candle_nn::VarBuilder;
 use plm_core::Dtype;
+use plm_encoder::{Layers, LmHead, LmHeadWeights, Parts, Place, PlainLayers, side_by_side};
 use plm_kernels::{ContactHead, LayerNorm};
 
 use crate::alphabet::VOCABULARY;
-use crate::layer::{Layer, PlainLayers};
-use crate::lm_head::LmHead;
-use crate::place::{Layers, Place};
+use crate::layer::Layer;
 use crate::{Checkpoint, Config, Error};
 
 /// The tensors of a checkpoint in a number format. They are read to the place where a model
@@ -17,6 +16,7 @@ pub(crate) struct Tensors<'a> {
     checkpoint: &'a Checkpoint,
     weights: VarBuilder<'a>,
     config: &'a Config,
+    dtype: Dtype,
     place: &'a dyn Place,
     /// The token embedding `[33, hidden_size]`.
     pub(crate) embeddings: Tensor,
@@ -40,6 +40,7 @@ impl<'a> Tensors<'a> {
             checkpoint,
             weights,
             config,
+            dtype,
             place,
             embeddings,
         })
@@ -51,16 +52,17 @@ impl<'a> Tensors<'a> {
     }
 
     /// Layer `index`, with the norm after it.
-    pub(crate) fn layer(&self, index: usize) -> TensorResult<Layer> {
+    fn layer(&self, index: usize) -> TensorResult<Layer> {
         let next_norm = self.of_norm(index + 1);
         Layer::new(&self.of_layer(index), &next_norm, self.config, self.place)
     }
 
-    /// The token embedding, and `layers` with the first of all norms.
-    pub(crate) fn plain(&self, layers: Vec<Layer>) -> Result<(Tensor, Box<dyn Layers>), Error> {
+    /// The layers that any place has, with the first of all norms.
+    pub(crate) fn plain(&self) -> TensorResult<Box<dyn Layers>> {
+        let (count, at_a_time) = (self.config.num_layers, self.place.layers_at_a_time());
+        let layers = side_by_side(count, at_a_time, |index| self.layer(index))?;
         let first_norm = self.norm(0)?;
-        let layers = Box::new(PlainLayers { first_norm, layers });
-        Ok((self.embeddings.clone(), layers))
+        Ok(Box::new(PlainLayers { first_norm, layers }))
     }
 
     /// The norm before layer `index`, or after the last.
@@ -70,17 +72,49 @@ impl<'a> Tensors<'a> {
         LayerNorm::new(&weight, &bias, self.config.layer_norm_eps)
     }
 
-    /// The masked-language-model head, if the checkpoint has it.
-    pub(crate) fn lm_head(&self) -> TensorResult<Option<LmHead>> {
+    /// A model of this token embedding and these layers, and of the heads that it can use.
+    pub(crate) fn parts(
+        &self,
+        embeddings: Tensor,
+        layers: Box<dyn Layers>,
+    ) -> Result<Parts, Error> {
+        let (lm_head, contact_head) = match self.dtype {
+            // It can't give what they are for.
+            Dtype::Int8 => (None, None),
+            _ => (self.lm_head()?, self.contact_head()?),
+        };
+        Ok(Parts {
+            embeddings,
+            token_dropout: self.config.dropout(),
+            layers,
+            lm_head,
+            contact_head,
+        })
+    }
+
+    /// The masked-language-model head, if the checkpoint has it. The token embedding is its
+    /// decoder.
+    fn lm_head(&self) -> TensorResult<Option<LmHead>> {
         if !self.checkpoint.has_lm_head() {
             return Ok(None);
         }
+        let hidden = self.config.hidden_size;
         let own = self.weights.pp("lm_head");
-        LmHead::new(&own, &self.embeddings, self.config, self.place).map(Some)
+        let (dense, norm) = (own.pp("dense"), own.pp("layer_norm"));
+        let weights = LmHeadWeights {
+            dense: [
+                dense.get((hidden, hidden), "weight")?,
+                dense.get(hidden, "bias")?,
+            ],
+            norm: [norm.get(hidden, "weight")?, norm.get(hidden, "bias")?],
+            eps: self.config.layer_norm_eps,
+            decoder: [self.embeddings.clone(), own.get(VOCABULARY.len(), "bias")?],
+        };
+        LmHead::new(weights, self.place).map(Some)
     }
 
     /// The contact head, if the checkpoint has it.
-    pub(crate) fn contact_head(&self) -> Result<Option<ContactHead>, Error> {
+    fn contact_head(&self) -> Result<Option<ContactHead>, Error> {
         let Some((weights, bias)) = self.checkpoint.contact_regression()? else {
             return Ok(None);
         };

@@ -249,7 +249,7 @@ fn a_batch_of_another_alphabet_is_refused() {
     let refusal = model.forward(&packer.finish(), &OutputSet::default());
     assert!(matches!(
         refusal,
-        Err(plm_esm2::Error::UnknownToken { id: 33 })
+        Err(plm_esm2::Error::UnknownToken { id: 33, .. })
     ));
 }
 

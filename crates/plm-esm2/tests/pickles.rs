@@ -197,7 +197,7 @@ fn a_file_with_transformers_names_takes_the_configuration_beside_it() {
     let file = alone.path().join("pytorch_model.bin");
     let error = Checkpoint::open(&file).unwrap_err();
     assert!(
-        matches!(&error, Error::NoSetting { path, field: "cfg.model.encoder_layers" } if *path == file),
+        matches!(&error, Error::NoSetting { path, field: "cfg.model.encoder_layers", .. } if *path == file),
         "{error}"
     );
 }

@@ -43,10 +43,11 @@
 //!
 //! # Crates
 //! This crate joins the others, and knows neither how anything is computed nor how it is stored.
-//! [`index`] finds records in FASTA files, [`checkpoint`] reads a model's files, [`esm2`] is the
-//! model, [`kernels`] has its operations on the CPU and on GPUs, [`coordinator`] plans and runs the
-//! ranks, [`shards`] writes segments and merges them into HDF5, and [`exporting`] writes other
-//! formats. They meet at the ports of [`core`]. Each can be used by itself.
+//! [`index`] finds records in FASTA files, [`checkpoint`] reads a model's files, [`esm2`] is a
+//! family of models, [`encoder`] is what families share, [`kernels`] has their operations on the
+//! CPU and on GPUs, [`coordinator`] plans and runs the ranks, [`shards`] writes segments and merges
+//! them into HDF5, and [`exporting`] writes other formats. They meet at the ports of [`core`]. Each
+//! can be used by itself.
 
 mod compute;
 mod embedder;
@@ -59,6 +60,7 @@ mod store;
 pub use plm_checkpoint as checkpoint;
 pub use plm_coordinator as coordinator;
 pub use plm_core as core;
+pub use plm_encoder as encoder;
 pub use plm_esm2 as esm2;
 pub use plm_export as exporting;
 pub use plm_index as index;

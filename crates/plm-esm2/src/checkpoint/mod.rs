@@ -3,17 +3,16 @@
 mod fair_esm;
 mod names;
 mod random;
-mod weights;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 use candle_nn::VarBuilder;
 use plm_checkpoint::{Chosen, ModelFiles, StoredTensor, Tensors};
 use plm_core::{Digest, Dtype};
 
 use crate::alphabet::VOCABULARY;
-use crate::{Config, Error, ModelShape, hub_name};
+use crate::{Config, Error, ModelShape, Origin, hub_name};
 use names::Names;
 
 /// It changes whenever other things are hashed, so that old and new digests never match.
@@ -49,15 +48,6 @@ pub struct Checkpoint {
     /// The names in the files of tensors that it does not use, sorted.
     passed_over: Vec<String>,
     origin: Option<Origin>,
-}
-
-/// What a checkpoint was read from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
-    /// The files that have its tensors.
-    pub files: Vec<PathBuf>,
-    /// The library whose names the tensors have in them: `transformers` or `fair-esm`.
-    pub library: &'static str,
 }
 
 impl Checkpoint {
@@ -258,9 +248,7 @@ impl Checkpoint {
     /// The weights rounded to `dtype`, on `device`, by their names without `esm.`. On the CPU they
     /// are stored as f32, since all arithmetic is f32.
     pub(crate) fn weights(&self, dtype: Dtype, device: &Device) -> VarBuilder<'_> {
-        let backend = weights::Backend(&self.tensors, dtype);
-        // The backend ignores this format, and uses its own.
-        VarBuilder::from_backend(Box::new(backend), DType::F32, device.clone())
+        plm_encoder::weights(&self.tensors, dtype, device)
     }
 }
 
@@ -273,5 +261,8 @@ fn check_vocabulary(files: &ModelFiles) -> Result<(), Error> {
     if vocabulary.split_whitespace().eq(VOCABULARY) {
         return Ok(());
     }
-    Err(Error::ForeignVocabulary { path })
+    Err(Error::ForeignVocabulary {
+        path,
+        family: "ESM-2",
+    })
 }

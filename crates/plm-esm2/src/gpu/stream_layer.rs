@@ -2,16 +2,14 @@
 
 use candle_core::{DType, Result as TensorResult, Tensor};
 use candle_nn::VarBuilder;
+use plm_encoder::{Error, Layers, MicroBatch, Pass, Place, Pool, side_by_side};
 use plm_kernels::{
     CuSeqlens, Gpu, LayerNorm, Stream, StreamLinear, TokenProjection, VarlenAttention, embed_tokens,
 };
 
-use super::side_by_side::side_by_side;
 use super::weights::Weights;
-use crate::micro_batch::MicroBatch;
-use crate::place::{Layers, Pass, Pool};
 use crate::tensors::Tensors;
-use crate::{Checkpoint, Config, Error};
+use crate::{Checkpoint, Config};
 
 /// One pre-layer-norm transformer layer in 16 bits on a Hopper: five operations, of which attention
 /// alone is no product. What the norm of a row needs to know comes with the product that the row is
@@ -179,7 +177,7 @@ impl StreamLayers {
         tensors: &Tensors<'_>,
     ) -> Result<Self, Error> {
         let config = checkpoint.config();
-        let mut layers = side_by_side(config.num_layers, |index| {
+        let mut layers = side_by_side(config.num_layers, gpu.layers_at_a_time(), |index| {
             StreamLayer::new(checkpoint, index, &tensors.of_layer(index))
         })?;
         let first = layers.remove(0);

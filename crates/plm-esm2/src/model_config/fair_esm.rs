@@ -10,6 +10,8 @@ use super::{Config, File};
 use crate::Error;
 use crate::alphabet::VOCABULARY;
 
+/// The files that have these settings, in the words of an error.
+const FILES: &str = "fair-esm's files of ESM-2";
 /// The number that the layer norms of `ESM2` add to the variance: the default of PyTorch.
 const LAYER_NORM_EPS: f32 = 1e-5;
 /// How much wider than a hidden state an `ESM2` is between the products of a feed-forward block.
@@ -25,6 +27,7 @@ pub(super) fn config(file: &ConfigFile) -> Result<Config, Error> {
             field: "args.arch",
             found: arch.to_string(),
             is: ", as ESM-1b's and older models' files do",
+            family: super::FAMILY,
         });
     }
     let setting = |field: &'static str| {
@@ -32,6 +35,7 @@ pub(super) fn config(file: &ConfigFile) -> Result<Config, Error> {
         found.ok_or_else(|| Error::NoSetting {
             path: path(),
             field,
+            files: FILES,
         })
     };
     let size = |field| {
@@ -39,6 +43,7 @@ pub(super) fn config(file: &ConfigFile) -> Result<Config, Error> {
         size.and_then(Result::ok).ok_or_else(|| Error::NoSetting {
             path: path(),
             field,
+            files: FILES,
         })
     };
     let num_hidden_layers = size("cfg.model.encoder_layers")?;
@@ -56,6 +61,7 @@ pub(super) fn config(file: &ConfigFile) -> Result<Config, Error> {
                 return Err(Error::NoSetting {
                     path: path(),
                     field: "cfg.model.token_dropout",
+                    files: FILES,
                 });
             }
         },

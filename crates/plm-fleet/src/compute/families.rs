@@ -1,8 +1,8 @@
 //! The families of models that a checkpoint may belong to. No other file knows them.
 //!
-//! A family is a crate. It reads its models from the files of `plm-checkpoint`, and computes them
-//! as an encoder of `plm-core`'s ports. This library knows two things of a family: its entry in
-//! [`FAMILIES`], and its checkpoint as a [`FamilyModel`].
+//! A family is a crate. It reads its models from the files of `plm-checkpoint`, and says of each
+//! checkpoint what `plm-encoder` asks ([`FamilyCheckpoint`]). This library knows one thing of a
+//! family: its entry in [`FAMILIES`].
 
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use plm_checkpoint::ModelFiles;
 use plm_core::{Dtype, EncoderLoader, Layer, OutputKind, OutputSet, TokenMap};
+use plm_encoder::{CpuOptions, FamilyCheckpoint, Loader};
 
 use super::{Architecture, Devices, ModelError, ModelInfo, ModelOrigin, Remedy};
 use crate::Error;
@@ -30,20 +31,18 @@ struct Family {
 
 /// All families. If `config.json` has no `model_type`, the first family says what is wrong with it.
 const FAMILIES: &[Family] = &[Family {
-    name: ESM_2,
+    name: "ESM-2",
     model_types: &["esm"],
     hub_name: plm_esm2::hub_name,
     open: |files| {
         Ok(Box::new(
-            plm_esm2::Checkpoint::of_files(files).map_err(of_esm2)?,
+            plm_esm2::Checkpoint::of_files(files).map_err(of_encoder)?,
         ))
     },
 }];
 
-const ESM_2: &str = "ESM-2";
-
 /// The batch size, in tokens, with which the families' kernels fill a GPU.
-pub(super) const GPU_BATCH_TOKENS: u32 = plm_esm2::GPU_BATCH_TOKENS;
+pub(super) const GPU_BATCH_TOKENS: u32 = plm_encoder::GPU_BATCH_TOKENS;
 
 /// A checkpoint of one of the families, whose weights have not been read yet.
 pub(crate) trait FamilyModel: Send {
@@ -118,30 +117,30 @@ fn outputs_of(model: &dyn FamilyModel) -> Vec<OutputKind> {
     OutputKind::ALL.into_iter().filter(gives).collect()
 }
 
-impl FamilyModel for plm_esm2::Checkpoint {
+impl<C: FamilyCheckpoint + 'static> FamilyModel for C {
     fn name(&self) -> &str {
-        Self::name(self)
+        FamilyCheckpoint::name(self)
     }
 
     fn passed_over(&self) -> &[String] {
-        Self::passed_over(self)
+        FamilyCheckpoint::passed_over(self)
     }
 
     fn tokens(&self) -> TokenMap {
-        plm_esm2::token_map()
+        FamilyCheckpoint::tokens(self)
     }
 
     fn info(&self) -> Result<ModelInfo, Error> {
-        let config = self.config();
+        let sizes = self.sizes();
         Ok(ModelInfo {
-            name: Self::name(self).to_owned(),
-            weights_digest: self.weights_digest().map_err(of_esm2)?.to_string(),
+            name: FamilyCheckpoint::name(self).to_owned(),
+            weights_digest: self.weights_digest().map_err(of_encoder)?.to_string(),
             architecture: Some(Architecture {
-                family: ESM_2,
-                num_layers: config.num_layers,
-                hidden_size: config.hidden_size,
-                num_heads: config.num_heads,
-                head_dim: config.head_dim(),
+                family: self.family(),
+                num_layers: sizes.num_layers,
+                hidden_size: sizes.hidden_size,
+                num_heads: sizes.num_heads,
+                head_dim: sizes.head_dim(),
             }),
             origin: self.origin().map(|origin| ModelOrigin {
                 files: origin.files.clone(),
@@ -152,8 +151,8 @@ impl FamilyModel for plm_esm2::Checkpoint {
     }
 
     fn check_outputs(&self, dtype: Dtype, outputs: &OutputSet) -> Result<(), Error> {
-        let specs = plm_esm2::output_specs(self, dtype, outputs);
-        specs.map(drop).map_err(of_esm2)
+        let specs = plm_encoder::output_specs(self, dtype, outputs);
+        specs.map(drop).map_err(of_encoder)
     }
 
     fn loader(
@@ -163,28 +162,26 @@ impl FamilyModel for plm_esm2::Checkpoint {
         outputs: &OutputSet,
     ) -> Result<Arc<dyn EncoderLoader>, Error> {
         let loader = match devices {
-            Devices::Cuda(ordinals) => {
-                plm_esm2::Esm2Loader::on_gpus(*self, ordinals.clone(), dtype)
-            }
+            Devices::Cuda(ordinals) => Loader::on_gpus(*self, ordinals.clone(), dtype),
             cpu => {
                 let lanes = NonZeroUsize::try_from(cpu.world_size()?.get() as usize)
                     .expect("a world has at least one rank");
-                plm_esm2::Esm2Loader::new(*self, plm_esm2::CpuOptions::all_cores(lanes), dtype)
+                Loader::new(*self, CpuOptions::all_cores(lanes), dtype)
             }
         };
         let loader = loader.and_then(|loader| loader.with_outputs(outputs));
-        Ok(Arc::new(loader.map_err(of_esm2)?))
+        Ok(Arc::new(loader.map_err(of_encoder)?))
     }
 }
 
-fn of_esm2(error: plm_esm2::Error) -> Error {
-    use plm_esm2::Error as Esm2;
+fn of_encoder(error: plm_encoder::Error) -> Error {
+    use plm_encoder::Error as Encoder;
 
     let remedy = match error {
-        Esm2::Checkpoint(error) => return error.into(),
-        Esm2::NoGpuKernel { .. } => Some(Remedy::Cpu),
-        Esm2::NoInt8 { .. } => Some(Remedy::OtherDtype),
-        Esm2::NoRoom { .. } => Some(Remedy::OtherDevices),
+        Encoder::Checkpoint(error) => return error.into(),
+        Encoder::NoGpuKernel { .. } => Some(Remedy::Cpu),
+        Encoder::NoInt8 { .. } => Some(Remedy::OtherDtype),
+        Encoder::NoRoom { .. } => Some(Remedy::OtherDevices),
         _ => None,
     };
     ModelError::new(error, remedy).into()
@@ -249,21 +246,21 @@ mod tests {
         let model = || "m".to_owned();
         let errors = [
             (
-                plm_esm2::Error::NoGpuKernel {
+                plm_encoder::Error::NoGpuKernel {
                     model: model(),
                     head_dim: 7,
                 },
                 Remedy::Cpu,
             ),
             (
-                plm_esm2::Error::NoInt8 {
+                plm_encoder::Error::NoInt8 {
                     model: model(),
-                    why: plm_esm2::NoInt8::OnCpu,
+                    why: plm_encoder::NoInt8::OnCpu,
                 },
                 Remedy::OtherDtype,
             ),
             (
-                plm_esm2::Error::NoRoom {
+                plm_encoder::Error::NoRoom {
                     gpu: 0,
                     model: model(),
                     dtype: Dtype::F16,
@@ -277,7 +274,7 @@ mod tests {
         ];
         for (error, remedy) in errors {
             let said = error.to_string();
-            match of_esm2(error) {
+            match of_encoder(error) {
                 Error::Model(error) => {
                     assert_eq!((error.to_string(), error.remedy()), (said, Some(remedy)));
                 }

@@ -14,13 +14,13 @@ mod rotation;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result as TensorResult, Shape, Tensor};
+use plm_encoder::{Error, Layers, Pass, Pool, PooledNorm};
 use plm_kernels::{Gpu, Int8Linear, Int8Rows, LayerNorm, VarlenAttention};
 use rayon::prelude::*;
 
 use super::stream_layer::{FirstLayer, StreamLayer};
 use super::weights::in_16_bits;
-use crate::place::{Layers, Pass, Pool, PooledNorm};
-use crate::{Checkpoint, Config, Error};
+use crate::{Checkpoint, Config};
 use fold::{Folded, Int8Weights, rotate_rows};
 use rotation::Rotation;
 

@@ -10,7 +10,7 @@ use plm_core::{
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::ranks::{Job, Ranks};
-use crate::{Checkpoint, Error, Esm2, memory};
+use crate::{Error, FamilyCheckpoint, Model, memory};
 
 /// How ranks share a machine's processors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl CpuOptions {
 pub(crate) struct CpuRanks {
     options: CpuOptions,
     /// The model of all ranks; the first rank that loads sets it.
-    model: Mutex<Option<Arc<Esm2>>>,
+    model: Mutex<Option<Arc<Model>>>,
     /// The processor's vector instructions, which decide the last bits.
     kind: String,
 }
@@ -66,7 +66,7 @@ impl Ranks for CpuRanks {
 
     fn needed_bytes(
         &self,
-        checkpoint: &Checkpoint,
+        checkpoint: &dyn FamilyCheckpoint,
         _dtype: Dtype,
         specs: &[OutputSpec],
         largest: &LargestBatches,
@@ -75,7 +75,7 @@ impl Ranks for CpuRanks {
         let threads: Vec<usize> = ranks.map(|rank| self.options.threads_of(rank)).collect();
         // Weights are f32, as all arithmetic is.
         let weights = checkpoint.num_parameters() * Dtype::F32.bytes();
-        weights + memory::cpu_bytes(checkpoint.config(), specs, &threads, largest)
+        weights + memory::cpu_bytes(&checkpoint.sizes(), specs, &threads, largest)
     }
 
     /// The CPU is the host: all of it is in `needed_bytes`.
@@ -95,7 +95,7 @@ impl Ranks for CpuRanks {
         let num_threads = self.options.threads_of(rank);
         let encoder = CpuEncoder {
             threads: thread_pool(rank, num_threads)?,
-            model: shared(&self.model, || Esm2::new(job.checkpoint, job.dtype))?,
+            model: shared(&self.model, || Model::new(job.checkpoint, job.dtype))?,
             outputs: job.outputs.clone(),
         };
         let model = job.checkpoint.name();
@@ -134,9 +134,9 @@ fn thread_pool(rank: Rank, num_threads: usize) -> Result<ThreadPool, Error> {
 
 /// The shared model. The first caller loads it with `load`.
 fn shared(
-    model: &Mutex<Option<Arc<Esm2>>>,
-    load: impl FnOnce() -> Result<Esm2, Error>,
-) -> Result<Arc<Esm2>, Error> {
+    model: &Mutex<Option<Arc<Model>>>,
+    load: impl FnOnce() -> Result<Model, Error>,
+) -> Result<Arc<Model>, Error> {
     let mut model = model
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -148,7 +148,7 @@ fn shared(
 
 /// The encoder of a rank on the CPU.
 struct CpuEncoder {
-    model: Arc<Esm2>,
+    model: Arc<Model>,
     threads: ThreadPool,
     outputs: OutputSet,
 }

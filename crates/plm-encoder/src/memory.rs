@@ -5,10 +5,10 @@
 //! of its feed-forward block. These numbers exist there at the same time, for each token:
 //!
 //! - on the CPU, 8 times the hidden size (the residual stream and its norm: before attention, after
-//!   it, and after the layer; attention's output; and the product), the width of the block, and the
-//!   gemm crate's copy of a part of each row
-//! - on a GPU, 7 times the hidden size, since the product adds to the stream itself, and the width
-//!   of the block
+//!   it, and after the layer; attention's output; and the product), the numbers in the block, and
+//!   the gemm crate's copy of a part of each row
+//! - on a GPU, 7 times the hidden size, since the product adds to the stream itself, and the
+//!   numbers in the block
 //!
 //! Attention takes nothing that grows with the square of a sequence. On the CPU, each thread keeps
 //! the keys and values of one head, and the scores of sixteen queries.
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use plm_core::{LargestBatches, OutputKind, OutputSpec, Per};
 
-use crate::Config;
+use crate::Sizes;
 use crate::micro_batch::MICRO_BATCH_TOKENS;
 
 /// The bytes of a number on the CPU.
@@ -39,15 +39,15 @@ const MAP_ROWS: u64 = 128;
 /// The memory that all lanes together take on the CPU for their largest batches, in bytes.
 /// `threads` has the threads of each lane. The longest sequences may all be computed at once.
 pub(crate) fn cpu_bytes(
-    config: &Config,
+    sizes: &Sizes,
     specs: &[OutputSpec],
     threads: &[usize],
     largest: &LargestBatches,
 ) -> u64 {
-    let (hidden, ffn) = (config.hidden_size as u64, config.ffn_size as u64);
+    let (hidden, ffn) = (sizes.hidden_size as u64, sizes.ffn_numbers as u64);
     let of_token = F32_BYTES * (8 * hidden + ffn + PACKED_COLUMNS);
     // A head's keys and values, and the scores of the 16 queries of a block.
-    let of_key = F32_BYTES * (2 * config.head_dim() as u64 + 16);
+    let of_key = F32_BYTES * (2 * sizes.head_dim() as u64 + 16);
     let longest = largest.longest_sequences.iter().copied();
     let lanes = threads.iter().zip(longest).map(|(&threads, longest)| {
         // A thread computes one piece at a time.
@@ -60,10 +60,10 @@ pub(crate) fn cpu_bytes(
         };
         tokens * of_token
             + threads as u64 * longest as u64 * of_key
-            + maps_on_cpu_bytes(config, specs, pieces)
+            + maps_on_cpu_bytes(sizes, specs, pieces)
             + CPU_COLUMNS * largest_columns_bytes(specs, longest, largest)
     });
-    lanes.sum::<u64>() + rotary_bytes(config, largest)
+    lanes.sum::<u64>() + rotary_bytes(sizes, largest)
 }
 
 /// The memory that the columns of all ranks on GPUs take on the host, in bytes, but for those with
@@ -121,20 +121,20 @@ pub(crate) fn has_contacts(specs: &[OutputSpec]) -> bool {
 
 /// What contacts take on the CPU until they are a column: the sum of all maps and the
 /// probabilities, sums by column, keys, and what corrections are made of.
-fn maps_on_cpu_bytes(config: &Config, specs: &[OutputSpec], pairs: Pairs) -> u64 {
+fn maps_on_cpu_bytes(sizes: &Sizes, specs: &[OutputSpec], pairs: Pairs) -> u64 {
     if !has_contacts(specs) {
         return 0;
     }
-    let (heads, hidden) = (config.num_heads as u64, config.hidden_size as u64);
-    let of_token = hidden + (config.num_layers as u64 + 1) * heads;
+    let (heads, hidden) = (sizes.num_heads as u64, sizes.hidden_size as u64);
+    let of_token = hidden + (sizes.num_layers as u64 + 1) * heads;
     let of_pairs = (pairs.count().saturating_mul(2 * MAP_ROWS + heads)) / MAP_ROWS;
     F32_BYTES.saturating_mul(of_pairs.saturating_add(pairs.tokens * of_token))
 }
 
 /// The memory of the tables of positions, in bytes. They grow to powers of two.
-fn rotary_bytes(config: &Config, largest: &LargestBatches) -> u64 {
+fn rotary_bytes(sizes: &Sizes, largest: &LargestBatches) -> u64 {
     let longest = largest.longest_sequences.first().copied().unwrap_or(0);
-    longest.next_power_of_two() as u64 * config.head_dim() as u64 * F32_BYTES
+    longest.next_power_of_two() as u64 * sizes.head_dim() as u64 * F32_BYTES
 }
 
 /// The memory that the system can give this process, in bytes: the least of what is available, what
@@ -231,7 +231,6 @@ fn of_address_space(read: &impl Fn(&Path) -> Option<String>) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::RELEASED;
 
     fn available(files: &[(&str, &str)]) -> Option<u64> {
         available_by(|path| {
@@ -303,16 +302,22 @@ mod tests {
 
     #[test]
     fn a_lane_counts_its_longest_sequence_or_as_many_pieces_as_it_has_threads() {
-        let config = Config::of_shape(&RELEASED[3]);
+        // 650M.
+        let sizes = Sizes {
+            num_layers: 33,
+            hidden_size: 1_280,
+            num_heads: 20,
+            ffn_numbers: 5_120,
+        };
         let bytes = |threads: &[usize], longest: &[usize], shared_tokens| {
             let longest_sequences = longest.to_vec();
             let largest = LargestBatches {
                 longest_sequences,
                 shared_tokens,
             };
-            cpu_bytes(&config, &[], threads, &largest)
+            cpu_bytes(&sizes, &[], threads, &largest)
         };
-        // 650M: 63 kB a token.
+        // 63 kB a token.
         let long = bytes(&[2], &[40_002], 0);
         assert!((2_400 << 20..2_700 << 20).contains(&long), "{long}");
         // Two threads have two pieces of a full batch, 64 all of it.

@@ -6,9 +6,8 @@ use plm_core::PackedBatch;
 use plm_kernels::ResidualLayerNorm;
 use rayon::prelude::*;
 
-use crate::micro_batch::MicroBatch;
-use crate::outputs::{Fetched, to_values};
-use crate::place::{Linear, Place, ResidualLinear, ResidualWeights};
+use crate::outputs::to_values;
+use crate::{Fetched, Linear, MicroBatch, Place, ResidualLinear, ResidualWeights, Vocabulary};
 
 /// The threads of the current rayon pool.
 #[derive(Debug)]
@@ -31,13 +30,19 @@ impl Place for Cpu {
         }))
     }
 
+    /// One: each is read by all threads of the pool.
+    fn layers_at_a_time(&self) -> usize {
+        1
+    }
+
     fn run(
         &self,
         batch: &PackedBatch,
+        vocabulary: &Vocabulary,
         _dtype: DType,
         forward: &(dyn Fn(&MicroBatch) -> TensorResult<Vec<Fetched>> + Sync),
     ) -> TensorResult<Vec<Vec<Fetched>>> {
-        MicroBatch::split(batch)?
+        MicroBatch::split(batch, vocabulary)?
             .into_par_iter()
             .with_max_len(1)
             .map(|piece| forward(&piece))

@@ -4,19 +4,25 @@ use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// All of `0..count`, by `make`, some at a time, on threads of their own: some layers are read and
-/// rounded while others are copied to the GPU, and a GPU that hangs keeps no threads that others
-/// need.
+/// All of `0..count`, by `make`, `at_a_time`. If that is one, the calling thread makes them all.
+///
+/// Otherwise threads of their own do: some layers are read and rounded while others are copied to
+/// the GPU, and a GPU that hangs keeps no threads that others need. Each layer takes room for some
+/// of its weights twice.
 ///
 /// That tensors are then used by another thread than made them is sound: a GPU has one stream,
 /// whichever thread puts work on it, and all are made before the first is used.
-pub(super) fn side_by_side<T: Send, E: Send>(
+///
+/// # Errors
+/// The first one of `make`, by thread.
+pub fn side_by_side<T: Send, E: Send>(
     count: usize,
+    at_a_time: usize,
     make: impl Fn(usize) -> Result<T, E> + Sync,
 ) -> Result<Vec<T>, E> {
-    /// Each layer takes room for some of its weights twice.
-    const AT_A_TIME: usize = 8;
-
+    if at_a_time == 1 {
+        return (0..count).map(make).collect();
+    }
     let next = AtomicUsize::new(0);
     let make_some = || -> Result<Vec<(usize, T)>, E> {
         std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed))
@@ -25,7 +31,7 @@ pub(super) fn side_by_side<T: Send, E: Send>(
             .collect()
     };
     let by_thread = thread::scope(|scope| {
-        let threads: Vec<_> = (0..count.min(AT_A_TIME))
+        let threads: Vec<_> = (0..count.min(at_a_time))
             .map_while(|_| thread::Builder::new().spawn_scoped(scope, make_some).ok())
             .collect();
         if threads.is_empty() {

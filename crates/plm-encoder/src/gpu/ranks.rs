@@ -6,7 +6,7 @@ use plm_kernels::describe_gpu;
 use super::encoder::GpuEncoder;
 use super::{kinds, room};
 use crate::ranks::{Job, Ranks};
-use crate::{Checkpoint, Error, memory};
+use crate::{Error, FamilyCheckpoint, memory};
 
 /// The CUDA ordinal of each rank.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Ranks for GpuRanks {
 
     fn needed_bytes(
         &self,
-        checkpoint: &Checkpoint,
+        checkpoint: &dyn FamilyCheckpoint,
         dtype: Dtype,
         specs: &[OutputSpec],
         largest: &LargestBatches,

@@ -7,8 +7,7 @@ use candle_core::{DType, Device, Result as TensorResult, Tensor};
 use half::f16;
 use plm_core::{Column, Dtype, OutputSpec, Values};
 
-use crate::Error;
-use crate::place::PooledNorm;
+use crate::{Error, PooledNorm};
 
 /// A batch that a model has started to compute.
 #[derive(Debug)]
@@ -25,7 +24,7 @@ pub struct Started {
 
 impl Started {
     /// Waits for the outputs. Returns the column of each, in the order of
-    /// [`Esm2::output_specs`](crate::Esm2::output_specs).
+    /// [`Model::output_specs`](crate::Model::output_specs).
     ///
     /// # Errors
     /// [`Error::Tensor`] if the GPU has failed.
@@ -64,14 +63,19 @@ impl Started {
 
 /// Values on the CPU, or on their way there from a GPU.
 #[derive(Debug)]
-pub(crate) enum Fetched {
+pub enum Fetched {
+    /// They are on the CPU.
     Here(Values),
+    /// A device is still to give them.
     OnTheirWay(Box<dyn OnTheirWay>),
 }
 
 /// Values that a device has not given yet.
-pub(crate) trait OnTheirWay: fmt::Debug + Send {
+pub trait OnTheirWay: fmt::Debug + Send {
     /// Waits for the values.
+    ///
+    /// # Errors
+    /// If the device has failed.
     fn wait(self: Box<Self>) -> TensorResult<Values>;
 }
 
@@ -109,7 +113,10 @@ fn concat<T: Clone>(pieces: &[Values], values: impl Fn(&Values) -> &[T]) -> Vec<
 
 /// A tensor of any format and device, as f32 on the CPU. It is converted on the CPU: candle
 /// compiles its own kernels at their first use, which takes seconds.
-pub(crate) fn on_cpu(tensor: &Tensor) -> TensorResult<Tensor> {
+///
+/// # Errors
+/// If the device fails.
+pub fn on_cpu(tensor: &Tensor) -> TensorResult<Tensor> {
     tensor.to_device(&Device::Cpu)?.to_dtype(DType::F32)
 }
 

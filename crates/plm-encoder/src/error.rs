@@ -18,7 +18,7 @@ pub enum Error {
     #[error(transparent)]
     Checkpoint(#[from] plm_checkpoint::Error),
     /// The configuration is of another model.
-    #[error("{path} says {field} {found}{is}: what is read here is ESM-2 (model_type \"esm\")")]
+    #[error("{path} says {field} {found}{is}: what is read here is {family}")]
     OtherModel {
         /// The configuration file.
         path: PathBuf,
@@ -28,8 +28,10 @@ pub enum Error {
         found: String,
         /// The model's name in words that follow the value; empty if it is not known.
         is: &'static str,
+        /// The family that is read, and its `model_type`.
+        family: &'static str,
     },
-    /// The weights hold more than one ESM-2.
+    /// The weights hold more than one model.
     #[error(
         "{path} holds {} models, under {}: save one by itself",
         prefixes.len(),
@@ -38,19 +40,21 @@ pub enum Error {
     SeveralTrunks {
         /// The model's folder.
         path: PathBuf,
-        /// The prefixes of their tensors' names, one for each ESM-2.
+        /// The prefixes of their tensors' names, one for each model.
         prefixes: Vec<String>,
     },
-    /// A file of PyTorch without a `config.json` beside it lacks a setting of fair-esm.
+    /// A file of PyTorch without a `config.json` beside it lacks a setting.
     #[error(
-        "{path} says no {field}, as fair-esm's files of ESM-2 do, and no config.json is beside it: \
-         the model's sizes are not known"
+        "{path} says no {field}, as {files} do, and no config.json is beside it: the model's sizes \
+         are not known"
     )]
     NoSetting {
         /// The file.
         path: PathBuf,
         /// The setting, from the outermost dictionary on.
         field: &'static str,
+        /// The files that have it, in words.
+        files: &'static str,
     },
     /// The configuration asks for something that this crate would compute wrongly.
     #[error("{path} has {field} = {found}; only {supported} is supported")]
@@ -64,23 +68,23 @@ pub enum Error {
         /// The values that are supported, in words.
         supported: String,
     },
-    /// The checkpoint's tokens are not ESM-2's.
-    #[error("{path} lists other tokens than ESM-2's 33: the checkpoint is of another model")]
+    /// The checkpoint's tokens are not those of its family.
+    #[error("{path} lists other tokens than {family}'s 33: the checkpoint is of another model")]
     ForeignVocabulary {
         /// The vocabulary file.
         path: PathBuf,
+        /// The family.
+        family: &'static str,
     },
-    /// Logits were asked of a checkpoint without a language-model head.
-    #[error("{model} has no lm_head tensors, so it gives no logits")]
-    NoLanguageModelHead {
+    /// An output was asked of a checkpoint without the head that it needs.
+    #[error("{model} has no {lacks}, so it gives no {kind}")]
+    NoHead {
         /// The model's name.
         model: String,
-    },
-    /// Contacts were asked of a checkpoint without a contact head.
-    #[error("{model} has no contact_head tensors, so it gives no contacts")]
-    NoContactHead {
-        /// The model's name.
-        model: String,
+        /// What the checkpoint lacks.
+        lacks: &'static str,
+        /// The output.
+        kind: OutputKind,
     },
     /// The model does not have a layer that was asked for.
     #[error(
@@ -97,10 +101,12 @@ pub enum Error {
         num_layers: usize,
     },
     /// The batch was packed with another alphabet.
-    #[error("token {id} is none of ESM-2's 33: pack batches with plm_esm2::token_map")]
+    #[error("token {id} is none of the model's {vocabulary}: pack batches with its own alphabet")]
     UnknownToken {
-        /// The first token that ESM-2 does not know.
+        /// The largest token of the batch.
         id: u32,
+        /// The number of tokens that the model knows.
+        vocabulary: usize,
     },
     /// The threads of a lane can't be started.
     #[error("the threads of a CPU lane can't be started")]
@@ -182,6 +188,8 @@ pub enum NoInt8 {
         /// The width between the two products of a feed-forward block.
         ffn_size: usize,
     },
+    /// There are no kernels for its family.
+    Family(&'static str),
     /// This layer was asked for, which is not the last.
     Layer(usize),
     /// This output was asked for, which is not linear in a sequence's rows, or in which no rounding
@@ -201,6 +209,7 @@ impl fmt::Display for NoInt8 {
                 ": there are no kernels for a hidden_size of {hidden_size} with an \
                  intermediate_size of {ffn_size}"
             ),
+            Self::Family(family) => write!(f, ", as no {family} can"),
             Self::Layer(layer) => write!(f, " at layer {layer}, only at the last"),
             Self::Output(kind) => write!(f, " for {kind}, only for mean"),
         }
@@ -211,5 +220,17 @@ impl fmt::Display for NoInt8 {
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
         Self::Tensor(error)
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Error {
+    /// Whether a GPU had no room, so that something smaller may fit.
+    pub(crate) fn is_out_of_memory(&self) -> bool {
+        match self {
+            Self::NoRoom { .. } => true,
+            Self::Tensor(error) => plm_kernels::is_out_of_memory(error),
+            _ => false,
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 
 use plm_core::{Dtype, Encoder, LargestBatches, OutputSet, OutputSpec, Rank};
 
-use crate::{Checkpoint, Error};
+use crate::{Error, FamilyCheckpoint};
 
 /// The devices of all ranks: the CPU, which they share, or one GPU for each.
 pub(crate) trait Ranks: Debug + Send + Sync {
@@ -15,7 +15,7 @@ pub(crate) trait Ranks: Debug + Send + Sync {
     /// with the outputs `specs`, in bytes: on the CPU of all ranks together, on GPUs of one rank.
     fn needed_bytes(
         &self,
-        checkpoint: &Checkpoint,
+        checkpoint: &dyn FamilyCheckpoint,
         dtype: Dtype,
         specs: &[OutputSpec],
         largest: &LargestBatches,
@@ -35,7 +35,7 @@ pub(crate) trait Ranks: Debug + Send + Sync {
 #[derive(Clone, Copy)]
 pub(crate) struct Job<'a> {
     /// The model's files.
-    pub(crate) checkpoint: &'a Checkpoint,
+    pub(crate) checkpoint: &'a dyn FamilyCheckpoint,
     /// The number format that the model computes in.
     pub(crate) dtype: Dtype,
     /// The outputs to give.

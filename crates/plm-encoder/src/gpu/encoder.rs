@@ -1,4 +1,4 @@
-//! ESM-2 on one GPU, as the encoder of a rank.
+//! A model on one GPU, as the encoder of a rank.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use plm_kernels::Gpu;
 
 use super::room::{check_room, gib};
 use crate::ranks::Job;
-use crate::{Checkpoint, Error, Esm2, Started};
+use crate::{Error, FamilyCheckpoint, Model, Started};
 
 /// The fewest residues of sequences that need no f32.
 fn min_residues(dtype: Dtype) -> u32 {
@@ -26,12 +26,12 @@ fn min_residues(dtype: Dtype) -> u32 {
 /// not suffice: sequences that the format is too coarse for (`docs/numerics.md`) are computed by a
 /// second model in f32, which is loaded when the first of them comes.
 pub(super) struct GpuEncoder<'a> {
-    checkpoint: &'a Checkpoint,
+    checkpoint: &'a dyn FamilyCheckpoint,
     gpu: Gpu,
     dtype: Dtype,
     specs: &'a [OutputSpec],
     outputs: &'a OutputSet,
-    model: Esm2,
+    model: Model,
     exact: Exact,
     submitted: VecDeque<Submitted>,
     next_ticket: u64,
@@ -53,7 +53,7 @@ impl Drop for ReleasesMemory {
 enum Exact {
     /// It was not needed so far.
     NotLoaded,
-    Loaded(Box<Esm2>),
+    Loaded(Box<Model>),
     /// There is no room for it, as this says; the weights are not read again for each sequence that
     /// would need it.
     NoRoom(String),
@@ -78,7 +78,7 @@ impl<'a> GpuEncoder<'a> {
         } = job;
         let gpu = Gpu::open(ordinal)?;
         check_room(checkpoint, &gpu, dtype, specs, longest_tokens)?;
-        let model = Esm2::on_gpu(checkpoint, dtype, &gpu)?;
+        let model = Model::on_gpu(checkpoint, dtype, &gpu)?;
         if let (Ok(name), Ok(memory)) = (gpu.name(), gpu.memory()) {
             let free_gib = gib(memory.free_bytes);
             tracing::info!(gpu = ordinal, name, %dtype, free_gib, "model loaded");
@@ -121,7 +121,7 @@ impl<'a> GpuEncoder<'a> {
     }
 
     /// What `model` gives, in halves where there is no room for more at once.
-    fn by(&self, model: &Esm2, batch: &PackedBatch) -> Result<EncodedBatch, Error> {
+    fn by(&self, model: &Model, batch: &PackedBatch) -> Result<EncodedBatch, Error> {
         let device = format!("cuda:{}", self.gpu.ordinal());
         let forward = |batch: &PackedBatch| {
             let columns = model.forward(batch, self.outputs)?;
@@ -139,7 +139,7 @@ impl<'a> GpuEncoder<'a> {
     fn in_f32(&mut self, batch: &PackedBatch) -> Result<EncodedBatch, Error> {
         if matches!(self.exact, Exact::NotLoaded) {
             let loaded = check_room(self.checkpoint, &self.gpu, Dtype::F32, &[], 0)
-                .and_then(|()| Esm2::on_gpu(self.checkpoint, Dtype::F32, &self.gpu));
+                .and_then(|()| Model::on_gpu(self.checkpoint, Dtype::F32, &self.gpu));
             self.exact = match loaded {
                 Ok(exact) => Exact::Loaded(Box::new(exact)),
                 Err(error) if error.is_out_of_memory() => Exact::NoRoom(error.to_string()),

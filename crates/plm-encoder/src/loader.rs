@@ -1,4 +1,4 @@
-//! Makes ESM-2 the encoder of each rank of a run.
+//! Makes a model the encoder of each rank of a run.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,41 +10,14 @@ use plm_kernels::VarlenAttention;
 
 use crate::abilities::Abilities;
 use crate::cpu_ranks::{CpuOptions, CpuRanks};
-use crate::int8_shape::check_int8;
 use crate::ranks::{Job, Ranks};
-use crate::{Checkpoint, Error, gpu, memory, token_map};
+use crate::{Error, FamilyCheckpoint, gpu, memory};
 
-/// It changes whenever a new version gives vectors other bits. A run that an older version started
-/// is then refused, not mixed.
-const NUMERICS: u32 = 3;
-
-/// Makes ESM-2 encoders. On the CPU, all of them share one copy of the weights. On GPUs, each has
-/// its own GPU.
-///
-/// ```
-/// use std::num::NonZeroUsize;
-/// use std::sync::Arc;
-///
-/// use plm_core::{Dtype, EncoderLoader, Packer, Rank, RowId};
-/// use plm_esm2::{Checkpoint, CpuOptions, Esm2Loader, token_map};
-///
-/// let options = CpuOptions::all_cores(NonZeroUsize::MIN);
-/// let loader = Esm2Loader::new(Checkpoint::plm_tiny(), options, Dtype::F32)?;
-/// assert_eq!(loader.spec().outputs[0].name(), "mean/layer_6");
-///
-/// let tokens = token_map();
-/// let mut packer = Packer::new(&tokens, 64);
-/// packer.push(RowId(0), b"MKTAYIAKQR")?;
-///
-/// let mut encoder = loader.load(Rank(0))?;
-/// let ticket = encoder.submit(&Arc::new(packer.finish()));
-/// let encoded = encoder.finish(ticket)?;
-/// assert_eq!(encoded.columns()[0].width(), 128);
-/// # Ok::<(), plm_core::BoxError>(())
-/// ```
+/// Makes encoders of a checkpoint of the family `C`. On the CPU, all of them share one copy of the
+/// weights. On GPUs, each has its own GPU.
 #[derive(Debug)]
-pub struct Esm2Loader {
-    checkpoint: Checkpoint,
+pub struct Loader<C> {
+    checkpoint: C,
     /// Where the ranks compute.
     ranks: Box<dyn Ranks>,
     weights_digest: Digest,
@@ -54,19 +27,19 @@ pub struct Esm2Loader {
     longest_tokens: AtomicUsize,
 }
 
-impl Esm2Loader {
-    /// Makes encoders on the CPU with weights in `dtype` (see [`Esm2::new`](crate::Esm2::new)).
+impl<C: FamilyCheckpoint> Loader<C> {
+    /// Makes encoders on the CPU with weights in `dtype` (see [`Model::new`](crate::Model::new)).
     /// They give the mean of the last layer, after the final layer norm. Reads all weights once,
     /// for their digest.
     ///
     /// # Errors
     /// [`Error::NoInt8`], or [`Error::Checkpoint`] if the weights can't be read.
-    pub fn new(checkpoint: Checkpoint, options: CpuOptions, dtype: Dtype) -> Result<Self, Error> {
-        check_int8(&checkpoint, dtype, false)?;
+    pub fn new(checkpoint: C, options: CpuOptions, dtype: Dtype) -> Result<Self, Error> {
+        checkpoint.check_dtype(dtype, false)?;
         Self::of(checkpoint, Box::new(CpuRanks::new(options)), dtype)
     }
 
-    /// Makes encoders on GPUs in `dtype` (see `Esm2::on_gpu`). Rank `i` computes on the GPU with
+    /// Makes encoders on GPUs in `dtype` (see `Model::on_gpu`). Rank `i` computes on the GPU with
     /// CUDA's number `ordinals[i]`. They give the mean of the last layer, after the final layer
     /// norm.
     ///
@@ -78,23 +51,19 @@ impl Esm2Loader {
     /// [`Error::MixedGpus`] if the GPUs are of several kinds; [`Error::Gpu`] if one does not exist
     /// or has no kernels for int8, or if this build has no kernels at all; [`Error::Checkpoint`] if
     /// the weights can't be read. Other faults of a GPU show when its rank loads.
-    pub fn on_gpus(
-        checkpoint: Checkpoint,
-        ordinals: Vec<u32>,
-        dtype: Dtype,
-    ) -> Result<Self, Error> {
-        let head_dim = checkpoint.config().head_dim();
+    pub fn on_gpus(checkpoint: C, ordinals: Vec<u32>, dtype: Dtype) -> Result<Self, Error> {
+        let head_dim = checkpoint.sizes().head_dim();
         if !VarlenAttention::GPU_HEAD_DIMS.contains(&head_dim) {
             return Err(Error::NoGpuKernel {
                 model: checkpoint.name().to_owned(),
                 head_dim,
             });
         }
-        check_int8(&checkpoint, dtype, true)?;
+        checkpoint.check_dtype(dtype, true)?;
         Self::of(checkpoint, gpu::ranks(ordinals, dtype)?, dtype)
     }
 
-    fn of(checkpoint: Checkpoint, ranks: Box<dyn Ranks>, dtype: Dtype) -> Result<Self, Error> {
+    fn of(checkpoint: C, ranks: Box<dyn Ranks>, dtype: Dtype) -> Result<Self, Error> {
         let outputs = OutputSet::default();
         let weights_digest = checkpoint.weights_digest()?;
         let spec = EncoderSpec {
@@ -102,8 +71,8 @@ impl Esm2Loader {
             weights_digest: weights_digest.to_string(),
             outputs: output_specs(&checkpoint, dtype, &outputs)?,
             dtype,
-            backend: format!("{}, numerics {NUMERICS}", ranks.kind()),
-            tokens: token_map(),
+            backend: format!("{}, numerics {}", ranks.kind(), checkpoint.numerics()),
+            tokens: checkpoint.tokens(),
         };
         Ok(Self {
             checkpoint,
@@ -146,36 +115,18 @@ impl Esm2Loader {
 /// The outputs that encoders of a checkpoint in `dtype` give for `outputs`. Reads no weights.
 ///
 /// # Errors
-/// [`Error::NoSuchLayer`] if the model lacks one of the layers. [`Error::NoLanguageModelHead`] or
-/// [`Error::NoContactHead`] if the checkpoint lacks the head for logits or contacts.
+/// [`Error::NoSuchLayer`] if the model lacks one of the layers. [`Error::NoHead`] if the checkpoint
+/// lacks the head for logits or contacts.
 /// [`Error::NoInt8`] if `dtype` is int8 and one of the outputs is not the mean of the last layer.
-///
-/// ```
-/// use plm_core::{Dtype, Layer, OutputKind, OutputSet};
-/// use plm_esm2::{Checkpoint, output_specs};
-///
-/// let outputs = OutputSet::new([OutputKind::Mean, OutputKind::Residues], [Layer::LAST]);
-/// let specs = output_specs(&Checkpoint::plm_tiny(), Dtype::F32, &outputs)?;
-/// assert_eq!(specs[1].name(), "residues/layer_6");
-/// assert_eq!(specs[1].dtype, Dtype::F16);
-/// # Ok::<(), plm_esm2::Error>(())
-/// ```
 pub fn output_specs(
-    checkpoint: &Checkpoint,
+    checkpoint: &dyn FamilyCheckpoint,
     dtype: Dtype,
     outputs: &OutputSet,
 ) -> Result<Vec<OutputSpec>, Error> {
-    let abilities = Abilities {
-        model: checkpoint.name(),
-        config: checkpoint.config(),
-        dtype,
-        has_lm_head: checkpoint.has_lm_head(),
-        has_contact_head: checkpoint.has_contact_head(),
-    };
-    abilities.specs(outputs)
+    Abilities::of(checkpoint, dtype).specs(checkpoint.name(), outputs)
 }
 
-impl EncoderLoader for Esm2Loader {
+impl<C: FamilyCheckpoint> EncoderLoader for Loader<C> {
     fn spec(&self) -> &EncoderSpec {
         &self.spec
     }

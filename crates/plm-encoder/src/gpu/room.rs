@@ -5,7 +5,7 @@ use plm_core::{Dtype, OutputKind, OutputSpec};
 use plm_kernels::Gpu;
 
 use crate::memory::{Pairs, columns_bytes, has_contacts};
-use crate::{Checkpoint, Config, Error};
+use crate::{Error, FamilyCheckpoint, Sizes};
 
 /// The rows of a tile of a map, whose sums by column are kept.
 const MAP_TILE: u64 = 64;
@@ -13,15 +13,15 @@ const MAP_TILE: u64 = 64;
 /// What the weights take on a GPU, and a sequence of so many tokens with the outputs `specs`,
 /// about.
 pub(super) fn needed_bytes(
-    checkpoint: &Checkpoint,
+    checkpoint: &dyn FamilyCheckpoint,
     dtype: Dtype,
     specs: &[OutputSpec],
     longest_tokens: usize,
 ) -> u64 {
-    let config = checkpoint.config();
-    weight_bytes(checkpoint, dtype)
-        + activation_bytes(config, dtype, longest_tokens).saturating_add(output_bytes(
-            config,
+    let sizes = checkpoint.sizes();
+    checkpoint.gpu_bytes(dtype)
+        + activation_bytes(&sizes, dtype, longest_tokens).saturating_add(output_bytes(
+            &sizes,
             dtype,
             specs,
             longest_tokens as u64,
@@ -31,7 +31,7 @@ pub(super) fn needed_bytes(
 /// Refuses a GPU whose free memory the weights and a sequence of so many tokens exceed, before they
 /// are read.
 pub(super) fn check_room(
-    checkpoint: &Checkpoint,
+    checkpoint: &dyn FamilyCheckpoint,
     gpu: &Gpu,
     dtype: Dtype,
     specs: &[OutputSpec],
@@ -53,19 +53,6 @@ pub(super) fn check_room(
     })
 }
 
-/// What the weights take on a GPU.
-fn weight_bytes(checkpoint: &Checkpoint, dtype: Dtype) -> u64 {
-    let all = checkpoint.num_parameters();
-    if dtype != Dtype::Int8 {
-        return all * dtype.bytes();
-    }
-    // The matrices of all layers but the first; the rest is bf16.
-    let config = checkpoint.config();
-    let (hidden, ffn) = (config.hidden_size as u64, config.ffn_size as u64);
-    let in_8_bits = (config.num_layers as u64 - 1) * (4 * hidden * hidden + 2 * hidden * ffn);
-    in_8_bits * Dtype::Int8.bytes() + (all - in_8_bits) * Dtype::Bf16.bytes()
-}
-
 /// In GiB, to one digit.
 pub(super) fn gib(bytes: u64) -> f64 {
     (bytes as f64 / (1_u64 << 30) as f64 * 10.0).round() / 10.0
@@ -73,8 +60,8 @@ pub(super) fn gib(bytes: u64) -> f64 {
 
 /// What the longest sequence takes on a GPU, in a model of `dtype`. (A batch of several is halved
 /// until it fits.)
-fn activation_bytes(config: &Config, dtype: Dtype, longest: usize) -> u64 {
-    let (hidden, ffn) = (config.hidden_size as u64, config.ffn_size as u64);
+fn activation_bytes(sizes: &Sizes, dtype: Dtype, longest: usize) -> u64 {
+    let (hidden, ffn) = (sizes.hidden_size as u64, sizes.ffn_numbers as u64);
     longest as u64 * activation_number_bytes(dtype) * (7 * hidden + ffn)
 }
 
@@ -89,8 +76,8 @@ fn activation_number_bytes(dtype: Dtype) -> u64 {
 /// values; what the language-model head has between its products; and of contacts the sum of all
 /// maps, queries and keys in f32, what is known of the rows of a layer's maps, its sums by column
 /// of each tile, and what corrections are made of.
-fn output_bytes(config: &Config, dtype: Dtype, specs: &[OutputSpec], tokens: u64) -> u64 {
-    let (heads, hidden) = (config.num_heads as u64, config.hidden_size as u64);
+fn output_bytes(sizes: &Sizes, dtype: Dtype, specs: &[OutputSpec], tokens: u64) -> u64 {
+    let (heads, hidden) = (sizes.num_heads as u64, sizes.hidden_size as u64);
     let pairs = Pairs {
         tokens,
         longest: tokens,
@@ -100,7 +87,7 @@ fn output_bytes(config: &Config, dtype: Dtype, specs: &[OutputSpec], tokens: u64
         bytes += 2 * tokens * hidden * activation_number_bytes(dtype);
     }
     if has_contacts(specs) {
-        let of_token = 2 * hidden + (config.num_layers as u64 + 3) * heads;
+        let of_token = 2 * hidden + (sizes.num_layers as u64 + 3) * heads;
         let of_pairs = pairs.count().saturating_mul(MAP_TILE + heads) / MAP_TILE;
         let numbers = of_pairs.saturating_add(tokens * of_token);
         bytes = bytes.saturating_add(numbers.saturating_mul(Dtype::F32.bytes()));

@@ -5,10 +5,9 @@ use half::f16;
 use plm_core::{PackedBatch, Values};
 use plm_kernels::{CuSeqlens, Download, Downloaded, Gpu, GpuLinear, LayerNorm};
 
-use crate::alphabet::MASK;
-use crate::micro_batch::MicroBatch;
-use crate::outputs::{Fetched, OnTheirWay};
-use crate::place::{Linear, Place, ResidualLinear, ResidualWeights};
+use crate::{
+    Fetched, Linear, MicroBatch, OnTheirWay, Place, ResidualLinear, ResidualWeights, Vocabulary,
+};
 
 impl Place for Gpu {
     fn device(&self) -> &Device {
@@ -28,10 +27,15 @@ impl Place for Gpu {
         }))
     }
 
+    fn layers_at_a_time(&self) -> usize {
+        8
+    }
+
     /// All of the batch is one piece: matrix products here keep a row's bits at any height.
     fn run(
         &self,
         batch: &PackedBatch,
+        vocabulary: &Vocabulary,
         dtype: DType,
         forward: &(dyn Fn(&MicroBatch) -> TensorResult<Vec<Fetched>> + Sync),
     ) -> TensorResult<Vec<Vec<Fetched>>> {
@@ -40,7 +44,7 @@ impl Place for Gpu {
             token_ids: self.upload(batch.token_ids(), &sequences, dtype)?,
             padded: sequences.clone(),
             sequences,
-            has_masks: batch.token_ids().contains(&MASK),
+            has_masks: batch.token_ids().contains(&vocabulary.mask),
         };
         Ok(vec![forward(&whole)?])
     }

@@ -4,7 +4,7 @@ use candle_core::{Device, Result, Tensor};
 use plm_core::PackedBatch;
 use plm_kernels::CuSeqlens;
 
-use crate::alphabet::{MASK, PAD};
+use crate::Vocabulary;
 
 /// The most tokens in a piece of several sequences. The activations of a few hundred tokens stay in
 /// the L2 and L3 caches from one operation to the next, and matrix products of this height run at
@@ -19,20 +19,21 @@ pub(crate) const MICRO_BATCH_TOKENS: usize = 384;
 const MIN_ROWS: usize = 65;
 
 /// Whole sequences of a batch. If they have few tokens, a sequence of padding follows them.
-pub(crate) struct MicroBatch {
+#[derive(Debug)]
+pub struct MicroBatch {
     /// The ids of all tokens, padding included: `[rows]`.
-    pub(crate) token_ids: Tensor,
+    pub token_ids: Tensor,
     /// The offsets of all sequences, padding included.
-    pub(crate) padded: CuSeqlens,
+    pub padded: CuSeqlens,
     /// The offsets of the batch's own sequences.
-    pub(crate) sequences: CuSeqlens,
+    pub sequences: CuSeqlens,
     /// Whether a token is masked.
-    pub(crate) has_masks: bool,
+    pub has_masks: bool,
 }
 
 impl MicroBatch {
     /// Cuts `batch` between sequences. A sequence of more tokens is a piece by itself.
-    pub(crate) fn split(batch: &PackedBatch) -> Result<Vec<Self>> {
+    pub(crate) fn split(batch: &PackedBatch, vocabulary: &Vocabulary) -> Result<Vec<Self>> {
         let ends = batch.cu_seqlens();
         let mut pieces = Vec::new();
         let mut first = 0;
@@ -43,22 +44,23 @@ impl MicroBatch {
             pieces.push(Self::new(
                 &batch.token_ids()[ends[first] as usize..ends[last] as usize],
                 &ends[first..=last],
+                vocabulary,
             )?);
             first = last;
         }
         Ok(pieces)
     }
 
-    fn new(token_ids: &[u32], ends: &[u32]) -> Result<Self> {
+    fn new(token_ids: &[u32], ends: &[u32], vocabulary: &Vocabulary) -> Result<Self> {
         let offsets: Vec<u32> = ends.iter().map(|end| end - ends[0]).collect();
         let mut token_ids = token_ids.to_vec();
         let mut padded = offsets.clone();
         if token_ids.len() < MIN_ROWS {
-            token_ids.resize(MIN_ROWS, PAD);
+            token_ids.resize(MIN_ROWS, vocabulary.pad);
             padded.push(MIN_ROWS as u32);
         }
         Ok(Self {
-            has_masks: token_ids.contains(&MASK),
+            has_masks: token_ids.contains(&vocabulary.mask),
             token_ids: Tensor::new(token_ids, &Device::Cpu)?,
             padded: CuSeqlens::new(padded)?,
             sequences: CuSeqlens::new(offsets)?,
@@ -66,25 +68,33 @@ impl MicroBatch {
     }
 
     /// The rows of `x` that belong to the batch's own sequences.
-    pub(crate) fn without_padding(&self, x: &Tensor) -> Result<Tensor> {
+    ///
+    /// # Errors
+    /// If `x` has fewer rows.
+    pub fn without_padding(&self, x: &Tensor) -> Result<Tensor> {
         x.narrow(0, 0, self.sequences.total_tokens())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use plm_core::{Packer, RowId};
+    use plm_core::{Packer, RowId, TokenMap};
 
     use super::*;
-    use crate::token_map;
+
+    const VOCABULARY: Vocabulary = Vocabulary {
+        len: 33,
+        pad: 1,
+        mask: 32,
+    };
 
     fn split(residue_counts: &[usize]) -> Vec<MicroBatch> {
-        let tokens = token_map();
+        let tokens = TokenMap::new([(b'A', 5)], Some(0), Some(2));
         let mut packer = Packer::new(&tokens, 1 << 20);
         for &residue_count in residue_counts {
             packer.push(RowId(0), &b"A".repeat(residue_count)).unwrap();
         }
-        MicroBatch::split(&packer.finish()).unwrap()
+        MicroBatch::split(&packer.finish(), &VOCABULARY).unwrap()
     }
 
     fn tokens_of_each(pieces: &[MicroBatch]) -> Vec<(usize, usize)> {

@@ -1,130 +1,109 @@
-//! The forward pass, in any place.
+//! The forward pass of any model, in any place.
 //!
-//! It embeds tokens, runs the layers, and pools what they give. It must not know devices, nor how a
-//! layer computes.
+//! It embeds tokens, runs the layers, and makes outputs of what they give. It must not know
+//! devices, nor how a layer computes.
 
 use std::sync::Mutex;
 
 use candle_core::{DType, Result as TensorResult, Tensor};
 use plm_core::{Column, Dtype, OutputKind, OutputSet, OutputSpec, PackedBatch};
 use plm_kernels::{
-    ContactHead, Contacts, Rotary, VarlenAttention, embed_tokens, first_token, residue_rows,
-    segment_max, segment_mean,
+    Contacts, Rotary, VarlenAttention, embed_tokens, first_token, residue_rows, segment_max,
+    segment_mean,
 };
+#[cfg(feature = "cuda")]
+use plm_kernels::{Gpu, describe_gpu};
 
 use crate::abilities::Abilities;
-use crate::alphabet::VOCABULARY;
 use crate::cpu::Cpu;
-use crate::int8_shape::check_int8;
-use crate::lm_head::LmHead;
-use crate::micro_batch::MicroBatch;
-use crate::outputs::{Fetched, Started};
-use crate::place::{Layers, Pass, Place};
-use crate::tensors::Tensors;
-use crate::{Checkpoint, Config, Error};
+use crate::{
+    Error, FamilyCheckpoint, Fetched, MicroBatch, Parts, Pass, Place, Sizes, Started, Vocabulary,
+};
 
-/// An ESM-2 in memory.
-///
-/// ```
-/// use plm_core::{Dtype, Layer, OutputKind, OutputSet, Packer, RowId};
-/// use plm_esm2::{Checkpoint, Esm2, token_map};
-///
-/// let model = Esm2::new(&Checkpoint::plm_tiny(), Dtype::F32)?;
-/// let tokens = token_map();
-/// let mut packer = Packer::new(&tokens, 64);
-/// packer.push(RowId(0), b"MKTAYIAKQR")?;
-///
-/// // The rows of all residues in layer 3, and their logits.
-/// let outputs = OutputSet::new([OutputKind::Residues, OutputKind::Logits], [Layer(3)]);
-/// let columns = model.forward(&packer.finish(), &outputs)?;
-/// assert_eq!(columns[0].sequence(0).len(), 10 * 128);
-/// assert_eq!(columns[1].sequence(0).len(), 10 * 33);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
+/// A model in memory, of any family.
 #[derive(Debug)]
-pub struct Esm2 {
+pub struct Model {
     name: String,
-    config: Config,
-    /// The number format that the model computes in.
-    dtype: Dtype,
+    sizes: Sizes,
+    vocabulary: Vocabulary,
+    abilities: Abilities,
     /// Where the model computes.
     place: Box<dyn Place>,
-    /// The token embedding `[33, hidden_size]`. In an int8 model, it is that of the rotated stream.
-    embeddings: Tensor,
-    layers: Box<dyn Layers>,
-    /// The head for logits, if the checkpoint has it.
-    lm_head: Option<LmHead>,
-    /// The regression for contacts, if the checkpoint has it.
-    contact_head: Option<ContactHead>,
+    parts: Parts,
     /// The tables of positions. They grow to the longest sequence so far.
     rotary: Mutex<Rotary>,
 }
 
-impl Esm2 {
+impl Model {
     /// Loads a checkpoint to compute on the CPU, with its weights rounded to `dtype`. All
     /// arithmetic is f32, so the 16-bit formats are no faster here.
     ///
     /// # Errors
     /// [`Error::NoInt8`], or [`Error::Tensor`] if a weight can't be read.
-    pub fn new(checkpoint: &Checkpoint, dtype: Dtype) -> Result<Self, Error> {
-        check_int8(checkpoint, dtype, false)?;
-        Self::assemble(checkpoint, dtype, Box::new(Cpu), |tensors| {
-            let layers = (0..checkpoint.config().num_layers).map(|index| tensors.layer(index));
-            tensors.plain(layers.collect::<TensorResult<_>>()?)
-        })
+    pub fn new(checkpoint: &dyn FamilyCheckpoint, dtype: Dtype) -> Result<Self, Error> {
+        checkpoint.check_dtype(dtype, false)?;
+        let parts = checkpoint.parts(dtype, &Cpu)?;
+        Self::assemble(checkpoint, dtype, Box::new(Cpu), parts)
     }
 
-    /// Makes a model in `place`. `layers` makes its token embedding and its layers of the
-    /// checkpoint's tensors.
-    pub(crate) fn assemble(
-        checkpoint: &Checkpoint,
+    /// Loads a checkpoint to compute in `dtype` on a GPU: tensors are in that format, and sums
+    /// within an operation f32. The model belongs to the thread that opened the GPU. Needs the
+    /// feature `cuda`.
+    ///
+    /// # Errors
+    /// [`Error::NoInt8`], or [`Error::Gpu`] if the GPU has no kernels for 8-bit integers; or if a
+    /// weight can't be read, or the GPU has no room for them.
+    #[cfg(feature = "cuda")]
+    pub fn on_gpu(
+        checkpoint: &dyn FamilyCheckpoint,
+        dtype: Dtype,
+        gpu: &Gpu,
+    ) -> Result<Self, Error> {
+        checkpoint.check_dtype(dtype, true)?;
+        if dtype == Dtype::Int8 {
+            describe_gpu(gpu.ordinal())?.check_int8()?;
+        }
+        let parts = checkpoint.parts_on_gpu(dtype, gpu)?;
+        Self::assemble(checkpoint, dtype, Box::new(gpu.clone()), parts)
+    }
+
+    /// The model of a checkpoint whose weights in `dtype` are in `place`.
+    fn assemble(
+        checkpoint: &dyn FamilyCheckpoint,
         dtype: Dtype,
         place: Box<dyn Place>,
-        layers: impl FnOnce(&Tensors<'_>) -> Result<(Tensor, Box<dyn Layers>), Error>,
+        parts: Parts,
     ) -> Result<Self, Error> {
-        let config = checkpoint.config();
-        let rotary = Rotary::new(config.head_dim(), 1024, place.device())?;
-        let (lm_head, contact_head, (embeddings, layers)) = {
-            let tensors = Tensors::new(checkpoint, dtype, &*place)?;
-            let heads = match dtype {
-                // It can't give what they are for.
-                Dtype::Int8 => (None, None),
-                _ => (tensors.lm_head()?, tensors.contact_head()?),
-            };
-            (heads.0, heads.1, layers(&tensors)?)
-        };
+        let sizes = checkpoint.sizes();
+        let rotary = Rotary::new(sizes.head_dim(), 1024, place.device())?;
         Ok(Self {
             name: checkpoint.name().to_owned(),
-            config: config.clone(),
-            dtype,
+            sizes,
+            vocabulary: checkpoint.vocabulary(),
+            abilities: Abilities::of(checkpoint, dtype),
             place,
-            embeddings,
-            layers,
-            lm_head,
-            contact_head,
+            parts,
             rotary: Mutex::new(rotary),
         })
     }
 
-    /// The model's architecture.
-    pub fn config(&self) -> &Config {
-        &self.config
+    /// The model's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The model's sizes.
+    pub fn sizes(&self) -> Sizes {
+        self.sizes
     }
 
     /// Describes the column of each output that [`forward`](Self::forward) gives for `outputs`.
     ///
     /// # Errors
-    /// [`Error::NoSuchLayer`], [`Error::NoLanguageModelHead`], [`Error::NoContactHead`] and
-    /// [`Error::NoInt8`] if the model can't give one of them.
+    /// [`Error::NoSuchLayer`], [`Error::NoHead`] and [`Error::NoInt8`] if the model can't give one
+    /// of them.
     pub fn output_specs(&self, outputs: &OutputSet) -> Result<Vec<OutputSpec>, Error> {
-        let abilities = Abilities {
-            model: &self.name,
-            config: &self.config,
-            dtype: self.dtype,
-            has_lm_head: self.lm_head.is_some(),
-            has_contact_head: self.contact_head.is_some(),
-        };
-        abilities.specs(outputs)
+        self.abilities.specs(&self.name, outputs)
     }
 
     /// Runs the model over a batch, on the threads of the current rayon pool or on its GPU. Returns
@@ -144,15 +123,25 @@ impl Esm2 {
     /// Those of [`forward`](Self::forward).
     pub fn start(&self, batch: &PackedBatch, outputs: &OutputSet) -> Result<Started, Error> {
         let specs = self.output_specs(outputs)?;
-        check_tokens(batch)?;
+        self.check_tokens(batch)?;
         let rotary = self.rotary(batch.max_sequence_tokens())?;
+        let dtype = self.parts.embeddings.dtype();
         let forward = |piece: &MicroBatch| self.forward_piece(piece, &rotary, &specs);
         Ok(Started {
-            pieces: self.place.run(batch, self.embeddings.dtype(), &forward)?,
+            pieces: self.place.run(batch, &self.vocabulary, dtype, &forward)?,
             specs,
             residue_counts: batch.residue_counts().collect(),
-            pooled_norm: self.layers.pooled_norm(),
+            pooled_norm: self.parts.layers.pooled_norm(),
         })
+    }
+
+    /// Refuses ids outside of the vocabulary. On a GPU they would only give NaN.
+    fn check_tokens(&self, batch: &PackedBatch) -> Result<(), Error> {
+        let vocabulary = self.vocabulary.len;
+        match batch.token_ids().iter().max() {
+            Some(&id) if id as usize >= vocabulary => Err(Error::UnknownToken { id, vocabulary }),
+            _ => Ok(()),
+        }
     }
 
     /// The tables for sequences of up to `positions` tokens.
@@ -163,8 +152,7 @@ impl Esm2 {
             .expect("no thread panics while it holds the table");
         if rotary.positions() < positions {
             let grown = positions.next_power_of_two();
-            let device = self.embeddings.device();
-            *rotary = Rotary::new(self.config.head_dim(), grown, device)?;
+            *rotary = Rotary::new(self.sizes.head_dim(), grown, self.place.device())?;
         }
         Ok(rotary.clone())
     }
@@ -177,7 +165,7 @@ impl Esm2 {
         specs: &[OutputSpec],
     ) -> TensorResult<Vec<Fetched>> {
         let wants = |kind| specs.iter().any(|spec| spec.kind == kind);
-        let contacts = match &self.contact_head {
+        let contacts = match &self.parts.contact_head {
             Some(head) if wants(OutputKind::Contacts) => {
                 Some(Contacts::new(head, &piece.sequences)?)
             }
@@ -188,7 +176,7 @@ impl Esm2 {
             attention: VarlenAttention {
                 cu_seqlens: &piece.padded,
                 rotary,
-                num_heads: self.config.num_heads,
+                num_heads: self.sizes.num_heads,
                 contacts: contacts.as_ref(),
             },
             // What is of no single layer comes with the last one.
@@ -207,16 +195,16 @@ impl Esm2 {
         };
 
         let x = embed_tokens(
-            &self.embeddings,
+            &self.parts.embeddings,
             &piece.token_ids,
             &piece.padded,
-            self.config.dropout(),
+            self.parts.token_dropout,
         )?;
         take(0, &x)?;
-        let normalised = self.layers.forward(x, &pass, &mut take)?;
+        let normalised = self.parts.layers.forward(x, &pass, &mut take)?;
 
         for (fetched, spec) in fetched.iter_mut().zip(specs) {
-            if let (OutputKind::Logits, Some(lm_head)) = (spec.kind, &self.lm_head) {
+            if let (OutputKind::Logits, Some(lm_head)) = (spec.kind, &self.parts.lm_head) {
                 let logits = lm_head.forward(&normalised, piece, tensor_dtype(spec))?;
                 *fetched = Some(self.place.fetch(&logits)?);
             }
@@ -253,13 +241,5 @@ fn tensor_dtype(spec: &OutputSpec) -> DType {
     match spec.dtype {
         Dtype::F16 => DType::F16,
         _ => DType::F32,
-    }
-}
-
-/// Refuses ids outside of the vocabulary. On a GPU they would only give NaN.
-fn check_tokens(batch: &PackedBatch) -> Result<(), Error> {
-    match batch.token_ids().iter().max() {
-        Some(&id) if id as usize >= VOCABULARY.len() => Err(Error::UnknownToken { id }),
-        _ => Ok(()),
     }
 }
