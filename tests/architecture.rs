@@ -21,6 +21,10 @@ const ARROWS: &[(&str, &[&str])] = &[
         "plm-esm2",
         &["plm-checkpoint", "plm-core", "plm-encoder", "plm-kernels"],
     ),
+    (
+        "plm-esmc",
+        &["plm-checkpoint", "plm-core", "plm-encoder", "plm-kernels"],
+    ),
     ("plm-coordinator", &["plm-core"]),
     ("plm-shards", &["plm-core"]),
     ("plm-export", &["plm-core"]),
@@ -32,6 +36,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "plm-coordinator",
             "plm-encoder",
             "plm-esm2",
+            "plm-esmc",
             "plm-export",
             "plm-index",
             "plm-kernels",
@@ -56,15 +61,18 @@ const ROOMS: &[(&str, &[&str])] = &[
 const OF_THE_ROOT: &[&str] = &["Error", "VERSION"];
 
 /// The crates of model families. Only the facade's table and its public names know them.
-const FAMILIES: &[&str] = &["plm-esm2"];
+const FAMILIES: &[&str] = &["plm-esm2", "plm-esmc"];
 
 /// The heavy dependencies, and the crates that may have each.
 const OWNERS: &[(&str, &[&str])] = &[
     ("noodles-fasta", &["plm-index"]),
     ("ruzstd", &["plm-index"]),
     ("safetensors", &["plm-checkpoint"]),
-    ("candle-core", &["plm-kernels", "plm-encoder", "plm-esm2"]),
-    ("candle-nn", &["plm-encoder", "plm-esm2"]),
+    (
+        "candle-core",
+        &["plm-kernels", "plm-encoder", "plm-esm2", "plm-esmc"],
+    ),
+    ("candle-nn", &["plm-encoder", "plm-esm2", "plm-esmc"]),
     ("candle-transformers", &["plm-encoder"]),
     ("crossbeam-channel", &["plm-coordinator"]),
     ("hdf5-metno", &["plm-shards"]),

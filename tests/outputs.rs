@@ -259,3 +259,44 @@ fn a_run_with_other_outputs_is_refused_with_their_names() {
         assert!(!words.contains('{'), "{words}");
     }
 }
+
+#[test]
+fn esmc_goes_from_fasta_to_file_as_esm2_does_and_contacts_are_refused() {
+    let out = tempfile::tempdir().unwrap();
+    let input = Path::new(GOLDENS).join("banded.fasta");
+    let checkpoint = Path::new(GOLDENS).join("esmc/hd32-esm");
+    let model = Model::Checkpoint(checkpoint.clone());
+    let goldens = fs::read(Path::new(GOLDENS).join("esmc/hd32/goldens.safetensors")).unwrap();
+    let goldens = SafeTensors::deserialize(&goldens).unwrap();
+
+    let info = model.info().unwrap();
+    assert_eq!(info.architecture.unwrap().family, "ESM C");
+    assert_eq!(info.origin.unwrap().library, "esm");
+    assert!(!info.outputs.contains(&OutputKind::Contacts));
+
+    let contacts = OutputSet::new([OutputKind::Contacts], [Layer(-1)]);
+    let contacts = config("cpu:2", 4_096, Some(contacts));
+    let refusal = run_multi_gpu_inference([&input], &model, out.path(), &contacts).unwrap_err();
+    let words = "hd32-esm has no contact head, as no ESM C has, so it gives no contacts";
+    assert_eq!(refusal.to_string(), words);
+    assert!(refusal.is_refusal());
+
+    let layers = [0, 1, 2, -1].map(Layer);
+    let outputs = OutputSet::new([OutputKind::Mean, OutputKind::Bos], layers);
+    let config = config("cpu:2", 4_096, Some(outputs));
+    let report = run_multi_gpu_inference([&input], &model, out.path(), &config).unwrap();
+    assert!(report.failed_rows.is_empty());
+    let file = EmbeddingsFile::open(report.embeddings_path.unwrap()).unwrap();
+    assert_eq!(file.outputs().len(), 8);
+    for output in file.outputs() {
+        let rows = file.read_rows_of(&output.name(), 0..file.rows()).unwrap();
+        for (row, ours) in rows.rows().into_iter().enumerate() {
+            let all = numbers(&goldens, &format!("{row}.{}", output.kind));
+            let width = all.len() / 4;
+            let ours: Vec<f32> = ours.iter().copied().collect();
+            let error = relative_error(&ours, &all[output.layer * width..][..width]);
+            assert!(error <= TOLERANCE, "{} of {row}: {error}", output.name());
+        }
+    }
+    verify_run(out.path()).unwrap();
+}

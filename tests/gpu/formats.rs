@@ -23,7 +23,7 @@ const THREE_LAYERS: ModelShape = ModelShape {
     ffn_size: 4_096,
 };
 
-fn sets() -> Vec<Set> {
+fn sets() -> Vec<Set<Checkpoint>> {
     let sets = ["hd16", "hd24", "hd32", "hd64", "hd128"];
     sets.map(random).into_iter().chain([plm_tiny()]).collect()
 }

@@ -11,6 +11,7 @@
     reason = "what was measured is told, also where it is within bounds"
 )]
 
+mod esmc;
 mod formats;
 mod killed;
 mod outputs;
@@ -140,6 +141,21 @@ fn main() -> ExitCode {
             1,
             "what_f16_cannot_hold_is_computed_in_f32",
             formats::what_f16_cannot_hold_is_computed_in_f32,
+        ),
+        trial(
+            1,
+            "esmc_in_f32_meets_the_reference",
+            esmc::esmc_in_f32_meets_the_reference,
+        ),
+        trial(
+            1,
+            "esmc_in_16_bits_stays_close_to_the_reference",
+            esmc::esmc_in_16_bits_stays_close_to_the_reference,
+        ),
+        trial(
+            1,
+            "an_esmc_sequences_bits_are_its_own",
+            esmc::an_esmc_sequences_bits_are_its_own,
         ),
         trial(
             1,

@@ -54,6 +54,12 @@ pub trait Layout {
     /// The canonical name of a tensor, from its name in a file.
     fn canonical(&self, name: &str) -> String;
 
+    /// The canonical names of the tensors that a file keeps as one, one above the other and of
+    /// equal heights, from that one's canonical name; empty if it is a tensor by itself.
+    fn stacked(&self, _canonical_name: &str) -> Vec<String> {
+        Vec::new()
+    }
+
     /// What becomes of a tensor that is neither required nor of a head.
     fn other(&self, canonical_name: &str) -> Other;
 }
@@ -142,8 +148,7 @@ impl FoundTensors {
         let mut used = BTreeMap::new();
         let mut of_heads = BTreeMap::new();
         let mut passed_over = Vec::new();
-        for (name, tensor) in self.tensors {
-            let canonical_name = layout.canonical(&name);
+        for (name, tensor, canonical_name) in unstacked(self.tensors, layout) {
             if let Some(shape) = of_any_head.get(&canonical_name) {
                 let fits = tensor.shape() == *shape && tensor.is_readable();
                 if let Some((name, ..)) = of_heads.insert(canonical_name, (name, tensor, fits)) {
@@ -212,6 +217,27 @@ impl FoundTensors {
             passed_over,
         })
     }
+}
+
+/// Each tensor with its name in its file and its canonical name. One that the layout knows as
+/// stacked is taken apart, if its rows can be shared out.
+fn unstacked(
+    tensors: Vec<(String, StoredTensor)>,
+    layout: &impl Layout,
+) -> impl Iterator<Item = (String, StoredTensor, String)> {
+    tensors.into_iter().flat_map(|(name, tensor)| {
+        let canonical_name = layout.canonical(&name);
+        let names = layout.stacked(&canonical_name);
+        match tensor.split_rows(names.len()) {
+            Some(parts) => {
+                let parts = parts.into_iter().zip(names);
+                parts
+                    .map(|(part, canonical_name)| (name.clone(), part, canonical_name))
+                    .collect()
+            }
+            None => vec![(name, tensor, canonical_name)],
+        }
+    })
 }
 
 /// Whether a tensor is of an adapter, which must be merged with a model first.

@@ -120,6 +120,31 @@ impl StoredTensor {
         }
     }
 
+    /// The tensor as so many of equal heights, the first rows first; `None` if its rows can't be
+    /// shared out evenly.
+    pub(crate) fn split_rows(&self, parts: usize) -> Option<Vec<Self>> {
+        let (&height, row) = self.shape.split_first()?;
+        if parts == 0 || height == 0 || !height.is_multiple_of(parts) {
+            return None;
+        }
+        let rows = height / parts;
+        let shape: Vec<usize> = [rows].iter().chain(row).copied().collect();
+        let len = self.len / parts as u64;
+        let step = match self.strides.as_deref() {
+            None => len,
+            Some(strides) => rows as u64 * strides[0] * self.dtype.bitsize() as u64 / 8,
+        };
+        let part = |number| Self {
+            source: self.source.clone(),
+            dtype: self.dtype,
+            shape: shape.clone(),
+            start: self.start + number * step,
+            len,
+            strides: self.strides.clone(),
+        };
+        Some((0..parts as u64).map(part).collect())
+    }
+
     /// The file that holds it.
     pub fn path(&self) -> &Path {
         self.source.path()

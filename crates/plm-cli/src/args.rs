@@ -12,8 +12,8 @@ use plm_fleet::{
     Input, Layer, Model, NamelessPolicy, OutputKind, OutputSet, Part, Per, SegmentConfig,
 };
 
-/// Turn protein FASTA files into ESM-2 embeddings: one HDF5 file with vectors per protein or per
-/// residue, in the order of the input
+/// Turn protein FASTA files into ESM-2 or ESM C embeddings: one HDF5 file with vectors per protein
+/// or per residue, in the order of the input
 #[derive(Debug, Parser)]
 #[command(
     name = "plm-fleet",

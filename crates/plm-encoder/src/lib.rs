@@ -39,8 +39,10 @@ mod micro_batch;
 mod model;
 mod outputs;
 mod place;
+mod random;
 mod ranks;
 mod side_by_side;
+mod splitmix;
 mod weights;
 
 pub use checkpoint::{FamilyCheckpoint, Heads, Origin, Parts, Sizes, Vocabulary};
@@ -53,7 +55,9 @@ pub use micro_batch::MicroBatch;
 pub use model::Model;
 pub use outputs::{Fetched, OnTheirWay, Started, on_cpu};
 pub use place::{Linear, Place, ResidualLinear, ResidualWeights};
+pub use random::random_tensors;
 pub use side_by_side::side_by_side;
+pub use splitmix::SplitMix64;
 pub use weights::{divided_weights, weights};
 
 /// The batch size, in tokens, that suits GPUs.

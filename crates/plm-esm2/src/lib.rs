@@ -48,7 +48,6 @@ mod int8_shape;
 mod layer;
 mod model_config;
 mod shapes;
-mod splitmix;
 mod tensors;
 
 #[cfg(feature = "cuda")]

@@ -1,4 +1,5 @@
-//! Turns protein FASTA files into ESM-2 embeddings in one HDF5 file, on every device of a machine.
+//! Turns protein FASTA files into embeddings (ESM-2, ESM C) in one HDF5 file, on every device of a
+//! machine.
 //!
 //! The verb is [`run_multi_gpu_inference`]. It indexes the input, plans packed batches, runs one
 //! rank for each device, merges what the ranks wrote into `embeddings.h5` in the order of the
@@ -43,11 +44,11 @@
 //!
 //! # Crates
 //! This crate joins the others, and knows neither how anything is computed nor how it is stored.
-//! [`index`] finds records in FASTA files, [`checkpoint`] reads a model's files, [`esm2`] is a
-//! family of models, [`encoder`] is what families share, [`kernels`] has their operations on the
-//! CPU and on GPUs, [`coordinator`] plans and runs the ranks, [`shards`] writes segments and merges
-//! them into HDF5, and [`exporting`] writes other formats. They meet at the ports of [`core`]. Each
-//! can be used by itself.
+//! [`index`] finds records in FASTA files, [`checkpoint`] reads a model's files, [`esm2`] and
+//! [`esmc`] are families of models, [`encoder`] is what they share, [`kernels`] has their
+//! operations on the CPU and on GPUs, [`coordinator`] plans and runs the ranks, [`shards`] writes
+//! segments and merges them into HDF5, and [`exporting`] writes other formats. They meet at the
+//! ports of [`core`]. Each can be used by itself.
 
 mod compute;
 mod embedder;
@@ -62,6 +63,7 @@ pub use plm_coordinator as coordinator;
 pub use plm_core as core;
 pub use plm_encoder as encoder;
 pub use plm_esm2 as esm2;
+pub use plm_esmc as esmc;
 pub use plm_export as exporting;
 pub use plm_index as index;
 pub use plm_kernels as kernels;

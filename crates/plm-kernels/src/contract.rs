@@ -45,6 +45,10 @@ constants! {
     /// The rows of a block.
     int BIAS_GELU_ROWS = 4;
 
+    // SwiGLU.
+    /// The rows of a block.
+    int SWIGLU_ROWS = 4;
+
     // Means of segments, on the CPU too.
     /// The rows that are summed on their own before they join the total: the rounding error of a
     /// mean over tens of thousands of residues stays that of a few hundred.

@@ -10,7 +10,9 @@
 //! | [`embed_tokens`] | lookup, token-dropout rescale |
 //! | [`LayerNorm`], [`ResidualLayerNorm`] | bias, residual addition, normalisation |
 //! | [`VarlenAttention`] | bias, query scale, rotary positions, softmax attention |
+//! | [`QueryKeyNorm`] | normalisation of queries and of keys, before attention |
 //! | [`bias_gelu_inplace`] | bias, exact GELU |
+//! | [`swiglu`] | SiLU of gates, times values |
 //! | [`segment_mean`], [`segment_max`] | mean and maximum over each sequence's residues |
 //! | [`first_token`] | the row of each sequence's first token |
 //! | [`residue_rows`] | the rows of residues, without special tokens, in the format they are kept in |
@@ -59,11 +61,13 @@ mod layer_norm;
 mod math;
 #[cfg(feature = "cuda")]
 mod products;
+mod query_key_norm;
 mod residue_linear;
 mod residue_rows;
 mod rotary;
 mod segment_max;
 mod segment_mean;
+mod swiglu;
 
 pub use attention::VarlenAttention;
 pub use bias_gelu::bias_gelu_inplace;
@@ -80,11 +84,13 @@ pub use gpu::{
 pub use layer_norm::{LayerNorm, ResidualLayerNorm};
 #[cfg(feature = "cuda")]
 pub use products::{GpuLinear, Int8Linear, Int8Rows, Stream, StreamLinear, TokenProjection};
+pub use query_key_norm::QueryKeyNorm;
 pub use residue_linear::residue_linear;
 pub use residue_rows::residue_rows;
 pub use rotary::Rotary;
 pub use segment_max::segment_max;
 pub use segment_mean::segment_mean;
+pub use swiglu::swiglu;
 
 /// The examples of README.md are tested.
 #[cfg(doctest)]

@@ -2,7 +2,6 @@
 
 mod fair_esm;
 mod names;
-mod random;
 
 use std::path::Path;
 
@@ -10,6 +9,7 @@ use candle_core::Device;
 use candle_nn::VarBuilder;
 use plm_checkpoint::{Chosen, ModelFiles, StoredTensor, Tensors};
 use plm_core::{Digest, Dtype};
+use plm_encoder::random_tensors;
 
 use crate::alphabet::VOCABULARY;
 use crate::{Config, Error, ModelShape, Origin, hub_name};
@@ -128,7 +128,12 @@ impl Checkpoint {
     pub fn random(shape: &ModelShape, seed: u64) -> Self {
         let config = Config::of_shape(shape);
         let name = format!("{}-random-{seed}", shape.name);
-        let tensors = random::tensors(&config, seed);
+        let shapes = names::encoder(&config)
+            .into_iter()
+            .chain(names::lm_head(&config))
+            .chain(names::contact_head(&config));
+        let is_onto_stream = |name: &str| name.ends_with("output.dense.weight");
+        let tensors = random_tensors(shapes, config.hidden_size, is_onto_stream, seed);
         Self::new(name, config, tensors, Vec::new())
     }
 

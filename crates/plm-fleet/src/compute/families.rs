@@ -30,16 +30,28 @@ struct Family {
 }
 
 /// All families. If `config.json` has no `model_type`, the first family says what is wrong with it.
-const FAMILIES: &[Family] = &[Family {
-    name: "ESM-2",
-    model_types: &["esm"],
-    hub_name: plm_esm2::hub_name,
-    open: |files| {
-        Ok(Box::new(
-            plm_esm2::Checkpoint::of_files(files).map_err(of_encoder)?,
-        ))
+const FAMILIES: &[Family] = &[
+    Family {
+        name: "ESM-2",
+        model_types: &["esm"],
+        hub_name: plm_esm2::hub_name,
+        open: |files| open_as(plm_esm2::Checkpoint::of_files, files),
     },
-}];
+    Family {
+        name: "ESM C",
+        model_types: &["esmc"],
+        hub_name: plm_esmc::hub_name,
+        open: |files| open_as(plm_esmc::Checkpoint::of_files, files),
+    },
+];
+
+/// Opens a checkpoint as one of a family, whose own errors are those of all families.
+fn open_as<C: FamilyCheckpoint + 'static>(
+    of_files: impl Fn(&ModelFiles) -> Result<C, plm_encoder::Error>,
+    files: &ModelFiles,
+) -> Result<Box<dyn FamilyModel>, Error> {
+    Ok(Box::new(of_files(files).map_err(of_encoder)?))
+}
 
 /// The batch size, in tokens, with which the families' kernels fill a GPU.
 pub(super) const GPU_BATCH_TOKENS: u32 = plm_encoder::GPU_BATCH_TOKENS;
@@ -221,7 +233,10 @@ mod tests {
         let (_, said) = said.split_once("config.json ").unwrap();
         assert_eq!(
             said,
-            r#"says model_type "t5\n": what is read here is ESM-2 (model_type "esm")"#
+            concat!(
+                r#"says model_type "t5\n": what is read here is ESM-2 (model_type "esm"), "#,
+                r#"ESM C (model_type "esmc")"#
+            )
         );
     }
 

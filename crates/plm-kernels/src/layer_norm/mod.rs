@@ -219,7 +219,7 @@ impl CustomOp3 for ResidualLayerNormOp {
 }
 
 /// What a row is normalised by.
-struct Moments {
+pub(crate) struct Moments {
     mean: f32,
     inverse_deviation: f32,
 }
@@ -228,7 +228,7 @@ impl Moments {
     /// The mean, then the variance about it: two passes over a row in cache, where the one-pass
     /// formula would lose the variance of a row whose mean is much larger to cancellation.
     #[inline(always)]
-    fn of(row: &[f32], eps: f32) -> Self {
+    pub(crate) fn of(row: &[f32], eps: f32) -> Self {
         let hidden = row.len() as f32;
         let mean = sum_of(row, |value| value) / hidden;
         let variance = sum_of(row, |value| (value - mean) * (value - mean)) / hidden;
@@ -239,7 +239,7 @@ impl Moments {
     }
 
     #[inline(always)]
-    fn normalise(&self, value: f32) -> f32 {
+    pub(crate) fn normalise(&self, value: f32) -> f32 {
         (value - self.mean) * self.inverse_deviation
     }
 }

@@ -16,9 +16,9 @@ use candle_core::{DType, Device, Tensor};
 use common::{cu_seqlens, random, values};
 use libtest_mimic::{Arguments, Trial};
 use plm_kernels::{
-    ContactHead, Contacts, CuSeqlens, Gpu, GpuError, LayerNorm, ResidualLayerNorm, Rotary,
-    TokenDropout, VarlenAttention, bias_gelu_inplace, count_gpus, describe_gpu, embed_tokens,
-    first_token, residue_linear, residue_rows, segment_max, segment_mean,
+    ContactHead, Contacts, CuSeqlens, Gpu, GpuError, LayerNorm, QueryKeyNorm, ResidualLayerNorm,
+    Rotary, TokenDropout, VarlenAttention, bias_gelu_inplace, count_gpus, describe_gpu,
+    embed_tokens, first_token, residue_linear, residue_rows, segment_max, segment_mean, swiglu,
 };
 
 fn main() -> ExitCode {
@@ -47,6 +47,11 @@ fn main() -> ExitCode {
             layer_norms_are_those_of_the_cpu,
         ),
         trial("bias_gelu_is_that_of_the_cpu", bias_gelu_is_that_of_the_cpu),
+        trial(
+            "query_key_norms_are_those_of_the_cpu_and_leave_values_alone",
+            query_key_norms_are_those_of_the_cpu_and_leave_values_alone,
+        ),
+        trial("swiglu_is_that_of_the_cpu", swiglu_is_that_of_the_cpu),
         trial(
             "embeddings_and_means_are_those_of_the_cpu",
             embeddings_and_means_are_those_of_the_cpu,
@@ -244,6 +249,52 @@ fn bias_gelu_is_that_of_the_cpu() {
             assert_alike(&format!("bias_gelu {width}"), &x.1, &x.0, dtype);
         }
     }
+}
+
+/// hidden_size of the released ESM Cs and of two small ones, the latter in rows of one warp.
+const ESMC_WIDTHS: [usize; 5] = [96, 128, 960, 1152, 2560];
+
+fn query_key_norms_are_those_of_the_cpu_and_leave_values_alone() {
+    let gpu = gpu();
+    for dtype in FORMATS {
+        for hidden in ESMC_WIDTHS {
+            let rows = 37;
+            let qkv = operand(&[rows, 3 * hidden], 1, dtype, &gpu);
+            let [query, key] = [2, 3].map(|seed| operand(&[hidden], seed, dtype, &gpu));
+            let values = |qkv: &Tensor| host(&qkv.narrow(1, 2 * hidden, hidden).unwrap());
+            let before = values(&qkv.0);
+            let cpu = QueryKeyNorm::new(&query.0, &key.0, 1e-5).unwrap();
+            cpu.forward_inplace(&qkv.0).unwrap();
+            let own = QueryKeyNorm::new(&query.1, &key.1, 1e-5).unwrap();
+            own.forward_inplace(&qkv.1).unwrap();
+            let what = format!("query_key_norm {hidden}");
+            assert_alike(&what, &qkv.1, &qkv.0, dtype);
+            assert_no_outlier(&what, &qkv.1, &qkv.0, dtype);
+            let own = qkv.1.to_device(&Device::Cpu).unwrap();
+            assert!(values(&own) == before, "{what}");
+        }
+    }
+}
+
+fn swiglu_is_that_of_the_cpu() {
+    let gpu = gpu();
+    for dtype in FORMATS {
+        // Those of the released ESM Cs, and a row that a warp does not fill.
+        for width in [8, 256, 2_560, 3_072, 6_912] {
+            let x = scaled_operand(4.0, &[29, 2 * width], 1, dtype, &gpu);
+            let (cpu, own) = (swiglu(&x.0).unwrap(), swiglu(&x.1).unwrap());
+            let what = format!("swiglu {width}");
+            assert_alike(&what, &own, &cpu, dtype);
+            assert_no_outlier(&what, &own, &cpu, dtype);
+        }
+    }
+    // What is not finite is seen.
+    let x = Tensor::from_vec(vec![f32::NAN; 16], (1, 16), &gpu).unwrap();
+    assert!(
+        host(&swiglu(&x).unwrap())
+            .iter()
+            .all(|value| value.is_nan())
+    );
 }
 
 fn embeddings_and_means_are_those_of_the_cpu() {

@@ -251,7 +251,7 @@ mod tests {
                 [".weight", ".bias"]
                     .map(|which| checkpoint.values(&format!("{name}{which}")).unwrap())
             };
-            let mut random = crate::splitmix::SplitMix64(3);
+            let mut random = plm_encoder::SplitMix64(3);
             let mut x: Vec<f64> = (0..hidden).map(|_| f64::from(random.unit())).collect();
             x[5] = 20.0;
             let mean_of_x = mean(&x);

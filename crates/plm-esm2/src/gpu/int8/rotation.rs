@@ -1,7 +1,8 @@
 //! An orthogonal matrix that spreads what is large in one column over all columns.
 
+use plm_encoder::SplitMix64;
+
 use crate::int8_shape::hadamard_order;
-use crate::splitmix::SplitMix64;
 
 /// Where the signs begin. Another number gives other vectors, so it stays.
 const SEED: u64 = 8;
@@ -34,7 +35,7 @@ impl Rotation {
         let mut random = SplitMix64(SEED);
         let signs = (0..size)
             .map(|_| {
-                if random.next() >> 63 == 0 {
+                if random.bits() >> 63 == 0 {
                     scale
                 } else {
                     -scale

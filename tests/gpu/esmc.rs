@@ -1,0 +1,127 @@
+//! ESM C by itself, in each number format that it has.
+
+use std::sync::Arc;
+
+use plm_core::{
+    Dtype, EncodedBatch, EncoderLoader, Layer, OutputKind, OutputSet, PackedBatch, Packer, Rank,
+    RowId,
+};
+use plm_encoder::Model;
+use plm_esm2::Gpu;
+use plm_esmc::{Checkpoint, EsmcLoader, ModelShape, RELEASED, token_map};
+use plm_testkit::{SplitMix64, random_residues};
+
+use crate::reference::{Set, esmc};
+
+const FORMATS: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::Bf16];
+
+fn sets() -> [Set<Checkpoint>; 3] {
+    ["hd32", "hd32-esm", "hd64"].map(esmc)
+}
+
+/// All outputs but contacts, which ESM C does not have.
+fn kinds() -> impl Iterator<Item = OutputKind> {
+    let kinds = OutputKind::ALL.into_iter();
+    kinds.filter(|&kind| kind != OutputKind::Contacts)
+}
+
+pub(crate) fn esmc_in_f32_meets_the_reference() {
+    let gpu = Gpu::open(0).expect("it was counted");
+    for set in sets() {
+        let model = Model::on_gpu(&set.checkpoint, Dtype::F32, &gpu).expect("the weights load");
+        set.assert_equal_in_f32(&model);
+    }
+}
+
+pub(crate) fn esmc_in_16_bits_stays_close_to_the_reference() {
+    let mut failures = Vec::new();
+    for set in sets() {
+        for dtype in [Dtype::F16, Dtype::Bf16] {
+            let loader = EsmcLoader::on_gpus(set.checkpoint.clone(), vec![0], dtype);
+            let loader = loader.expect("the weights can be read");
+            let mut encoder = loader.load(Rank(0)).expect("the weights load");
+            let batch = Arc::new(set.all());
+            let encoded = encoder.encode(&batch).expect("the batch runs");
+            let report = set.worst_cosines(&encoded.columns()[0], dtype);
+            println!("{report}");
+            if !report.is_close() {
+                failures.push(report.to_string());
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Sequences of these residue counts, by row.
+fn pack(sequences: &[(u64, usize)]) -> Arc<PackedBatch> {
+    let tokens = token_map();
+    let mut packer = Packer::new(&tokens, 1 << 24);
+    for &(row, residues) in sequences {
+        packer
+            .push(RowId(row), &random_residues(row, residues))
+            .expect("random residues are in the alphabet");
+    }
+    Arc::new(packer.finish())
+}
+
+/// The bits of a sequence in all outputs, one after the other.
+fn bits_of(encoded: &EncodedBatch, sequence: usize) -> Vec<u32> {
+    let columns = encoded.columns().iter();
+    let values = columns.flat_map(|column| column.sequence(sequence));
+    values.map(f32::to_bits).collect()
+}
+
+/// A sequence has the same bits alone and in batches of other sizes and orders, at the width of
+/// every released model and in every format.
+pub(crate) fn an_esmc_sequences_bits_are_its_own() {
+    let lengths = [1, 2, 7, 13, 62, 63, 64, 126, 127, 128, 254, 511, 1022, 2000];
+    let sequences: Vec<(u64, usize)> = (0..).zip(lengths).collect();
+    for shape in RELEASED {
+        let shape = ModelShape {
+            num_layers: 3,
+            ..shape
+        };
+        let checkpoint = Checkpoint::random(&shape, 3);
+        for dtype in FORMATS {
+            let outputs = OutputSet::new(kinds(), [Layer(1), Layer::LAST]);
+            let outputs = outputs.with_residues_dtype(Dtype::F32);
+            let loader = EsmcLoader::on_gpus(checkpoint.clone(), vec![0], dtype)
+                .and_then(|loader| loader.with_outputs(&outputs))
+                .expect("the weights can be read");
+            let mut encoder = loader.load(Rank(0)).expect("the weights load");
+            let mut encode = |batch: &[(u64, usize)]| {
+                let encoded = encoder.encode(&pack(batch)).expect("the batch runs");
+                encoded
+                    .check(
+                        &loader.spec().outputs,
+                        batch.iter().map(|&(_, residues)| residues as u32),
+                    )
+                    .expect("the columns are those of the spec");
+                encoded
+            };
+            let alone: Vec<Vec<u32>> = sequences
+                .iter()
+                .map(|&sequence| bits_of(&encode(&[sequence]), 0))
+                .collect();
+            let is_finite = |&bits: &u32| f32::from_bits(bits).is_finite();
+            assert!(alone.iter().flatten().all(is_finite));
+            let mut random = SplitMix64::new(7);
+            for _ in 0..4 {
+                let mut batch = sequences.clone();
+                for i in (1..batch.len()).rev() {
+                    batch.swap(i, random.below(i as u64 + 1) as usize);
+                }
+                batch.truncate(1 + random.below(14) as usize);
+                let together = encode(&batch);
+                for (position, &(row, residues)) in batch.iter().enumerate() {
+                    assert!(
+                        bits_of(&together, position) == alone[row as usize],
+                        "{} in {dtype}: {residues} residues have other bits among {} sequences",
+                        shape.name,
+                        batch.len()
+                    );
+                }
+            }
+        }
+    }
+}
