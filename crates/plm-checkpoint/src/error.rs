@@ -257,7 +257,9 @@ pub enum Error {
         name: String,
     },
     /// A tensor does not have the shape that follows from the configuration.
-    #[error("{path} has the tensor {name} as {found:?} where config.json makes it {expected:?}")]
+    #[error(
+        "{path} has the tensor {name} as {found:?} where the configuration makes it {expected:?}"
+    )]
     TensorShape {
         /// The file.
         path: PathBuf,
@@ -278,8 +280,19 @@ pub enum Error {
         /// The tensor's number format.
         found: String,
     },
+    /// A tensor that the model needs has a number that is NaN or infinite.
+    #[error(
+        "{path} has NaN or infinity in the tensor {name}: its training failed, or the file is \
+         damaged"
+    )]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's canonical name.
+        name: String,
+    },
     /// The files have a tensor that no model of this family and configuration has.
-    #[error("{path} has the tensor {name:?}, which no {family} with this config.json has")]
+    #[error("{path} has the tensor {name:?}, which no {family} with this configuration has")]
     UnexpectedTensor {
         /// The file.
         path: PathBuf,

@@ -76,6 +76,28 @@ pub(crate) fn list(source: &Arc<Source>) -> Result<Vec<(String, StoredTensor)>, 
     })
 }
 
+/// Whether whole numbers of this format are all finite: neither NaN nor infinite. Formats that are
+/// not [read](StoredTensor::is_readable) count as finite.
+pub(crate) fn is_finite(numbers: &[u8], dtype: Dtype) -> bool {
+    // Such a number has ones alone in its exponent. Without a way out, the loops are vectorized.
+    let of_16_bits = |exponent: u16| {
+        let words = numbers.as_chunks().0.iter().copied();
+        let beyond = words.map(|word| u16::from_le_bytes(word) & exponent == exponent);
+        !beyond.fold(false, |any, beyond| any | beyond)
+    };
+    match dtype {
+        Dtype::F16 => of_16_bits(0x7c00),
+        Dtype::BF16 => of_16_bits(0x7f80),
+        Dtype::F32 => {
+            const EXPONENT: u32 = 0x7f80_0000;
+            let words = numbers.as_chunks().0.iter().copied();
+            let beyond = words.map(|word| u32::from_le_bytes(word) & EXPONENT == EXPONENT);
+            !beyond.fold(false, |any, beyond| any | beyond)
+        }
+        _ => true,
+    }
+}
+
 impl StoredTensor {
     /// A tensor of f32 in memory, from its values row by row.
     ///

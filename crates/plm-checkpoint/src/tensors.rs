@@ -6,7 +6,7 @@ use std::path::Path;
 use plm_core::Digest;
 use rayon::prelude::*;
 
-use crate::{Error, StoredTensor, save};
+use crate::{Error, StoredTensor, save, stored};
 
 /// The tensors that a model uses, by their canonical names and in the order of these.
 #[derive(Clone, Debug)]
@@ -38,10 +38,12 @@ impl Tensors {
     ///
     /// The preface holds what else the model's family wants to distinguish: a version of what is
     /// hashed, and settings that the tensors do not show. How files divide the tensors makes no
-    /// difference. Reads all weights, on the threads of the current rayon pool.
+    /// difference. Reads all weights, on the threads of the current rayon pool, and refuses any
+    /// that no model can compute with.
     ///
     /// # Errors
-    /// [`Error::Read`] if a weights file can't be read.
+    /// [`Error::NotFinite`] if a tensor has NaN or infinity in it, [`Error::Read`] if a weights
+    /// file can't be read.
     pub fn digest(&self, preface: &str) -> Result<Digest, Error> {
         // One line per tensor has the digest of its bytes. Threads share the work that way.
         let lines = self
@@ -49,9 +51,17 @@ impl Tensors {
             .par_iter()
             .map(|(name, tensor)| {
                 let mut hasher = blake3::Hasher::new();
+                let mut is_finite = true;
                 tensor.for_each_piece(|bytes| {
                     hasher.update(bytes);
+                    is_finite &= stored::is_finite(bytes, tensor.dtype());
                 })?;
+                if !is_finite {
+                    return Err(Error::NotFinite {
+                        path: tensor.path().to_owned(),
+                        name: name.clone(),
+                    });
+                }
                 let (dtype, shape) = (tensor.dtype(), tensor.shape());
                 Ok(format!("{name} {dtype} {shape:?} {}\n", hasher.finalize()))
             })

@@ -184,6 +184,55 @@ fn a_digest_depends_on_the_preface_and_on_every_bit() {
 }
 
 #[test]
+fn a_weight_that_is_not_finite_is_refused_with_its_tensor() {
+    let finite: [(Dtype, [u8; 2]); 4] = [
+        (Dtype::F16, [0xff, 0x7b]),
+        (Dtype::F16, [0xff, 0xfb]),
+        (Dtype::BF16, [0x7f, 0x7f]),
+        (Dtype::BF16, [0x7f, 0xff]),
+    ];
+    let others: [(Dtype, [u8; 2]); 6] = [
+        (Dtype::F16, [0, 0x7c]),
+        (Dtype::F16, [0, 0xfc]),
+        (Dtype::F16, [1, 0x7e]),
+        (Dtype::BF16, [0x80, 0x7f]),
+        (Dtype::BF16, [0x80, 0xff]),
+        (Dtype::BF16, [0xc0, 0x7f]),
+    ];
+    let singles = [
+        f32::NAN,
+        f32::INFINITY,
+        f32::NEG_INFINITY,
+        f32::MAX,
+        f32::MIN,
+    ];
+    let singles = singles.map(|value| (Dtype::F32, value.to_le_bytes().to_vec(), value));
+    let halves = (finite
+        .map(|(dtype, word)| (dtype, word.to_vec(), 0.0))
+        .into_iter())
+    .chain(others.map(|(dtype, word)| (dtype, word.to_vec(), f32::NAN)));
+    for (dtype, word, value) in singles.into_iter().chain(halves) {
+        for place in [0, 7, 15] {
+            let mut changed = tensors();
+            let (stored, _, bytes) = changed.get_mut(INNER).unwrap();
+            *stored = dtype;
+            *bytes = vec![0; 16 * word.len()];
+            bytes[place * word.len()..][..word.len()].copy_from_slice(&word);
+            let (_, chosen) = common::open(checkpoint(&changed).path()).unwrap();
+            match chosen.used.digest("") {
+                Ok(_) => assert!(value.is_finite(), "{dtype} {word:?}"),
+                Err(Error::NotFinite { path, name }) => {
+                    assert!(!value.is_finite(), "{dtype} {word:?}");
+                    assert!(path.ends_with("model.safetensors"));
+                    assert_eq!(name, "inner.weight");
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+}
+
+#[test]
 fn sixteen_bits_are_widened_by_value_and_by_row() {
     let halves = [Dtype::BF16, Dtype::F16].map(|dtype| {
         let mut narrow = tensors();

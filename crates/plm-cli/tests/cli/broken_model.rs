@@ -1,19 +1,34 @@
-//! Weights that make every vector NaN.
+//! Weights that make every vector NaN, and weights that are NaN.
 
 use crate::{Desk, TWO, checkpoint};
 
-/// A model with a NaN in the embedding of BOS, with which every sequence starts.
-fn with_a_nan(desk: &Desk) {
+/// A model with these numbers in the embedding of BOS, with which every sequence starts.
+fn with_bos(desk: &Desk, number: f32) {
     checkpoint::write(&desk.path("model"), |tensors| {
         let name = checkpoint::key("embeddings.word_embeddings.weight");
-        tensors.get_mut(&name).unwrap().set_row(0, f32::NAN);
+        tensors.get_mut(&name).unwrap().set_row(0, number);
     });
 }
 
 #[test]
-fn a_model_with_a_nan_in_its_weights_publishes_nothing() {
+fn a_weight_that_is_nan_or_infinite_is_refused_with_its_tensor() {
+    for number in [f32::NAN, f32::NEG_INFINITY] {
+        let desk = Desk::with(TWO);
+        with_bos(&desk, number);
+        let words = &[
+            "model.safetensors has NaN or infinity",
+            "the tensor embeddings.word_embeddings.weight",
+        ];
+        desk.run("embed in.fasta --out out --model model")
+            .refuses(3, words, &desk.path("out"));
+        assert_eq!(desk.run("info model").code, Some(3));
+    }
+}
+
+#[test]
+fn a_model_whose_vectors_are_all_nan_publishes_nothing() {
     let desk = Desk::with(TWO);
-    with_a_nan(&desk);
+    with_bos(&desk, checkpoint::TOO_LARGE);
     for words in [
         "embed in.fasta --out out --model model",
         "embed in.fasta --out parts --model model --part 1/1",
@@ -30,7 +45,7 @@ fn a_model_with_a_nan_in_its_weights_publishes_nothing() {
 #[test]
 fn a_single_record_is_enough_to_tell() {
     let desk = Desk::with(">one\nMKV\n");
-    with_a_nan(&desk);
+    with_bos(&desk, checkpoint::TOO_LARGE);
     desk.run("embed in.fasta --out out --model model").refuses(
         1,
         &["\"one\" (row 0): the model gave NaN", "look at the weights"],

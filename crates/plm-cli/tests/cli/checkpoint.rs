@@ -9,6 +9,9 @@ use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens/hd16");
 
+/// A finite number that no layer norm can compute with: a row of them gives NaN.
+pub(crate) const TOO_LARGE: f32 = 3.0e38;
+
 /// A tensor in f32.
 pub(crate) struct Tensor {
     pub(crate) shape: Vec<usize>,
