@@ -21,6 +21,7 @@ toolchain=
 for target in "$@"; do
     case $target in
         config_json | safetensors) features=checkpoints ;;
+        pickle) features=pickles ;;
         segment) features=segments,hdf5-bundled ;;
         *) features= ;;
     esac

@@ -137,7 +137,13 @@ impl ModelFiles {
     /// [`Error`] if it exists and can't be read, or has more than 1 MiB.
     pub fn text(&self, file_name: &str) -> Result<Option<(PathBuf, Vec<u8>)>, Error> {
         let path = self.dir.join(file_name);
-        if !matches!(self.weights, Weights::Directory) || !place::is_there(&path) {
+        let has_config = match self.weights {
+            Weights::Directory => true,
+            Weights::Memory(_) => false,
+            // Without a `config.json`, what is beside the file need not belong to it.
+            Weights::Pickle(..) => !self.config.is_pickled(),
+        };
+        if !has_config || !place::is_there(&path) {
             return Ok(None);
         }
         let text = read(&path, MAX_TEXT_BYTES)?;

@@ -202,6 +202,46 @@ fn a_file_with_transformers_names_takes_the_configuration_beside_it() {
     );
 }
 
+/// A file in the container of before PyTorch 1.6 with this value and no tensors.
+fn without_tensors(value: &[u8]) -> Vec<u8> {
+    let begin = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\
+        \x80\x02M\xe9\x03.\x80\x02}X\x0d\0\0\0little_endian\x88s.\x80\x02";
+    [begin, value, b".\x80\x02]."].concat()
+}
+
+#[test]
+fn settings_that_are_missing_or_of_another_model_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("esm1b_t33_650M_UR50S.pt");
+    let refused = |value: &[u8]| {
+        fs::write(&file, without_tensors(value)).unwrap();
+        let error = Checkpoint::open(&file).unwrap_err().to_string();
+        assert!(error.starts_with(file.to_str().unwrap()), "{error}");
+        error
+    };
+    // {"args": Namespace(arch="roberta_large")}, as in the files of ESM-1b.
+    let esm1b = refused(
+        b"}X\x04\0\0\0argscargparse\nNamespace\n)\x81}X\x04\0\0\0arch\
+          X\x0d\0\0\0roberta_largesbs",
+    );
+    assert!(esm1b.contains("args.arch \"roberta_large\""), "{esm1b}");
+    // {"cfg": {"model": {"encoder_layers": X}}}
+    for layers in [
+        &b"G\x3f\xf0\0\0\0\0\0\0"[..],
+        b"J\xff\xff\xff\xff",
+        b"N",
+        b"\x88",
+    ] {
+        let begin = b"}X\x03\0\0\0cfg}X\x05\0\0\0model}X\x0e\0\0\0encoder_layers";
+        let error = refused(&[begin, layers, b"sss"].concat());
+        assert!(error.contains("cfg.model.encoder_layers"), "{error}");
+    }
+    for value in [&b"N"[..], b"]", b"K\x01", b"X\0\0\0\0", b"}"] {
+        let error = refused(value);
+        assert!(error.contains("no config.json is beside it"), "{error}");
+    }
+}
+
 #[test]
 fn a_file_that_is_cut_anywhere_is_refused_with_its_name() {
     for name in FAIR_ESM {
