@@ -336,7 +336,12 @@ pub(crate) fn all_outputs_stay_close_to_the_reference() {
 
 /// The lowest cosine of a column's rows to the reference, and the residues of that protein. A row
 /// of contacts is that of one residue.
-fn worst_of(set: &Set, column: &Column, spec: &OutputSpec, batch: &PackedBatch) -> (f64, u32) {
+fn worst_of(
+    set: &Set<Checkpoint>,
+    column: &Column,
+    spec: &OutputSpec,
+    batch: &PackedBatch,
+) -> (f64, u32) {
     let mut worst = (1.0, 0);
     for (sequence, residues) in batch.residue_counts().enumerate() {
         let Some(golden) = set.golden_of(sequence, spec) else {
