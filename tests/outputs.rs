@@ -274,6 +274,11 @@ fn esmc_goes_from_fasta_to_file_as_esm2_does_and_contacts_are_refused() {
     assert_eq!(info.origin.unwrap().library, "esm");
     assert!(!info.outputs.contains(&OutputKind::Contacts));
 
+    // A file of PyTorch without a configuration is known by its tensors.
+    let file = Path::new(GOLDENS).join("esmc/one_head-pth/esmc_one_head.pth");
+    let info = Model::Checkpoint(file).info().unwrap();
+    assert_eq!(info.architecture.unwrap().family, "ESM C");
+
     let contacts = OutputSet::new([OutputKind::Contacts], [Layer(-1)]);
     let contacts = config("cpu:2", 4_096, Some(contacts));
     let refusal = run_multi_gpu_inference([&input], &model, out.path(), &contacts).unwrap_err();

@@ -5,6 +5,9 @@
                                                            transformers' layout
     make_esmc_goldens.py esm CHECKPOINT_DIR OUT_DIR        the same weights with the names of the
                                                            package `esm`
+    make_esmc_goldens.py pth CHECKPOINT_DIR OUT.pth        the same weights as EvolutionaryScale
+                                                           released them: the state_dict of `ESMC`,
+                                                           by torch.save (needs the package `esm`)
     make_esmc_goldens.py goldens CHECKPOINT_DIR FASTA OUT.safetensors
 
 Needs: torch, transformers >= 5.24, safetensors, numpy (PyPI). If the package `esm` (PyPI, 3.2) can
@@ -38,6 +41,7 @@ ID = {t: i for i, t in enumerate(VOCAB)}
 SHAPES = {
     "hd32": (3, 96, 3, 256),
     "hd64": (3, 128, 2, 512),
+    "one_head": (2, 64, 1, 256),
 }
 
 
@@ -167,6 +171,9 @@ def goldens(checkpoint, fasta, out):
 if __name__ == "__main__":
     if sys.argv[1] == "random":
         random_checkpoint(sys.argv[2], int(sys.argv[3]), sys.argv[4])
+    elif sys.argv[1] == "pth":
+        own = reference_of_esm(EsmcForMaskedLM.from_pretrained(sys.argv[2]))
+        torch.save(own.float().state_dict(), sys.argv[3])
     elif sys.argv[1] == "esm":
         esm_checkpoint(sys.argv[2], sys.argv[3])
     else:

@@ -48,6 +48,9 @@ impl Checkpoint {
     /// PyTorch's pickle, in one file or in shards. A repository in a hub cache works too, as
     /// [`ModelFiles::open`] says.
     ///
+    /// Or it opens a file as EvolutionaryScale released them, for example
+    /// `esmc_300m_2024_12_v0.pth`, which needs no `config.json`.
+    ///
     /// # Errors
     /// [`Error`] with the file, and the field or tensor, that is missing or wrong.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
@@ -63,8 +66,11 @@ impl Checkpoint {
     /// # Errors
     /// [`Error`] with the file, and the field or tensor, that is missing or wrong.
     pub fn of_files(files: &ModelFiles) -> Result<Self, Error> {
-        let config = Config::of_file(files.config())?;
         let found = files.tensors()?;
+        let config = match files.config().is_pickled() {
+            true => Config::of_tensors(&found)?,
+            false => Config::of_file(files.config())?,
+        };
         let names = Names::find(&found, &config)?;
         let origin = Origin {
             files: found.files().into_iter().map(Path::to_owned).collect(),
@@ -78,6 +84,17 @@ impl Checkpoint {
             passed_over,
             origin: Some(origin),
         })
+    }
+
+    /// Whether these are a file of PyTorch with the tensors of an ESM C of the package `esm`, and
+    /// no `config.json`, which would say so. Reads only the list of tensors.
+    pub fn is_in(files: &ModelFiles) -> bool {
+        let has_tensors = || {
+            files
+                .tensors()
+                .is_ok_and(|found| names::sizes_in_esm(&found).is_some())
+        };
+        files.config().is_pickled() && has_tensors()
     }
 
     /// Random weights in the shape of a model, the same for the same seed, for benchmarks and tests

@@ -4,12 +4,13 @@
 use std::fmt::Display;
 use std::path::Path;
 
-use plm_checkpoint::ConfigFile;
+use plm_checkpoint::{ConfigFile, FoundTensors};
 use plm_encoder::Error;
 use serde::Deserialize;
 
 use crate::ModelShape;
 use crate::alphabet::{CLS, EMBEDDED, EOS, MASK, PAD};
+use crate::names;
 use crate::shapes::ffn_size;
 
 /// The family in errors.
@@ -17,6 +18,8 @@ const FAMILY: &str = "ESM C (model_type \"esmc\")";
 /// The most layers that a configuration may have. It decides how much memory is taken, and may come
 /// from anyone. The largest ESM C has 80 layers.
 const MAX_LAYERS: usize = 1 << 10;
+/// The width of a head in all released models.
+const HEAD_DIM: usize = 64;
 /// The most that any other size in a configuration may be.
 const MAX_SIZE: usize = 1 << 16;
 
@@ -84,17 +87,53 @@ impl Config {
         }
         let file: File = file.fields()?;
         file.check(path)?;
-        Ok(Self {
+        Ok(Self::of_fields(&file))
+    }
+}
+
+impl Config {
+    /// The configuration of a model of the package `esm` that is saved without one, as all released
+    /// files are: it follows from the tensors' names and shapes. Heads are 64 wide, as in all
+    /// released models.
+    ///
+    /// # Errors
+    /// [`Error::NoSetting`] if the tensors are of no ESM C with such heads, [`Error::Unsupported`]
+    /// if one of its sizes is too large.
+    pub(crate) fn of_tensors(found: &FoundTensors) -> Result<Self, Error> {
+        let sizes = names::sizes_in_esm(found)
+            .filter(|sizes| sizes.hidden_size > 0 && sizes.hidden_size.is_multiple_of(HEAD_DIM));
+        let names::Sizes {
+            num_layers,
+            hidden_size,
+            ffn_size,
+        } = sizes.ok_or_else(|| Error::NoSetting {
+            path: found.place().to_owned(),
+            field: "d_model",
+            files: "files of ESM C with heads of 64",
+        })?;
+        let file = File {
+            hidden_size,
+            num_hidden_layers: num_layers,
+            num_attention_heads: hidden_size / HEAD_DIM,
+            intermediate_size: Some(ffn_size),
+            ..File::default()
+        };
+        file.check(found.place())?;
+        Ok(Self::of_fields(&file))
+    }
+
+    fn of_fields(file: &File) -> Self {
+        Self {
             num_layers: file.num_hidden_layers,
             hidden_size: file.hidden_size,
             num_heads: file.num_attention_heads,
             ffn_size: file.ffn_size(),
-        })
+        }
     }
 }
 
 /// The fields that say what is computed.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct File {
     #[expect(dead_code, reason = "required, and compared by `Config::of_file`")]
     model_type: String,

@@ -46,6 +46,37 @@ const QKV: &str = "self_attn.qkv_proj.weight";
 /// Gates and values as one tensor of a layer.
 const GATE_UP: &str = "mlp.gate_up_proj.weight";
 
+/// The sizes of a model that its tensors show.
+pub(crate) struct Sizes {
+    pub(crate) num_layers: usize,
+    pub(crate) hidden_size: usize,
+    pub(crate) ffn_size: usize,
+}
+
+/// The sizes of an `ESMC` of the package `esm`, by the names that it has without a prefix; `None`
+/// if the tensors are of no such model.
+pub(crate) fn sizes_in_esm(found: &FoundTensors) -> Option<Sizes> {
+    let shape = |wanted: &str| {
+        let mut all = found.iter();
+        all.find_map(|(name, tensor)| (name == wanted).then(|| tensor.shape()))
+    };
+    let &[EMBEDDED, hidden_size] = shape(OF_ESM[0].0)? else {
+        return None;
+    };
+    let &[_, ffn_size] = shape("transformer.blocks.0.ffn.3.weight")? else {
+        return None;
+    };
+    // Every ESM C has it, and no ESM3 has only such layers.
+    let layers = found
+        .iter()
+        .filter(|(name, _)| name.ends_with(".attn.q_ln.weight"));
+    Some(Sizes {
+        num_layers: layers.count(),
+        hidden_size,
+        ffn_size,
+    })
+}
+
 /// The tensors of an ESM C of one configuration, and the prefix of their names in some files.
 pub(crate) struct Names<'a> {
     config: &'a Config,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use plm_checkpoint::Error as FileError;
+use plm_checkpoint::{Error as FileError, ModelFiles};
 use plm_core::{Dtype as Format, Layer, OutputKind, OutputSet};
 use plm_esmc::{Checkpoint, Error, output_specs};
 use safetensors::SafeTensors;
@@ -76,6 +76,28 @@ fn layouts_and_prefixes_are_one_model() {
             assert!(opened.has_lm_head() && opened.passed_over().is_empty());
         }
     }
+}
+
+#[test]
+fn a_file_as_evolutionaryscale_released_them_is_the_same_model() {
+    let expected = Checkpoint::open(golden("one_head")).unwrap();
+    let file = golden("one_head-pth").join("esmc_one_head.pth");
+    let opened = Checkpoint::open(&file).unwrap();
+    assert_eq!(opened.config(), expected.config());
+    assert_eq!(digest(&opened), digest(&expected));
+    assert_eq!(opened.name(), "esmc_one_head");
+    assert!(opened.has_lm_head() && opened.passed_over().is_empty());
+    // Its file is no file of another model.
+    let files = ModelFiles::open(&file, |_| None).unwrap();
+    assert!(Checkpoint::is_in(&files));
+    let of_esm2 = "../../tests/pickles/fair/esm2_t2_tiny.pt";
+    let of_esm2 = Path::new(env!("CARGO_MANIFEST_DIR")).join(of_esm2);
+    let files = ModelFiles::open(&of_esm2, |_| None).unwrap();
+    assert!(!Checkpoint::is_in(&files));
+    let refusal = Checkpoint::of_files(&files).unwrap_err();
+    let words =
+        "says no d_model, as files of ESM C with heads of 64 do, and no config.json is beside it";
+    assert!(refusal.to_string().contains(words), "{refusal}");
 }
 
 #[test]

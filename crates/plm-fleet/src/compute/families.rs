@@ -21,6 +21,8 @@ struct Family {
     name: &'static str,
     /// A `config.json` of this family has one of these as its `model_type`.
     model_types: &'static [&'static str],
+    /// The function tells whether these files, which name no `model_type`, are of this family.
+    is_in: fn(&ModelFiles) -> bool,
     /// The function gives the repository on the Hugging Face hub of a released model that is named
     /// without its owner.
     hub_name: fn(&str) -> Option<String>,
@@ -34,12 +36,15 @@ const FAMILIES: &[Family] = &[
     Family {
         name: "ESM-2",
         model_types: &["esm"],
+        // It says what is wrong with files of no family.
+        is_in: |_| false,
         hub_name: plm_esm2::hub_name,
         open: |files| open_as(plm_esm2::Checkpoint::of_files, files),
     },
     Family {
         name: "ESM C",
         model_types: &["esmc"],
+        is_in: plm_esmc::Checkpoint::is_in,
         hub_name: plm_esmc::hub_name,
         open: |files| open_as(plm_esmc::Checkpoint::of_files, files),
     },
@@ -91,7 +96,7 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn FamilyModel>, Error> {
     let files = ModelFiles::open(path, hub_name)?;
     let config = files.config();
     let family = match config.model_type() {
-        None => &FAMILIES[0],
+        None => (FAMILIES.iter().find(|family| (family.is_in)(&files))).unwrap_or(&FAMILIES[0]),
         Some(model_type) => FAMILIES
             .iter()
             .find(|family| family.model_types.contains(&model_type))
