@@ -11,6 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("cuda-lazy", &[]),
     ("plm-core", &[]),
     ("plm-checkpoint", &["plm-core"]),
+    ("plm-hub", &[]),
     ("plm-index", &["plm-core"]),
     ("plm-kernels", &["cuda-lazy"]),
     (
@@ -38,6 +39,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "plm-esm2",
             "plm-esmc",
             "plm-export",
+            "plm-hub",
             "plm-index",
             "plm-kernels",
             "plm-shards",
@@ -78,6 +80,10 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("hdf5-metno", &["plm-shards"]),
     ("parquet", &["plm-export"]),
     ("arrow-array", &["plm-export"]),
+    ("ureq", &["plm-hub"]),
+    ("rustls-native-certs", &["plm-hub"]),
+    // The testkit makes digests for its fake hub.
+    ("ring", &["plm-hub", "plm-testkit"]),
     ("clap", &["plm-cli"]),
     ("indicatif", &["plm-cli"]),
 ];

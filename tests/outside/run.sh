@@ -91,8 +91,8 @@ $2
 # Where packages find each other: published ones would be in the registry.
 [patch.crates-io]
 EOF
-    for crate in plm-core plm-index plm-checkpoint plm-kernels plm-encoder plm-esm2 plm-esmc \
-        plm-coordinator plm-shards plm-export; do
+    for crate in plm-core plm-index plm-hub plm-checkpoint plm-kernels plm-encoder plm-esm2 \
+        plm-esmc plm-coordinator plm-shards plm-export; do
         echo "$crate = { path = \"../plm-fleet/crates/$crate\" }" >>"$work/$1/Cargo.toml"
     done
     # The versions that are tested here.

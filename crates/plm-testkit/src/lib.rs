@@ -23,6 +23,7 @@
 
 pub mod conformance;
 mod encoder;
+mod fake_hub;
 mod fault;
 mod npy;
 mod random;
@@ -33,6 +34,7 @@ mod source;
 mod watchdog;
 
 pub use encoder::{FakeEncoder, FakeLoader, fake_rows, fake_tokens, fake_vector};
+pub use fake_hub::{FakeHub, HubFault, HubRequest, git_digest, sha256};
 pub use fault::{EncoderFault, Gate, Injected, Poison, ReadFault, SinkFault};
 pub use npy::NpyStore;
 pub use random::SplitMix64;

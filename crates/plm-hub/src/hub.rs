@@ -1,0 +1,187 @@
+//! Finds models by their names: in the cache, or else on the hub.
+
+use std::sync::Arc;
+
+use crate::cache::Repository;
+use crate::{Error, HubConfig, ModelName, NotDownloaded, Snapshot, Wanted};
+
+/// What happens during a download.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A download begins.
+    Begins {
+        /// The model that is downloaded.
+        name: &'a ModelName,
+        /// The files that the cache lacks, in number.
+        files: usize,
+        /// The bytes of these files, as far as the hub says.
+        bytes: u64,
+    },
+    /// More has come.
+    Received {
+        /// The bytes that are there, of all files of this download.
+        bytes: u64,
+    },
+    /// All files are there.
+    Ends,
+}
+
+/// Hears of downloads, for a program to show.
+///
+/// Any `Fn(Event<'_>)` is one.
+pub trait Progress: Send + Sync {
+    /// Takes what happens, on the thread that downloads.
+    fn event(&self, event: Event<'_>);
+}
+
+impl<F: Fn(Event<'_>) + Send + Sync> Progress for F {
+    fn event(&self, event: Event<'_>) {
+        self(event);
+    }
+}
+
+/// The cache of models, and the hub that fills it.
+///
+/// ```
+/// use plm_hub::{Hub, HubConfig, Wanted, WeightFiles};
+///
+/// let wanted = Wanted {
+///     config: "config.json",
+///     texts: vec!["vocab.txt"],
+///     weights: vec![WeightFiles {
+///         single: "model.safetensors",
+///         index: "model.safetensors.index.json",
+///     }],
+/// };
+/// let folder = tempfile::tempdir()?;
+/// let mut config = HubConfig::new(folder.path());
+/// config.is_offline = true;
+/// let refusal = Hub::new(config).find(&"facebook/esm2_t6_8M_UR50D".parse()?, &wanted);
+/// let said = refusal.unwrap_err().to_string();
+/// assert!(said.contains("https://huggingface.co/facebook/esm2_t6_8M_UR50D/tree/main"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Hub {
+    config: HubConfig,
+    progress: Arc<dyn Progress>,
+}
+
+impl Hub {
+    /// A hub of this configuration, whose downloads nobody watches.
+    pub fn new(config: HubConfig) -> Self {
+        Self {
+            config,
+            progress: Arc::new(|_: Event<'_>| {}),
+        }
+    }
+
+    /// The same hub, whose downloads `progress` hears of.
+    pub fn with_progress(self, progress: Arc<dyn Progress>) -> Self {
+        Self { progress, ..self }
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &HubConfig {
+        &self.config
+    }
+
+    #[cfg(feature = "download")]
+    pub(crate) fn progress(&self) -> &dyn Progress {
+        &*self.progress
+    }
+
+    /// The model in the cache, if that has all that is needed of it. Nothing is asked of the hub,
+    /// so a branch is the commit that the cache last heard of.
+    pub fn cached(&self, name: &ModelName, wanted: &Wanted) -> Option<Snapshot> {
+        let snapshot = Repository::new(&self.config.cache, name).snapshot(name)?;
+        wanted.is_complete(&snapshot.dir).then_some(snapshot)
+    }
+
+    /// The model in the cache, where it is downloaded to if it was not there.
+    ///
+    /// A download that broke off goes on where it ended. Each file is checked against the digest
+    /// that the hub gives for it before it gets its name. Several processes may do this at once.
+    ///
+    /// # Errors
+    /// [`Error`] with what is wrong, and with what to do by hand if nothing can be downloaded.
+    pub fn find(&self, name: &ModelName, wanted: &Wanted) -> Result<Snapshot, Error> {
+        if let Some(snapshot) = self.cached(name, wanted) {
+            return Ok(snapshot);
+        }
+        self.check_known_absent(name, wanted)?;
+        if self.config.is_offline {
+            return Err(self.not_cached(name, wanted, NotDownloaded::Offline));
+        }
+        #[cfg(feature = "download")]
+        return crate::download::download(self, name, wanted);
+        #[cfg(not(feature = "download"))]
+        Err(self.not_cached(name, wanted, NotDownloaded::NotBuilt))
+    }
+
+    /// The model in the cache, as [`cached`](Self::cached) finds it.
+    ///
+    /// # Errors
+    /// [`Error::NotCached`], which says what to do by hand.
+    pub fn find_cached(&self, name: &ModelName, wanted: &Wanted) -> Result<Snapshot, Error> {
+        let cached = self.cached(name, wanted);
+        cached.ok_or_else(|| self.not_cached(name, wanted, NotDownloaded::NotAsked))
+    }
+
+    fn not_cached(&self, name: &ModelName, wanted: &Wanted, reason: NotDownloaded) -> Error {
+        Error::NotCached {
+            name: name.to_string(),
+            state: self.state(name),
+            reason,
+            by_hand: self.by_hand(name, wanted),
+        }
+    }
+
+    /// Refuses a commit of which the cache knows that it is no model.
+    fn check_known_absent(&self, name: &ModelName, wanted: &Wanted) -> Result<(), Error> {
+        let repository = Repository::new(&self.config.cache, name);
+        match name.commit() {
+            Some(commit) if repository.is_known_absent(commit, wanted.config) => {
+                Err(Error::NoConfig {
+                    name: name.repository().to_owned(),
+                    commit: commit.to_owned(),
+                    file: wanted.config,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What the cache has of a model that is not complete there, in words.
+    pub(crate) fn state(&self, name: &ModelName) -> String {
+        let cache = self.config.cache.display();
+        match Repository::new(&self.config.cache, name).snapshot(name) {
+            Some(snapshot) => format!("is not whole in {}", snapshot.dir.display()),
+            None => format!("is not in the cache {cache}"),
+        }
+    }
+
+    /// What to download where, in words.
+    pub(crate) fn by_hand(&self, name: &ModelName, wanted: &Wanted) -> String {
+        let (repository, revision) = (name.repository(), name.revision());
+        let weights = wanted
+            .weights
+            .first()
+            .map_or("the weights", |form| form.single);
+        format!(
+            "where there is a network, download {} and {weights} from \
+             {}/{repository}/tree/{revision} into a directory, and name that directory here; or \
+             fill the cache with `hf download {repository} --revision {revision}`",
+            wanted.config, self.config.endpoint
+        )
+    }
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
