@@ -373,7 +373,11 @@ fn the_choice_of_hdf5_is_forwarded_to_plm_shards() {
     let crates = crates();
     for (name, below) in [("plm-cli", "plm-fleet"), ("plm-fleet", "plm-shards")] {
         let package = &crates[name];
-        assert_eq!(package.features["default"], ["hdf5-bundled"], "{name}");
+        let default = &package.features["default"];
+        assert!(
+            default.iter().any(|feature| feature == "hdf5-bundled"),
+            "{name}"
+        );
         for feature in ["hdf5-bundled", "hdf5-system"] {
             let forwarded = format!("{below}/{feature}");
             assert_eq!(package.features[feature], [forwarded], "{name}");
@@ -388,6 +392,19 @@ fn the_choice_of_hdf5_is_forwarded_to_plm_shards() {
             "{name} would bundle HDF5 whatever its own features say"
         );
     }
+}
+
+#[test]
+fn the_program_downloads_and_the_library_does_so_if_asked() {
+    let crates = crates();
+    let has = |name: &str, feature: &str, other: &str| {
+        let features = &crates[name].features[feature];
+        features.iter().any(|feature| feature == other)
+    };
+    assert!(has("plm-cli", "default", "hub") && has("plm-cli", "hub", "plm-fleet/hub"));
+    assert!(has("plm-fleet", "hub", "plm-hub/download") && !has("plm-fleet", "default", "hub"));
+    let network = (crates["plm-hub"].dependencies.iter()).find(|found| found.name == "ureq");
+    assert!(network.is_some_and(|found| found.optional));
 }
 
 /// Whether a source has unsafe code, however it is spaced. Comment lines do not count.

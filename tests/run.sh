@@ -1,17 +1,17 @@
 #!/bin/sh
-# Runs the tests of the whole workspace, those that need h5py or another reader, and those with the
-# FASTA files of other tools. With arguments, it passes these to `cargo test` instead:
-# `tests/run.sh -p plm-index` or `tests/run.sh goldens -- --nocapture`.
+# Runs the tests of the whole workspace, those that need h5py, another reader or huggingface_hub,
+# and those with the FASTA files of other tools. With arguments, it passes these to `cargo test`
+# instead: `tests/run.sh -p plm-index` or `tests/run.sh goldens -- --nocapture`.
 set -eu
 cd "$(dirname "$0")/.."
 build_tools() {
-    # Exports are read by those that people read them with.
-    set -- h5py numpy safetensors pyarrow pandas polars duckdb
+    # Exports are read by those that people read them with, and the cache of models by its owner.
+    set -- h5py numpy safetensors pyarrow pandas polars duckdb huggingface_hub
     . crates/plm-shards/build-tools.sh
 }
 build_tools
-# A bare `cargo test` ignores the tests with h5py and other readers, which may be absent. Here they
-# are installed. The names of all these tests have h5py in them.
+# A bare `cargo test` ignores the tests with h5py, other readers and huggingface_hub, which may be
+# absent. Here they are installed. The names of all tests with readers have h5py in them.
 PLM_TEST_PYTHON=$tools_python
 export PLM_TEST_PYTHON
 if [ $# -gt 0 ]; then
@@ -19,6 +19,7 @@ if [ $# -gt 0 ]; then
 fi
 cargo test --workspace --locked
 cargo test --workspace --locked h5py -- --ignored
+cargo test --workspace --locked --test hub python:: -- --ignored
 PLM_TEST_FASTA_FOLDER=$CARGO_TARGET_DIR/torture
 export PLM_TEST_FASTA_FOLDER
 if "$tools_python" crates/plm-index/tests/torture.py "$PLM_TEST_FASTA_FOLDER"; then

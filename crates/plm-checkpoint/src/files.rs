@@ -39,6 +39,7 @@ const MAX_INDEX_BYTES: u64 = 1 << 24;
 #[derive(Clone, Debug)]
 pub struct ModelFiles {
     name: String,
+    commit: Option<String>,
     dir: PathBuf,
     config: ConfigFile,
     weights: Weights,
@@ -71,7 +72,12 @@ impl ModelFiles {
     /// # Errors
     /// [`Error`] with the file that is missing or wrong.
     pub fn open(path: &Path, hub_name: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
-        let Place { dir, name, pickle } = place::find(path, hub_name)?;
+        let Place {
+            dir,
+            name,
+            commit,
+            pickle,
+        } = place::find(path, hub_name)?;
         let path = dir.join("config.json");
         let config = || ConfigFile::from_json(read(&path, MAX_TEXT_BYTES)?, &path);
         let (config, weights) = match pickle {
@@ -88,6 +94,7 @@ impl ModelFiles {
         };
         Ok(Self {
             name,
+            commit,
             dir,
             config,
             weights,
@@ -108,6 +115,7 @@ impl ModelFiles {
         let weights = Source::bytes(dir.join("model.safetensors"), weights);
         Ok(Self {
             name: name.to_owned(),
+            commit: None,
             config: ConfigFile::from_json(config, &dir.join("config.json"))?,
             dir,
             weights: Weights::Memory(Arc::new(weights)),
@@ -117,6 +125,12 @@ impl ModelFiles {
     /// The model's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The commit of the files on the Hugging Face hub, 40 hex digits, if they are a snapshot in a
+    /// hub cache.
+    pub fn commit(&self) -> Option<&str> {
+        self.commit.as_deref()
     }
 
     /// The directory of the files.

@@ -21,6 +21,7 @@ mod files;
 mod header;
 mod pickle;
 mod place;
+mod released;
 mod save;
 mod source;
 mod stand_in;
@@ -35,9 +36,10 @@ pub use config_file::ConfigFile;
 pub use error::Error;
 pub use files::ModelFiles;
 pub use place::is_pickle;
+pub use released::ReleasedModel;
 pub use stored::StoredTensor;
 pub use tensors::Tensors;
-pub use weights::files_to_fetch;
+pub use weights::weight_files;
 
 /// The examples of README.md are tested.
 #[cfg(doctest)]

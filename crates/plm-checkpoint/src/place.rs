@@ -16,6 +16,8 @@ pub(crate) struct Place {
     pub(crate) name: String,
     /// The pickle, if the model is that file. Any other model has a `config.json` in its folder.
     pub(crate) pickle: Option<PathBuf>,
+    /// The commit of the files on the hub, if they are a snapshot in a hub cache.
+    pub(crate) commit: Option<String>,
 }
 
 /// The folder that `named` stands for: itself, or the snapshot of a repository in a hub cache; or
@@ -36,9 +38,11 @@ pub(crate) fn find(named: &Path, short: impl Fn(&str) -> Option<String>) -> Resu
     if !is_there(&dir.join("config.json")) {
         return Err(no_config(&dir)?);
     }
+    let (name, commit) = name_of(&dir);
     Ok(Place {
-        name: name_of(&dir),
         dir,
+        name,
+        commit,
         pickle: None,
     })
 }
@@ -48,13 +52,15 @@ pub(crate) fn find(named: &Path, short: impl Fn(&str) -> Option<String>) -> Resu
 fn of_pickle(path: &Path) -> Place {
     let dir = folder_of(path).to_owned();
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let (of_dir, commit) = name_of(&dir);
     let name = match stem.starts_with("pytorch_model") {
-        true => name_of(&dir),
+        true => of_dir,
         false => stem.into_owned(),
     };
     Place {
         dir,
         name,
+        commit,
         pickle: Some(path.to_owned()),
     }
 }
@@ -261,11 +267,11 @@ fn hub_directory(path: &Path) -> Option<String> {
     Some(name.replace("--", "/"))
 }
 
-/// A model's name: its repository's if its folder is a snapshot in a hub cache, or else its
-/// folder's.
-fn name_of(dir: &Path) -> String {
+/// A model's name, and the commit of its files if their folder is a snapshot in a hub cache. The
+/// name of a snapshot is its repository's, and of another folder the folder's.
+fn name_of(dir: &Path) -> (String, Option<String>) {
     let Ok(whole) = dir.canonicalize() else {
-        return dir.display().to_string();
+        return (dir.display().to_string(), None);
     };
     let of_snapshot = whole.ancestors().find_map(|snapshot| {
         let snapshots = snapshot.parent()?;
@@ -274,15 +280,23 @@ fn name_of(dir: &Path) -> String {
         let inside = whole.strip_prefix(snapshot).ok()?;
         is_snapshot.then(|| {
             let parts = inside.components().map(Component::as_os_str);
-            parts.fold(repository, |name, part| {
+            let name = parts.fold(repository, |name, part| {
                 format!("{name}/{}", part.to_string_lossy())
-            })
+            });
+            (name, commit(snapshot))
         })
     });
     of_snapshot.unwrap_or_else(|| match whole.file_name() {
-        Some(name) => name.to_string_lossy().into_owned(),
-        None => dir.display().to_string(),
+        Some(name) => (name.to_string_lossy().into_owned(), None),
+        None => (dir.display().to_string(), None),
     })
+}
+
+/// The commit by which a snapshot is called.
+fn commit(snapshot: &Path) -> Option<String> {
+    let name = snapshot.file_name()?.to_str()?;
+    let is_commit = name.len() == 40 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_commit.then(|| name.to_owned())
 }
 
 #[cfg(test)]

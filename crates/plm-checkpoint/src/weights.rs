@@ -10,8 +10,6 @@ pub(crate) struct Format {
     single: &'static str,
     /// The index of several files, its shards.
     pub(crate) index: &'static str,
-    /// What the names of shards begin and end with.
-    shard: [&'static str; 2],
     pub(crate) is_pickle: bool,
 }
 
@@ -20,13 +18,11 @@ const FORMATS: [Format; 2] = [
     Format {
         single: "model.safetensors",
         index: "model.safetensors.index.json",
-        shard: ["model-", ".safetensors"],
         is_pickle: false,
     },
     Format {
         single: "pytorch_model.bin",
         index: "pytorch_model.bin.index.json",
-        shard: ["pytorch_model-", ".bin"],
         is_pickle: true,
     },
 ];
@@ -61,81 +57,14 @@ pub(crate) fn find(dir: &Path) -> Result<(&'static Format, Found), Error> {
     })
 }
 
-/// The files of a repository that [`ModelFiles::open`](crate::ModelFiles::open) reads, of all that
-/// it has. A program that downloads a model needs no others.
-///
-/// `names` are paths in the repository. These are kept: `config.json`, `vocab.txt`, and the weights
-/// in the format that would be read, which is safetensors if it has both. Shards are known by their
-/// names, since only their index lists them. Nothing is kept of a repository without a
-/// `config.json` or without weights.
+/// The forms in which weights are read, the best first: the file with all of them, and the index of
+/// the shards that they may be in. A program that downloads a model needs the files of one form.
 ///
 /// ```
-/// let names = [
-///     "README.md",
-///     "config.json",
-///     "pytorch_model-00001-of-00002.bin",
-///     "pytorch_model-00002-of-00002.bin",
-///     "pytorch_model.bin.index.json",
-///     "tf_model.h5",
-///     "vocab.txt",
-/// ];
-/// assert_eq!(plm_checkpoint::files_to_fetch(&names), [
-///     "config.json",
-///     "vocab.txt",
-///     "pytorch_model.bin.index.json",
-///     "pytorch_model-00001-of-00002.bin",
-///     "pytorch_model-00002-of-00002.bin",
-/// ]);
+/// let mut forms = plm_checkpoint::weight_files();
+/// let best = ("model.safetensors", "model.safetensors.index.json");
+/// assert_eq!(forms.next(), Some(best));
 /// ```
-pub fn files_to_fetch<'a>(names: &[&'a str]) -> Vec<&'a str> {
-    let find = |wanted: &str| names.iter().copied().find(|name| *name == wanted);
-    let Some(config) = find("config.json") else {
-        return Vec::new();
-    };
-    let weights = FORMATS.iter().find_map(|format| {
-        if let Some(single) = find(format.single) {
-            return Some(vec![single]);
-        }
-        let [begin, end] = format.shard;
-        let is_shard = |name: &&&str| name.starts_with(begin) && name.ends_with(end);
-        let shards = names.iter().filter(is_shard).copied();
-        Some([find(format.index)?].into_iter().chain(shards).collect())
-    });
-    let texts = [config].into_iter().chain(find("vocab.txt"));
-    weights.map_or_else(Vec::new, |weights| texts.chain(weights).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn safetensors_are_fetched_where_there_are_both() {
-        let single = ["config.json", "model.safetensors", "pytorch_model.bin"];
-        assert_eq!(files_to_fetch(&single), &single[..2]);
-        let sharded = [
-            "config.json",
-            "model-00001-of-00001.safetensors",
-            "model.safetensors.index.json",
-            "pytorch_model.bin",
-        ];
-        assert_eq!(
-            files_to_fetch(&sharded),
-            [sharded[0], sharded[2], sharded[1]]
-        );
-    }
-
-    #[test]
-    fn what_is_no_model_has_nothing_to_fetch() {
-        for names in [
-            &["config.json", "README.md"][..],
-            &["model.safetensors"],
-            // A shard without its index, and files of other folders.
-            &["config.json", "pytorch_model-00001-of-00002.bin"],
-            &["config.json", "onnx/model.safetensors"],
-            &[],
-        ] {
-            assert!(files_to_fetch(names).is_empty(), "{names:?}");
-        }
-    }
+pub fn weight_files() -> impl Iterator<Item = (&'static str, &'static str)> {
+    FORMATS.iter().map(|format| (format.single, format.index))
 }

@@ -7,6 +7,7 @@
 use plm_fleet::checkpoint::Error as CheckpointError;
 use plm_fleet::coordinator::{Error as RunError, RowFailure};
 use plm_fleet::exporting::Error as ExportError;
+use plm_fleet::hub::{Error as HubError, NotDownloaded};
 use plm_fleet::index::{Error as InputError, Problems, SkipReason};
 use plm_fleet::shards::Error as ShardError;
 use plm_fleet::{Dtype, Error, ModelError, OutputSpec, Per, Remedy};
@@ -38,6 +39,7 @@ fn advice(error: &Error) -> Option<String> {
     let words = match error {
         Error::Index(error) => return of_input(error),
         Error::Checkpoint(error) => of_checkpoint(error)?,
+        Error::Hub(error) => of_hub(error)?,
         Error::Model(error) => of_model(error)?,
         Error::Coordinator(error) => of_run(error)?,
         Error::Export(error) => of_export(error)?,
@@ -138,7 +140,37 @@ fn of_checkpoint(error: &CheckpointError) -> Option<&'static str> {
         | CheckpointError::NoConfig { .. }
         | CheckpointError::HubCache { .. }
         | CheckpointError::NoSnapshot { .. } => {
-            "--model takes the directory of a checkpoint, or a file of fair-esm (.pt)"
+            "--model takes the directory of a checkpoint, a file of fair-esm (.pt), or a name that \
+             `plm-fleet models` lists"
+        }
+        _ => return None,
+    })
+}
+
+/// What to do about a model's name, the cache and the hub.
+fn of_hub(error: &HubError) -> Option<&'static str> {
+    Some(match error {
+        HubError::NotAName { .. } => "`plm-fleet models` lists names",
+        HubError::NotCached {
+            reason: NotDownloaded::Offline,
+            ..
+        } => "HF_HUB_OFFLINE=0 lets it be downloaded here",
+        HubError::NotCached {
+            reason: NotDownloaded::NotAsked,
+            ..
+        } => "`plm-fleet models NAME` does that",
+        HubError::NoSuchModel { .. } => {
+            "HF_TOKEN takes a token; if a directory was meant, there is none of this name"
+        }
+        HubError::Denied { .. } => "HF_TOKEN takes a token",
+        HubError::Endpoint { .. } => "see HF_ENDPOINT",
+        HubError::NotAHub { .. } | HubError::Unreachable { .. } => {
+            "HF_ENDPOINT names another hub, https_proxy a proxy"
+        }
+        HubError::Proxy => "see https_proxy, http_proxy and all_proxy",
+        HubError::NoSpace { .. } | HubError::Io { .. } => "HF_HUB_CACHE names another cache",
+        HubError::NoWeights { .. } => {
+            "convert them to safetensors, and name their directory with --model"
         }
         _ => return None,
     })

@@ -9,7 +9,7 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use plm_fleet::{
     BadRecordPolicy, Devices, Dtype, DuplicatePolicy, ExportFormat, GapPolicy, IdRule, IndexConfig,
-    Input, Layer, Model, NamelessPolicy, OutputKind, OutputSet, Part, Per, SegmentConfig,
+    Input, Layer, NamelessPolicy, OutputKind, OutputSet, Part, Per, SegmentConfig,
 };
 
 /// Turn protein FASTA files into ESM-2 or ESM C embeddings: one HDF5 file with vectors per protein
@@ -33,7 +33,7 @@ pub(crate) struct Cli {
 
 const AFTER_HELP: &str = "\
 Example:
-  plm-fleet embed proteins.fasta.gz --out out --model models/esm2_t33_650M_UR50D
+  plm-fleet embed proteins.fasta.gz --out out --model esm2_t33_650M_UR50D
   plm-fleet verify out
 
 If embed stops early, run the same command again: it resumes.
@@ -77,6 +77,22 @@ const AFTER_AGGREGATE_HELP: &str = "\
 The parts of a run with residues, logits or contacts share one output directory, OUT: give each
 `embed --part i/N` the same --out. Other parts may have a directory each.";
 
+const AFTER_MODELS_HELP: &str = "\
+Models are kept in the cache that Python's huggingface_hub uses, and each finds what the other has
+downloaded. These environment variables mean what they mean there:
+  HF_HUB_CACHE, HF_HOME  where the cache is
+  HF_HUB_OFFLINE=1       downloads nothing
+  HF_TOKEN               opens private and gated models
+  HF_ENDPOINT            the address of a mirror
+Other names of the cache and of the token, https_proxy and no_proxy work too; SSL_CERT_FILE names
+other certificate authorities.
+
+Examples:
+  Download a model where there is a network, for jobs where there is none:
+    plm-fleet models esm2_t33_650M_UR50D
+  The same at a commit that never changes:
+    plm-fleet models facebook/esm2_t33_650M_UR50D@COMMIT";
+
 const AFTER_EXPORT_HELP: &str = "\
 Examples:
   All of a run as one Parquet file, out.parquet:
@@ -101,6 +117,9 @@ pub(crate) enum Command {
     /// Write a finished run in the format of another tool
     #[command(after_help = AFTER_EXPORT_HELP)]
     Export(ExportArgs),
+    /// List the models that go by a name, or download some
+    #[command(after_help = AFTER_MODELS_HELP)]
+    Models(ModelsArgs),
     /// Describe this program, a model, a run or an embeddings file
     Info(InfoArgs),
 }
@@ -110,16 +129,17 @@ pub(crate) struct EmbedArgs {
     #[command(flatten)]
     pub(crate) index: IndexArgs,
 
-    /// A directory with a Hugging Face checkpoint (config.json, and model.safetensors or
-    /// pytorch_model.bin); a file of fair-esm (esm2_t33_650M_UR50D.pt); or plm-tiny, the small
-    /// demonstration model inside this program
+    /// The model: a name that `plm-fleet models` lists (esm2_t33_650M_UR50D); another on the
+    /// Hugging Face hub (owner/name, owner/name@revision); a directory with a checkpoint
+    /// (config.json, and model.safetensors or pytorch_model.bin) or a file of fair-esm
+    /// (esm2_t33_650M_UR50D.pt), which count first; or plm-tiny, the small demonstration model
+    /// inside this program. What is named and not in the hub's cache is downloaded into it
     #[arg(
         long,
         default_value = "plm-tiny",
-        value_name = "DIR|FILE.pt|plm-tiny",
-        value_parser = PathBufValueParser::new().map(model)
+        value_name = "NAME|DIR|FILE.pt|plm-tiny"
     )]
-    pub(crate) model: Model,
+    pub(crate) model: PathBuf,
 
     /// What to compute on: cpu, cpu:N (N ranks share the cores), cuda:0,1 (one rank per GPU), or
     /// auto: all GPUs, else the CPU
@@ -355,9 +375,17 @@ pub(crate) struct ExportArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ModelsArgs {
+    /// Download these models, unless they are in the cache, and print their directories: names from
+    /// the list, or owner/name, with @revision or without
+    #[arg(value_name = "NAME")]
+    pub(crate) names: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct InfoArgs {
-    /// An output directory, an embeddings.h5, an index.plm or a model directory. Without it: this
-    /// program, its devices and its built-in model
+    /// An output directory, an embeddings.h5, an index.plm, a model directory, or the name of a
+    /// model in the cache. Without it: this program, its devices and its built-in model
     #[arg(value_name = "PATH")]
     pub(crate) path: Option<PathBuf>,
 }
@@ -490,14 +518,6 @@ pub(crate) struct ModelDtype(pub(crate) Option<Dtype>);
 /// Reads an input: any path but an empty one; `-` is standard input.
 fn input_parser() -> impl TypedValueParser<Value = Input> {
     PathBufValueParser::new().map(Input::from)
-}
-
-fn model(path: PathBuf) -> Model {
-    match path.to_str() {
-        // Parsing a model never fails.
-        Some(words) => words.parse().unwrap_or_default(),
-        None => Model::Checkpoint(path),
-    }
 }
 
 fn parse_dtype(words: &str) -> Result<ModelDtype, String> {

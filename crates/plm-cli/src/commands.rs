@@ -19,11 +19,12 @@ use crate::args::{AggregateArgs, EmbedArgs, Identical, IndexArgs, OnLong, Verify
 use crate::progress::Progress;
 use crate::signals::Signals;
 use crate::voice::{say, show};
-use crate::{again, summary};
+use crate::{again, models, summary};
 
 pub(crate) fn embed(args: &EmbedArgs) -> Result<Exit, Error> {
     let config = run_config(args)?;
-    if matches!(args.model, Model::PlmTiny) {
+    let model = models::find(&args.model)?;
+    if matches!(model, Model::PlmTiny) {
         say(summary::DEMONSTRATION_MODEL);
     }
     for words in args.without_effect() {
@@ -36,12 +37,8 @@ pub(crate) fn embed(args: &EmbedArgs) -> Result<Exit, Error> {
         ..config
     };
     let signals = Signals::watch(config.stop.clone(), Arc::clone(&progress) as _);
-    let report = run_multi_gpu_inference(
-        args.index.inputs.clone(),
-        &args.model,
-        &args.index.out,
-        &config,
-    );
+    let report =
+        run_multi_gpu_inference(args.index.inputs.clone(), &model, &args.index.out, &config);
     progress.finish();
     match report {
         Ok(report) => finished(&report, args.index.out.as_path()),

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use plm_fleet::hub::Error as HubError;
 use plm_fleet::kernels::{GpuError, count_gpus, describe_gpu, gpu_memory};
 use plm_fleet::shards::Error as ShardError;
 use plm_fleet::{
@@ -13,6 +14,7 @@ use plm_fleet::{
 use crate::Exit;
 use crate::args::InfoArgs;
 use crate::commands::outputs_of;
+use crate::models;
 use crate::summary;
 use crate::voice::show;
 use crate::words::{bytes, count, number};
@@ -32,8 +34,17 @@ pub(crate) fn info(args: &InfoArgs) -> Result<Exit, Error> {
     Ok(Exit::Done)
 }
 
-/// Describes what a path leads to.
+/// Describes what a path leads to, or a model that the cache has by this name.
 fn describe(path: &Path) -> Result<String, Error> {
+    if path.symlink_metadata().is_err() {
+        match Model::find_cached(path, &models::hub()) {
+            Ok(Model::Checkpoint(directory)) if directory == path => {}
+            Ok(found) => return Ok(model(&found.info()?)),
+            // `owner/name` may be a path with a slip of the pen.
+            Err(Error::Hub(HubError::NotCached { .. })) if path.components().count() == 2 => {}
+            Err(error) => return Err(error),
+        }
+    }
     let path = path.to_owned();
     Ok(match kind_of(&path)? {
         Kind::FinishedRun => {
@@ -137,8 +148,11 @@ fn model(info: &ModelInfo) -> String {
         format!("\n  read from   {shown}, with the names of {library}")
     });
     let outputs: Vec<_> = info.outputs.iter().map(|kind| kind.name()).collect();
+    let revision = (info.revision.as_ref())
+        .map(|revision| format!("\n  revision    {revision}"))
+        .unwrap_or_default();
     format!(
-        "{}{}{}\n  outputs     {}\n  weights     {}",
+        "{}{}{revision}{}\n  outputs     {}\n  weights     {}",
         info.name,
         sizes.unwrap_or_default(),
         origin.unwrap_or_default(),
@@ -176,8 +190,11 @@ fn embeddings(path: &Path) -> Result<String, Error> {
         ),
         Per::Residue | Per::Pair => count(file.rows() as u64, "protein"),
     };
+    let revision = (provenance.model_revision.as_ref())
+        .map(|revision| format!("\n  revision    {revision}"))
+        .unwrap_or_default();
     let mut text = format!(
-        "{}: {holds}\n  model       {} ({}), layer {}\n  weights     {}\n  pooling     {}, special \
+        "{}: {holds}\n  model       {} ({}), layer {}{revision}\n  weights     {}\n  pooling     {}, special \
          tokens {}\n  written by  {} {}\n  content     {}",
         path.display(),
         provenance.model,

@@ -8,8 +8,10 @@ mod again;
 mod args;
 mod bug;
 mod commands;
+mod download;
 mod export;
 mod info;
+mod models;
 mod progress;
 mod signals;
 mod summary;
@@ -103,6 +105,7 @@ fn run(command: &Command) -> Result<Exit, Error> {
         Command::Aggregate(args) => commands::aggregate(args),
         Command::Verify(args) => commands::verify(args),
         Command::Export(args) => export::export(args),
+        Command::Models(args) => models::models(args),
         Command::Info(args) => info::info(args),
     }
 }

@@ -20,7 +20,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 pub(crate) const FIRST: u64 = 10;
 
 /// The progress bar that lines are printed around, if there is one.
-static BAR: OnceLock<ProgressBar> = OnceLock::new();
+static BAR: Mutex<Option<ProgressBar>> = Mutex::new(None);
 
 /// The error of writing a result to standard output.
 static UNWRITTEN: OnceLock<io::Error> = OnceLock::new();
@@ -34,7 +34,8 @@ pub(crate) fn say(text: &str) {
         // A closed standard error is no reason to stop.
         let _ = io::stderr().write_all(line.as_bytes());
     };
-    match BAR.get() {
+    let bar = BAR.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    match bar {
         Some(bar) => bar.suspend(write),
         None => write(),
     }
@@ -42,8 +43,7 @@ pub(crate) fn say(text: &str) {
 
 /// Prints lines around this bar from now on.
 pub(crate) fn around(bar: ProgressBar) {
-    // A process has one run, and so one bar.
-    let _ = BAR.set(bar);
+    *BAR.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar);
 }
 
 /// Prints the result to standard output. [`unwritten`] has the error, if there is one.

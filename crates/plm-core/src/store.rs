@@ -26,6 +26,8 @@ use crate::{
 pub struct Provenance {
     /// The model's name.
     pub model: String,
+    /// The commit of the model's files on the Hugging Face hub, if it is known.
+    pub model_revision: Option<String>,
     /// What the model's weights are known by, as `algorithm:hex`. For a checkpoint this is a
     /// [`Digest`]; another loader chooses its own text.
     pub weights_digest: String,
@@ -53,6 +55,7 @@ impl Provenance {
     pub fn new(spec: &EncoderSpec, inputs: Vec<InputDigest>) -> Self {
         Self {
             model: spec.model.clone(),
+            model_revision: None,
             weights_digest: spec.weights_digest.clone(),
             model_dtype: spec.dtype,
             program: "plm-fleet".to_owned(),

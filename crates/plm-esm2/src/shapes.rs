@@ -1,5 +1,9 @@
 //! The sizes in which ESM-2 was released.
 
+use plm_checkpoint::ReleasedModel;
+
+use crate::alphabet::VOCABULARY;
+
 /// The sizes of an ESM-2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ModelShape {
@@ -25,6 +29,53 @@ pub const RELEASED: [ModelShape; 6] = [
     released("esm2_t48_15B_UR50D", 48, 5120, 40),
 ];
 
+impl ModelShape {
+    /// The number of weights, with those of the language-model head and of the contact head.
+    ///
+    /// ```
+    /// let parameters = plm_esm2::RELEASED.map(|shape| shape.num_parameters() / 1_000_000);
+    /// assert_eq!(parameters, [7, 33, 148, 651, 2_839, 15_129]);
+    /// ```
+    pub fn num_parameters(&self) -> u64 {
+        let Self {
+            num_layers,
+            hidden_size,
+            num_heads,
+            ffn_size,
+            ..
+        } = *self;
+        let product = |inputs: usize, outputs: usize| inputs * outputs + outputs;
+        let norm = 2 * hidden_size;
+        let layer = 4 * product(hidden_size, hidden_size)
+            + product(hidden_size, ffn_size)
+            + product(ffn_size, hidden_size)
+            + 2 * norm;
+        let embeddings = VOCABULARY.len() * hidden_size;
+        // Its decoder is the embeddings.
+        let lm_head = product(hidden_size, hidden_size) + norm + VOCABULARY.len();
+        let contact_head = product(num_layers * num_heads, 1);
+        (embeddings + num_layers * layer + norm + lm_head + contact_head) as u64
+    }
+}
+
+/// The released models and where they are, the smallest first.
+///
+/// Source: the model cards of `facebook` on the Hugging Face hub.
+pub fn released_models() -> Vec<ReleasedModel> {
+    let models = RELEASED.iter().map(|shape| ReleasedModel {
+        owner: OWNER,
+        name: shape.name,
+        parameters: shape.num_parameters(),
+        num_layers: shape.num_layers,
+        hidden_size: shape.hidden_size,
+        licence: "MIT",
+    });
+    models.collect()
+}
+
+/// The owner of the models' repositories on the hub.
+const OWNER: &str = "facebook";
+
 /// The Hugging Face repository of a released model, from its name without the owner; `None` for any
 /// other name.
 ///
@@ -35,7 +86,7 @@ pub const RELEASED: [ModelShape; 6] = [
 /// ```
 pub fn hub_name(name: &str) -> Option<String> {
     let is_released = RELEASED.iter().any(|shape| shape.name == name);
-    is_released.then(|| format!("facebook/{name}"))
+    is_released.then(|| format!("{OWNER}/{name}"))
 }
 
 const fn released(

@@ -25,7 +25,7 @@ pub use alphabet::{VOCABULARY, token_map};
 pub use checkpoint::Checkpoint;
 pub use encoder::{Esmc, EsmcLoader};
 pub use model_config::Config;
-pub use shapes::{ModelShape, RELEASED, hub_name};
+pub use shapes::{ModelShape, RELEASED, hub_name, released_models};
 
 /// The examples of README.md are tested.
 #[cfg(doctest)]

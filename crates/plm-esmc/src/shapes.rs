@@ -1,5 +1,9 @@
 //! The sizes in which ESM C was released.
 
+use plm_checkpoint::ReleasedModel;
+
+use crate::{Config, names};
+
 /// The sizes of an ESM C.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ModelShape {
@@ -22,6 +26,35 @@ pub const RELEASED: [ModelShape; 3] = [
     released("ESMC-6B", 80, 2560),
 ];
 
+/// The owner of the models' repositories on the hub.
+const OWNER: &str = "biohub";
+
+/// The released models and where they are, the smallest first.
+///
+/// ```
+/// let models = plm_esmc::released_models();
+/// let millions: Vec<_> = models.iter().map(|model| model.parameters / 1_000_000).collect();
+/// assert_eq!(millions, [332, 575, 6_352]);
+/// ```
+pub fn released_models() -> Vec<ReleasedModel> {
+    let models = RELEASED.iter().map(|shape| {
+        let config = Config::of_shape(shape);
+        let tensors = [names::trunk(&config), names::lm_head(&config)].concat();
+        let sizes = tensors
+            .iter()
+            .map(|(_, shape)| shape.iter().product::<usize>() as u64);
+        ReleasedModel {
+            owner: OWNER,
+            name: shape.name,
+            parameters: sizes.sum(),
+            num_layers: shape.num_layers,
+            hidden_size: shape.hidden_size,
+            licence: "MIT",
+        }
+    });
+    models.collect()
+}
+
 /// The Hugging Face repository of a released model, from its name without the owner; `None` for any
 /// other name.
 ///
@@ -32,7 +65,7 @@ pub const RELEASED: [ModelShape; 3] = [
 /// ```
 pub fn hub_name(name: &str) -> Option<String> {
     let is_released = RELEASED.iter().any(|shape| shape.name == name);
-    is_released.then(|| format!("biohub/{name}"))
+    is_released.then(|| format!("{OWNER}/{name}"))
 }
 
 const fn released(name: &'static str, num_layers: usize, hidden_size: usize) -> ModelShape {

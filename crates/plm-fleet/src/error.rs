@@ -47,6 +47,9 @@ pub enum Error {
     /// The files of the model were refused.
     #[error(transparent)]
     Checkpoint(#[from] plm_checkpoint::Error),
+    /// The model can't be had by its name.
+    #[error(transparent)]
+    Hub(#[from] plm_hub::Error),
     /// The model belongs to no family that this library knows.
     #[error("{path} says model_type {model_type:?}: what is read here is {supported}")]
     UnknownModelType {
@@ -398,6 +401,7 @@ impl Error {
             | Self::Thread { .. }
             | Self::Index(_)
             | Self::Checkpoint(_)
+            | Self::Hub(_)
             | Self::UnknownModelType { .. }
             | Self::Model(_)
             | Self::Shards(

@@ -41,14 +41,16 @@
 //!   bundled one is used. With neither, the build stops. Vectors and digests do not depend on the
 //!   choice.
 //! - `cuda` computes on NVIDIA's GPUs. Building it needs the compiler of CUDA 13.0.
+//! - `hub` lets [`Model::find`] download models from the Hugging Face hub. Without it, only its
+//!   cache is looked at, and there is no network code.
 //!
 //! # Crates
 //! This crate joins the others, and knows neither how anything is computed nor how it is stored.
-//! [`index`] finds records in FASTA files, [`checkpoint`] reads a model's files, [`esm2`] and
-//! [`esmc`] are families of models, [`encoder`] is what they share, [`kernels`] has their
-//! operations on the CPU and on GPUs, [`coordinator`] plans and runs the ranks, [`shards`] writes
-//! segments and merges them into HDF5, and [`exporting`] writes other formats. They meet at the
-//! ports of [`core`]. Each can be used by itself.
+//! [`index`] finds records in FASTA files, [`hub`] finds models by name, [`checkpoint`] reads a
+//! model's files, [`esm2`] and [`esmc`] are families of models, [`encoder`] is what they share,
+//! [`kernels`] has their operations on the CPU and on GPUs, [`coordinator`] plans and runs the
+//! ranks, [`shards`] writes segments and merges them into HDF5, and [`exporting`] writes other
+//! formats. They meet at the ports of [`core`]. Each can be used by itself.
 
 mod compute;
 mod embedder;
@@ -65,6 +67,7 @@ pub use plm_encoder as encoder;
 pub use plm_esm2 as esm2;
 pub use plm_esmc as esmc;
 pub use plm_export as exporting;
+pub use plm_hub as hub;
 pub use plm_index as index;
 pub use plm_kernels as kernels;
 pub use plm_shards as shards;
@@ -84,8 +87,8 @@ pub use plm_index::{
 pub use plm_shards::{EmbeddingsFile, Hdf5Store, SegmentConfig, SegmentConfigBuilder};
 
 pub use compute::{
-    Architecture, Devices, Model, ModelError, ModelInfo, ModelOrigin, ParseDevicesError, Remedy,
-    start_threads,
+    Architecture, Devices, KnownModel, Model, ModelError, ModelInfo, ModelOrigin,
+    ParseDevicesError, Remedy, released_models, start_threads,
 };
 pub use embedder::{Embedder, EmbedderConfig, Embedding, Embeddings, SequenceError};
 pub use error::Error;

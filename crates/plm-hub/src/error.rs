@@ -148,7 +148,7 @@ pub enum Error {
         shard: String,
     },
     /// A text is far larger than such files are.
-    #[error("{url} has {bytes} bytes, which no such file of a model has")]
+    #[error("{url} has {bytes} bytes or more, which no such file of a model has")]
     TextTooLarge {
         /// The address of the file.
         url: String,

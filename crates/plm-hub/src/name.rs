@@ -117,7 +117,7 @@ fn parts(words: &str) -> (&str, Option<&str>) {
     let name = words.strip_prefix("hf://").unwrap_or(words);
     match name.split_once('@') {
         Some((repository, revision)) => (repository, Some(revision)),
-        None => (name, None),
+        None => (name.strip_suffix('/').unwrap_or(name), None),
     }
 }
 
@@ -169,6 +169,7 @@ mod tests {
     fn a_name_is_read_however_it_is_written() {
         for (words, repository, revision) in [
             ("facebook/esm2", "facebook/esm2", "main"),
+            ("facebook/esm2/", "facebook/esm2", "main"),
             ("facebook/esm2@v1.0", "facebook/esm2", "v1.0"),
             ("hf://facebook/esm2@refs/pr/1", "facebook/esm2", "refs/pr/1"),
             ("https://huggingface.co/a/b/", "a/b", "main"),

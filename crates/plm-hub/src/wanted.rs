@@ -34,13 +34,14 @@ impl Wanted {
     /// Whether a directory has all that is needed: the configuration, and the weights in one form.
     pub(crate) fn is_complete(&self, dir: &Path) -> bool {
         let is_there = |name: &str| dir.join(name).is_file();
-        let has = |form: &WeightFiles| {
+        // The best form that is there is the one that is read, so another does not make up for it.
+        let form = (self.weights.iter()).find(|form| is_there(form.single) || is_there(form.index));
+        let is_whole = |form: &WeightFiles| {
             is_there(form.single)
-                || is_there(form.index)
-                    && shards(&dir.join(form.index))
-                        .is_some_and(|shards| shards.iter().all(|shard| is_there(shard)))
+                || shards(&dir.join(form.index))
+                    .is_some_and(|shards| shards.iter().all(|shard| is_there(shard)))
         };
-        is_there(self.config) && self.weights.iter().any(has)
+        is_there(self.config) && form.is_some_and(is_whole)
     }
 
     /// The forms in words: `model.safetensors or model.safetensors.index.json`.

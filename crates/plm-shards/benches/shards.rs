@@ -81,6 +81,7 @@ fn sink(directory: &Path) -> SegmentSink {
 fn provenance() -> Provenance {
     Provenance {
         model: "esm2_t33_650M_UR50D".to_owned(),
+        model_revision: None,
         weights_digest: String::new(),
         model_dtype: Dtype::Bf16,
         program: "bench".to_owned(),

@@ -11,6 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::layout;
 use crate::run_format::RunFormat;
 
+/// The attribute with the model's revision, which not every file has. The digest of the content
+/// does not cover it, so that each format version may have it. The seal does.
+const REVISION: &str = "model_revision";
+
 /// Writes where the outputs of a file come from as its attributes. The attributes also describe
 /// `first`, the output that is `/embeddings`.
 pub(crate) fn store(
@@ -19,6 +23,9 @@ pub(crate) fn store(
     file: &Location,
 ) -> hdf5::Result<()> {
     layout::set_text(file, "model", &provenance.model)?;
+    if let Some(revision) = &provenance.model_revision {
+        layout::set_text(file, REVISION, revision)?;
+    }
     layout::set_text(file, "weights_digest", &provenance.weights_digest)?;
     layout::set_value(file, "layer", &(first.layer as u64))?;
     layout::set_text(file, "pooling", &first.pooling)?;
@@ -37,6 +44,10 @@ pub(crate) fn load(file: &Location) -> hdf5::Result<Provenance> {
         .map_err(|error| format!("attribute inputs: {error}"))?;
     Ok(Provenance {
         model: text("model")?,
+        model_revision: match file.attr_names()?.iter().any(|name| name == REVISION) {
+            true => Some(text(REVISION)?),
+            false => None,
+        },
         weights_digest: text("weights_digest")?,
         model_dtype: text("model_dtype")?
             .parse()
@@ -51,6 +62,7 @@ pub(crate) fn load(file: &Location) -> hdf5::Result<Provenance> {
 pub(crate) fn text_bytes(provenance: &Provenance) -> usize {
     let Provenance {
         model,
+        model_revision,
         weights_digest,
         model_dtype: _,
         program,
@@ -58,7 +70,8 @@ pub(crate) fn text_bytes(provenance: &Provenance) -> usize {
         inputs,
     } = provenance;
     let texts = [model, weights_digest, program, program_version];
-    texts.into_iter().map(String::len).sum::<usize>() + inputs_to_json(inputs).len()
+    let texts = texts.into_iter().chain(model_revision);
+    texts.map(String::len).sum::<usize>() + inputs_to_json(inputs).len()
 }
 
 /// An input, in the JSON of the attribute `inputs`.

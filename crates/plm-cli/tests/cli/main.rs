@@ -5,6 +5,7 @@ mod checkpoint;
 mod export;
 mod found;
 mod limits;
+mod names;
 mod output;
 mod outputs;
 mod pickles;
@@ -67,11 +68,13 @@ impl Desk {
         found
     }
 
-    /// Runs `plm-fleet` with these words; file names are relative to the desk.
+    /// Runs `plm-fleet` with these words; file names are relative to the desk. No network is asked.
     fn run(&self, words: &str) -> Said {
         let output = Command::cargo_bin("plm-fleet")
             .unwrap()
             .current_dir(self.scratch.path())
+            .env("HF_HUB_OFFLINE", "1")
+            .env("HF_HUB_CACHE", self.path("cache"))
             .args(words.split_whitespace())
             .output()
             .unwrap();

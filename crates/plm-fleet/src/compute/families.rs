@@ -8,9 +8,10 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
-use plm_checkpoint::ModelFiles;
+use plm_checkpoint::{ModelFiles, ReleasedModel, weight_files};
 use plm_core::{Dtype, EncoderLoader, Layer, OutputKind, OutputSet, TokenMap};
 use plm_encoder::{CpuOptions, FamilyCheckpoint, Loader};
+use plm_hub::{Wanted, WeightFiles};
 
 use super::{Architecture, Devices, ModelError, ModelInfo, ModelOrigin, Remedy};
 use crate::Error;
@@ -23,9 +24,10 @@ struct Family {
     model_types: &'static [&'static str],
     /// The function tells whether these files, which name no `model_type`, are of this family.
     is_in: fn(&ModelFiles) -> bool,
-    /// The function gives the repository on the Hugging Face hub of a released model that is named
-    /// without its owner.
-    hub_name: fn(&str) -> Option<String>,
+    /// The function lists the released models, the smallest first.
+    released: fn() -> Vec<ReleasedModel>,
+    /// A model's directory may have these small files beside `config.json`, which are read.
+    texts: &'static [&'static str],
     /// The function opens the model in these files, and checks all that can be checked without
     /// reading weights.
     open: fn(&ModelFiles) -> Result<Box<dyn FamilyModel>, Error>,
@@ -38,14 +40,16 @@ const FAMILIES: &[Family] = &[
         model_types: &["esm"],
         // It says what is wrong with files of no family.
         is_in: |_| false,
-        hub_name: plm_esm2::hub_name,
+        released: plm_esm2::released_models,
+        texts: &["vocab.txt"],
         open: |files| open_as(plm_esm2::Checkpoint::of_files, files),
     },
     Family {
         name: "ESM C",
         model_types: &["esmc"],
         is_in: plm_esmc::Checkpoint::is_in,
-        hub_name: plm_esmc::hub_name,
+        released: plm_esmc::released_models,
+        texts: &[],
         open: |files| open_as(plm_esmc::Checkpoint::of_files, files),
     },
 ];
@@ -89,10 +93,59 @@ pub(crate) trait FamilyModel: Send {
     ) -> Result<Arc<dyn EncoderLoader>, Error>;
 }
 
+/// All released models, with the names of their families.
+pub(super) fn released() -> Vec<(&'static str, ReleasedModel)> {
+    let of_family = |family: &'static Family| {
+        let models = (family.released)().into_iter();
+        models.map(|model| (family.name, model))
+    };
+    FAMILIES.iter().flat_map(of_family).collect()
+}
+
+/// The repository on the hub of a released model that is named without its owner.
+pub(super) fn hub_name(name: &str) -> Option<String> {
+    let found = released().into_iter().find(|(_, model)| model.name == name);
+    found.map(|(_, model)| model.repository())
+}
+
+/// The files that are read of a model of any family.
+pub(super) fn wanted() -> Wanted {
+    let mut texts: Vec<&str> = FAMILIES
+        .iter()
+        .flat_map(|family| family.texts)
+        .copied()
+        .collect();
+    texts.sort_unstable();
+    texts.dedup();
+    Wanted {
+        config: "config.json",
+        texts,
+        weights: weight_files()
+            .map(|(single, index)| WeightFiles { single, index })
+            .collect(),
+    }
+}
+
+/// A checkpoint, and where it is from.
+pub(crate) struct Opened {
+    pub(super) model: Box<dyn FamilyModel>,
+    /// The commit of its files on the hub, if they are a snapshot in a hub cache.
+    pub(super) revision: Option<String>,
+}
+
+impl Opened {
+    /// Describes the model. This reads all weights, for their digest.
+    pub(super) fn info(&self) -> Result<ModelInfo, Error> {
+        Ok(ModelInfo {
+            revision: self.revision.clone(),
+            ..self.model.info()?
+        })
+    }
+}
+
 /// Opens the checkpoint in a directory or a file, and checks all that can be checked without
 /// reading weights.
-pub(super) fn open(path: &Path) -> Result<Box<dyn FamilyModel>, Error> {
-    let hub_name = |name: &str| FAMILIES.iter().find_map(|family| (family.hub_name)(name));
+pub(super) fn open(path: &Path) -> Result<Opened, Error> {
     let files = ModelFiles::open(path, hub_name)?;
     let config = files.config();
     let family = match config.model_type() {
@@ -106,12 +159,18 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn FamilyModel>, Error> {
                 supported: supported(),
             })?,
     };
-    (family.open)(&files)
+    Ok(Opened {
+        model: (family.open)(&files)?,
+        revision: files.commit().map(str::to_owned),
+    })
 }
 
 /// The demonstration model inside this library.
-pub(super) fn plm_tiny() -> Box<dyn FamilyModel> {
-    Box::new(plm_esm2::Checkpoint::plm_tiny())
+pub(super) fn plm_tiny() -> Opened {
+    Opened {
+        model: Box::new(plm_esm2::Checkpoint::plm_tiny()),
+        revision: None,
+    }
 }
 
 /// The families and their types, in the words of an error.
@@ -151,6 +210,7 @@ impl<C: FamilyCheckpoint + 'static> FamilyModel for C {
         let sizes = self.sizes();
         Ok(ModelInfo {
             name: FamilyCheckpoint::name(self).to_owned(),
+            revision: None,
             weights_digest: self.weights_digest().map_err(of_encoder)?.to_string(),
             architecture: Some(Architecture {
                 family: self.family(),
@@ -215,7 +275,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("config.json"), config).unwrap();
         match open(directory.path()) {
-            Ok(model) => panic!("{} was opened", model.name()),
+            Ok(opened) => panic!("{} was opened", opened.model.name()),
             Err(error) => error,
         }
     }
@@ -228,6 +288,22 @@ mod tests {
         types.sort_unstable();
         types.dedup();
         assert_eq!(types.len(), count);
+    }
+
+    #[test]
+    fn a_released_name_is_one_models() {
+        let released = released();
+        let mut names: Vec<&str> = released.iter().map(|(_, model)| model.name).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        for (_, model) in released {
+            assert_eq!(hub_name(model.name), Some(model.repository()));
+            let name: plm_hub::ModelName = model.repository().parse().unwrap();
+            assert_eq!(name.repository(), model.repository());
+        }
+        assert_eq!(hub_name("esm3"), None);
     }
 
     #[test]
@@ -306,6 +382,7 @@ mod tests {
     #[test]
     fn a_model_says_what_it_is() {
         let info = plm_tiny().info().unwrap();
+        assert_eq!(info.revision, None);
         let architecture = info.architecture.unwrap();
         assert_eq!((&*info.name, architecture.family), ("plm-tiny", "ESM-2"));
         assert_eq!(

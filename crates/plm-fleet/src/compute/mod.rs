@@ -9,10 +9,12 @@ mod families;
 pub(crate) mod memory;
 mod model;
 mod model_info;
+mod named;
 mod threads;
 
 pub use devices::{Devices, ParseDevicesError};
 pub use model::Model;
 pub(crate) use model::PendingLoader;
 pub use model_info::{Architecture, ModelError, ModelInfo, ModelOrigin, Remedy};
+pub use named::{KnownModel, released_models};
 pub use threads::start_threads;

@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 
 use plm_core::{Dtype, EncoderLoader, OutputKind, OutputSet, TokenMap};
 
-use super::families::{self, FamilyModel};
+use super::families::{self, FamilyModel, Opened};
 use super::{Devices, ModelInfo};
 use crate::Error;
 
@@ -40,16 +40,16 @@ pub enum Model {
 
 impl Model {
     /// The word for [`PlmTiny`](Self::PlmTiny) on a command line.
-    const PLM_TINY: &str = "plm-tiny";
+    pub(super) const PLM_TINY: &str = "plm-tiny";
 
     /// Opens the model, and checks all that can be checked without reading weights.
     pub(crate) fn open(&self) -> Result<OpenModel, Error> {
         Ok(match self {
             Self::PlmTiny => OpenModel::Checkpoint(families::plm_tiny()),
             Self::Checkpoint(directory) => {
-                let checkpoint = families::open(directory)?;
-                tell_of_passed_over(&*checkpoint);
-                OpenModel::Checkpoint(checkpoint)
+                let opened = families::open(directory)?;
+                tell_of_passed_over(&*opened.model);
+                OpenModel::Checkpoint(opened)
             }
             Self::Loader(loader) => OpenModel::Loader(Arc::clone(loader)),
         })
@@ -75,6 +75,7 @@ impl Model {
                 let spec = loader.spec();
                 Ok(ModelInfo {
                     name: spec.model.clone(),
+                    revision: None,
                     weights_digest: spec.weights_digest.clone(),
                     architecture: None,
                     origin: None,
@@ -112,7 +113,7 @@ fn tell_of_passed_over(checkpoint: &dyn FamilyModel) {
 
 /// A model whose weights have not been read yet.
 pub(crate) enum OpenModel {
-    Checkpoint(Box<dyn FamilyModel>),
+    Checkpoint(Opened),
     Loader(Arc<dyn EncoderLoader>),
 }
 
@@ -120,8 +121,16 @@ impl OpenModel {
     /// The model's alphabet, which is all that a plan must know of a model.
     pub(crate) fn tokens(&self) -> TokenMap {
         match self {
-            Self::Checkpoint(checkpoint) => checkpoint.tokens(),
+            Self::Checkpoint(opened) => opened.model.tokens(),
             Self::Loader(loader) => loader.spec().tokens.clone(),
+        }
+    }
+
+    /// The commit of the model's files on the Hugging Face hub, if a hub cache says so.
+    pub(crate) fn revision(&self) -> Option<String> {
+        match self {
+            Self::Checkpoint(opened) => opened.revision.clone(),
+            Self::Loader(_) => None,
         }
     }
 
@@ -141,9 +150,7 @@ impl OpenModel {
         match (self, outputs) {
             (_, None) => Ok(()),
             (Self::Loader(_), Some(_)) => Err(Error::OutputsOfLoader),
-            (Self::Checkpoint(checkpoint), Some(outputs)) => {
-                checkpoint.check_outputs(dtype, outputs)
-            }
+            (Self::Checkpoint(opened), Some(outputs)) => opened.model.check_outputs(dtype, outputs),
         }
     }
 
@@ -157,7 +164,7 @@ impl OpenModel {
     ) -> Result<Arc<dyn EncoderLoader>, Error> {
         match self {
             Self::Loader(loader) => Ok(loader),
-            Self::Checkpoint(checkpoint) => checkpoint.loader(devices, dtype, outputs),
+            Self::Checkpoint(opened) => opened.model.loader(devices, dtype, outputs),
         }
     }
 }

@@ -12,6 +12,9 @@ use plm_core::{BoxError, OutputKind};
 pub struct ModelInfo {
     /// The name is a checkpoint's folder or repository, or what a loader says.
     pub name: String,
+    /// The revision is the commit of a checkpoint's files on the Hugging Face hub. It is `None` if
+    /// they are not in a hub cache, which says so.
+    pub revision: Option<String>,
     /// The text identifies the weights. A checkpoint's is a digest of their content.
     pub weights_digest: String,
     /// The sizes are known for a checkpoint. They are `None` for a caller's own loader.

@@ -82,7 +82,7 @@ impl Claim {
             // Another process may have taken it just now, for this run or for another.
             let there = Self::read(layout)?;
             self.check_against(&there, &path)?;
-            self.fingerprint.model = there.fingerprint.model;
+            self.fingerprint.take_name(there.fingerprint);
         }
         Ok(())
     }

@@ -20,9 +20,9 @@ const NAMED_INPUTS: usize = 3;
 
 /// Everything that decides which rows a run has and the bits of each.
 ///
-/// The model's name is here too, but does not count: a model is known by its weights, whatever its
-/// folder is called. The batch size, the number of ranks and the choice among devices of one kind
-/// are not here. They may change between tries.
+/// The model's name and revision are here too, but do not count: a model is known by its weights,
+/// whatever its folder is called. The batch size, the number of ranks and the choice among devices
+/// of one kind are not here. They may change between tries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fingerprint {
     /// The digests are the inputs', in order.
@@ -30,6 +30,10 @@ pub(crate) struct Fingerprint {
     index: IndexConfig,
     /// The name is that of the first try. The result has it, whatever later tries call the model.
     pub(crate) model: String,
+    /// The commit of the model's files on the Hugging Face hub is known if a hub cache says so. It
+    /// is that of the first try, and does not count either.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) model_revision: Option<String>,
     /// The text identifies the weights. A checkpoint's is a digest; a loader chooses its own.
     weights: String,
     /// This field and the next three describe the first output.
@@ -109,6 +113,7 @@ impl Fingerprint {
             inputs: digests(index),
             index: index.config(),
             model: spec.model.clone(),
+            model_revision: None,
             weights: spec.weights_digest.clone(),
             layer: first.layer,
             pooling: first.pooling.clone(),
@@ -144,15 +149,30 @@ impl Fingerprint {
         }])
     }
 
-    /// The same fingerprint without the model's name.
+    /// The same fingerprint of a model that has this revision.
+    pub(crate) fn with_revision(self, model_revision: Option<String>) -> Self {
+        Self {
+            model_revision,
+            ..self
+        }
+    }
+
+    /// Takes the name and the revision of the model as another try knew them.
+    pub(super) fn take_name(&mut self, other: Self) {
+        self.model = other.model;
+        self.model_revision = other.model_revision;
+    }
+
+    /// The same fingerprint without the model's name and revision.
     fn nameless(&self) -> Self {
         Self {
             model: String::new(),
+            model_revision: None,
             ..self.clone()
         }
     }
 
-    /// The digest of all but the model's name.
+    /// The digest of all but the model's name and revision.
     pub(crate) fn digest(&self) -> Digest {
         let json = serde_json::to_vec(&self.nameless());
         let json = json.expect("a fingerprint holds nothing JSON lacks");
@@ -212,6 +232,7 @@ impl Fingerprint {
         });
         Ok(Provenance {
             model: self.model.clone(),
+            model_revision: self.model_revision.clone(),
             weights_digest: self.weights.clone(),
             model_dtype: dtype(&self.dtype)?,
             program: "plm-fleet".to_owned(),
@@ -476,6 +497,7 @@ mod tests {
             inputs: Vec::new(),
             index: IndexConfig::default(),
             model: "m".to_owned(),
+            model_revision: None,
             weights: "w".to_owned(),
             layer: first.layer,
             pooling: format!("{} in words", first.kind),

@@ -23,6 +23,10 @@ pub struct RunReport {
     pub embeddings_path: Option<PathBuf>,
     /// The name is the model's.
     pub model: String,
+    /// The revision is the commit of the model's files on the Hugging Face hub. It is `None` if
+    /// they are not from a hub cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model_revision: Option<String>,
     /// The counts say what became of the input's records. After one of several parts, only its own
     /// records count. Records that the policies leave out belong to no part.
     pub records: RecordCounts,

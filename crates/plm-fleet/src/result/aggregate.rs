@@ -313,6 +313,7 @@ impl Finish<'_> {
             version: crate::VERSION.to_owned(),
             embeddings_path: Some(embeddings),
             model: fingerprint.model.clone(),
+            model_revision: fingerprint.model_revision.clone(),
             records,
             findings: self.index.findings(),
             changed_inputs: changed_inputs(self.index),

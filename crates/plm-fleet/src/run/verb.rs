@@ -82,6 +82,7 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
     // This reads headers only.
     let model = model.open()?;
     let tokens = model.tokens();
+    let revision = model.revision();
     let kinds = model.output_kinds(config.outputs.as_ref());
     let loading = PendingLoader::start(
         model,
@@ -107,7 +108,8 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
     let loader = loading.wait()?;
     check_outputs(&*config.store, &loader.spec().outputs)?;
     let fingerprint =
-        Fingerprint::new(pending.index(), loader.spec(), &config.plan, &*config.store);
+        Fingerprint::new(pending.index(), loader.spec(), &config.plan, &*config.store)
+            .with_revision(revision);
     let mut claim = Claim::new(fingerprint, pending.index(), config.part, &config.plan);
     if config.resume == Resume::Restart {
         // This comes before the lock is taken, which leaves a trace.
@@ -201,6 +203,7 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
         version: crate::VERSION.to_owned(),
         embeddings_path: None,
         model: claim.fingerprint.model,
+        model_revision: claim.fingerprint.model_revision,
         records: records_of_part(&index, &plan, &part, config.part),
         findings: index.findings(),
         changed_inputs: changed_inputs(&index),

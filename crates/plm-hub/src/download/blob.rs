@@ -131,6 +131,8 @@ fn receive(
             Ok(()) => "the connection was closed".to_owned(),
             Err(Failure::Passing(why)) => why,
             Err(Failure::PastTheEnd) => unreachable!("it was met above"),
+            // A hub that was there a moment ago may come back.
+            Err(Failure::Lasting(Error::Unreachable { why, .. })) => why,
             Err(Failure::Lasting(error)) => return Err(error),
         };
         tries = if there > most { 1 } else { tries + 1 };
@@ -171,6 +173,7 @@ impl Position<'_> {
                 Err(error) => return Err(Failure::Passing(error.to_string())),
             };
             let end = *self.there + bytes as u64;
+            file.check_size(end)?;
             if let Some(expected) = file.bytes.filter(|&expected| end > expected) {
                 return Err(Failure::Lasting(Error::WrongSize {
                     url: file.url.clone(),

@@ -36,6 +36,21 @@ pub(super) struct Remote {
     pub(super) url: String,
     pub(super) digest: FileDigest,
     pub(super) bytes: Option<u64>,
+    /// More than this is no such file.
+    pub(super) most_bytes: u64,
+}
+
+impl Remote {
+    /// Refuses a file that has this many bytes or more.
+    pub(super) fn check_size(&self, bytes: u64) -> Result<(), Error> {
+        if bytes > self.most_bytes {
+            return Err(Error::TextTooLarge {
+                url: self.url.clone(),
+                bytes,
+            });
+        }
+        Ok(())
+    }
 }
 
 /// A file's bytes as they come, from a position on.
@@ -209,6 +224,7 @@ impl<'a> Client<'a> {
         Ok(Remote {
             name: file.to_owned(),
             bytes: bytes.and_then(|bytes| bytes.parse().ok()),
+            most_bytes: u64::MAX,
             digest,
             url,
         })

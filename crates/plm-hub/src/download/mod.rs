@@ -56,11 +56,11 @@ pub(crate) fn download(hub: &Hub, name: &ModelName, wanted: &Wanted) -> Result<S
         if snapshot.dir.join(file).is_file() {
             continue;
         }
-        let remote = client.remote(commit, file)?;
-        if let Some(bytes) = remote.bytes.filter(|&bytes| bytes > MAX_TEXT_BYTES) {
-            let url = remote.url;
-            return Err(Error::TextTooLarge { url, bytes });
-        }
+        let remote = Remote {
+            most_bytes: MAX_TEXT_BYTES,
+            ..client.remote(commit, file)?
+        };
+        remote.check_size(remote.bytes.unwrap_or(0))?;
         blob::fetch(&client, &layout, &remote, &mut |_| {})?;
     }
     let weights = if is_sharded {

@@ -162,6 +162,22 @@ fn a_text_of_many_bytes_is_refused() {
 }
 
 #[test]
+fn a_text_that_does_not_end_is_refused() {
+    let scene = Scene::new();
+    let endless = vec![b'x'; (1 << 24) + 1];
+    let files: [(&str, &[u8]); 2] = [("config.json", &endless), ("model.safetensors", b"")];
+    scene.hub.put(NAME, COMMIT, &["main"], &files);
+    let size = HubFault::Header("Content-Length", None);
+    scene.hub.fail("HEAD", "config.json", 1, size);
+    let error = scene.find().unwrap_err();
+    assert!(matches!(error, Error::TextTooLarge { .. }), "{error}");
+    assert_eq!(
+        names(&scene.repository().join("blobs")),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
 fn more_than_the_disk_has_room_for_is_refused() {
     let scene = Scene::new();
     let bytes = HubFault::Header("X-Linked-Size", Some((1_u64 << 60).to_string()));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use plm_hub::Error;
 use plm_testkit::{HubFault, HubRequest, sha256};
 
-use crate::Scene;
+use crate::{COMMIT, Scene};
 
 const STORED: &str = "GET";
 
@@ -37,6 +37,20 @@ fn a_connection_that_stalls_is_given_up_and_goes_on() {
     let started = Instant::now();
     scene.assert_whole(&scene.find().unwrap());
     assert!(started.elapsed() < Duration::from_secs(20));
+    assert_eq!(ranges(&scene), ["", "bytes=40000-"]);
+}
+
+#[test]
+fn a_network_that_is_gone_for_a_moment_is_waited_for() {
+    let scene = Scene::new();
+    let cut = HubFault::Cut(40_000);
+    scene.hub.fail(STORED, &sha256(&scene.weights), 1, cut);
+    // The first request for the file is well. The second is sent to where nobody listens.
+    let file = format!("resolve/{COMMIT}/model.safetensors");
+    let nowhere = HubFault::Redirect("http://127.0.0.1:1/x".to_owned());
+    scene.hub.fail("GET", &file, 1, HubFault::Whole);
+    scene.hub.fail("GET", &file, 1, nowhere);
+    scene.assert_whole(&scene.find().unwrap());
     assert_eq!(ranges(&scene), ["", "bytes=40000-"]);
 }
 

@@ -291,6 +291,7 @@ impl Run {
 pub fn provenance() -> Provenance {
     Provenance {
         model: "esm2_t6_8M_UR50D".to_owned(),
+        model_revision: None,
         weights_digest: "blake3:of-the-weights".to_owned(),
         model_dtype: Dtype::Bf16,
         program: "plm-fleet".to_owned(),

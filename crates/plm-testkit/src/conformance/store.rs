@@ -136,6 +136,7 @@ impl<'a> Case<'a> {
             result: directory.join(store.result_name()),
             provenance: Provenance {
                 model: "fake".to_owned(),
+                model_revision: None,
                 weights_digest: "none:0".to_owned(),
                 model_dtype: Dtype::F32,
                 program: "a test".to_owned(),
