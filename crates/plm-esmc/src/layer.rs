@@ -84,9 +84,12 @@ impl Block for Layer {
         normalised: &Tensor,
         attention: &VarlenAttention<'_>,
     ) -> Result<(Tensor, Tensor)> {
-        let qkv = self.qkv.forward(normalised)?;
-        self.query_key_norm.forward_inplace(&qkv)?;
-        let attended = attention.forward(&qkv, &self.no_bias)?;
+        let attended = {
+            // Dropped after attention: it is the widest tensor before the feed-forward block.
+            let qkv = self.qkv.forward(normalised)?;
+            self.query_key_norm.forward_inplace(&qkv)?;
+            attention.forward(&qkv, &self.no_bias)?
+        };
         let (x, normalised) = self.attention_output.forward(x, &attended)?;
 
         let inner = swiglu(&self.gate_up.forward(&normalised)?)?;
