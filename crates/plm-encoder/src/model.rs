@@ -6,7 +6,7 @@
 use std::sync::Mutex;
 
 use candle_core::{DType, Result as TensorResult, Tensor};
-use plm_core::{Column, Dtype, OutputKind, OutputSet, OutputSpec, PackedBatch};
+use plm_core::{Column, Dtype, OutputKind, OutputSet, OutputSpec, PackedBatch, ValuePool};
 use plm_kernels::{
     Contacts, Rotary, VarlenAttention, embed_tokens, first_token, residue_rows, segment_max,
     segment_mean,
@@ -32,6 +32,8 @@ pub struct Model {
     parts: Parts,
     /// The tables of positions. They grow to the longest sequence so far.
     rotary: Mutex<Rotary>,
+    /// The memory of outputs with many rows per sequence, which comes back from the writer.
+    memory: ValuePool,
 }
 
 impl Model {
@@ -84,6 +86,7 @@ impl Model {
             place,
             parts,
             rotary: Mutex::new(rotary),
+            memory: ValuePool::default(),
         })
     }
 
@@ -132,6 +135,7 @@ impl Model {
             specs,
             residue_counts: batch.residue_counts().collect(),
             pooled_norm: self.parts.layers.pooled_norm(),
+            memory: self.memory.clone(),
         })
     }
 

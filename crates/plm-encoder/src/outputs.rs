@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Result as TensorResult, Tensor};
 use half::f16;
-use plm_core::{Column, Dtype, OutputSpec, Values};
+use plm_core::{Column, Dtype, OutputSpec, Per, ValuePool, Values};
 
 use crate::{Error, PooledNorm};
 
@@ -20,6 +20,8 @@ pub struct Started {
     pub(crate) residue_counts: Vec<u32>,
     /// The norm that pooled rows still need; `None` if they need none.
     pub(crate) pooled_norm: Option<Arc<dyn PooledNorm>>,
+    /// The memory of outputs with many rows per sequence.
+    pub(crate) memory: ValuePool,
 }
 
 impl Started {
@@ -34,11 +36,18 @@ impl Started {
             specs,
             residue_counts,
             pooled_norm,
+            memory,
         } = self;
+        // Small columns would take the place of large ones in the pool.
+        let fresh = ValuePool::default();
+        let memory_of = |spec: &OutputSpec| match spec.per() {
+            Per::Sequence => &fresh,
+            Per::Residue | Per::Pair => &memory,
+        };
         let mut of_specs: Vec<Vec<Values>> = specs.iter().map(|_| Vec::new()).collect();
         for piece in pieces {
-            for (of_spec, of_piece) in of_specs.iter_mut().zip(piece) {
-                of_spec.push(of_piece.wait()?);
+            for ((of_spec, of_piece), spec) in of_specs.iter_mut().zip(piece).zip(&specs) {
+                of_spec.push(of_piece.wait(memory_of(spec))?);
             }
         }
         let columns = of_specs.into_iter().zip(&specs).map(|(pieces, spec)| {
@@ -56,6 +65,7 @@ impl Started {
             let offsets = std::iter::once(0).chain(ends).collect();
             Column::with_offsets(spec.width, offsets, values)
                 .expect("each sequence gives the rows of its output")
+                .in_pool(memory_of(spec))
         });
         Ok(columns.collect())
     }
@@ -72,19 +82,19 @@ pub enum Fetched {
 
 /// Values that a device has not given yet.
 pub trait OnTheirWay: fmt::Debug + Send {
-    /// Waits for the values.
+    /// Waits for the values, and puts them into memory of this pool.
     ///
     /// # Errors
     /// If the device has failed.
-    fn wait(self: Box<Self>) -> TensorResult<Values>;
+    fn wait(self: Box<Self>, memory: &ValuePool) -> TensorResult<Values>;
 }
 
 impl Fetched {
     /// The values, after they have arrived.
-    fn wait(self) -> TensorResult<Values> {
+    fn wait(self, memory: &ValuePool) -> TensorResult<Values> {
         match self {
             Self::Here(values) => Ok(values),
-            Self::OnTheirWay(values) => values.wait(),
+            Self::OnTheirWay(values) => values.wait(memory),
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Device, Result as TensorResult, Tensor};
 use half::f16;
-use plm_core::{PackedBatch, Values};
-use plm_kernels::{CuSeqlens, Download, Downloaded, Gpu, GpuLinear, LayerNorm};
+use plm_core::{PackedBatch, ValuePool, Values};
+use plm_kernels::{CuSeqlens, Download, Gpu, GpuLinear, LayerNorm};
 
 use crate::{
     Fetched, Linear, MicroBatch, OnTheirWay, Place, ResidualLinear, ResidualWeights, Vocabulary,
@@ -57,12 +57,15 @@ impl Place for Gpu {
     }
 }
 
-impl<T: Downloaded> OnTheirWay for Download<T>
-where
-    Vec<T>: Into<Values>,
-{
-    fn wait(self: Box<Self>) -> TensorResult<Values> {
-        Ok(Self::wait(*self)?.into())
+impl OnTheirWay for Download<f32> {
+    fn wait(self: Box<Self>, memory: &ValuePool) -> TensorResult<Values> {
+        Ok(Self::wait(*self, |count| memory.f32(count))?.into())
+    }
+}
+
+impl OnTheirWay for Download<f16> {
+    fn wait(self: Box<Self>, memory: &ValuePool) -> TensorResult<Values> {
+        Ok(Self::wait(*self, |count| memory.f16(count))?.into())
     }
 }
 

@@ -153,18 +153,19 @@ pub struct Download<T: Downloaded> {
 
 impl<T: Downloaded> Download<T> {
     /// Waits for the values: until the device has done all that was asked of it before this
-    /// download.
+    /// download. `memory` gives an empty vector with room for as many values as it is asked for.
     ///
     /// # Errors
     /// If the device failed in what it did until then.
-    pub fn wait(mut self) -> Result<Vec<T>> {
+    pub fn wait(mut self, memory: impl FnOnce(usize) -> Vec<T>) -> Result<Vec<T>> {
         let buffer = self.buffer.take().expect("only this takes it, once");
         buffer.copied.synchronize().w()?;
         let words = &buffer.words.as_slice().w()?[..words_of::<T>(self.len)];
         // SAFETY: the words are aligned for values of their size or less, and hold `len` of these,
         // which the copy has written. They are borrowed for as long as the slice.
-        let values = unsafe { slice::from_raw_parts(words.as_ptr().cast::<T>(), self.len) };
-        let values = values.to_vec();
+        let there = unsafe { slice::from_raw_parts(words.as_ptr().cast::<T>(), self.len) };
+        let mut values = memory(self.len);
+        values.extend_from_slice(there);
         self.staging.give_back(buffer);
         Ok(values)
     }

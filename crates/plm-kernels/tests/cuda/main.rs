@@ -520,8 +520,14 @@ fn downloads_of_any_length_bring_every_value() {
             })
             .collect();
         for (f32s, f16s) in waiting {
-            assert_eq!(f32s.wait().unwrap(), values_of::<f32>(&in_f32));
-            assert_eq!(f16s.wait().unwrap(), values_of::<half::f16>(&in_f16));
+            assert_eq!(
+                f32s.wait(Vec::with_capacity).unwrap(),
+                values_of::<f32>(&in_f32)
+            );
+            assert_eq!(
+                f16s.wait(Vec::with_capacity).unwrap(),
+                values_of::<half::f16>(&in_f16)
+            );
         }
     }
 }
