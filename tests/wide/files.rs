@@ -9,7 +9,7 @@ use plm_fleet::{
 };
 use plm_testkit::FakeLoader;
 
-use crate::desk::{Desk, RECORDS, computed, config, loader, slow, stopping};
+use crate::desk::{Desk, MAX_RESIDUES, RECORDS, computed, config, loader, slow, stopping};
 
 /// All records take some 70 KB, and one up to 3.
 const MAX_FILE_BYTES: u64 = 16_000;
@@ -218,7 +218,7 @@ fn damage_in_a_file_is_told_and_computed_again() {
             }
             let name = file.file_name().unwrap().to_str().unwrap();
             assert!(
-                told.contains(name) && told.contains("move it away"),
+                told.contains(name) && told.contains("move this one file away"),
                 "{told}"
             );
         }
@@ -277,12 +277,92 @@ fn files_go_with_their_run_and_those_of_others_stay() {
     desk.run("out", &restart).unwrap();
     assert_eq!(names(&desk.path("out"), "embeddings"), ["embeddings.h5"]);
 
-    let notes = desk.path("out").join("embeddings-00001-of-00002.h5");
-    fs::write(&notes, "notes of a lifetime").unwrap();
-    fs::remove_file(desk.path("out/run.json")).unwrap();
-    let refused = desk.run("out", &restart).unwrap_err();
-    assert!(matches!(refused, Error::Foreign { .. }), "{refused}");
-    assert_eq!(fs::read_to_string(&notes).unwrap(), "notes of a lifetime");
+    // Also a finished run leaves what is not its own.
+    desk.run("several", &in_files(config())).unwrap();
+    let names = [
+        "out/embeddings-00001-of-00002.h5",
+        "out/embeddings.h5.draft",
+        "several/embeddings-00005-of-00009.h5",
+        "several/embeddings-00002-of-00005.h5.draft",
+    ];
+    for name in names {
+        let notes = desk.path(name);
+        let out = name.split_once('/').unwrap().0;
+        for is_directory in [false, true] {
+            match is_directory {
+                true => fs::create_dir(&notes).unwrap(),
+                false => fs::write(&notes, "notes of a lifetime").unwrap(),
+            }
+            let before = all_names(&desk.path(out));
+            for config in [
+                restart.clone(),
+                in_files(restart.clone()),
+                in_files(config()),
+            ] {
+                let refused = desk.run(out, &config).unwrap_err();
+                assert!(
+                    matches!(refused, Error::Foreign { .. }),
+                    "{name}: {refused}"
+                );
+            }
+            assert_eq!(all_names(&desk.path(out)), before);
+            match is_directory {
+                true => fs::remove_dir(&notes).unwrap(),
+                false => {
+                    assert_eq!(fs::read_to_string(&notes).unwrap(), "notes of a lifetime");
+                    fs::remove_file(&notes).unwrap();
+                }
+            }
+        }
+    }
+}
+
+fn all_names(directory: &Path) -> Vec<String> {
+    names(directory, "")
+}
+
+#[test]
+fn a_file_whose_records_have_all_failed_has_no_rows() {
+    let desk = Desk::new();
+    let records = |out: &str| {
+        let file = EmbeddingsFile::open(desk.path(out).join("embeddings.h5")).unwrap();
+        file.files().into_iter().map(|(_, records)| records)
+    };
+    desk.run("whole", &in_files(config())).unwrap();
+    let last: Vec<usize> = records("whole").next_back().unwrap().collect();
+    let failing = last.iter().fold(loader(), |loader, &row| {
+        // The model sees what is left of a truncated record.
+        let residues = &desk.proteins[row];
+        loader.nan_for(&residues[..residues.len().min(MAX_RESIDUES)])
+    });
+    desk.run_of(failing, "out", &in_files(config())).unwrap();
+    desk.check("out", &last);
+    assert_eq!(records("out").next_back().unwrap().len(), 0);
+    let again = RunConfig {
+        resume: Resume::RetryFailed,
+        ..in_files(config())
+    };
+    desk.run("out", &again).unwrap();
+    assert!(all_bytes(&desk.path("out")) == all_bytes(&desk.path("whole")));
+}
+
+#[test]
+fn a_pipe_or_a_link_in_place_of_a_file_is_taken_for_what_it_is() {
+    let desk = Desk::new();
+    desk.run("out", &in_files(config())).unwrap();
+    let catalogue = desk.path("out/embeddings.h5");
+    // Engines of workflows stage files as links.
+    let linked = desk.path("linked.h5");
+    std::os::unix::fs::symlink(&catalogue, &linked).unwrap();
+    let linked = EmbeddingsFile::open_sealed(&linked).unwrap();
+    linked.check_vectors().unwrap();
+    let file = last_file(&desk.path("out"));
+    fs::remove_file(&file).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&file).status();
+    assert!(made.unwrap().success());
+    let error = EmbeddingsFile::open_sealed(&catalogue).unwrap_err();
+    assert!(error.to_string().contains("it is not a file"), "{error}");
+    assert!(verify_run(desk.path("out")).is_err());
 }
 
 #[test]

@@ -232,7 +232,7 @@ fn of_shards(error: &ShardError) -> Option<&'static str> {
         ShardError::DamagedSegment { .. } | ShardError::MissingRows { .. } => {
             "that is the same `plm-fleet embed`, with the part's --part i/N if there are parts"
         }
-        ShardError::RecordTooLarge { .. } => "see --max-file-gib",
+        ShardError::RecordTooLarge { .. } | ShardError::TooManyFiles { .. } => "see --max-file-gib",
         ShardError::OtherDraft { .. } => "`plm-fleet embed --restart` discards it with its run",
         _ => return None,
     })

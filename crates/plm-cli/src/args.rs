@@ -188,10 +188,15 @@ pub(crate) struct EmbedArgs {
     #[arg(long, value_name = "f32|f16", value_parser = parse_stored_dtype)]
     pub(crate) residues_dtype: Option<Dtype>,
 
-    /// The size of a file of the result, in GiB. A larger result is several files of at most this
-    /// size, each with some of the proteins, in the order of the input; embeddings.h5 then tells
-    /// which file has which [default: one file of any size]
-    #[arg(long, value_name = "GIB", value_parser = parse_gib)]
+    /// The size of a file of the result, in GiB. A larger result is several files of this size at
+    /// most (and some KiB that describe it), each with some of the proteins, in the order of the
+    /// input; embeddings.h5 then tells which file has which [default: one file of any size]
+    #[arg(
+        long,
+        value_name = "GIB",
+        allow_negative_numbers = true,
+        value_parser = parse_gib
+    )]
     pub(crate) max_file_gib: Option<u64>,
 
     /// What keeps the embeddings, by its name

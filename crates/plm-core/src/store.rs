@@ -304,12 +304,12 @@ pub trait Store: fmt::Debug + Send + Sync {
         None
     }
 
-    /// Checks that the store can hold the result of a run, before anything is computed. By default
-    /// it can.
+    /// Checks that the store can hold the result of a run of this many ranks, before anything is
+    /// computed. By default it can.
     ///
     /// # Errors
     /// If it can't.
-    fn check_planned(&self, _planned: &Planned<'_>) -> Result<(), StoreError> {
+    fn check_planned(&self, _planned: &Planned<'_>, _ranks: u32) -> Result<(), StoreError> {
         Ok(())
     }
 

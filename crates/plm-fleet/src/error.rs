@@ -335,11 +335,14 @@ pub enum Error {
     #[error(
         "{} is not what was written as the result of a run: {}",
         path.display(),
-        again(*segments_are_there, draft.as_deref(), *lacks_failed)
+        again(*is_several, *segments_are_there, draft.as_deref(), *lacks_failed)
     )]
     DamagedEmbeddings {
         /// The file under the result's name.
         path: PathBuf,
+        /// Whether the result is several files. The one that lists them is under its name, and the
+        /// one at fault may be another.
+        is_several: bool,
         /// Whether the directory still has segments. With them the result can be made again without
         /// computing.
         segments_are_there: bool,
@@ -407,7 +410,8 @@ impl Error {
             | Self::Shards(
                 ShardsError::UnsupportedDtype { .. }
                 | ShardsError::OtherDraft { .. }
-                | ShardsError::RecordTooLarge { .. },
+                | ShardsError::RecordTooLarge { .. }
+                | ShardsError::TooManyFiles { .. },
             )
             | Self::NothingToEmbed { .. }
             | Self::OutputsOfLoader
@@ -437,13 +441,12 @@ impl Error {
         };
         let (store, path) = (layout.store(), layout.embeddings());
         let run = Claim::read(layout).and_then(|claim| claim.fingerprint.stored_run());
-        // The files of a result of several become drafts again without the one that lists them.
-        let is_alone = store.beside(&path).is_ok_and(|beside| beside.is_empty());
-        let draft = run.ok().filter(|_| is_alone).and_then(|run| {
+        let draft = run.ok().and_then(|run| {
             let draft = store.shared_draft(&run, &path);
             draft.ok().flatten()
         });
         Self::DamagedEmbeddings {
+            is_several: store.beside(&path).is_ok_and(|beside| !beside.is_empty()),
             path,
             draft,
             lacks_failed: has_failed_records(layout),
@@ -473,8 +476,17 @@ fn has_failed_records(layout: &Layout) -> bool {
 }
 
 /// What to do with a damaged result.
-fn again(segments_are_there: bool, draft: Option<&Path>, lacks_failed: bool) -> String {
+fn again(
+    is_several: bool,
+    segments_are_there: bool,
+    draft: Option<&Path>,
+    lacks_failed: bool,
+) -> String {
     match (segments_are_there, draft) {
+        // Without the file that lists them, the others are drafts again.
+        (true, _) if is_several => "move this one file away, leave those that it lists, and run \
+                                    again, which makes again what is damaged"
+            .to_owned(),
         (true, None) => {
             "move it away and run again, which makes it again from the segments".to_owned()
         }

@@ -74,6 +74,14 @@ impl EmbeddingsFile {
     /// file.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
+        // Opening a pipe would wait until someone writes to it.
+        if !std::fs::metadata(&path).at("open it", &path)?.is_file() {
+            return Err(Error::BadEmbeddings {
+                path,
+                dataset: String::new(),
+                reason: "it is not a file".to_owned(),
+            });
+        }
         let file = File::open(&path).at("open it", &path)?;
         let file_bytes = file.metadata().at("open it", &path)?.len();
         let h5 = image::portable_file().open(image::name_of(&path, &file));
@@ -191,9 +199,11 @@ impl EmbeddingsFile {
     /// The files that have the rows, if this is a catalogue of several, in the order of their
     /// records: the path of each, and its records.
     pub fn files(&self) -> Vec<(PathBuf, Range<usize>)> {
-        let parts = self.parts.iter().flat_map(Parts::iter);
-        parts
-            .map(|part| (self.path.with_file_name(&part.name), part.records.clone()))
+        let Some(parts) = &self.parts else {
+            return vec![];
+        };
+        let each = parts.iter().enumerate();
+        each.map(|(number, part)| (parts.path(number), part.records.clone()))
             .collect()
     }
 

@@ -101,6 +101,20 @@ pub enum Error {
         /// The most bytes that the rows of a file may take.
         max_file_bytes: u64,
     },
+    /// The result would be more files than this process may have open.
+    #[error(
+        "the result is {files} files, for which this process needs {needed} open files, and the \
+         system allows it {most}: let files be larger, use fewer devices, or raise the limit \
+         (`ulimit -n`)"
+    )]
+    TooManyFiles {
+        /// The files of the result.
+        files: u64,
+        /// How many files would be open at once.
+        needed: u64,
+        /// How many the system allows.
+        most: u64,
+    },
     /// A segment is not what was written. [`set_aside`] it, and compute its rows again.
     ///
     /// [`set_aside`]: crate::set_aside

@@ -1,14 +1,20 @@
 //! The result of a run as it is planned: its files, and which records each has.
 
+use std::fs;
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use plm_core::{RowId, SequenceSource, sync_directory};
+use rustix::process::{Resource, getrlimit};
 
 use crate::error::At;
 use crate::expect::ExpectedRows;
 use crate::run_format::RunFormat;
-use crate::{Error, files, space, wide};
+use crate::{Error, ends_in_a_seal, files, space, wide};
+
+/// What else a process opens: inputs, segments, logs, libraries, devices.
+const OTHER_OPEN_FILES: u64 = 100;
 
 /// The result of a run as all its parts and tries plan it.
 ///
@@ -84,7 +90,7 @@ impl<'a> ResultPlan<'a> {
             .iter()
             .try_for_each(|file| match self.format.is_wide() {
                 true => file.make_draft_again(),
-                false => wide::remove_file(&file.path),
+                false => file.remove_own(),
             })
     }
 
@@ -119,24 +125,54 @@ impl<'a> ResultPlan<'a> {
         space::record_bytes(self.format, record.id, residues)
     }
 
-    /// Checks that each record fits into a file.
+    /// Checks that each record fits into a file, and that this process may open all files.
     ///
     /// # Errors
-    /// [`Error::RecordTooLarge`] with the first that does not.
-    pub(crate) fn check(&self) -> Result<(), Error> {
+    /// [`Error::RecordTooLarge`] with the first record that does not fit, or
+    /// [`Error::TooManyFiles`].
+    pub(crate) fn check(&self, ranks: u32) -> Result<(), Error> {
         let Some(max_file_bytes) = self.format.max_file_bytes() else {
             return Ok(());
         };
         let all = ExpectedRows::of(self.source, self.unplanned);
         let bytes_of = all.iter().map(|row| (row, self.record_bytes(row)));
-        match { bytes_of }.find(|(_, bytes)| *bytes > max_file_bytes) {
-            None => Ok(()),
-            Some((row, bytes)) => Err(Error::RecordTooLarge {
+        if let Some((row, bytes)) = { bytes_of }.find(|(_, bytes)| *bytes > max_file_bytes) {
+            return Err(Error::RecordTooLarge {
                 row,
                 id: self.source.record(row).id.to_owned(),
                 bytes,
                 max_file_bytes,
+            });
+        }
+        let files = self.ranges(&all, max_file_bytes).len() as u64;
+        // Each rank opens all drafts. So do the scan of segments, and the merge twice.
+        let each = match self.format.is_wide() {
+            true => u64::from(ranks) + 3,
+            false => 2,
+        };
+        let needed = files * each + OTHER_OPEN_FILES;
+        match getrlimit(Resource::Nofile).current {
+            Some(most) if files > 1 && needed > most => Err(Error::TooManyFiles {
+                files,
+                needed,
+                most,
             }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl FilePlan<'_> {
+    /// Removes the file, if it is there. Segments have all of its rows.
+    ///
+    /// # Errors
+    /// [`Error::OtherDraft`] if another program has made it.
+    fn remove_own(&self) -> Result<(), Error> {
+        let path = &self.path;
+        match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Ok(found) if found.is_file() && ends_in_a_seal(path)? => wide::remove_file(path),
+            _ => Err(Error::OtherDraft { path: path.clone() }),
         }
     }
 }

@@ -78,9 +78,9 @@ impl Store for Hdf5Store {
         self.config.max_file_bytes()
     }
 
-    fn check_planned(&self, planned: &Planned<'_>) -> Result<(), StoreError> {
+    fn check_planned(&self, planned: &Planned<'_>, ranks: u32) -> Result<(), StoreError> {
         let format = format_of(planned.expected.run)?;
-        Ok(result_plan(planned, &format).check()?)
+        Ok(result_plan(planned, &format).check(ranks)?)
     }
 
     fn open(
@@ -104,6 +104,8 @@ impl Store for Hdf5Store {
             return Ok(Durable::default());
         }
         sweep_leftovers(part)?;
+        // They may take the room that is needed now.
+        files::sweep(planned.result);
         let format = format_of(planned.expected.run)?;
         let parts = [part.to_owned()];
         let has_segments = !shards::list_segments(&parts)?.is_empty();
@@ -140,11 +142,11 @@ impl Store for Hdf5Store {
     fn beside(&self, result: &Path) -> Result<Vec<Beside>, StoreError> {
         let mut beside = wide::beside(result)?;
         for path in files::found(result)? {
-            let is_own = ends_in_a_seal(&path)? || wide::is_draft(&path)?;
+            let is_own = path.is_file() && (ends_in_a_seal(&path)? || wide::is_draft(&path)?);
             beside.push(Beside { path, is_own });
         }
         for path in files::found_drafts(result)? {
-            let is_own = wide::is_draft(&path)?;
+            let is_own = path.is_file() && wide::is_draft(&path)?;
             beside.push(Beside { path, is_own });
         }
         Ok(beside)

@@ -85,7 +85,7 @@ pub(crate) fn check(layout: &Layout) -> Result<(), Error> {
     let is_reported = check_report(layout, is_claimed)?;
     let is_of_finished_run = is_claimed && is_reported;
     for file in store.beside(&layout.embeddings())? {
-        if !(file.is_own || is_of_finished_run) {
+        if !file.is_own {
             let reason = "it is neither a file of a result nor the draft of one";
             return Err(foreign(&file.path, reason));
         }

@@ -130,8 +130,9 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
             return Ok(report);
         }
     }
+    let num_ranks = config.devices.world_size()?.get();
     with_planned(&layout, &claim.fingerprint, pending.index(), |planned| {
-        layout.store().check_planned(planned)
+        layout.store().check_planned(planned, num_ranks)
     })?;
     let own_shards = layout.shards(config.part);
     let _lock = match Lock::take(&own_shards) {

@@ -1,6 +1,7 @@
 //! The files of a result that is several, opened when they are read.
 
 use std::collections::VecDeque;
+use std::fs;
 use std::io;
 use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
@@ -76,8 +77,11 @@ impl Parts {
                 records,
             })
         };
+        // Tools stage files as links, and then the other files are beside what the link names.
+        let real = fs::canonicalize(path);
+        let real = real.as_deref().unwrap_or(path);
         Ok(Self {
-            directory: path.parent().unwrap_or(Path::new("")).to_owned(),
+            directory: real.parent().unwrap_or(Path::new("")).to_owned(),
             parts: parts.map(part).collect::<hdf5::Result<_>>()?,
             open: Mutex::default(),
         })
@@ -111,7 +115,8 @@ impl Parts {
         self.keep(number, file)
     }
 
-    fn path(&self, number: usize) -> PathBuf {
+    /// The path of a file.
+    pub(super) fn path(&self, number: usize) -> PathBuf {
         self.directory.join(&self.parts[number].name)
     }
 

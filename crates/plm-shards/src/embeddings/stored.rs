@@ -8,12 +8,12 @@ use hdf5::types::VarLenUnicode;
 use plm_core::{Digest, OutputKind, OutputSpec, Per};
 
 use super::{EmbeddingsFile, Parts};
-use crate::Provenance;
 use crate::layout::{self, Vectors};
 use crate::provenance::{
     self, CATALOGUE_VERSION, FORMAT, FORMAT_VERSIONS, NAMED_OUTPUTS_VERSION, format_version,
 };
 use crate::run_format::RunFormat;
+use crate::{Error, Provenance};
 
 /// What HDF5 reads of the file before any rows.
 pub(super) struct Stored {
@@ -93,9 +93,13 @@ fn outputs_of_files(
     parts: &Parts,
     run_digest: Digest,
 ) -> hdf5::Result<Vec<OutputSpec>> {
-    let first = parts
-        .open(0)
-        .map_err(|error| format!("a file that it lists: {error}"))?;
+    let first = parts.open(0).map_err(|error| match error {
+        Error::BadEmbeddings { path, reason, .. } => {
+            let name = path.file_name().unwrap_or_default();
+            format!("of its files, {}: {reason}", name.display())
+        }
+        error => format!("of its files, {error}"),
+    })?;
     let format = EmbeddingsFile::format(&first);
     if format.run_digest() != run_digest {
         return Err("a file that it lists is of another run".into());

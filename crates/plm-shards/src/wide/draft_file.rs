@@ -194,6 +194,10 @@ impl DraftFile {
 
     /// Takes disk space for the first `bytes` of the file, whose content stays as it is.
     pub(crate) fn reserve(&self, bytes: u64) -> Result<(), Error> {
+        // All records of a file may have failed. The system refuses to reserve nothing.
+        if bytes == 0 {
+            return Ok(());
+        }
         let reserved = retry_on_intr(|| fallocate(&self.file, FallocateFlags::empty(), 0, bytes));
         match reserved {
             // Zeros would be written over the rows of others. A full disk is an error later.

@@ -13,7 +13,7 @@ use super::set::{WideFile, WideFiles};
 use crate::error::At;
 use crate::expect::ExpectedRows;
 use crate::plan::{FilePlan, ResultPlan};
-use crate::{EmbeddingsFile, Error, shards};
+use crate::{EmbeddingsFile, Error};
 
 impl ResultPlan<'_> {
     /// Opens the drafts of all files, and makes those that are missing.
@@ -77,7 +77,10 @@ impl FilePlan<'_> {
     }
 
     /// Makes the file a draft again, if it is there. If records have failed, the rows of the others
-    /// are copied to their planned places. A file that can't be trusted is set aside.
+    /// are copied to their planned places.
+    ///
+    /// # Errors
+    /// [`Error::OtherDraft`] if it has other places and can't be trusted.
     pub(crate) fn make_draft_again(&self) -> Result<(), Error> {
         if !self.is_there()? {
             return Ok(());
@@ -94,8 +97,9 @@ impl FilePlan<'_> {
         }
         let there = match EmbeddingsFile::open_sealed(&self.path) {
             Err(error @ Error::BadEmbeddings { .. }) => {
-                tracing::warn!(%error, "it is set aside, and its rows are computed again");
-                return shards::set_aside(&self.path).map(drop);
+                tracing::warn!(%error, "it can't be made a draft again");
+                let path = self.path.clone();
+                return Err(Error::OtherDraft { path });
             }
             there => there?,
         };
