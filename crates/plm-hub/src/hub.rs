@@ -65,6 +65,10 @@ impl<F: Fn(Event<'_>) + Send + Sync> Progress for F {
 #[derive(Clone)]
 pub struct Hub {
     config: HubConfig,
+    #[cfg_attr(
+        not(feature = "download"),
+        expect(dead_code, reason = "there is nothing to hear of")
+    )]
     progress: Arc<dyn Progress>,
 }
 

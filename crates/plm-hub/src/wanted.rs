@@ -45,6 +45,7 @@ impl Wanted {
     }
 
     /// The forms in words: `model.safetensors or model.safetensors.index.json`.
+    #[cfg(feature = "download")]
     pub(crate) fn weights_in_words(&self) -> String {
         let names = self
             .weights
