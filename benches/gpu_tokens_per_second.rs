@@ -4,8 +4,8 @@
 //!
 //!     crates/plm-kernels/cuda-build.sh bench --workspace --bench gpu_tokens_per_second \
 //!         -- 650M bf16 [MAX_BATCH_TOKENS [abc]]
-//! Batches have up to 33,792 tokens, the program's default on GPUs, unless MAX_BATCH_TOKENS is
-//! given. There are three workloads:
+//! SHAPE is that of an ESM-2, or of an ESM C, as in ESMC-600M. Batches have up to 33,792 tokens,
+//! the program's default on GPUs, unless MAX_BATCH_TOKENS is given. There are three workloads:
 //!
 //! - a: 8,192 proteins of 90 to 166 residues, evenly spread, like translated short reads.
 //! - b: 2,048 proteins of lognormal lengths with median 290 and mean 360, clipped to 30 to 1,022,
@@ -16,8 +16,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use plm_core::{BatchIndex, BoxError, Dtype, Encoder, EncoderLoader, PackedBatch, Packer, Rank};
-use plm_esm2::{Checkpoint, Esm2Loader, GPU_BATCH_TOKENS, RELEASED, describe_gpu, token_map};
+use plm_core::{
+    BatchIndex, BoxError, Dtype, Encoder, EncoderLoader, PackedBatch, Packer, Rank, TokenMap,
+};
+use plm_esm2::{Esm2Loader, GPU_BATCH_TOKENS, describe_gpu};
+use plm_esmc::EsmcLoader;
 use plm_fleet::PlanConfig;
 use plm_fleet::coordinator::BatchPlan;
 use plm_testkit::{MemorySource, lognormal_residue_counts, uniform_residue_counts};
@@ -44,15 +47,12 @@ fn main() -> Result<(), BoxError> {
             );
         }
     };
-    let shape = RELEASED
-        .iter()
-        .find(|released| released.name.contains(&format!("_{shape}_")))
-        .ok_or("SHAPE is one of 8M, 35M, 150M, 650M, 3B and 15B")?;
     let dtype: Dtype = dtype.parse()?;
     // This comes before minutes are spent on random weights.
     describe_gpu(0).map_err(|error| error.to_string())?;
-    let loader = Esm2Loader::on_gpus(Checkpoint::random(shape, 1), vec![0], dtype)?;
+    let (loader, sizes) = model(shape, dtype)?;
     let mut encoder = loader.load(Rank(0))?;
+    let tokens = &loader.spec().tokens;
 
     // exp(sigma^2 / 2) is the mean over the median.
     let sigma = (2.0 * (360.0_f64 / 290.0).ln()).sqrt();
@@ -67,9 +67,9 @@ fn main() -> Result<(), BoxError> {
         if !workloads.contains(name) {
             continue;
         }
-        let batches = pack(&residue_counts, max_batch_tokens)?;
+        let batches = pack(&residue_counts, tokens, max_batch_tokens)?;
         let tokens: usize = batches.iter().map(|batch| batch.total_tokens()).sum();
-        let flop: f64 = batches.iter().map(|batch| flop(batch, shape)).sum();
+        let flop: f64 = batches.iter().map(|batch| flop(batch, sizes)).sum();
         run(&mut *encoder, &batches[..batches.len().min(4)])?;
         let mut seconds = Vec::new();
         for _ in 0..REPEATS {
@@ -81,7 +81,7 @@ fn main() -> Result<(), BoxError> {
         let median = seconds[REPEATS / 2];
         println!(
             "{} {dtype} {max_batch_tokens} ({name}): {tokens} tokens in {} batches, {:.0} tokens/s (of {REPEATS} runs: {:.0} to {:.0}), {:.0} TFLOP/s",
-            shape.name,
+            loader.spec().model,
             batches.len(),
             tokens as f64 / median,
             tokens as f64 / seconds[REPEATS - 1],
@@ -92,14 +92,53 @@ fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
+/// The layers and the width of a model.
+#[derive(Clone, Copy)]
+struct Sizes {
+    num_layers: usize,
+    hidden_size: usize,
+}
+
+/// A model of a released shape with random weights.
+fn model(shape: &str, dtype: Dtype) -> Result<(Box<dyn EncoderLoader>, Sizes), BoxError> {
+    let mut esm2 = plm_esm2::RELEASED.iter();
+    let mut esmc = plm_esmc::RELEASED.iter();
+    if let Some(shape) = esm2.find(|released| released.name.contains(&format!("_{shape}_"))) {
+        let checkpoint = plm_esm2::Checkpoint::random(shape, 1);
+        let sizes = Sizes {
+            num_layers: shape.num_layers,
+            hidden_size: shape.hidden_size,
+        };
+        return Ok((
+            Box::new(Esm2Loader::on_gpus(checkpoint, vec![0], dtype)?),
+            sizes,
+        ));
+    }
+    let shape = esmc.find(|released| released.name == shape);
+    let shape = shape.ok_or("SHAPE is 8M, 35M, 150M, 650M, 3B, 15B, ESMC-300M, -600M or -6B")?;
+    let checkpoint = plm_esmc::Checkpoint::random(shape, 1);
+    let sizes = Sizes {
+        num_layers: shape.num_layers,
+        hidden_size: shape.hidden_size,
+    };
+    Ok((
+        Box::new(EsmcLoader::on_gpus(checkpoint, vec![0], dtype)?),
+        sizes,
+    ))
+}
+
 /// Plans the batches as a run does.
-fn pack(residue_counts: &[u32], max_batch_tokens: u32) -> Result<Vec<Arc<PackedBatch>>, BoxError> {
-    let (source, tokens) = (MemorySource::random(1, residue_counts), token_map());
+fn pack(
+    residue_counts: &[u32],
+    tokens: &TokenMap,
+    max_batch_tokens: u32,
+) -> Result<Vec<Arc<PackedBatch>>, BoxError> {
+    let source = MemorySource::random(1, residue_counts);
     let config = PlanConfig::builder()
         .max_batch_tokens(max_batch_tokens)
         .build()?;
-    let plan = BatchPlan::new(&source, &tokens, &config)?;
-    let mut packer = Packer::new(&tokens, max_batch_tokens as usize);
+    let plan = BatchPlan::new(&source, tokens, &config)?;
+    let mut packer = Packer::new(tokens, max_batch_tokens as usize);
     let batches = (0..plan.num_batches()).map(BatchIndex).map(|batch| {
         for &row in plan.rows(batch) {
             packer.push(row, source.residues(row))?;
@@ -123,14 +162,16 @@ fn run(encoder: &mut dyn Encoder, batches: &[Arc<PackedBatch>]) -> Result<(), Bo
     Ok(())
 }
 
-/// The number of operations in matrix products and attention.
-fn flop(batch: &PackedBatch, shape: &plm_esm2::ModelShape) -> f64 {
-    let hidden = shape.hidden_size as f64;
+/// The number of operations in matrix products and attention. Those of a layer's feed-forward block
+/// are 16 times the width's square per token in both families: ESM C has three matrices of 8/3 of
+/// the width (rounded up to a multiple of 256, which is not counted).
+fn flop(batch: &PackedBatch, sizes: Sizes) -> f64 {
+    let hidden = sizes.hidden_size as f64;
     let lengths = batch
         .cu_seqlens()
         .windows(2)
         .map(|ends| f64::from(ends[1] - ends[0]));
     let squares: f64 = lengths.map(|length| length * length).sum();
     let products = 24.0 * hidden * hidden * batch.total_tokens() as f64;
-    shape.num_layers as f64 * (products + 4.0 * hidden * squares)
+    sizes.num_layers as f64 * (products + 4.0 * hidden * squares)
 }

@@ -76,7 +76,7 @@ pub trait FamilyCheckpoint: Debug + Send + Sync {
     /// `is_on_gpu`. Reads no weights.
     ///
     /// # Errors
-    /// [`Error::NoInt8`].
+    /// [`Error::NoInt8`], [`Error::TooCoarse`].
     fn check_dtype(&self, dtype: Dtype, is_on_gpu: bool) -> Result<(), Error>;
 
     /// Reads the weights, rounded to `dtype`, to `place`. [`check_dtype`](Self::check_dtype) has

@@ -114,11 +114,17 @@ impl FamilyCheckpoint for Checkpoint {
         Self::weights_digest(self)
     }
 
-    fn check_dtype(&self, dtype: Dtype, _is_on_gpu: bool) -> Result<(), Error> {
+    fn check_dtype(&self, dtype: Dtype, is_on_gpu: bool) -> Result<(), Error> {
+        let model = || Self::name(self).to_owned();
         match dtype {
             Dtype::Int8 => Err(Error::NoInt8 {
-                model: Self::name(self).to_owned(),
+                model: model(),
                 why: NoInt8::Family("ESM C"),
+            }),
+            // docs/numerics.md has the figures. On the CPU, only weights are rounded.
+            Dtype::Bf16 if is_on_gpu => Err(Error::TooCoarse {
+                model: model(),
+                dtype,
             }),
             Dtype::F32 | Dtype::F16 | Dtype::Bf16 => Ok(()),
         }
