@@ -572,8 +572,8 @@ mod tests {
         assert_eq!(
             differences,
             [
-                "a is 1 there and null here",
-                "b is null there and 1 here",
+                "a is 1 there and not set here",
+                "b is not set there and 1 here",
                 "index.on_empty is \"fail\" there and \"skip\" here",
             ]
         );
