@@ -154,15 +154,21 @@ pub(crate) fn a_file_system_that_is_read_only(_effort: Effort) {
     unmount(&scene.tap.root);
 }
 
-/// The operation after which a run has checked the free space and starts its work.
+/// The operation after which a run has checked the free space and starts its work. The thread that
+/// merges ahead may have made some operations by then, or none: the smallest of several runs counts.
 fn beginning() -> u64 {
-    let scene = Scene::new();
-    scene.run(How::PLAIN, None).assert_success();
-    let operations = scene.tap.operations();
-    let log = operations
-        .iter()
-        .find(|operation| operation.path.ends_with("out/logs/metrics.jsonl"));
-    log.expect("there are logs").number
+    const RUNS: usize = 4;
+    let of_a_run = || {
+        let scene = Scene::new();
+        scene.run(How::PLAIN, None).assert_success();
+        let operations = scene.tap.operations();
+        let log = operations
+            .iter()
+            .find(|operation| operation.path.ends_with("out/logs/metrics.jsonl"));
+        log.expect("there are logs").number
+    };
+    let numbers = (0..RUNS).map(|_| of_a_run());
+    numbers.min().expect("there are runs")
 }
 
 pub(crate) fn a_file_system_that_is_too_small(_effort: Effort) {
