@@ -78,8 +78,10 @@ impl Parts {
             })
         };
         // Tools stage files as links, and then the other files are beside what the link names.
-        let real = fs::canonicalize(path);
-        let real = real.as_deref().unwrap_or(path);
+        let real = match path.is_symlink() {
+            true => fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()),
+            false => path.to_owned(),
+        };
         Ok(Self {
             directory: real.parent().unwrap_or(Path::new("")).to_owned(),
             parts: parts.map(part).collect::<hdf5::Result<_>>()?,
