@@ -155,7 +155,8 @@ pub(crate) fn a_file_system_that_is_read_only(_effort: Effort) {
 }
 
 /// The operation after which a run has checked the free space and starts its work. The thread that
-/// merges ahead may have made some operations by then, or none: the smallest of several runs counts.
+/// merges ahead may have made some operations by then, or none: the smallest of several runs
+/// counts.
 fn beginning() -> u64 {
     const RUNS: usize = 4;
     let of_a_run = || {
