@@ -67,7 +67,12 @@ impl EmbeddingsFile {
     /// [`Error::Io`] if it can't be read, [`Error::BadEmbeddings`] if it is not a whole embeddings
     /// file.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
-        let path = path.into();
+        Self::open_with(path.into(), false)
+    }
+
+    /// Opens a file. If it is a catalogue, `are_sealed` says that HDF5 may look at its files only
+    /// after their seals were checked.
+    fn open_with(path: PathBuf, are_sealed: bool) -> Result<Self, Error> {
         // Opening a pipe would wait until someone writes to it.
         if !std::fs::metadata(&path).at("open it", &path)?.is_file() {
             return Err(Error::BadEmbeddings {
@@ -79,7 +84,7 @@ impl EmbeddingsFile {
         let file = File::open(&path).at("open it", &path)?;
         let file_bytes = file.metadata().at("open it", &path)?.len();
         let h5 = image::portable_file().open(image::name_of(&path, &file));
-        let read = h5.and_then(|h5| Stored::read(&h5, &path, file_bytes));
+        let read = h5.and_then(|h5| Stored::read(&h5, &path, file_bytes, are_sealed));
         let stored = read.map_err(|error| Error::BadEmbeddings {
             path: path.clone(),
             dataset: String::new(),
@@ -139,7 +144,7 @@ impl EmbeddingsFile {
         let Some(sealed) = seal::check(&raw).at("read it", &path)? else {
             return Err(bad(unsealed(&raw).at("read it", &path)?));
         };
-        let file = Self::open(&path)?;
+        let file = Self::open_with(path.clone(), true)?;
         let file_bytes = raw.metadata().at("read its size", &path)?.len();
         if superblock::end_of_file(&raw).at("read it", &path)? != Some(file_bytes) {
             return Err(match file.version {

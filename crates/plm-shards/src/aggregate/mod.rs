@@ -161,6 +161,9 @@ pub fn aggregate_draft(
         }
         .write()?,
     };
+    // The removal of a file that was only for laying out may have failed.
+    plm_core::sweep(output);
+    files::sweep(output);
     tracing::info!(
         path = %output.display(),
         rows = expected_rows.count(),

@@ -30,13 +30,20 @@ pub(crate) struct Part {
 pub(crate) struct Parts {
     directory: PathBuf,
     parts: Vec<Part>,
+    /// Each file's seal is checked before HDF5 opens it.
+    are_sealed: bool,
     /// The files that were read last, by their numbers.
     open: Mutex<VecDeque<(usize, Arc<EmbeddingsFile>)>>,
 }
 
 impl Parts {
     /// The list of files in a catalogue at `path` with `rows` records.
-    pub(super) fn read(file: &hdf5::File, path: &Path, rows: usize) -> hdf5::Result<Self> {
+    pub(super) fn read(
+        file: &hdf5::File,
+        path: &Path,
+        rows: usize,
+        are_sealed: bool,
+    ) -> hdf5::Result<Self> {
         let texts = |name: &str| -> hdf5::Result<Vec<String>> {
             let (dataset, _) = layout::open_column::<VarLenUnicode>(file, name)?;
             let texts = dataset.read_1d::<VarLenUnicode>()?;
@@ -85,6 +92,7 @@ impl Parts {
         Ok(Self {
             directory: real.parent().unwrap_or(Path::new("")).to_owned(),
             parts: parts.map(part).collect::<hdf5::Result<_>>()?,
+            are_sealed,
             open: Mutex::default(),
         })
     }
@@ -112,6 +120,9 @@ impl Parts {
             return Ok(Arc::clone(file));
         }
         drop(open);
+        if self.are_sealed {
+            return self.open_sealed(number);
+        }
         let path = self.path(number);
         let file = EmbeddingsFile::open(&path).map_err(|error| missing(error, &path))?;
         self.keep(number, file)

@@ -36,7 +36,12 @@ pub(super) struct Stored {
 }
 
 impl Stored {
-    pub(super) fn read(file: &hdf5::File, path: &Path, file_bytes: u64) -> hdf5::Result<Self> {
+    pub(super) fn read(
+        file: &hdf5::File,
+        path: &Path,
+        file_bytes: u64,
+        are_sealed: bool,
+    ) -> hdf5::Result<Self> {
         let format = layout::get_text(file, layout::FORMAT)?;
         let version = layout::get_value::<u32>(file, layout::FORMAT_VERSION)?;
         if format != FORMAT || !FORMAT_VERSIONS.contains(&version) {
@@ -46,7 +51,7 @@ impl Stored {
         let run_digest = layout::get_digest(file, layout::RUN_DIGEST)?;
         let mut parts = None;
         let (outputs, vectors) = if version == CATALOGUE_VERSION {
-            let parts = parts.insert(Parts::read(file, path, rows)?);
+            let parts = parts.insert(Parts::read(file, path, rows, are_sealed)?);
             (outputs_of_files(file, parts, run_digest)?, vec![])
         } else if version >= NAMED_OUTPUTS_VERSION {
             named_outputs(file, file_bytes)?
