@@ -80,6 +80,11 @@ fn remove_if_stale(path: &Path) -> io::Result<()> {
     // Opened for writing, since some network file systems lock no other files.
     let file = File::options().write(true).open(path)?;
     file.try_lock()?;
+    // Its writer may have removed it since it was opened, and another may have made a file of that
+    // name, which is locked by that writer and not by this.
+    if !is_at(&file, path) {
+        return Ok(());
+    }
     // Removed while this lock is held, so that a writer can't lock the file in between.
     fs::remove_file(path)
 }
