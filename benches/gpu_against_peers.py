@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Measures tokens per second of plm-fleet and of other ESM-2 engines on one GPU, one after the
-other, in one run.
+"""Measures tokens per second of plm-fleet and of other engines for ESM-2 and ESM C on one GPU, one
+after the other, in one run.
 
     crates/plm-kernels/cuda-build.sh bench --workspace --bench gpu_tokens_per_second --no-run
-    benches/gpu_against_peers.py [--shapes 650M,3B] [--ours bf16,f16:32768]
+    benches/gpu_against_peers.py [--shapes 650M,ESMC-600M] [--ours bf16,f16:32768]
         [--peers packed,transformers] [--deadline 520]
     benches/gpu_against_peers.py --check    # on a CPU: the peers compute what transformers does
 
@@ -22,11 +22,13 @@ The peers compute in 16-bit formats unless their line names another:
     transformers          sdpa attention, sorted by length, padded
     fair-esm              in half precision, with its own batches
 
-As a ceiling, a layer's products are timed alone, in bf16 and in fp8. A peer is timed only if its
-vectors are near those of transformers in f32 with the same weights.
+For ESM C there are packed, transformers-compile and transformers.
 
-Needs: torch, transformers, numpy (PyPI); for the peers of those names, fair-esm, and esm-efficient
-with accelerate and einops.
+As a ceiling, a layer's products are timed alone, in bf16 and, for ESM-2, in fp8. A peer is timed
+only if its vectors are near those of transformers in f32 with the same weights.
+
+Needs: torch, transformers (5.17 or newer for ESM C), numpy (PyPI); for the peers of those names,
+fair-esm, and esm-efficient with accelerate and einops.
 """
 import argparse
 import copy
@@ -175,22 +177,25 @@ def run_peer(Peer, model, shape, workloads, fractions, repeats, probe, reference
 
 
 def products_alone(shape, dtype):
-    """Tokens per second of the matrix products of `shape` (layers, hidden size, heads), with
-    nothing between them."""
+    """Tokens per second of the matrix products of `shape`, with nothing between them."""
     import torch
+    import torch.nn.functional as F
     from peers.packed import fp8_product, fp8_weight, row_wise_fp8
+    from peers.shapes import ESMC
 
-    num_layers, hidden, _ = shape
+    hidden, intermediate, gated = shape.hidden_size, shape.intermediate_size, shape.family == ESMC
     torch.manual_seed(1)
 
     def random(*size):
         return torch.randn(*size, device="cuda", dtype=torch.bfloat16)
 
-    sizes = [(hidden, 3 * hidden), (hidden, hidden), (hidden, 4 * hidden), (4 * hidden, hidden)]
+    sizes = [(hidden, 3 * hidden), (hidden, hidden), (hidden, (2 if gated else 1) * intermediate), (intermediate, hidden)]
     inputs = [random(CEILING_TOKENS, inner) for inner, _ in sizes]
-    inputs[3] = torch.nn.functional.gelu(inputs[3])
+    # Numbers like a model's, since the power that a product takes depends on them.
+    inputs[3] = F.silu(inputs[3]) * random(*inputs[3].shape) if gated else F.gelu(inputs[3])
     # Weights of several layers come from memory, not from the cache, like a model's.
-    layers = [[(0.02 * random(outer, inner), 0.02 * random(outer)) for inner, outer in sizes] for _ in range(4)]
+    layers = [[(0.02 * random(outer, inner), None if gated else 0.02 * random(outer)) for inner, outer in sizes]
+              for _ in range(4)]
     if dtype == "fp8":
         inputs = [row_wise_fp8(each) for each in inputs]
         layers = [[(fp8_weight(weight), bias) for weight, bias in layer] for layer in layers]
@@ -201,7 +206,7 @@ def products_alone(shape, dtype):
                 if dtype == "fp8":
                     fp8_product(*each, weight, bias)
                 else:
-                    torch.addmm(bias, each, weight.t())
+                    F.linear(each, weight, bias)
 
     def seconds(rounds):
         torch.cuda.synchronize()
@@ -213,7 +218,24 @@ def products_alone(shape, dtype):
 
     seconds(2)
     rounds = max(1, round(CEILING_SECONDS / seconds(4) * 4))
-    return CEILING_TOKENS / (seconds(rounds) / rounds / len(layers) * num_layers)
+    return CEILING_TOKENS / (seconds(rounds) / rounds / len(layers) * shape.num_layers)
+
+
+def known_peers():
+    from peers import packed, packed_esmc, padded
+
+    return (packed.Packed, packed_esmc.PackedEsmc, packed.PackedFp8, packed.EsmEfficient, padded.CompiledTransformers,
+            padded.Transformers, padded.FairEsm)
+
+
+def peers_for(family, names):
+    """The peers of these names that take models of `family`, in the order of the names."""
+    for name in names:
+        Peer = next((Peer for Peer in known_peers() if Peer.name == name and family in Peer.families), None)
+        if Peer:
+            yield Peer
+        else:
+            say(f"{family} {name}: left out: it is not for {family}")
 
 
 def free_gpu():
@@ -230,7 +252,8 @@ def measure_shape(shape, arguments, workloads, device, program, clock):
     import torch
     from peers import embed_all
     from peers.padded import Transformers, random_model
-    from peers.workloads import SHAPES, random_sequences, tokens_of
+    from peers.shapes import ESM2, SHAPES
+    from peers.workloads import random_sequences, tokens_of
 
     rows, ceilings = [], {}
     tokens = {name: tokens_of(sequences) for name, sequences in workloads.items()}
@@ -239,7 +262,7 @@ def measure_shape(shape, arguments, workloads, device, program, clock):
             rows.append(row)
             say(row)
     if device == "cuda":
-        for dtype in ("bf16", "fp8"):
+        for dtype in ("bf16", "fp8") if SHAPES[shape].family == ESM2 else ("bf16",):
             try:
                 ceilings[dtype] = products_alone(SHAPES[shape], dtype)
                 say(f"{shape} products alone {dtype}: {ceilings[dtype]:,.0f} tokens/s")
@@ -252,7 +275,7 @@ def measure_shape(shape, arguments, workloads, device, program, clock):
     in_f32 = Transformers(copy.deepcopy(model).float())
     _, reference = embed_all(in_f32, in_f32.lay_out(probe, 2_048))
     del in_f32
-    for Peer in arguments.peers:
+    for Peer in peers_for(SHAPES[shape].family, arguments.peers):
         free_gpu()
         if clock.left() <= 0:
             say(f"{shape} {Peer.name}: not timed, the time is up")
@@ -291,20 +314,21 @@ def table(rows, ceilings):
             f"{row.rate / ceiling:.1%}" if ceiling else "", "" if row.difference is None else f"{row.difference:.0e}"]
 
 
-def check(peers):
+def check(family, peers):
     """Checks that the peers compute, in f32 on a CPU, what transformers computes for one sequence
     at a time."""
     import torch
     from peers import embed_all
     from peers.padded import random_model
+    from peers.shapes import Shape
     from peers.workloads import random_sequences, uniform
 
     failed = False
-    model = random_model((2, 128, 2), torch.float32, "cpu")
+    model = random_model(Shape(family, 2, 128, 2), torch.float32, "cpu")
     # A trained model's values are not 1 either.
-    for name, parameter in model.named_parameters():
-        if "LayerNorm.weight" in name or "layer_norm_after.weight" in name:
-            torch.nn.init.normal_(parameter, 1.0, 0.1)
+    for module in model.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            torch.nn.init.normal_(module.weight, 1.0, 0.1)
     sequences = random_sequences([*uniform(3, 24, 1, 200), 1_022])
     model.set_attn_implementation("eager")
     with torch.no_grad():
@@ -312,12 +336,12 @@ def check(peers):
             model(input_ids=torch.from_numpy(sequence)[None].long()).last_hidden_state[0, 1:-1].mean(0)
             for sequence in sequences])
     model.set_attn_implementation("sdpa")
-    for Peer in peers:
+    for Peer in peers_for(family, peers):
         free_gpu()
         try:
             peer = Peer(model)
         except ImportError as error:
-            say(f"{Peer.name}: left out: {error}")
+            say(f"{family} {Peer.name}: left out: {error}")
             continue
         # Batch sizes take turns, so compiled code meets other shapes than its first.
         for batch_tokens in (1_200, 2_048):
@@ -329,7 +353,7 @@ def check(peers):
                 difference = relative_difference(vectors, reference)
                 agrees, what = difference < 1e-5, f"relative difference {difference:.0e}, which must be under 1e-5"
             failed |= not agrees
-            say(f"{Peer.name}, batches of {batch_tokens} tokens: {'agrees' if agrees else 'DIFFERS'}: {what}")
+            say(f"{family} {Peer.name}, batches of {batch_tokens} tokens: {'agrees' if agrees else 'DIFFERS'}: {what}")
     return failed
 
 
@@ -363,25 +387,27 @@ def main():
     clock = Clock(arguments.deadline)
     try:
         import torch
-        from peers import packed, padded
-        from peers.workloads import SHAPES, random_sequences, residue_counts
+        import transformers
+        from peers.shapes import ESM2, ESMC, SHAPES
+        from peers.workloads import random_sequences, residue_counts
+        known = [Peer.name for Peer in known_peers()]
     except ImportError as error:
         sys.exit(f"{error}; needed: torch, transformers, numpy")
 
-    known = {Peer.name: Peer for Peer in (packed.Packed, packed.PackedFp8, packed.EsmEfficient, padded.CompiledTransformers,
-                                          padded.Transformers, padded.FairEsm)}
     counts = residue_counts()
-    arguments.ours, peers, shapes, workloads = (
+    arguments.ours, arguments.peers, shapes, workloads = (
         [word for word in words.split(",") if word]
         for words in (arguments.ours, arguments.peers, arguments.shapes, arguments.workloads))
-    for words, choices in ((peers, known), (shapes, SHAPES), (workloads, counts)):
+    for words, choices in ((arguments.peers, known), (shapes, SHAPES), (workloads, counts)):
         if unknown := set(words) - set(choices):
-            parser.error(f"{', '.join(sorted(unknown))}: not among {', '.join(choices)}")
-    arguments.peers = [known[name] for name in peers]
+            parser.error(f"{', '.join(sorted(unknown))}: not among {', '.join(dict.fromkeys(choices))}")
     arguments.fraction = dict(zip(counts, map(float, arguments.fraction.split(",")), strict=True))
 
+    families = (ESM2, ESMC) if arguments.check else {SHAPES[shape].family for shape in shapes}
+    if ESMC in families and not hasattr(transformers, "EsmcModel"):
+        sys.exit(f"transformers {transformers.__version__} has no ESM C; 5.17 has")
     if arguments.check:
-        sys.exit(check(arguments.peers))
+        sys.exit(any([check(family, arguments.peers) for family in families]))
     if not torch.cuda.is_available():
         sys.exit("no GPU, without which only --check runs")
     program = arguments.plm_fleet or find_program()

@@ -8,19 +8,24 @@ import time
 
 import torch
 
+from .shapes import ESM2
+
 
 class Peer:
     name = None
     dtype = "bf16"
+    # Those whose models it takes.
+    families = (ESM2,)
     # A slow peer is timed on a share of each workload.
     slow = True
     # These batch sizes are tried, and the fastest is reported.
     batch_tokens = (16_384, 32_768, 65_536)
 
     def __init__(self, model):
-        """Takes weights, number format and device from `model`, a transformers EsmModel."""
+        """Takes weights, number format and device from `model`, a transformers EsmModel, or an
+        EsmcModel."""
         self.config = model.config
-        self.parameter = model.embeddings.word_embeddings.weight
+        self.parameter = model.get_input_embeddings().weight
         self.device = self.parameter.device
         # On a CPU only correctness matters, so code is traced but not translated.
         self.compiler = "inductor" if self.device.type == "cuda" else "aot_eager"

@@ -2,34 +2,47 @@
 fair-esm."""
 import copy
 import dataclasses
+import functools
 
 import numpy as np
 import torch
 
 from . import Peer, copy_linear
+from .shapes import ESM2, ESMC
 from .workloads import EOS, MASK, PAD
 
 
-def random_model(shape, dtype, device, seed=1):
-    """A transformers EsmModel with random weights. It is made on the device in its number format,
-    which takes seconds for 3B."""
+def class_and_config(shape):
+    """transformers' class for a model of this shape, and its configuration."""
+    sizes = {
+        "hidden_size": shape.hidden_size, "num_hidden_layers": shape.num_layers, "num_attention_heads": shape.heads,
+        "intermediate_size": shape.intermediate_size, "attn_implementation": "sdpa"}
+    if shape.family == ESMC:
+        from transformers import EsmcConfig, EsmcModel
+
+        return EsmcModel, EsmcConfig(**sizes)
     from transformers import EsmConfig, EsmModel
 
-    num_layers, hidden_size, heads = shape
     config = EsmConfig(
-        vocab_size=33, mask_token_id=MASK, pad_token_id=PAD, hidden_size=hidden_size, num_hidden_layers=num_layers,
-        num_attention_heads=heads, intermediate_size=4 * hidden_size, hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0, max_position_embeddings=1026, layer_norm_eps=1e-5,
-        position_embedding_type="rotary", emb_layer_norm_before=False, token_dropout=True, attn_implementation="sdpa")
+        vocab_size=33, mask_token_id=MASK, pad_token_id=PAD, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        max_position_embeddings=1026, layer_norm_eps=1e-5, position_embedding_type="rotary", emb_layer_norm_before=False,
+        token_dropout=True, **sizes)
+    return functools.partial(EsmModel, add_pooling_layer=False), config
+
+
+def random_model(shape, dtype, device, seed=1):
+    """A transformers model with random weights. It is made on the device in its number format,
+    which takes seconds for 3B."""
+    Model, config = class_and_config(shape)
     torch.manual_seed(seed)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
         with torch.device(device):
-            model = EsmModel(config, add_pooling_layer=False)
+            model = Model(config)
     finally:
         torch.set_default_dtype(before)
-    frequencies = model.rotary_embeddings.inv_freq
+    frequencies = next(buffer for name, buffer in model.named_buffers() if name.endswith(".inv_freq"))
     if frequencies.dtype != torch.float32 or frequencies.device.type != torch.device(device).type:
         raise RuntimeError(f"rotary frequencies in {frequencies.dtype} on {frequencies.device}")
     # transformers makes biases of 0, which would hide a forgotten one.
@@ -81,6 +94,7 @@ class Padded(Peer):
 
 class Transformers(Padded):
     name = "transformers"
+    families = (ESM2, ESMC)
     batch_tokens = (8_192, 16_384, 32_768)
 
     def __init__(self, model):
@@ -99,7 +113,8 @@ class CompiledTransformers(Transformers):
     def __init__(self, model):
         # This compiles the model in place.
         super().__init__(copy.deepcopy(model))
-        for layer in self.model.encoder.layer:
+        layers = self.model.layers if self.config.model_type == "esmc" else self.model.encoder.layer
+        for layer in layers:
             layer.compile(dynamic=True, backend=self.compiler)
 
 

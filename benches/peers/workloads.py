@@ -4,8 +4,6 @@ import numpy as np
 
 CLS, PAD, EOS, MASK = 0, 1, 2, 32
 FIRST_RESIDUE_ID, RESIDUE_KINDS = 4, 20
-# num_layers, hidden_size, heads
-SHAPES = {"8M": (6, 320, 20), "35M": (12, 480, 20), "150M": (30, 640, 20), "650M": (33, 1280, 20), "3B": (36, 2560, 40)}
 
 
 def split_mix_64(seed, count):
