@@ -11,6 +11,7 @@ use plm_esm2::Gpu;
 use plm_esmc::{Checkpoint, EsmcLoader, ModelShape, RELEASED, token_map};
 use plm_testkit::{SplitMix64, random_residues};
 
+use crate::formats::worst_row;
 use crate::reference::{Set, esmc};
 
 const FORMATS: [Dtype; 2] = [Dtype::F32, Dtype::F16];
@@ -51,6 +52,36 @@ pub(crate) fn esmc_in_f16_stays_close_to_the_reference() {
         assert!(matches!(refused, Error::TooCoarse { .. }), "{refused}");
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Compares every row of every output with f32 on the same GPU, at the depths and widths of released
+/// models, which have layers of their own on a Hopper.
+pub(crate) fn esmc_stays_close_to_f32_in_large_models() {
+    let gpu = Gpu::open(0).expect("it was counted");
+    let lengths = [1, 8, 20, 30, 50, 75, 100, 128, 200, 300, 500, 1022];
+    let sequences: Vec<(u64, usize)> = (0..).zip(lengths.repeat(4)).collect();
+    let batch = pack(&sequences);
+    let outputs = OutputSet::new(kinds(), [Layer::LAST]).with_residues_dtype(Dtype::F32);
+    for shape in &RELEASED[..2] {
+        let checkpoint = Checkpoint::random(shape, 5);
+        let encode = |dtype| {
+            let model = Model::on_gpu(&checkpoint, dtype, &gpu).expect("it loads");
+            let specs = model.output_specs(&outputs).expect("the model has all");
+            (model.forward(&batch, &outputs).expect("it runs"), specs)
+        };
+        let (exact, specs) = encode(Dtype::F32);
+        let (ours, _) = encode(Dtype::F16);
+        for ((ours, exact), spec) in ours.iter().zip(&exact).zip(&specs) {
+            let worst = (0..sequences.len()).map(|sequence| {
+                let (ours, exact) = (ours.sequence(sequence), exact.sequence(sequence));
+                worst_row(&ours, &exact, spec.width)
+            });
+            let worst = worst.fold(1.0, f64::min);
+            let what = format!("{} of {} in f16", spec.name(), shape.name);
+            println!("{what}: {worst:.6}");
+            assert!(worst >= 0.9999, "{what}: {worst}");
+        }
+    }
 }
 
 /// Sequences of these residue counts, by row.

@@ -271,7 +271,7 @@ pub(crate) fn all_outputs_stay_close_to_f32() {
 }
 
 /// The lowest cosine of two rows of `width`.
-fn worst_row(ours: &[f32], exact: &[f32], width: usize) -> f64 {
+pub(crate) fn worst_row(ours: &[f32], exact: &[f32], width: usize) -> f64 {
     assert_eq!(ours.len(), exact.len());
     let rows = ours.chunks_exact(width).zip(exact.chunks_exact(width));
     let cosines = rows.map(|(ours, exact)| {

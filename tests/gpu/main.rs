@@ -154,6 +154,11 @@ fn main() -> ExitCode {
         ),
         trial(
             1,
+            "esmc_stays_close_to_f32_in_large_models",
+            esmc::esmc_stays_close_to_f32_in_large_models,
+        ),
+        trial(
+            1,
             "an_esmc_sequences_bits_are_its_own",
             esmc::an_esmc_sequences_bits_are_its_own,
         ),

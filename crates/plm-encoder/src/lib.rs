@@ -26,6 +26,7 @@ mod checkpoint;
 mod cpu;
 mod cpu_ranks;
 mod error;
+mod fold;
 #[cfg(feature = "cuda")]
 mod gpu;
 #[cfg(not(feature = "cuda"))]
@@ -48,6 +49,10 @@ mod weights;
 pub use checkpoint::{FamilyCheckpoint, Heads, Origin, Parts, Sizes, Vocabulary};
 pub use cpu_ranks::CpuOptions;
 pub use error::{Error, NoInt8};
+#[cfg(feature = "cuda")]
+pub use gpu::{FirstStreamBlock, StreamBlock, StreamLayers};
+
+pub use fold::{FoldedNorm, centre, of_bits, round_into};
 pub use layers::{Block, Layers, Pass, PlainLayers, Pool, PooledNorm};
 pub use lm_head::{LmHead, LmHeadWeights};
 pub use loader::{Loader, output_specs};

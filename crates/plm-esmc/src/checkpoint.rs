@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+#[cfg(feature = "cuda")]
+use plm_checkpoint::StoredTensor;
 use plm_checkpoint::{Chosen, ModelFiles, Tensors};
 use plm_core::Digest;
 use plm_encoder::{Error, Origin, random_tensors};
@@ -165,5 +167,12 @@ impl Checkpoint {
 
     pub(crate) fn tensors(&self) -> &Tensors {
         &self.tensors
+    }
+
+    /// A tensor, by its name in [`names`].
+    #[cfg(feature = "cuda")]
+    pub(crate) fn tensor(&self, name: &str) -> &StoredTensor {
+        let tensor = self.tensors.get(name);
+        tensor.expect("a checkpoint has all tensors of its configuration")
     }
 }

@@ -4,6 +4,8 @@ use plm_core::{Digest, Dtype, TokenMap};
 use plm_encoder::{
     Error, FamilyCheckpoint, Heads, Loader, Model, NoInt8, Origin, Parts, Place, Sizes, Vocabulary,
 };
+#[cfg(feature = "cuda")]
+use plm_kernels::Gpu;
 
 use crate::alphabet::{EMBEDDED, MASK, PAD, token_map};
 use crate::tensors::Tensors;
@@ -131,6 +133,13 @@ impl FamilyCheckpoint for Checkpoint {
     }
 
     fn parts(&self, dtype: Dtype, place: &dyn Place) -> Result<Parts, Error> {
-        Ok(Tensors::new(self, dtype, place).parts()?)
+        let tensors = Tensors::new(self, dtype, place);
+        let layers = Box::new(tensors.plain_layers()?);
+        Ok(tensors.parts(tensors.embeddings()?, layers)?)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn parts_on_gpu(&self, dtype: Dtype, gpu: &Gpu) -> Result<Parts, Error> {
+        crate::gpu::parts(self, dtype, gpu)
     }
 }

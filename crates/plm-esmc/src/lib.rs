@@ -13,6 +13,8 @@
 mod alphabet;
 mod checkpoint;
 mod encoder;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod layer;
 mod model_config;
 mod names;

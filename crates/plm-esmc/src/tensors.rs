@@ -4,7 +4,8 @@ use candle_core::{Result as TensorResult, Tensor};
 use candle_nn::VarBuilder;
 use plm_core::Dtype;
 use plm_encoder::{
-    LmHead, LmHeadWeights, Parts, Place, PlainLayers, divided_weights, side_by_side, weights,
+    Layers, LmHead, LmHeadWeights, Parts, Place, PlainLayers, divided_weights, side_by_side,
+    weights,
 };
 use plm_kernels::LayerNorm;
 
@@ -37,37 +38,44 @@ impl<'a> Tensors<'a> {
         }
     }
 
-    /// All parts of a model.
-    pub(crate) fn parts(&self) -> TensorResult<Parts> {
-        let (count, at_a_time) = (self.config.num_layers, self.place.layers_at_a_time());
-        let layers = side_by_side(count, at_a_time, |index| self.layer(index))?;
-        let [weight, bias] = self.norm(0)?;
-        let first_norm = LayerNorm::new(&weight, &bias, Config::LAYER_NORM_EPS)?;
+    /// All parts of a model with these `embeddings` and `layers`.
+    pub(crate) fn parts(&self, embeddings: Tensor, layers: Box<dyn Layers>) -> TensorResult<Parts> {
         Ok(Parts {
-            embeddings: self
-                .weights
-                .get((EMBEDDED, self.config.hidden_size), names::EMBEDDING)?,
+            embeddings,
             token_dropout: None,
-            layers: Box::new(PlainLayers { first_norm, layers }),
+            layers,
             lm_head: self.lm_head()?,
             contact_head: None,
         })
     }
 
-    fn layer(&self, index: usize) -> TensorResult<Layer> {
-        let of_layer = |weights: &VarBuilder<'a>| weights.pp("layers").pp(index);
-        Layer::new(
-            &of_layer(&self.weights),
-            &of_layer(&self.divided),
-            self.norm(index + 1)?,
-            self.config,
-            self.place,
-        )
+    /// `[64, hidden_size]`.
+    pub(crate) fn embeddings(&self) -> TensorResult<Tensor> {
+        let shape = (EMBEDDED, self.config.hidden_size);
+        self.weights.get(shape, names::EMBEDDING)
+    }
+
+    /// The layers of any place.
+    pub(crate) fn plain_layers(&self) -> TensorResult<PlainLayers<Layer>> {
+        let (count, at_a_time) = (self.config.num_layers, self.place.layers_at_a_time());
+        let layers = side_by_side(count, at_a_time, |index| {
+            let [own, divided] = self.of_layer(index);
+            let next_norm = self.norm(index + 1)?;
+            Layer::new(&own, &divided, next_norm, self.config, self.place)
+        })?;
+        let [weight, bias] = self.norm(0)?;
+        let first_norm = LayerNorm::new(&weight, &bias, Config::LAYER_NORM_EPS)?;
+        Ok(PlainLayers { first_norm, layers })
+    }
+
+    /// The weights of a layer, and the same divided.
+    pub(crate) fn of_layer(&self, index: usize) -> [VarBuilder<'a>; 2] {
+        [&self.weights, &self.divided].map(|weights| weights.pp("layers").pp(index))
     }
 
     /// The weight and the bias of the norm before layer `index`, or after the last. That one has no
     /// bias.
-    fn norm(&self, index: usize) -> TensorResult<[Tensor; 2]> {
+    pub(crate) fn norm(&self, index: usize) -> TensorResult<[Tensor; 2]> {
         let hidden = self.config.hidden_size;
         if index == self.config.num_layers {
             let weight = self.weights.get(hidden, "norm.weight")?;

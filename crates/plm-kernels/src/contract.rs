@@ -45,6 +45,10 @@ constants! {
     /// The rows of a block.
     int BIAS_GELU_ROWS = 4;
 
+    // Layer norms of queries and keys.
+    /// The heads at most, on a Hopper: a warp keeps all of a row's in registers.
+    int QUERY_KEY_NORM_HEADS = 40;
+
     // SwiGLU.
     /// The rows of a block.
     int SWIGLU_ROWS = 4;
@@ -92,8 +96,10 @@ constants! {
     int BOX_BYTES = 128;
     /// The rows of a block's tile.
     int TILE_ROWS = 128;
-    /// The outputs of a tile, whose part of a row's moments are one pair of sums.
-    int TILE_OUTPUTS = 256;
+    /// The outputs of a wide tile. Its part of a row's moments are one pair of sums.
+    int WIDE_TILE_OUTPUTS = 256;
+    /// The outputs of a narrow tile.
+    int NARROW_TILE_OUTPUTS = 192;
     /// The blocks of a cluster, which share the weights of a tile.
     int TILE_CLUSTER = 2;
     /// The threads of a block: two warpgroups that multiply, and one that keeps the copy engine
@@ -101,8 +107,9 @@ constants! {
     int TILE_THREADS = 3 * 128;
     /// The shared memory of a block: all that it can have but 1 KiB.
     int TILE_SHARED_BYTES = 226 * 1024;
-    /// The fewest inputs, in 16 bits, that are multiplied; what a row lacks is zeros.
-    int TILE_LEAST_INPUTS = 16 * 64;
+    /// The fewest inputs, in 16 bits, that are multiplied for each output of a tile, since its parts
+    /// are finished while the next is multiplied. What a row lacks is zeros.
+    int TILE_LEAST_INPUTS_PER_OUTPUT = 4;
     /// What is added to GELU so that none is negative: more than the least it can be.
     float GELU_SHIFT = 0.17;
 }
@@ -148,6 +155,7 @@ layouts! {
     SCALES: Scales(24, 8) { rows: 0, outputs: 8, bias: 16 }
     GELU: Gelu(1, 1) {}
     NOTHING: Nothing(1, 1) {}
+    SWIGLU: Swiglu(1, 1) {}
     POSITIVE_GELU: PositiveGelu(8, 8) { factors: 0 }
     RESIDUAL: Residual(8, 8) { residual: 0 }
     RESIDUAL_MOMENTS: ResidualMoments(16, 8) { residual: 0, moments: 8 }

@@ -52,9 +52,9 @@ impl Generation {
         last: (9, 0),
         cards: "H100 and H200",
         target: Target::MachineCode("90a"),
-        // In fewer columns the kernel would multiply zeros to have the 16 steps of 64 that it
+        // In fewer columns the kernel would multiply zeros to have the 12 steps of 64 that it
         // takes.
-        stream_from: Some(16 * 64),
+        stream_from: Some(12 * 64),
         has_int8: true,
     };
 
@@ -146,7 +146,7 @@ mod tests {
     fn what_only_a_hopper_has_is_there_on_a_hopper_only() {
         for generation in Generation::ALL {
             let is_hopper = generation.name == "hopper";
-            assert_eq!(generation.stream_from, is_hopper.then_some(1024));
+            assert_eq!(generation.stream_from, is_hopper.then_some(768));
             assert_eq!(generation.has_int8, is_hopper);
         }
         assert_eq!(Generation::oldest().first, (8, 0));

@@ -5,5 +5,7 @@ mod kinds;
 mod place;
 mod ranks;
 mod room;
+mod stream_layers;
 
 pub(crate) use ranks::ranks;
+pub use stream_layers::{FirstStreamBlock, StreamBlock, StreamLayers};

@@ -236,16 +236,8 @@ impl Checkpoint {
         Ok(self.tensor(name).values(|x| x)?)
     }
 
-    /// Converts a matrix row by row, as [`StoredTensor::rows`] does.
-    pub(crate) fn rows<T: Clone + Default + Send>(
-        &self,
-        name: &str,
-        convert: impl Fn(&mut [f32], &mut [T]) -> f32 + Sync,
-    ) -> Result<(Vec<T>, Vec<f32>), Error> {
-        Ok(self.tensor(name).rows(convert)?)
-    }
-
-    fn tensor(&self, name: &str) -> &StoredTensor {
+    /// A tensor, by its name without `esm.`.
+    pub(crate) fn tensor(&self, name: &str) -> &StoredTensor {
         let tensor = self.tensors.get(name);
         tensor.expect("a checkpoint has all tensors of its configuration")
     }

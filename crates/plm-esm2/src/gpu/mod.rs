@@ -15,7 +15,7 @@ use plm_kernels::{Gpu, StreamLinear};
 use crate::Checkpoint;
 use crate::tensors::Tensors;
 use int8::Int8Layers;
-use stream_layer::StreamLayers;
+use stream_layer::stream_layers;
 
 /// The weights of a model in `dtype`, which this GPU has kernels for.
 pub(crate) fn parts(checkpoint: &Checkpoint, dtype: Dtype, gpu: &Gpu) -> Result<Parts, Error> {
@@ -29,7 +29,7 @@ pub(crate) fn parts(checkpoint: &Checkpoint, dtype: Dtype, gpu: &Gpu) -> Result<
     tensors.parts(
         embeddings.clone(),
         match suits {
-            true => Box::new(StreamLayers::new(checkpoint, gpu, &tensors)?),
+            true => Box::new(stream_layers(checkpoint, gpu, &tensors)?),
             false => tensors.plain()?,
         },
     )

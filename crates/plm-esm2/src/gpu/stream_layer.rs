@@ -2,9 +2,9 @@
 
 use candle_core::{DType, Result as TensorResult, Tensor};
 use candle_nn::VarBuilder;
-use plm_encoder::{Error, Layers, MicroBatch, Pass, Place, Pool, side_by_side};
+use plm_encoder::{Error, FirstStreamBlock, Pass, Place, StreamBlock, StreamLayers, side_by_side};
 use plm_kernels::{
-    CuSeqlens, Gpu, LayerNorm, Stream, StreamLinear, TokenProjection, VarlenAttention, embed_tokens,
+    CuSeqlens, Gpu, Stream, StreamLinear, TokenProjection, VarlenAttention, embed_tokens,
 };
 
 use super::weights::Weights;
@@ -86,22 +86,19 @@ impl StreamLayer {
         })
     }
 
-    /// From the residual stream `[total_tokens, hidden_size]` before the layer to that behind it.
-    pub(crate) fn forward(
-        &self,
-        x: &Stream,
-        attention: &VarlenAttention<'_>,
-    ) -> TensorResult<Stream> {
-        let attended = self.qkv.forward_attention(x, self.eps, attention)?;
-        self.behind_attention(x.rows(), &attended)
-    }
-
-    /// The same from the rows of the residual stream before the layer, and what attention made of
-    /// them.
+    /// From the rows of the residual stream before the layer, and what attention made of them, to
+    /// the stream behind the layer.
     fn behind_attention(&self, x: &Tensor, attended: &Tensor) -> TensorResult<Stream> {
         let x = self.attention_output.forward_onto(x, attended)?;
         let inner = self.fc1.forward_gelu(&x, self.eps)?;
         self.fc2.forward_onto(x.rows(), &inner)
+    }
+}
+
+impl StreamBlock for StreamLayer {
+    fn forward(&self, x: &Stream, attention: &VarlenAttention<'_>) -> TensorResult<Stream> {
+        let attended = self.qkv.forward_attention(x, self.eps, attention)?;
+        self.behind_attention(x.rows(), &attended)
     }
 }
 
@@ -142,70 +139,35 @@ impl FirstLayer {
             has_token_dropout: config.token_dropout,
         })
     }
+}
 
-    /// From the embeddings `x` `[total_tokens, hidden_size]` of a batch to the residual stream
-    /// behind the layer.
-    pub(crate) fn forward(
-        &self,
-        x: Tensor,
-        batch: &MicroBatch,
-        attention: &VarlenAttention<'_>,
-    ) -> TensorResult<Stream> {
+impl FirstStreamBlock for FirstLayer {
+    fn forward_first(&self, x: Tensor, pass: &Pass<'_>) -> TensorResult<Stream> {
         match &self.of_tokens {
-            Some(of_tokens) if !(self.has_token_dropout && batch.has_masks) => {
-                let attended = of_tokens.forward_attention(&batch.token_ids, attention)?;
+            Some(of_tokens) if !(self.has_token_dropout && pass.piece.has_masks) => {
+                let ids = &pass.piece.token_ids;
+                let attended = of_tokens.forward_attention(ids, &pass.attention)?;
                 self.layer.behind_attention(&x, &attended)
             }
-            _ => self.layer.forward(&Stream::new(x)?, attention),
+            _ => self.layer.forward_first(x, pass),
         }
     }
 }
 
-/// A model of such layers, and the last of all norms.
-#[derive(Debug)]
-pub(crate) struct StreamLayers {
-    first: FirstLayer,
-    others: Vec<StreamLayer>,
-    last_norm: LayerNorm,
-}
-
-impl StreamLayers {
-    /// All layers of a checkpoint, on `gpu`.
-    pub(crate) fn new(
-        checkpoint: &Checkpoint,
-        gpu: &Gpu,
-        tensors: &Tensors<'_>,
-    ) -> Result<Self, Error> {
-        let config = checkpoint.config();
-        let mut layers = side_by_side(config.num_layers, gpu.layers_at_a_time(), |index| {
-            StreamLayer::new(checkpoint, index, &tensors.of_layer(index))
-        })?;
-        let first = layers.remove(0);
-        Ok(Self {
-            first: FirstLayer::new(first, &tensors.embeddings, config, gpu)?,
-            others: layers,
-            last_norm: tensors.norm(config.num_layers)?,
-        })
-    }
-}
-
-impl Layers for StreamLayers {
-    fn forward(&self, x: Tensor, pass: &Pass<'_>, pool: Pool<'_>) -> TensorResult<Tensor> {
-        if pass.depth == 0 {
-            return Ok(x);
-        }
-        let num_layers = self.others.len() + 1;
-        let mut x = self.first.forward(x, pass.piece, &pass.attention)?;
-        for (layer, number) in self.others.iter().take(pass.depth - 1).zip(1..) {
-            pool(number, x.rows())?;
-            x = layer.forward(&x, &pass.attention)?;
-        }
-        if pass.depth < num_layers {
-            pool(pass.depth, x.rows())?;
-            return Ok(x.rows().clone());
-        }
-        let normalised = self.last_norm.forward(x.rows())?;
-        pool(num_layers, &normalised)?;
-        Ok(normalised)
-    }
+/// All layers of a checkpoint, on `gpu`.
+pub(crate) fn stream_layers(
+    checkpoint: &Checkpoint,
+    gpu: &Gpu,
+    tensors: &Tensors<'_>,
+) -> Result<StreamLayers<FirstLayer, StreamLayer>, Error> {
+    let config = checkpoint.config();
+    let mut layers = side_by_side(config.num_layers, gpu.layers_at_a_time(), |index| {
+        StreamLayer::new(checkpoint, index, &tensors.of_layer(index))
+    })?;
+    let first = layers.remove(0);
+    Ok(StreamLayers {
+        first: FirstLayer::new(first, &tensors.embeddings, config, gpu)?,
+        others: layers,
+        last_norm: tensors.norm(config.num_layers)?,
+    })
 }

@@ -1,9 +1,7 @@
 //! Weights in f32, as the folding of layer norms and rotations into them takes and leaves them.
 
 use candle_core::{DType, Device, Result as TensorResult, Shape, Tensor};
-use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
-use half::vec::HalfBitsVecExt;
-use half::{bf16, f16};
+use plm_encoder::{FoldedNorm, of_bits, round_into};
 use rayon::prelude::*;
 
 use crate::{Checkpoint, Error};
@@ -47,7 +45,7 @@ impl Weights {
         to_basis: impl Fn(&mut [f32], &mut Vec<f32>) + Sync,
     ) -> Self {
         let inputs = self.inputs();
-        let rows = self.matrix.par_chunks_exact_mut(inputs);
+        let (norm, rows) = (norm.as_norm(), self.matrix.par_chunks_exact_mut(inputs));
         rows.zip(&mut self.bias)
             .for_each_init(Vec::new, |scratch, (row, bias)| {
                 *bias += norm.fold_into(row);
@@ -56,21 +54,17 @@ impl Weights {
         self
     }
 
-    /// A layer norm's gain into a row of the weights behind it. Returns what its shift adds to the
-    /// bias.
-    fn fold_into(&self, row: &mut [f32]) -> f32 {
-        let shift = sum_of(row, &self.bias, |weight, shift| weight * shift);
-        for (weight, gain) in row.iter_mut().zip(&self.matrix) {
-            *weight *= gain;
+    /// As a layer norm's gain and shift, which go into the weights behind it.
+    fn as_norm(&self) -> FoldedNorm<'_> {
+        FoldedNorm {
+            gain: &self.matrix,
+            shift: &self.bias,
         }
-        shift
     }
 
     /// The weights called `part` of a layer of the checkpoint, of a product behind this layer norm,
-    /// as those of one with rows over their deviation, whatever their mean: the matrix in `dtype`
-    /// of 16 bits, with rows whose mean is zero but for rounding, and the bias in f32, on a device.
-    /// The same as [`behind`](Self::behind) and [`on_device`](Self::on_device), without all of it
-    /// in f32.
+    /// as [`FoldedNorm::behind`] makes them: the matrix in `dtype` of 16 bits and the bias in f32,
+    /// on a device.
     pub(crate) fn centred_behind(
         &self,
         (checkpoint, layer, part): (&Checkpoint, usize, &str),
@@ -78,18 +72,13 @@ impl Weights {
         device: &Device,
     ) -> Result<[Tensor; 2], Error> {
         let name = format!("encoder.layer.{layer}.{part}");
-        let (bits, shifts) = checkpoint.rows(&format!("{name}.weight"), |row, bits| {
-            let shift = self.fold_into(row);
-            centre(row);
-            round_into(bits, row, dtype);
-            shift
-        })?;
+        let stored = checkpoint.tensor(&format!("{name}.weight"));
+        let (matrix, shifts) = self.as_norm().behind(stored, dtype, device)?;
         let mut bias = checkpoint.values(&format!("{name}.bias"))?;
         bias.iter_mut()
             .zip(&shifts)
             .for_each(|(bias, shift)| *bias += shift);
-        let (outputs, inputs) = (bias.len(), bits.len() / bias.len());
-        let matrix = of_bits(bits, (outputs, inputs), dtype, device)?;
+        let outputs = bias.len();
         Ok([matrix, Tensor::from_vec(bias, outputs, device)?])
     }
 
@@ -126,51 +115,6 @@ pub(crate) fn in_16_bits(
     of_bits(bits, shape, dtype, device)
 }
 
-/// The bits of `values` in `dtype`, which is f16 or bf16.
-fn round_into(bits: &mut [u16], values: &[f32], dtype: DType) {
-    match dtype {
-        DType::F16 => (bits.reinterpret_cast_mut::<f16>()).convert_from_f32_slice(values),
-        _ => (bits.reinterpret_cast_mut::<bf16>()).convert_from_f32_slice(values),
-    }
-}
-
-/// A tensor in `dtype`, which is f16 or bf16, on a device.
-fn of_bits(
-    bits: Vec<u16>,
-    shape: impl Into<Shape>,
-    dtype: DType,
-    device: &Device,
-) -> TensorResult<Tensor> {
-    match dtype {
-        DType::F16 => Tensor::from_vec(bits.reinterpret_into::<f16>(), shape, device),
-        _ => Tensor::from_vec(bits.reinterpret_into::<bf16>(), shape, device),
-    }
-}
-
-/// The sum of `term` of all places of two rows, in lanes, which the processor adds side by side.
-fn sum_of(first: &[f32], second: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
-    const LANES: usize = 16;
-
-    let mut lanes = [0.0_f32; LANES];
-    let (first, first_rest) = first.as_chunks::<LANES>();
-    let (second, second_rest) = second.as_chunks::<LANES>();
-    for (first, second) in first.iter().zip(second) {
-        for ((lane, &a), &b) in lanes.iter_mut().zip(first).zip(second) {
-            *lane += term(a, b);
-        }
-    }
-    for ((lane, &a), &b) in lanes.iter_mut().zip(first_rest).zip(second_rest) {
-        *lane += term(a, b);
-    }
-    lanes.iter().sum()
-}
-
-/// Takes the mean away.
-pub(crate) fn centre(row: &mut [f32]) {
-    let mean = sum_of(row, row, |x, _| x) / row.len() as f32;
-    row.iter_mut().for_each(|x| *x -= mean);
-}
-
 /// A matrix of rows of `width` with its columns as rows.
 pub(crate) fn transposed(matrix: &[f32], width: usize) -> Vec<f32> {
     /// Columns at a time: a line of the cache.
@@ -194,6 +138,8 @@ pub(crate) fn transposed(matrix: &[f32], width: usize) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
+    use plm_encoder::centre;
+
     use super::*;
 
     #[test]

@@ -175,6 +175,12 @@ template <int FEWER> __device__ inline void registers_give() {
 #define REGISTERS_32                                                                                                   \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "               \
   "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define REGISTERS_96                                                                                                   \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, "                    \
+  "%21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, "                    \
+  "%40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, "                    \
+  "%59, %60, %61, %62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, "                    \
+  "%78, %79, %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
 #define REGISTERS_128                                                                                                  \
   "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "               \
   "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, "               \
@@ -187,6 +193,7 @@ template <int FEWER> __device__ inline void registers_give() {
   SUM(sums[i]), SUM(sums[i + 1]), SUM(sums[i + 2]), SUM(sums[i + 3]), SUM(sums[i + 4]), SUM(sums[i + 5]), SUM(sums[i + 6]), SUM(sums[i + 7])
 #define OPERANDS_32(SUM, i) OPERANDS_8(SUM, i), OPERANDS_8(SUM, i + 8), OPERANDS_8(SUM, i + 16), OPERANDS_8(SUM, i + 24)
 #define OPERANDS_64(SUM, i) OPERANDS_32(SUM, i), OPERANDS_32(SUM, i + 32)
+#define OPERANDS_96(SUM, i) OPERANDS_64(SUM, i), OPERANDS_32(SUM, i + 64)
 #define OPERANDS_128(SUM, i) OPERANDS_64(SUM, i), OPERANDS_64(SUM, i + 64)
 
 // sums[64 x N] = a[64 x K] * b[N x K] transposed, onto what is in `sums` if `keep`. Both operands
@@ -215,6 +222,7 @@ template <typename T> struct Products;
   template <> struct Products<T> { \
     using Sum = float; \
     MULTIPLY(float, "+f", 32, "%32", "%33", "%34", "m64n64k16.f32." NAME "." NAME, ", 1, 1, 0, 0") \
+    MULTIPLY(float, "+f", 96, "%96", "%97", "%98", "m64n192k16.f32." NAME "." NAME, ", 1, 1, 0, 0") \
     MULTIPLY(float, "+f", 128, "%128", "%129", "%130", "m64n256k16.f32." NAME "." NAME, ", 1, 1, 0, 0") \
     MULTIPLY_COLUMNS("m64n64k16.f32." NAME "." NAME) \
   };

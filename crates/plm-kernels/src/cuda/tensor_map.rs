@@ -11,7 +11,7 @@ use candle_core::cuda_backend::cudarc::driver::{
 };
 use half::{bf16, f16};
 
-use crate::contract::{BOX_BYTES, TILE_CLUSTER, TILE_OUTPUTS};
+use crate::contract::BOX_BYTES;
 
 /// What matrices that the copy engine reads consist of.
 pub(crate) trait Mapped {
@@ -40,9 +40,6 @@ impl Mapped for u8 {
 #[repr(transparent)]
 pub(crate) struct TensorMap(sys::CUtensorMap);
 
-// The box of `weights`, of 2 * 4 * 4 * 4 rows, is what a block of a cluster brings of a tile's.
-const _: () = assert!(TILE_OUTPUTS / TILE_CLUSTER == 2 * 4 * 4 * 4);
-
 // SAFETY: kernels take it by value as `CUtensorMap`, whose layout is the driver's and which this
 // is.
 unsafe impl DeviceRepr for TensorMap {}
@@ -64,7 +61,7 @@ impl TensorMap {
         )
     }
 
-    /// Of a matrix of weights, in boxes of 128 rows. Of each 32 rows, the tensor cores take those
+    /// Of a matrix of weights, in boxes of `box_rows` rows, a multiple of 32. Of each 32 rows, the tensor cores take those
     /// first whose products the first two of a thread's 8 are, of each of the four threads: rows 0,
     /// 1, 8, 9, 16, 17, 24, 25, then 2, 3, 10, 11 and so on. A stride is here smaller than the one
     /// before it, of which the driver's documentation says nothing; driver 580 takes it, and the
@@ -72,13 +69,14 @@ impl TensorMap {
     pub(crate) fn weights<T: Mapped>(
         address: CUdeviceptr,
         (rows, columns): (usize, usize),
+        box_rows: usize,
     ) -> Result<Self> {
         let row_bytes = (columns * size_of::<T>()) as u64;
         Self::of::<T, 5>(
             address,
             [columns as u64, 2, 4, 4, rows as u64 / 32],
             &[row_bytes, 8 * row_bytes, 2 * row_bytes, 32 * row_bytes],
-            [columns_of_box::<T>(), 2, 4, 4, 4],
+            [columns_of_box::<T>(), 2, 4, 4, box_rows as u32 / 32],
         )
     }
 

@@ -15,4 +15,5 @@ pub use int8::{Int8Linear, Int8Rows};
 pub(crate) use linear::Blas;
 pub use linear::GpuLinear;
 pub use stream::{Stream, StreamLinear};
+pub(crate) use tiles::Rotary;
 pub use token_projection::TokenProjection;

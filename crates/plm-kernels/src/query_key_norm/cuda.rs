@@ -1,5 +1,8 @@
 //! Layer normalisation of queries and keys on any GPU: launches of `generic.cu`.
 
+#[path = "hopper.rs"]
+mod hopper;
+
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::PushKernelArg;

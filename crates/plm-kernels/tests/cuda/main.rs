@@ -90,6 +90,10 @@ fn main() -> ExitCode {
             stream::products_with_layer_norms_are_those_of_the_cpu,
         ),
         hopper_trial(
+            "products_of_gates_and_normalised_queries_are_those_of_the_cpu",
+            stream::products_of_gates_and_normalised_queries_are_those_of_the_cpu,
+        ),
+        hopper_trial(
             "a_token_projection_is_that_of_its_embeddings",
             stream::a_token_projection_is_that_of_its_embeddings,
         ),

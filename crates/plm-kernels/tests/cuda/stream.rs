@@ -2,8 +2,8 @@
 
 use candle_core::{DType, Device, Tensor};
 use plm_kernels::{
-    CuSeqlens, LayerNorm, Rotary, Stream, StreamLinear, TokenProjection, VarlenAttention,
-    bias_gelu_inplace,
+    CuSeqlens, LayerNorm, QueryKeyNorm, Rotary, Stream, StreamLinear, TokenProjection,
+    VarlenAttention, bias_gelu_inplace, swiglu,
 };
 
 use crate::common::{cu_seqlens, random, values};
@@ -74,6 +74,9 @@ pub(crate) fn products_with_layer_norms_are_those_of_the_cpu() {
         (64, 1),
         (320, 20),
         (640, 20),
+        // Of ESM C, in narrow tiles.
+        (960, 15),
+        (1152, 18),
         (1024, 16),
         (1088, 17),
         (1280, 20),
@@ -163,6 +166,80 @@ pub(crate) fn products_with_layer_norms_are_those_of_the_cpu() {
                         range.len()
                     );
                 }
+            }
+        }
+    }
+}
+
+/// What only ESM C has: SwiGLU behind a product, and layer norms of queries and keys.
+pub(crate) fn products_of_gates_and_normalised_queries_are_those_of_the_cpu() {
+    let gpu = gpu();
+    let lengths = cu_seqlens(&TOKENS);
+    let total = lengths.total_tokens();
+    for dtype in [DType::F16, DType::BF16] {
+        for (hidden, num_heads, ffn) in [
+            (64, 1, 192),
+            (960, 15, 2560),
+            (1152, 18, 3072),
+            (2560, 40, 6912),
+        ] {
+            let rows = scaled_operand(2.0, &[total, hidden], 1, dtype, &gpu);
+            let stream = Stream::new(rows.1).unwrap();
+            let normal = normalised(&rows.0);
+
+            let [gates, up] =
+                [3, 5].map(|seed| Both::new((ffn, hidden), seed, true, stream.rows()));
+            let interleaved = |of: fn(&Both) -> &Tensor, dtype| {
+                let both = StreamLinear::interleave_gates(of(&gates), of(&up)).unwrap();
+                both.to_dtype(dtype).unwrap().to_device(&gpu).unwrap()
+            };
+            let both = StreamLinear::new(
+                interleaved(|both| &both.weight, dtype),
+                interleaved(|both| &both.bias, DType::F32),
+            );
+            let own = both.unwrap().forward_swiglu(&stream, EPS).unwrap();
+            let side = |both: &Both| both.product(&normal).broadcast_add(&both.bias).unwrap();
+            let cpu = swiglu(&Tensor::cat(&[side(&gates), side(&up)], 1).unwrap()).unwrap();
+            let what = format!("norm, product and SwiGLU of {hidden}");
+            assert_eq!(own.dims(), [total, ffn]);
+            assert_alike(&what, &own, &cpu, dtype);
+            assert_no_outlier(&what, &own, &cpu, dtype);
+
+            let qkv = Both::new((3 * hidden, hidden), 7, true, stream.rows());
+            let gains = [9, 11].map(|seed| operand(&[hidden], seed, dtype, &gpu));
+            let norm = |[query, key]: [&Tensor; 2]| QueryKeyNorm::new(query, key, EPS).unwrap();
+            let on_gpu = norm(gains.each_ref().map(|gain| &gain.1));
+            let rotary = Rotary::new(hidden / num_heads, 2048, &gpu).unwrap();
+            let attend = |lengths: &CuSeqlens, x: &Stream| {
+                let attention = VarlenAttention {
+                    cu_seqlens: lengths,
+                    rotary: &rotary,
+                    num_heads,
+                    contacts: None,
+                };
+                (qkv.own)
+                    .forward_normalised_attention(x, EPS, &on_gpu, &attention)
+                    .unwrap()
+            };
+            let own = attend(&lengths, &stream);
+            let projected = qkv.product(&normal).broadcast_add(&qkv.bias).unwrap();
+            norm(gains.each_ref().map(|gain| &gain.0))
+                .forward_inplace(&projected)
+                .unwrap();
+            let no_bias = Tensor::zeros(3 * hidden, DType::F32, &Device::Cpu).unwrap();
+            let cpu = attention(&lengths, (hidden, num_heads), &projected, &no_bias);
+            let what = format!("norms, product and attention of {hidden}");
+            assert_alike(&what, &own, &cpu, dtype);
+            assert_no_outlier(&what, &own, &cpu, dtype);
+
+            for range in lengths.ranges() {
+                let part = |x: &Tensor| x.narrow(0, range.start, range.len()).unwrap();
+                let alone = Stream::new(part(stream.rows())).unwrap();
+                assert!(
+                    bits(&attend(&cu_seqlens(&[range.len()]), &alone)) == bits(&part(&own)),
+                    "{} tokens of {hidden} in {dtype:?}",
+                    range.len()
+                );
             }
         }
     }

@@ -1,11 +1,12 @@
 //! What the weights of a layer become, on the threads of the current rayon pool.
 
 use half::bf16;
+use plm_encoder::centre;
 use plm_kernels::Int8Limits;
 use rayon::prelude::*;
 
 use super::rotation::Rotation;
-use crate::gpu::weights::{Weights, centre, transposed};
+use crate::gpu::weights::{Weights, transposed};
 use crate::{Checkpoint, Error};
 
 /// The most that inputs of `fc2` are multiplied by, and the inverse of the least.

@@ -14,7 +14,7 @@ mod rotation;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result as TensorResult, Shape, Tensor};
-use plm_encoder::{Error, Layers, Pass, Pool, PooledNorm};
+use plm_encoder::{Error, FirstStreamBlock, Layers, Pass, Pool, PooledNorm};
 use plm_kernels::{Gpu, Int8Linear, Int8Rows, LayerNorm, VarlenAttention};
 use rayon::prelude::*;
 
@@ -109,7 +109,7 @@ impl Int8Layers {
 
 impl Layers for Int8Layers {
     fn forward(&self, x: Tensor, pass: &Pass<'_>, pool: Pool<'_>) -> TensorResult<Tensor> {
-        let x = self.first.forward(x, pass.piece, &pass.attention)?;
+        let x = self.first.forward_first(x, pass)?;
         let mut x = x.rows().clone();
         for layer in &self.others {
             x = layer.forward(&x, &pass.attention)?;

@@ -5,7 +5,7 @@ use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, DevicePtr, 
 use candle_core::{DType, Result, Tensor, bail};
 use half::bf16;
 
-use super::tiles::{self, Nothing, PositiveGelu, Residual, Rotary, Scales, Then};
+use super::tiles::{self, Nothing, PositiveGelu, Residual, Rotary, Scales, Then, Tile};
 use crate::VarlenAttention;
 use crate::contract::HOPPER_HEAD_DIM;
 use crate::cpu::check_shape;
@@ -162,11 +162,11 @@ impl Int8Linear {
         let y: CudaSlice<bf16> = match self.rows {
             Int8Rows::Symmetric | Int8Rows::Normalised { .. } => {
                 let scales = Scales::<true>::new(row_scales, scales, bias);
-                tiles::linear(device, &x, &weight, &scales, then, dims)
+                tiles::linear(device, &x, &weight, &scales, then, dims, Tile::Wide)
             }
             Int8Rows::Positive => {
                 let scales = Scales::<false>::new(row_scales, scales, bias);
-                tiles::linear(device, &x, &weight, &scales, then, dims)
+                tiles::linear(device, &x, &weight, &scales, then, dims, Tile::Wide)
             }
         }?;
         Ok(tensor(y, device, (rows, outputs)))

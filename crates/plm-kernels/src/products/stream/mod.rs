@@ -5,22 +5,24 @@ use candle_core::cuda_backend::cudarc::driver::{DevicePtr, PushKernelArg};
 use candle_core::{DType, Result, Tensor, bail};
 use half::{bf16, f16};
 
-use super::tiles::{self, Bias, Factors, Gelu, Normalised, Nothing, ResidualMoments, Rotary, Then};
-use crate::VarlenAttention;
-use crate::contract::{HOPPER_HEAD_DIM, TILE_LEAST_INPUTS, TILE_OUTPUTS};
+use super::tiles::{
+    self, Bias, Factors, Gelu, Normalised, Nothing, ResidualMoments, Rotary, Swiglu, Then, Tile,
+};
+use crate::contract::HOPPER_HEAD_DIM;
 use crate::cpu::check_shape;
 use crate::cuda::{
     Format, Gpu, Mapped, Module, address, check_vectors, cuda, generation, kernel, module,
     rows_config, tensor, view,
 };
+use crate::{QueryKeyNorm, VarlenAttention};
 
 static KERNELS: Module = module!("products_stream_hopper");
 
 // The table of generations says from which width on these are used, and the kernel what it takes.
-const _: () = assert!(matches!(
-    crate::Generation::HOPPER.stream_from,
-    Some(TILE_LEAST_INPUTS)
-));
+const _: () = match crate::Generation::HOPPER.stream_from {
+    Some(least) => assert!(least == Tile::Narrow.least_inputs()),
+    None => panic!(),
+};
 
 /// Rows of the residual stream, and of each what a layer norm needs to know.
 #[derive(Clone, Debug)]
@@ -117,6 +119,52 @@ impl StreamLinear {
         self.normalised(x, eps, &Gelu::default())
     }
 
+    /// SwiGLU(`x` `[rows, inputs]` over its deviation times the weight transposed + bias): `[rows,
+    /// outputs / 2]`. `eps` is added to the variance. Of each 64 outputs, the first 32 are gates,
+    /// and the others their values: [`interleave_gates`](Self::interleave_gates) makes such a
+    /// weight.
+    ///
+    /// # Errors
+    /// If shapes, formats or devices do not fit.
+    pub fn forward_swiglu(&self, x: &Stream, eps: f32) -> Result<Tensor> {
+        self.normalised(x, eps, &Swiglu::default())
+    }
+
+    /// Rows of `gates` and of `values`, both `[rows, ..]`, in the order that
+    /// [`forward_swiglu`](Self::forward_swiglu) takes outputs in: `[2 * rows, ..]`. The number of
+    /// rows is a multiple of 32.
+    ///
+    /// # Errors
+    /// If shapes or formats do not fit.
+    pub fn interleave_gates(gates: &Tensor, values: &Tensor) -> Result<Tensor> {
+        const TOGETHER: usize = HOPPER_HEAD_DIM / 2;
+
+        let rows = gates.dim(0)?;
+        let in_stretches = |x: &Tensor| x.reshape((rows / TOGETHER, TOGETHER, ()));
+        let both = Tensor::cat(&[in_stretches(gates)?, in_stretches(values)?], 1)?;
+        let mut dims = gates.dims().to_vec();
+        dims[0] *= 2;
+        both.reshape(dims)
+    }
+
+    /// `attention` of the projection of `x` `[total_tokens, hidden]`, over its deviation, by this
+    /// weight `[3 * hidden, hidden]` and bias, of which `norm` normalises queries and keys:
+    /// `[total_tokens, hidden]`. `eps` is added to the variance of `x`.
+    ///
+    /// # Errors
+    /// Those of [`VarlenAttention::forward`], or if [`QueryKeyNorm::suits`] says no.
+    pub fn forward_normalised_attention(
+        &self,
+        x: &Stream,
+        eps: f32,
+        norm: &QueryKeyNorm,
+        attention: &VarlenAttention<'_>,
+    ) -> Result<Tensor> {
+        let qkv = self.project(x, eps)?;
+        norm.rotate_inplace(&qkv, attention)?;
+        attention.forward_rotated(&qkv)
+    }
+
     /// `attention` of the projection of `x` `[total_tokens, hidden]`, over its deviation, by this
     /// weight `[3 * hidden, hidden]` and bias: `[total_tokens, hidden]`. `eps` is added to the
     /// variance.
@@ -158,7 +206,7 @@ impl StreamLinear {
             _ => address::<bf16>(op, "stream", stream, &[rows, outputs], x),
         }?;
         let device = x.device().as_cuda_device()?;
-        let parts = outputs.div_ceil(TILE_OUTPUTS);
+        let parts = outputs.div_ceil(self.tile()?.outputs());
         // SAFETY: the kernel writes every element: each tile of outputs the sums of all rows.
         let moments = unsafe { device.alloc::<f32>(parts * rows * 2) }?;
         let then = ResidualMoments {
@@ -173,6 +221,11 @@ impl StreamLinear {
             rows: rows_after,
             moments: tensor(moments, device, (parts, rows, 2)),
         })
+    }
+
+    fn tile(&self) -> Result<Tile> {
+        let (outputs, inputs) = self.weight.dims2()?;
+        Ok(Tile::of(inputs, outputs))
     }
 
     fn normalised<F: Then>(&self, x: &Stream, eps: f32, then: &F) -> Result<Tensor> {
@@ -210,8 +263,9 @@ impl StreamLinear {
         let x = view::<T>(op, "x", cuda(op, &x)?, x_layout)?;
         let weight = view::<T>(op, "weight", cuda(op, &weight)?, weight_layout)?;
         let dims = (rows, inputs, outputs);
-        let y = tiles::linear::<_, _, T>(device, &x, &weight, &factors(bias), then, dims)?;
-        Ok(tensor(y, device, (rows, outputs)))
+        let tile = self.tile()?;
+        let y = tiles::linear::<_, _, T>(device, &x, &weight, &factors(bias), then, dims, tile)?;
+        Ok(tensor(y, device, (rows, outputs / F::OUTPUTS_PER_COLUMN)))
     }
 }
 

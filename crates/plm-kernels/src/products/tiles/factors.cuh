@@ -1,4 +1,4 @@
-// What the sums of `hopper.cu` are multiplied by, and what is added, before they are rounded.
+// What the sums of `linear.cuh` are multiplied by, and what is added, before they are rounded.
 #pragma once
 
 #include "tiles.cuh"

@@ -1,4 +1,4 @@
-// What follows the products of `hopper.cu`.
+// What follows the products of `linear.cuh`.
 #pragma once
 
 #include "tiles.cuh"
@@ -36,8 +36,8 @@ __device__ inline void gelu(float (&values)[VECTOR]) {
 // Each of the following has `OfTile`, what is fetched for a tile (nothing unless said otherwise);
 // `Loaded`, what it reads of device memory for a piece; `load`, done a step ahead, so that nothing
 // waits for it; `OF_ROW`, whether that is the same for all heads of a row; `IS_ONTO`, whether sums
-// are added to `residual` before they are rounded; and what is done with a piece before it is
-// stored: `apply`, or, where it is stored as it is, `take`, with `Taken` for what that has to
+// are added to `residual` before they are rounded; `LEAVES_HALF`, whether only the first half of a
+// head is stored; and what is done with a piece before it is stored: `apply`, or, where it is stored as it is, `take`, with `Taken` for what that has to
 // remember.
 
 struct NothingFetched {
@@ -52,12 +52,12 @@ struct NothingLoaded {
 };
 
 struct Applied {
-  static constexpr bool IS_ONTO = false, IS_APPLIED = true;
+  static constexpr bool IS_ONTO = false, IS_APPLIED = true, LEAVES_HALF = false;
   struct Taken {};
 };
 
 struct AsItIs : NothingFetched, NothingLoaded {
-  static constexpr bool IS_ONTO = false, IS_APPLIED = false;
+  static constexpr bool IS_ONTO = false, IS_APPLIED = false, LEAVES_HALF = false;
   struct Taken {};
   __device__ void take(Taken &, const Pairs (&)[2], const Place &, const Shape &) const {}
 };
@@ -69,6 +69,22 @@ template <typename T> struct Gelu : Applied, NothingFetched, NothingLoaded {
   }
 };
 SAME_LAYOUT_Gelu(Gelu<__half>);
+
+// SiLU of each gate, times its value. Of a head's outputs, the first half are gates, and the second
+// their values.
+template <typename T> struct Swiglu : Applied, NothingFetched, NothingLoaded {
+  static constexpr bool LEAVES_HALF = true;
+  static constexpr float LOG2_E = 1.4426950408889634f;
+
+  __device__ void apply(Values &values, const Loaded &, const OfTile &, const Place &, const Shape &) const {
+#pragma unroll
+    for (int i = 0; i < VECTOR; ++i) {
+      const float gate = values[0][i];
+      values[0][i] = __fdividef(gate, 1.0f + exp2_of(-LOG2_E * gate)) * values[1][i];
+    }
+  }
+};
+SAME_LAYOUT_Swiglu(Swiglu<__half>);
 
 // What quantises without losing half of the range: GELU is never less than -0.17.
 template <typename T> struct PositiveGelu : Applied, NothingLoaded {

@@ -14,12 +14,20 @@ use crate::cuda::{address, same_layout};
 pub(crate) trait Then: DeviceRepr {
     /// The part of kernels' names that says so.
     const NAME: &'static str;
+    /// The outputs of the product for each column that is left.
+    const OUTPUTS_PER_COLUMN: usize = 1;
 }
 
 /// GELU. A struct of nothing has a byte in C++.
 #[repr(C)]
 #[derive(Default)]
 pub(crate) struct Gelu(u8);
+
+/// SiLU of each gate, times its value. Of each head's outputs, the first half are gates, and the
+/// second their values.
+#[repr(C)]
+#[derive(Default)]
+pub(crate) struct Swiglu(u8);
 
 /// Nothing follows.
 #[repr(C)]
@@ -89,9 +97,10 @@ impl Rotary {
     }
 }
 
-/// Names of structs that kernels take, and that they are those.
+/// Names of structs that kernels take, with the outputs for each column if they are not one, and
+/// that the structs are those.
 macro_rules! arguments {
-    ($($then:ident $name:literal $layout:ident { $($field:tt),* })*) => { $(
+    ($($then:ident $name:literal $([$outputs:literal])? $layout:ident { $($field:tt),* })*) => { $(
         same_layout!($then, $layout { $($field),* });
 
         // SAFETY: `same_layout!` holds it against the struct of this name in C++.
@@ -99,6 +108,7 @@ macro_rules! arguments {
 
         impl Then for $then {
             const NAME: &'static str = $name;
+            $(const OUTPUTS_PER_COLUMN: usize = $outputs;)?
         }
     )* };
 }
@@ -109,5 +119,6 @@ arguments! {
     PositiveGelu "positive_gelu" POSITIVE_GELU { factors }
     Residual "residual" RESIDUAL { residual }
     ResidualMoments "residual_moments" RESIDUAL_MOMENTS { residual, moments }
+    Swiglu "swiglu" [2] SWIGLU {}
     Rotary "rotary" ROTARY { rotary, positions, table_positions }
 }

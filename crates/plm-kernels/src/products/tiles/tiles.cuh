@@ -1,12 +1,12 @@
-// How the products of `hopper.cu` are cut into tiles, and what a thread holds of one.
+// How the products of `linear.cuh` are cut into tiles, and what a thread holds of one. `OUTPUTS` of
+// a tile, and so of its cluster and of each of its blocks, are said by the file that includes this.
 #pragma once
 
 #include "cuda/hopper.cuh"
 
 namespace {
 
-constexpr int ROWS = contract::TILE_ROWS;       // of a block
-constexpr int OUTPUTS = contract::TILE_OUTPUTS; // of a block, and of its cluster
+constexpr int ROWS = contract::TILE_ROWS; // of a block
 constexpr int STEP_BYTES = contract::BOX_BYTES;
 constexpr int CLUSTER = contract::TILE_CLUSTER;
 // Row tiles that the GPU works on side by side, so that what is read of both operands at a time
@@ -23,7 +23,8 @@ template <typename X> constexpr int LEAST_STEPS = PIECES * STEPS_PER_PIECE<X>;
 
 // Inputs that are multiplied per step.
 template <typename T> constexpr int INPUTS = STEP_BYTES / sizeof(T);
-static_assert(LEAST_STEPS<__half> * INPUTS<__half> == contract::TILE_LEAST_INPUTS, "narrower rows are not for this kernel");
+static_assert(LEAST_STEPS<__half> * INPUTS<__half> == OUTPUTS * contract::TILE_LEAST_INPUTS_PER_OUTPUT,
+              "the host reckons with as many");
 
 struct Shape {
   int rows, inputs, outputs;

@@ -1,5 +1,10 @@
 // The projection to queries, keys and values of tokens, where it is known for each of the
 // vocabulary but for query scale and positions: those of `products/tiles`, to the bit.
+#include "contract.cuh"
+
+// What follows a product asks for it. Here nothing is cut into tiles.
+constexpr int OUTPUTS = contract::WIDE_TILE_OUTPUTS;
+
 #include "products/tiles/then.cuh"
 
 namespace {

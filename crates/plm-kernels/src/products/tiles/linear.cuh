@@ -1,17 +1,19 @@
 // Products of rows with a matrix of weights, their bias, and what comes before and after them, in
 // one kernel for Hopper:
 //
-// - exact GELU (the first feed-forward projection),
+// - exact GELU, or SwiGLU (the first feed-forward projection),
 // - query scale and rotary positions (the fused query-key-value projection),
 // - the residual stream (the other two projections),
 // - nothing.
+//
+// A file that includes this says how many outputs a tile has (`OUTPUTS`), and lists its kernels.
 //
 // Operands are of 16 bits, and then layer norms are part of the products: those onto the residual
 // stream give the moments of its rows, and the others take rows over their deviation. Or they are
 // 8-bit integers with a scale for each row of `x` and of the weights; then GELU also gets a shift
 // and a factor per output, so that what is quantised next is positive and alike in all columns.
 //
-// Two blocks of a cluster compute 128 rows each by the same 256 outputs. One thread of each keeps
+// Two blocks of a cluster compute 128 rows each by the same outputs. One thread of each keeps
 // the copy engine busy (its own rows, and one half of the weights for both blocks), one warp
 // fetches the bias and what else goes with a tile's rows and outputs, and two warpgroups multiply
 // 64 rows each. The grid is as large as the GPU and goes over all tiles. A warpgroup adds the bias,
@@ -25,12 +27,13 @@
 //
 // Sums run over the inputs in one order, in f32 (of 8-bit integers in whole numbers), whatever the
 // number of rows: a row's bits depend on that row alone.
+#pragma once
+
 #include "factors.cuh"
 #include "then.cuh"
 
 namespace {
 
-constexpr int STAGES = 4;
 constexpr int CONSUMERS = 2; // warpgroups
 constexpr int THREADS = contract::TILE_THREADS;
 static_assert(THREADS == WARPGROUP * (1 + CONSUMERS), "the first warpgroup keeps the copy engine busy");
@@ -44,6 +47,8 @@ template <typename T> struct Stage {
   T x[ROWS * INPUTS<T>];
   T weight[OUTPUTS * INPUTS<T>];
 };
+// As many as there is room for, beside some for what is fetched for tiles.
+constexpr int STAGES = (SHARED_BYTES - 8 * 1024) / sizeof(Stage<__half>);
 
 // What is fetched for a tile.
 template <typename Factors, typename Then> struct OfTile {
@@ -278,9 +283,11 @@ template <typename X, typename Y, typename Factors, typename Then> struct Consum
       then.take(taken, pairs, place, shape);
     }
     if (place.row < shape.rows && place.head < shape.outputs) {
-      Y *to = y + offset_of(place);
+      // Of a head of which half is left, the next head's half is beside it.
+      Y *to = Then::LEAVES_HALF ? y + static_cast<size_t>(place.row) * (shape.outputs / 2) + place.head / 2 + place.column(0)
+                                : y + offset_of(place);
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
+      for (int half = 0; half < (Then::LEAVES_HALF ? 1 : 2); ++half) {
         const uint32_t(&four)[VECTOR / 2] = pairs[half].values;
         store_block(to + half * BETWEEN, {four[0], four[1], four[2], four[3]});
       }
@@ -324,9 +331,10 @@ __device__ inline void linear(const CUtensorMap &x, const CUtensorMap &weight, Y
 
 } // namespace
 
-// `y` `[rows, outputs]` from `x` `[rows, inputs]` and `weight` `[outputs, inputs]`. The boxes of
-// both maps are 128 rows of 128 bytes, those of `weight` in the order in which the tensor cores
-// take them. `outputs` is a multiple of `HEAD_DIM`.
+// `y` `[rows, outputs]`, or of half as many columns if the product leaves half, from `x`
+// `[rows, inputs]` and `weight` `[outputs, inputs]`. Boxes are of 128 bytes of some rows: a block's
+// of `x`; of `weight` a block's share, in the order in which the tensor cores take them. `outputs`
+// is a multiple of `HEAD_DIM`.
 #define LINEAR(NAME, X, Y, FACTORS, THEN)                                                                              \
   extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(THREADS, 1)                             \
       linear_##NAME(const __grid_constant__ CUtensorMap x, const __grid_constant__ CUtensorMap weight,                 \
@@ -334,17 +342,10 @@ __device__ inline void linear(const CUtensorMap &x, const CUtensorMap &weight, Y
     linear<X>(x, weight, y, {rows, inputs, outputs}, factors, then);                                                   \
   }
 
-LINEAR(gelu_f16, __half, __half, Normalised, Gelu)
-LINEAR(gelu_bf16, __nv_bfloat16, __nv_bfloat16, Normalised, Gelu)
-LINEAR(rotary_f16, __half, __half, Normalised, Rotary)
-LINEAR(rotary_bf16, __nv_bfloat16, __nv_bfloat16, Normalised, Rotary)
-LINEAR(nothing_f16, __half, __half, Normalised, Nothing)
-LINEAR(nothing_bf16, __nv_bfloat16, __nv_bfloat16, Normalised, Nothing)
-LINEAR(residual_moments_f16, __half, __half, Bias, ResidualMoments)
-LINEAR(residual_moments_bf16, __nv_bfloat16, __nv_bfloat16, Bias, ResidualMoments)
-
-LINEAR(positive_gelu_int8, int8_t, __nv_bfloat16, Scales, PositiveGelu)
-LINEAR(rotary_int8, int8_t, __nv_bfloat16, Scales, Rotary)
-LINEAR(residual_int8, int8_t, __nv_bfloat16, Scales, Residual)
-LINEAR(residual_uint8, uint8_t, __nv_bfloat16, Scales, Residual)
-LINEAR(nothing_int8, int8_t, __nv_bfloat16, Scales, Nothing)
+// All that there are for operands of 16 bits.
+#define LINEAR_IN_16_BITS(NAME, T)                                                                                     \
+  LINEAR(gelu_##NAME, T, T, Normalised, Gelu)                                                                          \
+  LINEAR(swiglu_##NAME, T, T, Normalised, Swiglu)                                                                      \
+  LINEAR(rotary_##NAME, T, T, Normalised, Rotary)                                                                      \
+  LINEAR(nothing_##NAME, T, T, Normalised, Nothing)                                                                    \
+  LINEAR(residual_moments_##NAME, T, T, Bias, ResidualMoments)
