@@ -54,8 +54,8 @@ pub(crate) fn esmc_in_f16_stays_close_to_the_reference() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
-/// Compares every row of every output with f32 on the same GPU, at the depths and widths of released
-/// models, which have layers of their own on a Hopper.
+/// Compares every row of every output with f32 on the same GPU, at the depths and widths of
+/// released models, which have layers of their own on a Hopper.
 pub(crate) fn esmc_stays_close_to_f32_in_large_models() {
     let gpu = Gpu::open(0).expect("it was counted");
     let lengths = [1, 8, 20, 30, 50, 75, 100, 128, 200, 300, 500, 1022];

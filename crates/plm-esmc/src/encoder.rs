@@ -12,7 +12,7 @@ use crate::tensors::Tensors;
 use crate::{Checkpoint, Config};
 
 /// It changes whenever a new version gives vectors other bits.
-const NUMERICS: u32 = 1;
+const NUMERICS: u32 = 2;
 
 /// An ESM C in memory.
 ///

@@ -107,8 +107,8 @@ constants! {
     int TILE_THREADS = 3 * 128;
     /// The shared memory of a block: all that it can have but 1 KiB.
     int TILE_SHARED_BYTES = 226 * 1024;
-    /// The fewest inputs, in 16 bits, that are multiplied for each output of a tile, since its parts
-    /// are finished while the next is multiplied. What a row lacks is zeros.
+    /// The fewest inputs, in 16 bits, that are multiplied for each output of a tile, since its
+    /// parts are finished while the next is multiplied. What a row lacks is zeros.
     int TILE_LEAST_INPUTS_PER_OUTPUT = 4;
     /// What is added to GELU so that none is negative: more than the least it can be.
     float GELU_SHIFT = 0.17;

@@ -61,11 +61,11 @@ impl TensorMap {
         )
     }
 
-    /// Of a matrix of weights, in boxes of `box_rows` rows, a multiple of 32. Of each 32 rows, the tensor cores take those
-    /// first whose products the first two of a thread's 8 are, of each of the four threads: rows 0,
-    /// 1, 8, 9, 16, 17, 24, 25, then 2, 3, 10, 11 and so on. A stride is here smaller than the one
-    /// before it, of which the driver's documentation says nothing; driver 580 takes it, and the
-    /// tests against the CPU would fail if another did not.
+    /// Of a matrix of weights, in boxes of `box_rows` rows, a multiple of 32. Of each 32 rows, the
+    /// tensor cores take those first whose products the first two of a thread's 8 are, of each of
+    /// the four threads: rows 0, 1, 8, 9, 16, 17, 24, 25, then 2, 3, 10, 11 and so on. A stride is
+    /// here smaller than the one before it, of which the driver's documentation says nothing;
+    /// driver 580 takes it, and the tests against the CPU would fail if another did not.
     pub(crate) fn weights<T: Mapped>(
         address: CUdeviceptr,
         (rows, columns): (usize, usize),

@@ -119,8 +119,8 @@ pub(crate) fn linear<A: Factors, F: Then, Y: Format>(
     };
     // SAFETY: `linear_*` takes maps of `x` and `weight`, which `x_use` and `weight_use` keep until
     // it is queued, `factors` and `then` by value in the layout of the C++ structs, `y` of `rows *
-    // outputs` numbers or as many fewer as `then` leaves, and three ints. What the maps have past the ends of their matrices reads as
-    // zeros.
+    // outputs` numbers or as many fewer as `then` leaves, and three ints. What the maps have past
+    // the ends of their matrices reads as zeros.
     unsafe { launch.launch(config) }.w()?;
     Ok(y)
 }

@@ -37,8 +37,8 @@ __device__ inline void gelu(float (&values)[VECTOR]) {
 // `Loaded`, what it reads of device memory for a piece; `load`, done a step ahead, so that nothing
 // waits for it; `OF_ROW`, whether that is the same for all heads of a row; `IS_ONTO`, whether sums
 // are added to `residual` before they are rounded; `LEAVES_HALF`, whether only the first half of a
-// head is stored; and what is done with a piece before it is stored: `apply`, or, where it is stored as it is, `take`, with `Taken` for what that has to
-// remember.
+// head is stored; and what is done with a piece before it is stored: `apply`, or, where it is
+// stored as it is, `take`, with `Taken` for what that has to remember.
 
 struct NothingFetched {
   struct OfTile {};
