@@ -134,6 +134,11 @@ fn main() -> ExitCode {
         ),
         trial(
             1,
+            "rows_too_coarse_in_16_bits_take_f32",
+            formats::rows_too_coarse_in_16_bits_take_f32,
+        ),
+        trial(
+            1,
             "all_outputs_stay_close_to_f32",
             formats::all_outputs_stay_close_to_f32,
         ),
@@ -156,6 +161,11 @@ fn main() -> ExitCode {
             1,
             "esmc_stays_close_to_f32_in_large_models",
             esmc::esmc_stays_close_to_f32_in_large_models,
+        ),
+        trial(
+            1,
+            "all_esmc_outputs_stay_close_to_the_reference",
+            esmc::all_esmc_outputs_stay_close_to_the_reference,
         ),
         trial(
             1,
@@ -184,6 +194,11 @@ fn main() -> ExitCode {
         ),
         trial(
             1,
+            "a_gpu_without_room_to_measure_is_refused",
+            formats::a_gpu_without_room_to_measure_is_refused,
+        ),
+        trial(
+            1,
             "a_gpu_that_is_not_there_is_refused_at_once",
             runs::a_gpu_that_is_not_there_is_refused_at_once,
         ),
@@ -201,6 +216,11 @@ fn main() -> ExitCode {
             1,
             "what_took_f32_is_in_the_ledger",
             runs::what_took_f32_is_in_the_ledger,
+        ),
+        trial(
+            1,
+            "rows_that_took_f32_are_in_the_ledger",
+            runs::rows_that_took_f32_are_in_the_ledger,
         ),
         trial(
             2,

@@ -8,12 +8,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use plm_core::{
-    BoxError, Dtype, EncodedBatch, Encoder, EncoderLoader, EncoderSpec, PackedBatch, Rank, Ticket,
+    BoxError, Column, Dtype, EncodedBatch, Encoder, EncoderLoader, EncoderSpec, PackedBatch, Rank,
+    Ticket,
 };
 use plm_esm2::{Checkpoint, Esm2Loader, ModelShape, RELEASED};
 use plm_fleet::{
-    Devices, EmbeddingsFile, Error, Model, PlanConfig, RunConfig, RunReport,
-    run_multi_gpu_inference,
+    Devices, Embedder, EmbedderConfig, EmbeddingsFile, Error, Layer, Model, OutputKind, OutputSet,
+    PlanConfig, RunConfig, RunReport, run_multi_gpu_inference,
 };
 use plm_testkit::{SplitMix64, random_residues};
 
@@ -132,6 +133,59 @@ pub(crate) fn what_took_f32_is_in_the_ledger() {
         ledger.matches("computed in f32").count()
     };
     assert_eq!((noted("f16"), noted("f32")), (3, 0));
+}
+
+/// A run and an embedder compute rows in f32 that bf16 is too coarse for, and say so.
+pub(crate) fn rows_that_took_f32_are_in_the_ledger() {
+    let out = tempfile::tempdir().expect("there is room");
+    let fasta = out.path().join("20.fasta");
+    write_fasta(&fasta, 20);
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/hd16");
+    let model = Model::Checkpoint(model);
+    let outputs = OutputSet::new([OutputKind::Bos, OutputKind::Residues], [Layer::LAST]);
+    let run = |dtype, to: &str| {
+        let config = RunConfig {
+            dtype: Some(dtype),
+            outputs: Some(outputs.clone()),
+            ..config("cuda:0")
+        };
+        let out = out.path().join(to);
+        run_multi_gpu_inference([&fasta], &model, &out, &config).expect("it runs");
+        let read = |name| fs::read_to_string(out.join(name)).expect("it is there");
+        let noted = read("ledger.tsv").matches("computed in f32").count();
+        let is_measured = read("fingerprint.json").contains(", measured 1\"");
+        let file = EmbeddingsFile::open_sealed(out.join("embeddings.h5")).expect("it is one");
+        let columns: Vec<Column> = (0..file.outputs().len())
+            .map(|position| file.read_column(position, 0..20).expect("it can be read"))
+            .collect();
+        (columns, noted, is_measured)
+    };
+    let (exact, noted, is_measured) = run(Dtype::F32, "f32");
+    assert_eq!((noted, is_measured), (0, false));
+    let (columns, noted, is_measured) = run(Dtype::Bf16, "bf16");
+    assert_eq!((noted, is_measured), (20, true));
+    assert!(columns == exact);
+
+    let config = EmbedderConfig {
+        devices: "cuda:0".parse().expect("it is a device"),
+        dtype: Some(Dtype::Bf16),
+        outputs: Some(outputs),
+        ..EmbedderConfig::default()
+    };
+    let embedder = Embedder::new(&model, &config).expect("it starts");
+    let residues = fs::read_to_string(&fasta).expect("it is there");
+    let proteins = residues.split('>').skip(1).map(|record| {
+        let (id, residues) = record.split_once('\n').expect("a record has two lines");
+        (id.to_owned(), residues.trim_end().to_owned())
+    });
+    let proteins: Vec<(String, String)> = proteins.collect();
+    for (row, (id, embedding)) in embedder.embed(proteins).enumerate() {
+        let embedding = embedding.expect("it has values");
+        assert!(embedding.in_f32, "{id}");
+        for (ours, exact) in embedding.columns.iter().zip(&exact) {
+            assert!(ours.sequence(0) == exact.sequence(row), "{id}");
+        }
+    }
 }
 
 pub(crate) fn fewer_sequences_than_gpus() {

@@ -144,6 +144,13 @@ impl EncodedBatch {
         self.notes.insert(sequence, note);
     }
 
+    /// Sets the note of all sequences that have none.
+    pub fn note_others(&mut self, note: &Note) {
+        for sequence in 0..self.num_sequences() {
+            self.notes.entry(sequence).or_insert_with(|| note.clone());
+        }
+    }
+
     /// The sequences that have a note, in order, and their notes. Most sequences have none.
     pub fn notes(&self) -> impl ExactSizeIterator<Item = (usize, &Note)> {
         self.notes.iter().map(|(&sequence, note)| (sequence, note))

@@ -121,6 +121,15 @@ impl OutputKind {
         !matches!(self, Self::Logits | Self::Contacts)
     }
 
+    /// Whether a row sums over many tokens, so that the roundings of a number format average out in
+    /// it. In a row of one token they do not, nor in a maximum.
+    pub fn averages_roundings(self) -> bool {
+        match self {
+            Self::Mean | Self::Contacts => true,
+            Self::Bos | Self::Max | Self::Residues | Self::Logits => false,
+        }
+    }
+
     /// How a sequence's tokens become its row, as files say it.
     pub fn pooling(self) -> &'static str {
         match self {
@@ -355,6 +364,26 @@ impl OutputSet {
     /// The kinds, in the order in which they were asked for.
     pub fn kinds(&self) -> &[OutputKind] {
         &self.kinds
+    }
+
+    /// The kinds for which `keep` is true, of the same layers; `None` if there are none.
+    ///
+    /// ```
+    /// use plm_core::{Layer, OutputKind, OutputSet, Per};
+    ///
+    /// let both = OutputSet::new([OutputKind::Mean, OutputKind::Logits], [Layer(0)]);
+    /// let wide = both.only(|kind| kind.per() == Per::Residue);
+    /// assert_eq!(wide, Some(OutputSet::new([OutputKind::Logits], [Layer(0)])));
+    /// assert_eq!(both.only(|kind| kind.per() == Per::Pair), None);
+    /// ```
+    #[must_use]
+    pub fn only(&self, keep: impl Fn(OutputKind) -> bool) -> Option<Self> {
+        let kinds = self.kinds.iter().copied().filter(|&kind| keep(kind));
+        let kinds = Vec::from_iter(kinds);
+        (!kinds.is_empty()).then(|| Self {
+            kinds,
+            ..self.clone()
+        })
     }
 
     /// Sets the number format of outputs with a row per residue or per pair of residues: f16,

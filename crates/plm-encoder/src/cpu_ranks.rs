@@ -60,8 +60,8 @@ impl CpuRanks {
 }
 
 impl Ranks for CpuRanks {
-    fn kind(&self) -> &str {
-        &self.kind
+    fn backend(&self, numerics: u32, _dtype: Dtype, _specs: &[OutputSpec]) -> String {
+        format!("{}, numerics {numerics}", self.kind)
     }
 
     fn needed_bytes(

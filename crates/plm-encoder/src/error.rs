@@ -5,10 +5,10 @@ mod words;
 use std::fmt;
 use std::path::PathBuf;
 
-use plm_core::{Dtype, Layer, OutputKind, Rank};
+use plm_core::{Dtype, Layer, OutputKind, OutputSpec, Rank};
 use plm_kernels::{GpuDescription, GpuError};
 
-use words::{advice, and_a_sequence, by_kind, quoted, without_backtrace};
+use words::{advice, and_a_sequence, by_kind, quoted, why_f32, without_backtrace};
 
 /// Why a model could not be read or run.
 #[derive(Debug, thiserror::Error)]
@@ -178,6 +178,34 @@ pub enum Error {
         /// All memory of the GPU, in GiB.
         total_gib: f64,
     },
+    /// An output needs f32 beside or instead of its 16-bit format, and a GPU has no room for it.
+    #[error(
+        "{output} of {model} in {dtype} {}, and the weights in f32{} take {needed_gib} GiB, while \
+         cuda:{gpu} has {free_gib} of its {total_gib} GiB free: choose another GPU or dtype, or \
+         outputs that average over residues, or see who uses it",
+        why_f32(*cosine),
+        and_a_sequence(*longest_tokens)
+    )]
+    NoRoomForF32 {
+        /// The GPU's number.
+        gpu: u32,
+        /// The model's name.
+        model: String,
+        /// The number format that was asked for.
+        dtype: Dtype,
+        /// The name of the output.
+        output: String,
+        /// The lowest cosine of its rows to f32; `None` if it could not be measured.
+        cosine: Option<f64>,
+        /// The tokens of the longest sequence; 0 if only the weights need room.
+        longest_tokens: usize,
+        /// The memory that f32 takes, in GiB.
+        needed_gib: f64,
+        /// The memory that nobody uses, in GiB.
+        free_gib: f64,
+        /// All memory of the GPU, in GiB.
+        total_gib: f64,
+    },
     /// A tensor operation failed.
     #[error("a tensor operation failed: {}{}", without_backtrace(.0), advice(.0))]
     Tensor(candle_core::Error),
@@ -231,6 +259,36 @@ impl From<candle_core::Error> for Error {
     }
 }
 
+impl Error {
+    /// This error of f32, where it was needed for an output of a model in `dtype`: because rows of
+    /// the output in `dtype` have this `cosine` to f32, or to measure that.
+    pub(crate) fn of_f32_for(self, dtype: Dtype, output: &OutputSpec, cosine: Option<f64>) -> Self {
+        match self {
+            Self::NoRoom {
+                gpu,
+                model,
+                dtype: _,
+                longest_tokens,
+                needed_gib,
+                free_gib,
+                total_gib,
+            } => Self::NoRoomForF32 {
+                gpu,
+                model,
+                dtype,
+                output: output.name(),
+                cosine,
+                // What is measured is not the run's.
+                longest_tokens: cosine.map_or(0, |_| longest_tokens),
+                needed_gib,
+                free_gib,
+                total_gib,
+            },
+            other => other,
+        }
+    }
+}
+
 #[cfg(feature = "cuda")]
 impl Error {
     /// Whether a GPU had no room, so that something smaller may fit.
@@ -240,5 +298,48 @@ impl Error {
             Self::Tensor(error) => plm_kernels::is_out_of_memory(error),
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_asked_for_16_bits_is_told_why_f32_needs_room() {
+        let said = |cosine| {
+            let of_f32 = Error::NoRoom {
+                gpu: 3,
+                model: "m".to_owned(),
+                dtype: Dtype::F32,
+                longest_tokens: 1_024,
+                needed_gib: 2.6,
+                free_gib: 1.5,
+                total_gib: 8.0,
+            };
+            let output = OutputSpec::new(OutputKind::Bos, 6, 128);
+            of_f32.of_f32_for(Dtype::Bf16, &output, cosine).to_string()
+        };
+        let end = "take 2.6 GiB, while cuda:3 has 1.5 of its 8 GiB free: choose another GPU or \
+                   dtype, or outputs that average over residues, or see who uses it";
+        assert_eq!(
+            said(None),
+            format!(
+                "bos/layer_6 of m in bf16 is compared with f32 before it is computed, and the \
+                 weights in f32 {end}"
+            )
+        );
+        assert_eq!(
+            said(Some(0.997_123_4)),
+            format!(
+                "bos/layer_6 of m in bf16 has rows with a cosine of 0.997123 to f32 and is \
+                 computed in f32 instead, and the weights in f32 and a sequence of 1024 tokens \
+                 {end}"
+            )
+        );
+        let other = Error::NoGpuForRank { rank: Rank(1) };
+        let output = OutputSpec::new(OutputKind::Bos, 6, 128);
+        let same = other.of_f32_for(Dtype::Bf16, &output, None);
+        assert!(matches!(same, Error::NoGpuForRank { rank: Rank(1) }));
     }
 }

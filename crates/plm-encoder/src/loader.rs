@@ -1,7 +1,9 @@
 //! Makes a model the encoder of each rank of a run.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use plm_core::policies::LowestCosine;
 use plm_core::{
     BoxError, Digest, Dtype, Encoder, EncoderLoader, EncoderSpec, LargestBatches, NoRoom,
     OutputKind, OutputSet, OutputSpec, Rank,
@@ -25,6 +27,8 @@ pub struct Loader<C> {
     spec: EncoderSpec,
     /// The tokens of the run's longest sequence; 0 before `check_room` was called.
     longest_tokens: AtomicUsize,
+    /// What ranks have measured so far: see [`Job::too_coarse`].
+    too_coarse: OnceLock<Option<LowestCosine>>,
 }
 
 impl<C: FamilyCheckpoint> Loader<C> {
@@ -45,6 +49,7 @@ impl<C: FamilyCheckpoint> Loader<C> {
     ///
     /// A sequence whose numbers a 16-bit `dtype` can't hold is computed in f32, and noted. So are
     /// short sequences: under 8 residues in bf16, and under 17 in int8.
+    /// [`with_outputs`](Self::with_outputs) says when all of them are.
     ///
     /// # Errors
     /// [`Error::NoGpuKernel`] or [`Error::NoInt8`] if the model can't be computed this way;
@@ -66,12 +71,13 @@ impl<C: FamilyCheckpoint> Loader<C> {
     fn of(checkpoint: C, ranks: Box<dyn Ranks>, dtype: Dtype) -> Result<Self, Error> {
         let outputs = OutputSet::default();
         let weights_digest = checkpoint.weights_digest()?;
+        let specs = output_specs(&checkpoint, dtype, &outputs)?;
         let spec = EncoderSpec {
             model: checkpoint.name().to_owned(),
             weights_digest: weights_digest.to_string(),
-            outputs: output_specs(&checkpoint, dtype, &outputs)?,
+            backend: ranks.backend(checkpoint.numerics(), dtype, &specs),
+            outputs: specs,
             dtype,
-            backend: format!("{}, numerics {}", ranks.kind(), checkpoint.numerics()),
             tokens: checkpoint.tokens(),
         };
         Ok(Self {
@@ -81,23 +87,35 @@ impl<C: FamilyCheckpoint> Loader<C> {
             outputs,
             spec,
             longest_tokens: AtomicUsize::new(0),
+            too_coarse: OnceLock::new(),
         })
     }
 
     /// An estimate of the memory that the model and the largest batches take on a device, in bytes:
     /// on the CPU of all ranks together, on GPUs of one rank.
     pub fn needed_bytes(&self, largest: &LargestBatches) -> u64 {
-        let (checkpoint, spec) = (&self.checkpoint, &self.spec);
+        let dtype = match self.too_coarse.get() {
+            Some(Some(_)) => Dtype::F32,
+            _ => self.spec.dtype,
+        };
         self.ranks
-            .needed_bytes(checkpoint, spec.dtype, &spec.outputs, largest)
+            .needed_bytes(&self.checkpoint, dtype, &self.spec.outputs, largest)
     }
 
     /// Makes encoders give these outputs instead of the mean of the last layer.
     ///
+    /// On GPUs in f16 or bf16, outputs whose rows are of one token (`bos`, `max`, `residues`,
+    /// `logits`) are measured before the first batch: encoders compute some proteins in `dtype` and
+    /// in f32. If a row is too far from f32, they compute everything in f32, note every sequence,
+    /// and a warning says so. `docs/numerics.md` has the bound.
+    ///
     /// # Errors
-    /// Those of [`output_specs`]; [`Error::Checkpoint`] if the contact head can't be read.
+    /// Those of [`output_specs`]; [`Error::NoRoomForF32`] if a GPU lacks the memory to measure;
+    /// [`Error::Checkpoint`] if the contact head can't be read.
     pub fn with_outputs(mut self, outputs: &OutputSet) -> Result<Self, Error> {
-        let specs = output_specs(&self.checkpoint, self.spec.dtype, outputs)?;
+        let dtype = self.spec.dtype;
+        let specs = output_specs(&self.checkpoint, dtype, outputs)?;
+        self.ranks.check_outputs(&self.checkpoint, dtype, &specs)?;
         let needs_contact_head = specs.iter().any(|spec| spec.kind == OutputKind::Contacts);
         let digest = match needs_contact_head {
             true => self
@@ -106,8 +124,11 @@ impl<C: FamilyCheckpoint> Loader<C> {
             false => self.weights_digest,
         };
         self.spec.weights_digest = digest.to_string();
+        let numerics = self.checkpoint.numerics();
+        self.spec.backend = self.ranks.backend(numerics, dtype, &specs);
         self.spec.outputs = specs;
         self.outputs = outputs.clone();
+        self.too_coarse = OnceLock::new();
         Ok(self)
     }
 }
@@ -158,6 +179,7 @@ impl<C: FamilyCheckpoint> EncoderLoader for Loader<C> {
             outputs: &self.outputs,
             specs: &self.spec.outputs,
             longest_tokens: self.longest_tokens.load(Ordering::Relaxed),
+            too_coarse: &self.too_coarse,
         };
         Ok(self.ranks.load(rank, job)?)
     }

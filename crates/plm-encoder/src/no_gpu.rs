@@ -11,7 +11,10 @@ pub(crate) fn ranks(_ordinals: Vec<u32>, _dtype: Dtype) -> Result<Box<dyn Ranks>
     Err(GpuError::NotBuilt.into())
 }
 
-// This part of `gpu` needs no GPU, so every build tests it.
+// These parts of `gpu` need no GPU, so every build tests them.
 #[cfg(test)]
 #[path = "gpu/kinds.rs"]
 mod kinds;
+#[cfg(test)]
+#[path = "gpu/measure.rs"]
+mod measure;

@@ -1,15 +1,29 @@
 //! The trait of the devices of a run's ranks.
 
 use std::fmt::Debug;
+use std::sync::OnceLock;
 
+use plm_core::policies::LowestCosine;
 use plm_core::{Dtype, Encoder, LargestBatches, OutputSet, OutputSpec, Rank};
 
 use crate::{Error, FamilyCheckpoint};
 
 /// The devices of all ranks: the CPU, which they share, or one GPU for each.
 pub(crate) trait Ranks: Debug + Send + Sync {
-    /// The kind of the devices, which decides the bits of results. It is part of the fingerprint.
-    fn kind(&self) -> &str;
+    /// What decides the bits of results of a model in `dtype` with the outputs `specs`, but for the
+    /// model: the kind of the devices, and rules of theirs. It is part of the fingerprint.
+    fn backend(&self, numerics: u32, dtype: Dtype, specs: &[OutputSpec]) -> String;
+
+    /// Refuses the outputs `specs` of a model in `dtype` if a device lacks the memory to give them
+    /// of any sequence at all. Where this shows at loading anyway, nothing is refused here.
+    fn check_outputs(
+        &self,
+        _checkpoint: &dyn FamilyCheckpoint,
+        _dtype: Dtype,
+        _specs: &[OutputSpec],
+    ) -> Result<(), Error> {
+        Ok(())
+    }
 
     /// An estimate of the memory that a model in `dtype` and the largest batches take on a device,
     /// with the outputs `specs`, in bytes: on the CPU of all ranks together, on GPUs of one rank.
@@ -44,4 +58,7 @@ pub(crate) struct Job<'a> {
     pub(crate) specs: &'a [OutputSpec],
     /// The tokens of the run's longest sequence; 0 if that is not known yet.
     pub(crate) longest_tokens: usize,
+    /// Why all is computed in f32, or `None` if all is computed in `dtype`. The first rank that
+    /// measures it says so to those that load later. All find the same.
+    pub(crate) too_coarse: &'a OnceLock<Option<LowestCosine>>,
 }

@@ -4,7 +4,9 @@
 //! how often. Policies know batches and columns, and must not know models or devices.
 
 mod halve;
+mod lowest_cosine;
 mod redo_in_f32;
 
 pub use halve::halve;
+pub use lowest_cosine::{LowestCosine, lowest_cosine};
 pub use redo_in_f32::{RedoInF32, redo_in_f32};

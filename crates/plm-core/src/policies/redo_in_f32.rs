@@ -70,11 +70,7 @@ pub fn redo_in_f32<E>(
     let count = sequences.len();
     tracing::debug!(sequences = count, "computing again in f32");
     let mut again = in_f32(&batch.select(sequences.iter().copied()))?;
-    for sequence in 0..count {
-        if again.note_of(sequence).is_none() {
-            again.note(sequence, Note::InF32);
-        }
-    }
+    again.note_others(&Note::InF32);
     encoded.replace(&sequences, &again);
     Ok(())
 }

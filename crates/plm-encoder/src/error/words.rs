@@ -52,3 +52,14 @@ pub(super) fn and_a_sequence(tokens: usize) -> String {
         tokens => format!(" and a sequence of {tokens} tokens"),
     }
 }
+
+/// Why f32 is needed for an output whose rows in another format have this cosine to f32, or to
+/// measure that.
+pub(super) fn why_f32(cosine: Option<f64>) -> String {
+    match cosine {
+        None => "is compared with f32 before it is computed".to_owned(),
+        Some(cosine) => {
+            format!("has rows with a cosine of {cosine:.6} to f32 and is computed in f32 instead")
+        }
+    }
+}

@@ -5,33 +5,30 @@ use std::sync::Arc;
 
 use plm_core::policies::{self, RedoInF32};
 use plm_core::{
-    BoxError, Dtype, EncodedBatch, Encoder, OutputSet, OutputSpec, PackedBatch, Ticket,
+    BoxError, Dtype, EncodedBatch, Encoder, Note, OutputSet, OutputSpec, PackedBatch, Ticket,
 };
 use plm_kernels::Gpu;
 
+use super::load::load;
+use super::measure::min_residues;
 use super::room::{check_room, gib};
 use crate::ranks::Job;
 use crate::{Error, FamilyCheckpoint, Model, Started};
 
-/// The fewest residues of sequences that need no f32.
-fn min_residues(dtype: Dtype) -> u32 {
-    match dtype {
-        Dtype::F32 | Dtype::F16 => 0,
-        Dtype::Bf16 => 8,
-        Dtype::Int8 => 17,
-    }
-}
-
 /// A model on a GPU. [`policies`] say what is done where its number format or the GPU's memory does
 /// not suffice: sequences that the format is too coarse for (`docs/numerics.md`) are computed by a
-/// second model in f32, which is loaded when the first of them comes.
+/// second model in f32, which is loaded when the first of them comes. If the format is too coarse
+/// for the outputs of all sequences, the only model is in f32.
 pub(super) struct GpuEncoder<'a> {
     checkpoint: &'a dyn FamilyCheckpoint,
     gpu: Gpu,
+    /// The number format that was asked for.
     dtype: Dtype,
     specs: &'a [OutputSpec],
     outputs: &'a OutputSet,
     model: Model,
+    /// The number format of `model`: `dtype` or f32.
+    computes_in: Dtype,
     exact: Exact,
     submitted: VecDeque<Submitted>,
     next_ticket: u64,
@@ -69,28 +66,23 @@ impl<'a> GpuEncoder<'a> {
     /// Opens `cuda:ordinal` and loads the model into it to give what `job` wants, if there is room
     /// for that and for its longest sequence.
     pub(super) fn new(ordinal: u32, job: Job<'a>) -> Result<Self, Error> {
-        let Job {
-            checkpoint,
-            dtype,
-            outputs,
-            specs,
-            longest_tokens,
-        } = job;
         let gpu = Gpu::open(ordinal)?;
-        check_room(checkpoint, &gpu, dtype, specs, longest_tokens)?;
-        let model = Model::on_gpu(checkpoint, dtype, &gpu)?;
+        // Before a model, so that what that leaves is given back even if none can be loaded.
+        let releases_memory = ReleasesMemory(gpu.clone());
+        let (model, computes_in) = load(&gpu, &job)?;
         if let (Ok(name), Ok(memory)) = (gpu.name(), gpu.memory()) {
             let free_gib = gib(memory.free_bytes);
-            tracing::info!(gpu = ordinal, name, %dtype, free_gib, "model loaded");
+            tracing::info!(gpu = ordinal, name, dtype = %computes_in, free_gib, "model loaded");
         }
         Ok(Self {
-            checkpoint,
-            _releases_memory: ReleasesMemory(gpu.clone()),
+            checkpoint: job.checkpoint,
+            _releases_memory: releases_memory,
             gpu,
-            dtype,
-            outputs,
-            specs,
+            dtype: job.dtype,
+            outputs: job.outputs,
+            specs: job.specs,
             model,
+            computes_in,
             exact: Exact::NotLoaded,
             submitted: VecDeque::new(),
             next_ticket: 0,
@@ -172,18 +164,20 @@ impl Encoder for GpuEncoder<'_> {
 
     fn finish(&mut self, ticket: Ticket) -> Result<EncodedBatch, BoxError> {
         let mut encoded = self.in_own_format(&ticket)?;
-        if self.dtype != Dtype::F32 {
+        if self.computes_in != Dtype::F32 {
             let which = RedoInF32 {
                 min_residues: min_residues(self.dtype),
             };
             let batch = ticket.batch();
             policies::redo_in_f32(which, batch, &mut encoded, |batch| self.in_f32(batch))?;
+        } else if self.dtype != Dtype::F32 {
+            encoded.note_others(&Note::InF32);
         }
         Ok(encoded)
     }
 
     fn encode_in_f32(&mut self, batch: &PackedBatch) -> Result<Option<EncodedBatch>, BoxError> {
-        Ok(match self.dtype {
+        Ok(match self.computes_in {
             Dtype::F32 => None,
             Dtype::F16 | Dtype::Bf16 | Dtype::Int8 => Some(self.in_f32(batch)?),
         })

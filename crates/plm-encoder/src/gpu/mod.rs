@@ -2,6 +2,8 @@
 
 mod encoder;
 mod kinds;
+mod load;
+mod measure;
 mod place;
 mod ranks;
 mod room;

@@ -4,7 +4,7 @@ use plm_core::{Dtype, Encoder, LargestBatches, OutputSpec, Rank};
 use plm_kernels::describe_gpu;
 
 use super::encoder::GpuEncoder;
-use super::{kinds, room};
+use super::{kinds, measure, room};
 use crate::ranks::{Job, Ranks};
 use crate::{Error, FamilyCheckpoint, memory};
 
@@ -30,8 +30,40 @@ pub(crate) fn ranks(ordinals: Vec<u32>, dtype: Dtype) -> Result<Box<dyn Ranks>, 
 }
 
 impl Ranks for GpuRanks {
-    fn kind(&self) -> &str {
-        &self.kind
+    fn backend(&self, numerics: u32, dtype: Dtype, specs: &[OutputSpec]) -> String {
+        let backend = format!("{}, numerics {numerics}", self.kind);
+        match &measure::measured_specs(dtype, specs)[..] {
+            [] => backend,
+            _ => format!("{backend}, measured {}", measure::RULE),
+        }
+    }
+
+    fn check_outputs(
+        &self,
+        checkpoint: &dyn FamilyCheckpoint,
+        dtype: Dtype,
+        specs: &[OutputSpec],
+    ) -> Result<(), Error> {
+        let Some(needed) = room::measuring_bytes(checkpoint, dtype, specs) else {
+            return Ok(());
+        };
+        let gpus = kinds::describe(&self.ordinals)?;
+        match gpus.iter().find(|gpu| gpu.total_bytes < needed) {
+            None => Ok(()),
+            Some(gpu) => {
+                let measured = measure::measured_specs(dtype, specs);
+                let refusal = Error::NoRoom {
+                    gpu: gpu.ordinal,
+                    model: checkpoint.name().to_owned(),
+                    dtype: Dtype::F32,
+                    longest_tokens: 0,
+                    needed_gib: room::gib(needed),
+                    free_gib: room::gib(gpu.total_bytes),
+                    total_gib: room::gib(gpu.total_bytes),
+                };
+                Err(refusal.of_f32_for(dtype, &measured[0], None))
+            }
+        }
     }
 
     fn needed_bytes(
@@ -42,7 +74,8 @@ impl Ranks for GpuRanks {
         largest: &LargestBatches,
     ) -> u64 {
         let longest = largest.longest_sequences.first().copied().unwrap_or(0);
-        room::needed_bytes(checkpoint, dtype, specs, longest)
+        let to_measure = room::measuring_bytes(checkpoint, dtype, specs).unwrap_or(0);
+        room::needed_bytes(checkpoint, dtype, specs, longest).max(to_measure)
     }
 
     fn host_bytes(&self, specs: &[OutputSpec], largest: &LargestBatches) -> u64 {

@@ -4,6 +4,7 @@
 use plm_core::{Dtype, OutputKind, OutputSpec};
 use plm_kernels::Gpu;
 
+use super::measure::{measured_specs, proteins};
 use crate::memory::{Pairs, columns_bytes, has_contacts};
 use crate::{Error, FamilyCheckpoint, Sizes};
 
@@ -26,6 +27,18 @@ pub(super) fn needed_bytes(
             specs,
             longest_tokens as u64,
         ))
+}
+
+/// What the weights in f32 take on a GPU, and the proteins with which a model in `dtype` is
+/// measured, about; `None` if none of the outputs `specs` is.
+pub(super) fn measuring_bytes(
+    checkpoint: &dyn FamilyCheckpoint,
+    dtype: Dtype,
+    specs: &[OutputSpec],
+) -> Option<u64> {
+    let specs = measured_specs(dtype, specs);
+    let tokens = || proteins(&checkpoint.tokens(), dtype).total_tokens();
+    (!specs.is_empty()).then(|| needed_bytes(checkpoint, Dtype::F32, &specs, tokens()))
 }
 
 /// Refuses a GPU whose free memory the weights and a sequence of so many tokens exceed, before they

@@ -258,7 +258,7 @@ fn of_encoder(error: plm_encoder::Error) -> Error {
         Encoder::Checkpoint(error) => return error.into(),
         Encoder::NoGpuKernel { .. } => Some(Remedy::Cpu),
         Encoder::NoInt8 { .. } | Encoder::TooCoarse { .. } => Some(Remedy::OtherDtype),
-        Encoder::NoRoom { .. } => Some(Remedy::OtherDevices),
+        Encoder::NoRoom { .. } | Encoder::NoRoomForF32 { .. } => Some(Remedy::OtherDevices),
         _ => None,
     };
     ModelError::new(error, remedy).into()

@@ -39,7 +39,9 @@ pub enum Resume {
 pub struct RunConfig {
     /// The devices compute; each is one rank.
     pub devices: Devices,
-    /// The model computes in this number format. `None` is f16 on GPUs and f32 on the CPU.
+    /// The model computes in this number format. `None` is f16 on GPUs and f32 on the CPU. On GPUs,
+    /// everything is computed in f32 if 16 bits are too coarse for one of the outputs: see
+    /// [`Loader::with_outputs`](plm_encoder::Loader::with_outputs).
     pub dtype: Option<Dtype>,
     /// The model gives these outputs. `None` is the mean of the last layer. It must be `None` for a
     /// [`Model::Loader`](crate::Model::Loader), which decides its own.
