@@ -149,7 +149,8 @@ pub(crate) struct EmbedArgs {
     /// The number format that the model computes in. auto is f16 on GPUs and f32 on the CPU. On the
     /// CPU, bf16 and f16 round the weights and gain no speed. On GPUs, bos, max, residues and
     /// logits in bf16 or f16 are measured first, and everything is computed in f32 if they are too
-    /// coarse. int8 runs on H100 and H200 only; it is the fastest and the least exact (docs/numerics.md)
+    /// coarse. int8 runs on H100 and H200 only; it is the fastest and the least exact
+    /// (docs/numerics.md)
     #[arg(
         long,
         default_value = "auto",
