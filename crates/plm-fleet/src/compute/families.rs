@@ -367,6 +367,20 @@ mod tests {
                 },
                 Remedy::OtherDevices,
             ),
+            (
+                plm_encoder::Error::NoRoomForF32 {
+                    gpu: 0,
+                    model: model(),
+                    dtype: Dtype::F16,
+                    output: "bos/layer_6".to_owned(),
+                    cosine: None,
+                    longest_tokens: 0,
+                    needed_gib: 2.0,
+                    free_gib: 1.0,
+                    total_gib: 1.0,
+                },
+                Remedy::OtherDevices,
+            ),
         ];
         for (error, remedy) in errors {
             let said = error.to_string();
