@@ -30,7 +30,7 @@ pub(crate) fn esmc_in_f32_meets_the_reference() {
     let gpu = Gpu::open(0).expect("it was counted");
     for set in sets() {
         let model = Model::on_gpu(&set.checkpoint, Dtype::F32, &gpu).expect("the weights load");
-        set.assert_equal_in_f32(&model);
+        println!("{}", set.assert_equal_in_f32(&model));
     }
 }
 

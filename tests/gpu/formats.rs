@@ -36,7 +36,7 @@ fn gpu() -> Gpu {
 pub(crate) fn f32_meets_the_reference() {
     for set in sets() {
         let model = Esm2::on_gpu(&set.checkpoint, Dtype::F32, &gpu()).expect("the weights load");
-        set.assert_equal_in_f32(&model);
+        println!("{}", set.assert_equal_in_f32(&model));
     }
 }
 
