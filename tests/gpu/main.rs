@@ -154,8 +154,8 @@ fn main() -> ExitCode {
         ),
         trial(
             1,
-            "esmc_in_f16_stays_close_to_the_reference",
-            esmc::esmc_in_f16_stays_close_to_the_reference,
+            "esmc_in_16_bits_stays_close_to_the_reference",
+            esmc::esmc_in_16_bits_stays_close_to_the_reference,
         ),
         trial(
             1,

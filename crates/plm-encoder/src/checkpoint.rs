@@ -72,11 +72,18 @@ pub trait FamilyCheckpoint: Debug + Send + Sync {
         Ok(*weights)
     }
 
+    /// Whether means over residues, and contacts, are known to have a cosine of 0.9999 to f32 or
+    /// more in a 16-bit format on GPUs. If not, a rank measures them when it loads the model, and
+    /// takes f32 where they have less.
+    fn keeps_means(&self, _dtype: Dtype) -> bool {
+        true
+    }
+
     /// Refuses a number format in which the model can't be computed on the CPU, or on GPUs if
     /// `is_on_gpu`. Reads no weights.
     ///
     /// # Errors
-    /// [`Error::NoInt8`], [`Error::TooCoarse`].
+    /// [`Error::NoInt8`].
     fn check_dtype(&self, dtype: Dtype, is_on_gpu: bool) -> Result<(), Error>;
 
     /// Reads the weights, rounded to `dtype`, to `place`. [`check_dtype`](Self::check_dtype) has

@@ -60,8 +60,13 @@ impl CpuRanks {
 }
 
 impl Ranks for CpuRanks {
-    fn backend(&self, numerics: u32, _dtype: Dtype, _specs: &[OutputSpec]) -> String {
-        format!("{}, numerics {numerics}", self.kind)
+    fn backend(
+        &self,
+        checkpoint: &dyn FamilyCheckpoint,
+        _dtype: Dtype,
+        _specs: &[OutputSpec],
+    ) -> String {
+        format!("{}, numerics {}", self.kind, checkpoint.numerics())
     }
 
     fn needed_bytes(

@@ -132,14 +132,6 @@ pub enum Error {
         /// The reason.
         why: NoInt8,
     },
-    /// The model's vectors would be less exact in this number format than is promised.
-    #[error("{model} is not exact enough in {dtype} on GPUs: use f16 or f32")]
-    TooCoarse {
-        /// The model's name.
-        model: String,
-        /// The number format.
-        dtype: Dtype,
-    },
     /// There are more ranks than GPUs.
     #[error("{rank} has no GPU: give each rank one")]
     NoGpuForRank {

@@ -72,10 +72,11 @@ impl<C: FamilyCheckpoint> Loader<C> {
         let outputs = OutputSet::default();
         let weights_digest = checkpoint.weights_digest()?;
         let specs = output_specs(&checkpoint, dtype, &outputs)?;
+        ranks.check_outputs(&checkpoint, dtype, &specs)?;
         let spec = EncoderSpec {
             model: checkpoint.name().to_owned(),
             weights_digest: weights_digest.to_string(),
-            backend: ranks.backend(checkpoint.numerics(), dtype, &specs),
+            backend: ranks.backend(&checkpoint, dtype, &specs),
             outputs: specs,
             dtype,
             tokens: checkpoint.tokens(),
@@ -105,9 +106,9 @@ impl<C: FamilyCheckpoint> Loader<C> {
     /// Makes encoders give these outputs instead of the mean of the last layer.
     ///
     /// On GPUs in f16 or bf16, outputs whose rows are of one token (`bos`, `max`, `residues`,
-    /// `logits`) are measured before the first batch: encoders compute some proteins in `dtype` and
-    /// in f32. If a row is too far from f32, they compute everything in f32, note every sequence,
-    /// and a warning says so. `docs/numerics.md` has the bound.
+    /// `logits`), and means of some families, are measured before the first batch: encoders compute
+    /// some proteins in `dtype` and in f32. If a row is too far from f32, they compute everything
+    /// in f32, note every sequence, and a warning says so. `docs/numerics.md` has the bound.
     ///
     /// # Errors
     /// Those of [`output_specs`]; [`Error::NoRoomForF32`] if a GPU lacks the memory to measure;
@@ -124,8 +125,7 @@ impl<C: FamilyCheckpoint> Loader<C> {
             false => self.weights_digest,
         };
         self.spec.weights_digest = digest.to_string();
-        let numerics = self.checkpoint.numerics();
-        self.spec.backend = self.ranks.backend(numerics, dtype, &specs);
+        self.spec.backend = self.ranks.backend(&self.checkpoint, dtype, &specs);
         self.spec.outputs = specs;
         self.outputs = outputs.clone();
         self.too_coarse = OnceLock::new();

@@ -12,7 +12,12 @@ use crate::{Error, FamilyCheckpoint};
 pub(crate) trait Ranks: Debug + Send + Sync {
     /// What decides the bits of results of a model in `dtype` with the outputs `specs`, but for the
     /// model: the kind of the devices, and rules of theirs. It is part of the fingerprint.
-    fn backend(&self, numerics: u32, dtype: Dtype, specs: &[OutputSpec]) -> String;
+    fn backend(
+        &self,
+        checkpoint: &dyn FamilyCheckpoint,
+        dtype: Dtype,
+        specs: &[OutputSpec],
+    ) -> String;
 
     /// Refuses the outputs `specs` of a model in `dtype` if a device lacks the memory to give them
     /// of any sequence at all. Where this shows at loading anyway, nothing is refused here.

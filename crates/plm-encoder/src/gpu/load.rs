@@ -5,7 +5,7 @@ use plm_core::policies::LowestCosine;
 use plm_core::{Dtype, EncodedBatch};
 use plm_kernels::Gpu;
 
-use super::measure::{choose, measured_outputs, measured_specs, proteins};
+use super::measure::{Measured, choose, proteins};
 use super::room::check_room;
 use crate::ranks::Job;
 use crate::{Error, Model};
@@ -19,14 +19,15 @@ pub(super) fn load(gpu: &Gpu, job: &Job<'_>) -> Result<(Model, Dtype), Error> {
     let Job {
         checkpoint, dtype, ..
     } = *job;
+    let measured = Measured::of(checkpoint, dtype);
     let to_compute = |dtype| {
         check_room(checkpoint, gpu, dtype, job.specs, job.longest_tokens)?;
         Model::on_gpu(checkpoint, dtype, gpu)
     };
-    let Some(outputs) = measured_outputs(dtype, job.outputs) else {
+    let Some(outputs) = measured.outputs(job.outputs) else {
         return Ok((to_compute(dtype)?, dtype));
     };
-    let specs = measured_specs(dtype, job.specs);
+    let specs = measured.specs(job.specs);
     let proteins = proteins(&checkpoint.tokens(), dtype);
     let load = |format, too_coarse: Option<LowestCosine>| {
         // The model before it is gone, and its memory may still be this process's.

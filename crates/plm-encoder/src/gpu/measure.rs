@@ -2,14 +2,15 @@
 //! the first batch, with proteins that are the same on every machine.
 //!
 //! In outputs whose rows are of one token (see [`OutputKind::averages_roundings`]), no rounding
-//! averages out, and the weights decide how much is left of it: `docs/numerics.md` has figures.
+//! averages out, and the weights decide how much is left of it: `docs/numerics.md` has figures. Of
+//! some families, means are measured too.
 //! This module must not know GPUs, nor how anything is loaded.
 
 use plm_core::policies::{LowestCosine, lowest_cosine};
 use plm_core::{Dtype, EncodedBatch, OutputKind, OutputSet, OutputSpec, PackedBatch};
 use plm_core::{Packer, RowId, TokenMap};
 
-use crate::SplitMix64;
+use crate::{FamilyCheckpoint, SplitMix64};
 
 /// The least cosine to f32 that every measured row has, or all is computed in f32. Rows are
 /// promised 0.9999, and those of other proteins may be worse than the worst that was measured. So
@@ -35,26 +36,46 @@ const MOST_TOKENS: usize = 1 << 14;
 /// The twenty amino acids of the genetic code.
 const AMINO_ACIDS: &[u8; 20] = b"ACDEFGHIKLMNPQRSTVWY";
 
-/// The outputs among `specs` that are measured for a model in `dtype`, in f32, so that only what
-/// the model rounds is seen; none if nothing needs to be.
-pub(super) fn measured_specs(dtype: Dtype, specs: &[OutputSpec]) -> Vec<OutputSpec> {
-    let measured = specs.iter().filter(|spec| is_measured(dtype, spec.kind));
-    let in_f32 = |spec: &OutputSpec| OutputSpec {
-        dtype: Dtype::F32,
-        ..spec.clone()
-    };
-    measured.map(in_f32).collect()
+/// Which outputs are measured.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Measured {
+    /// The number format of the model.
+    dtype: Dtype,
+    /// As [`FamilyCheckpoint::keeps_means`] says.
+    keeps_means: bool,
 }
 
-/// As [`measured_specs`], of what was asked for.
-pub(super) fn measured_outputs(dtype: Dtype, outputs: &OutputSet) -> Option<OutputSet> {
-    let measured = outputs.only(|kind| is_measured(dtype, kind))?;
-    Some(measured.with_residues_dtype(Dtype::F32))
-}
+impl Measured {
+    /// Of a model in `dtype`.
+    pub(super) fn of(checkpoint: &dyn FamilyCheckpoint, dtype: Dtype) -> Self {
+        Self {
+            dtype,
+            keeps_means: checkpoint.keeps_means(dtype),
+        }
+    }
 
-/// int8 gives no such output.
-fn is_measured(dtype: Dtype, kind: OutputKind) -> bool {
-    matches!(dtype, Dtype::F16 | Dtype::Bf16) && !kind.averages_roundings()
+    /// Those among `specs`, in f32, so that only what the model rounds is seen; none if nothing
+    /// needs to be measured.
+    pub(super) fn specs(self, specs: &[OutputSpec]) -> Vec<OutputSpec> {
+        let measured = specs.iter().filter(|spec| self.is_measured(spec.kind));
+        let in_f32 = |spec: &OutputSpec| OutputSpec {
+            dtype: Dtype::F32,
+            ..spec.clone()
+        };
+        measured.map(in_f32).collect()
+    }
+
+    /// As [`specs`](Self::specs), of what was asked for.
+    pub(super) fn outputs(self, outputs: &OutputSet) -> Option<OutputSet> {
+        let measured = outputs.only(|kind| self.is_measured(kind))?;
+        Some(measured.with_residues_dtype(Dtype::F32))
+    }
+
+    /// int8 has bounds of its own, and gives means alone.
+    fn is_measured(self, kind: OutputKind) -> bool {
+        matches!(self.dtype, Dtype::F16 | Dtype::Bf16)
+            && !(self.keeps_means && kind.averages_roundings())
+    }
 }
 
 /// The fewest residues of sequences that a model in `dtype` computes itself. Shorter ones are
@@ -210,25 +231,34 @@ mod tests {
             ..OutputSpec::new(kind, layer, 8)
         };
         let specs: Vec<OutputSpec> = all.resolve(3).unwrap().into_iter().map(spec).collect();
+        let measured = |dtype, keeps_means| Measured { dtype, keeps_means };
         for dtype in [Dtype::F16, Dtype::Bf16] {
-            let measured = measured_specs(dtype, &specs);
+            let rule = measured(dtype, true);
+            let measured = rule.specs(&specs);
             let kinds: Vec<OutputKind> = measured.iter().map(|spec| spec.kind).collect();
             use OutputKind::{Bos, Logits, Max, Residues};
             assert_eq!(kinds, [Bos, Bos, Max, Max, Residues, Residues, Logits]);
             assert!(measured.iter().all(|spec| spec.dtype == Dtype::F32));
             // Their columns are those of the set.
-            let outputs = measured_outputs(dtype, &all).unwrap();
+            let outputs = rule.outputs(&all).unwrap();
             assert_eq!(outputs.residues_dtype(), Dtype::F32);
             let resolved = outputs.resolve(3).unwrap();
             let of_specs = measured.iter().map(|spec| (spec.kind, spec.layer));
             assert!(of_specs.eq(resolved));
         }
         for dtype in [Dtype::F32, Dtype::Int8] {
-            assert_eq!(measured_specs(dtype, &specs), []);
-            assert_eq!(measured_outputs(dtype, &all), None);
+            for keeps_means in [true, false] {
+                assert_eq!(measured(dtype, keeps_means).specs(&specs), []);
+                assert_eq!(measured(dtype, keeps_means).outputs(&all), None);
+            }
         }
         let means = OutputSet::new([OutputKind::Mean, OutputKind::Contacts], [Layer(0)]);
-        assert_eq!(measured_outputs(Dtype::Bf16, &means), None);
+        assert_eq!(measured(Dtype::Bf16, true).outputs(&means), None);
+        let of_another_family = measured(Dtype::Bf16, false).outputs(&means);
+        assert_eq!(
+            of_another_family,
+            Some(means.with_residues_dtype(Dtype::F32))
+        );
     }
 
     #[test]

@@ -4,7 +4,8 @@ use plm_core::{Dtype, Encoder, LargestBatches, OutputSpec, Rank};
 use plm_kernels::describe_gpu;
 
 use super::encoder::GpuEncoder;
-use super::{kinds, measure, room};
+use super::measure::{self, Measured};
+use super::{kinds, room};
 use crate::ranks::{Job, Ranks};
 use crate::{Error, FamilyCheckpoint, memory};
 
@@ -30,9 +31,14 @@ pub(crate) fn ranks(ordinals: Vec<u32>, dtype: Dtype) -> Result<Box<dyn Ranks>, 
 }
 
 impl Ranks for GpuRanks {
-    fn backend(&self, numerics: u32, dtype: Dtype, specs: &[OutputSpec]) -> String {
-        let backend = format!("{}, numerics {numerics}", self.kind);
-        match &measure::measured_specs(dtype, specs)[..] {
+    fn backend(
+        &self,
+        checkpoint: &dyn FamilyCheckpoint,
+        dtype: Dtype,
+        specs: &[OutputSpec],
+    ) -> String {
+        let backend = format!("{}, numerics {}", self.kind, checkpoint.numerics());
+        match &Measured::of(checkpoint, dtype).specs(specs)[..] {
             [] => backend,
             _ => format!("{backend}, measured {}", measure::RULE),
         }
@@ -51,7 +57,7 @@ impl Ranks for GpuRanks {
         match gpus.iter().find(|gpu| gpu.total_bytes < needed) {
             None => Ok(()),
             Some(gpu) => {
-                let measured = measure::measured_specs(dtype, specs);
+                let measured = Measured::of(checkpoint, dtype).specs(specs);
                 let refusal = Error::NoRoom {
                     gpu: gpu.ordinal,
                     model: checkpoint.name().to_owned(),

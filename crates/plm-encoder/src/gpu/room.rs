@@ -4,7 +4,7 @@
 use plm_core::{Dtype, OutputKind, OutputSpec};
 use plm_kernels::Gpu;
 
-use super::measure::{measured_specs, proteins};
+use super::measure::{Measured, proteins};
 use crate::memory::{Pairs, columns_bytes, has_contacts};
 use crate::{Error, FamilyCheckpoint, Sizes};
 
@@ -36,7 +36,7 @@ pub(super) fn measuring_bytes(
     dtype: Dtype,
     specs: &[OutputSpec],
 ) -> Option<u64> {
-    let specs = measured_specs(dtype, specs);
+    let specs = Measured::of(checkpoint, dtype).specs(specs);
     let tokens = || proteins(&checkpoint.tokens(), dtype).total_tokens();
     (!specs.is_empty()).then(|| needed_bytes(checkpoint, Dtype::F32, &specs, tokens()))
 }

@@ -257,7 +257,7 @@ fn of_encoder(error: plm_encoder::Error) -> Error {
     let remedy = match error {
         Encoder::Checkpoint(error) => return error.into(),
         Encoder::NoGpuKernel { .. } => Some(Remedy::Cpu),
-        Encoder::NoInt8 { .. } | Encoder::TooCoarse { .. } => Some(Remedy::OtherDtype),
+        Encoder::NoInt8 { .. } => Some(Remedy::OtherDtype),
         Encoder::NoRoom { .. } | Encoder::NoRoomForF32 { .. } => Some(Remedy::OtherDevices),
         _ => None,
     };
