@@ -68,7 +68,7 @@ fn main() -> Result<(), BoxError> {
         Model::Checkpoint(checkpoint) => {
             Arc::new(load(Checkpoint::open(checkpoint)?, &devices, dtype)?)
         }
-        Model::PlmTiny => unreachable!("it was made above"),
+        Model::PlmTiny | Model::Adapted(_) => unreachable!("it was made above"),
     };
     let world = devices.world_size()?;
     let forward_seconds = forward_passes(fasta, &*loader, world, &config)?;

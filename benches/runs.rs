@@ -149,6 +149,7 @@ impl StandIn {
             spec: EncoderSpec {
                 model: format!("stand-in for {}", shape.name),
                 weights_digest: "none:0".to_owned(),
+                adapter_digest: None,
                 outputs,
                 dtype,
                 backend: "cpu".to_owned(),

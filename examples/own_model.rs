@@ -41,6 +41,7 @@ impl CompositionLoader {
                 model: "amino-acid composition".to_owned(),
                 // There are no weights; the version of the rule stands in for their digest.
                 weights_digest: "composition:1".to_owned(),
+                adapter_digest: None,
                 outputs: vec![OutputSpec {
                     // Both go into embeddings.h5, so nobody takes these vectors for a language
                     // model's.

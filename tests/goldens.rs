@@ -3,13 +3,14 @@
 //!
 //! They are every layer's mean and maximum, the BOS vector (of ESM C that of every layer), every
 //! layer's residues, logits, and contacts of ESM-2. There are weights for every `head_dim` of
-//! ESM-2, for both layouts of ESM C, and sequences of 1 to 1,500 residues.
+//! ESM-2, for both layouts of ESM C, and sequences of 1 to 1,500 residues. One model has an adapter
+//! of peft; `adapters.rs` has others.
 
 mod reference;
 
 use plm_core::{Dtype, OutputSet};
 use plm_encoder::{FamilyCheckpoint, Model};
-use reference::{Set, esmc, plm_tiny, random};
+use reference::{Set, adapted, esmc, plm_tiny, random};
 
 #[test]
 fn the_trained_demonstration_model_meets_the_reference() {
@@ -54,6 +55,14 @@ fn esmc_in_the_layout_of_esm_meets_the_reference_and_is_the_same_model() {
     let digests = [digest(&esm), digest(&transformers)];
     let [esm, transformers] = digests.map(|digest| digest.expect("the weights can be read"));
     assert_eq!(esm, transformers);
+}
+
+#[test]
+fn a_model_with_an_adapter_meets_the_reference() {
+    let set = adapted();
+    let model = Model::new(&set.checkpoint, Dtype::F32).expect("the weights load");
+    set.assert_means_equal_in_f32(&model);
+    check_16_bits(&set);
 }
 
 #[test]

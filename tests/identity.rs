@@ -139,8 +139,11 @@ fn what_decides_vectors_is_not_mixed_and_a_name_decides_none() {
     desk.run(&renamed, "out", &config()).unwrap();
 
     type Change = fn(&mut EncoderSpec);
-    let changes: [(&str, Change); 5] = [
+    let changes: [(&str, Change); 6] = [
         ("weights", |spec| spec.weights_digest = "none:1".to_owned()),
+        ("adapter", |spec| {
+            spec.adapter_digest = Some("none:1".to_owned());
+        }),
         ("layer", |spec| spec.outputs[0].layer = 1),
         ("pooling", |spec| {
             spec.outputs[0].pooling = "maximum".to_owned();

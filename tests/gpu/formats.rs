@@ -13,7 +13,7 @@ use plm_esm2::{
 };
 use plm_testkit::{SplitMix64, random_residues};
 
-use crate::reference::{Set, cosine, plm_tiny, random};
+use crate::reference::{Set, adapted, cosine, plm_tiny, random};
 
 /// A model of the least width whose layer norms are part of products.
 const THREE_LAYERS: ModelShape = ModelShape {
@@ -38,6 +38,9 @@ pub(crate) fn f32_meets_the_reference() {
         let model = Esm2::on_gpu(&set.checkpoint, Dtype::F32, &gpu()).expect("the weights load");
         println!("{}", set.assert_equal_in_f32(&model));
     }
+    let set = adapted();
+    let model = Esm2::on_gpu(&set.checkpoint, Dtype::F32, &gpu()).expect("the weights load");
+    set.assert_means_equal_in_f32(&model);
 }
 
 pub(crate) fn f16_stays_close_to_the_reference() {
@@ -55,6 +58,7 @@ pub(crate) fn int8_stays_close_to_the_reference() {
 fn stays_close(dtype: Dtype) {
     let failures: Vec<String> = sets()
         .into_iter()
+        .chain([adapted()])
         .filter_map(|set| {
             let loader = Esm2Loader::on_gpus(set.checkpoint.clone(), vec![0], dtype);
             if let (Dtype::Int8, Err(Error::NoInt8 { why, .. })) = (dtype, &loader) {

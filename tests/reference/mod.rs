@@ -1,15 +1,18 @@
 //! Float64 reference values from Hugging Face transformers (`goldens/make_goldens.py`,
-//! `goldens/make_esmc_goldens.py`), and the comparison of a model with them.
+//! `goldens/make_esmc_goldens.py`) and peft (`adapters/make_adapters.py`), and the comparison of a
+//! model with them.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use plm_core::{
     Column, Dtype, Layer, OutputKind, OutputSet, OutputSpec, PackedBatch, Packer, RowId,
 };
 use plm_encoder::{FamilyCheckpoint, Model};
+use plm_fleet::checkpoint::{Adapter, ModelFiles};
 use safetensors::SafeTensors;
 
 /// The relative error that f32 arithmetic may cause, per vector or matrix:
@@ -40,6 +43,19 @@ pub(crate) fn random(name: &'static str) -> Set<plm_esm2::Checkpoint> {
         checkpoint,
         "banded.fasta",
         &format!("{name}/goldens.safetensors"),
+    )
+}
+
+/// The model of heads of 64 with an adapter. Only its means are known.
+pub(crate) fn adapted() -> Set<plm_esm2::Checkpoint> {
+    let adapter = Adapter::open(folder().join("../adapters/hd64")).expect("the adapter opens");
+    let files = ModelFiles::open(&folder().join("hd64"), |_| None).expect("the files are there");
+    let checkpoint = plm_esm2::Checkpoint::of_files(&files.with_adapter(Arc::new(adapter)));
+    Set::new(
+        "hd64 with an adapter",
+        checkpoint.expect("the adapter fits"),
+        "banded.fasta",
+        "../adapters/hd64/goldens.safetensors",
     )
 }
 
@@ -152,6 +168,22 @@ impl<C: FamilyCheckpoint> Set<C> {
             );
         }
         worst.assert_within(TOLERANCE, self.name)
+    }
+
+    /// Compares the means of every layer of a model in f32.
+    pub(crate) fn assert_means_equal_in_f32(&self, model: &Model) {
+        let layers = (0..=self.checkpoint.sizes().num_layers as i32).map(Layer);
+        let means = OutputSet::new([OutputKind::Mean], layers);
+        let specs = model.output_specs(&means).expect("the model has all");
+        let columns = model.forward(&self.all(), &means).expect("the batch runs");
+        let mut worst = Worst::default();
+        for (column, spec) in columns.iter().zip(&specs) {
+            for sequence in 0..column.num_sequences() {
+                let golden = self.golden_of(sequence, spec).expect("it is known");
+                worst.note(&spec.name(), sequence, &column.sequence(sequence), golden);
+            }
+        }
+        worst.assert_within(TOLERANCE, self.name);
     }
 
     /// The reference's values of an output, if it has them for this sequence.

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::{Error, StoredTensor, Tensors};
+use crate::adapter::merge::{self, Base};
+use crate::{Adapter, Error, StoredTensor, Tensors};
 
 /// A tensor's name with the shape that it must have.
 pub type TensorShape = (String, Vec<usize>);
@@ -51,7 +53,8 @@ pub trait Layout {
     /// of them are there. No tensor is of two heads.
     fn heads(&self) -> Vec<Vec<TensorShape>>;
 
-    /// The canonical name of a tensor, from its name in a file.
+    /// The canonical name of a tensor, from its name in a file. An adapter's tensors may have
+    /// canonical names whatever those in the model's files are.
     fn canonical(&self, name: &str) -> String;
 
     /// The canonical names of the tensors that a file keeps as one, one above the other and of
@@ -82,6 +85,8 @@ pub struct FoundTensors {
     place: PathBuf,
     /// The tensors with their names in the files, file by file.
     tensors: Vec<(String, StoredTensor)>,
+    /// What is merged into the tensors that are chosen.
+    adapter: Option<Arc<Adapter>>,
 }
 
 /// The tensors of a checkpoint, sorted by [`FoundTensors::choose`].
@@ -89,8 +94,8 @@ pub struct FoundTensors {
 pub struct Chosen {
     /// The tensors that the model uses, by their canonical names.
     pub used: Tensors,
-    /// The names in the files of unexpected tensors, and of tensors of an incomplete head. The
-    /// model does not use them. They are sorted.
+    /// The names in the files of unexpected tensors, and of tensors of an incomplete head or of one
+    /// that an adapter replaces. The model does not use them. They are sorted.
     pub passed_over: Vec<String>,
 }
 
@@ -100,7 +105,12 @@ impl FoundTensors {
         Self {
             place: place.to_owned(),
             tensors,
+            adapter: None,
         }
+    }
+
+    pub(crate) fn with_adapter(self, adapter: Option<Arc<Adapter>>) -> Self {
+        Self { adapter, ..self }
     }
 
     /// The directory of the files, or the file if there is only one.
@@ -131,12 +141,15 @@ impl FoundTensors {
         tensors.map(|(name, tensor)| (name.as_str(), tensor))
     }
 
-    /// Chooses the tensors that a model of this layout uses, and checks them.
+    /// Chooses the tensors that a model of this layout uses, and checks them. An adapter is merged
+    /// into them. A head of which it has a copy of its own is passed over.
     ///
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::TensorShape`], [`Error::TensorDtype`],
     /// [`Error::DuplicateTensor`] or [`Error::UnexpectedTensor`] with the tensor's name;
-    /// [`Error::Adapter`] for tensors of an adapter, which must be merged with a model first.
+    /// [`Error::Adapter`] for tensors of an adapter among the model's own;
+    /// [`Error::AdapterTensor`], [`Error::ForeignAdapter`] or [`Error::HalfAdapter`] if the adapter
+    /// does not fit the model.
     pub fn choose(self, layout: &impl Layout) -> Result<Chosen, Error> {
         let required: BTreeMap<_, _> = layout.required().into_iter().collect();
         let heads = layout.heads();
@@ -191,10 +204,10 @@ impl FoundTensors {
                 return Err(Error::DuplicateTensor { path, name });
             }
         }
-        if let Some(name) = required.into_keys().find(|name| !used.contains_key(name)) {
+        if let Some(name) = required.keys().find(|name| !used.contains_key(*name)) {
             return Err(Error::MissingTensor {
                 path: self.place,
-                name,
+                name: name.clone(),
             });
         }
         // A head is used as a whole or not at all.
@@ -210,6 +223,15 @@ impl FoundTensors {
                     None => {}
                 }
             }
+        }
+        if let Some(adapter) = &self.adapter {
+            let base = Base {
+                place: &self.place,
+                layout,
+                used: &mut used,
+                passed_over: &mut passed_over,
+            };
+            merge::merge(adapter, base)?;
         }
         passed_over.sort_unstable();
         Ok(Chosen {

@@ -5,7 +5,7 @@ mod words;
 use std::io;
 use std::path::PathBuf;
 
-use words::{directory_of, download, name_one, snapshot_of};
+use words::{directory_of, download, name_one, snapshot_of, writer_of};
 
 /// Why a model's files can't be read, or are not those of the model that was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -79,14 +79,89 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// The weights are an adapter, which must be merged with its model first.
+    /// An adapter of peft stands where a model should.
     #[error(
-        "{path} is of an adapter (LoRA or another of peft), which is not read: merge it into its \
-         model with `merge_and_unload()` of peft, and save that"
+        "{path} is of an adapter of peft, which is no model by itself: name it beside its base \
+         model, or save what `merge_and_unload()` of peft returns"
     )]
     Adapter {
         /// The adapter's configuration, or the weights with its tensors.
         path: PathBuf,
+    },
+    /// A directory holds a model and an adapter of peft. Which of them is meant is not certain.
+    #[error(
+        "{path} holds both a model and an adapter of peft: move adapter_config.json and the \
+         adapter's weights to a directory of their own"
+    )]
+    ModelBesideAdapter {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory holds no adapter of peft.
+    #[error(
+        "{path} holds no adapter_config.json, so it is no adapter of peft{}",
+        name_one(adapters)
+    )]
+    NoAdapter {
+        /// What was named as an adapter.
+        path: PathBuf,
+        /// The directories in it that hold an adapter.
+        adapters: Vec<PathBuf>,
+    },
+    /// The directory of an adapter holds no weights.
+    #[error("{dir} holds neither adapter_model.safetensors nor adapter_model.bin: fetch it again")]
+    NoAdapterWeights {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A setting of an adapter has a value that is not read, so the adapter might be merged
+    /// wrongly.
+    #[error(
+        "{path} has {field} = {found}, where {supported} is read: merge it with \
+         `merge_and_unload()` of peft, and save that"
+    )]
+    AdapterSetting {
+        /// The adapter's configuration.
+        path: PathBuf,
+        /// The setting's name.
+        field: String,
+        /// The value that it has, as JSON.
+        found: String,
+        /// The values that are read, in words.
+        supported: String,
+    },
+    /// A tensor of an adapter does not go with the others, with the adapter's settings or with the
+    /// base model.
+    #[error("{path} has the tensor {name:?}, {problem}")]
+    AdapterTensor {
+        /// The adapter's weights.
+        path: PathBuf,
+        /// The tensor's name in the file.
+        name: String,
+        /// What is wrong and what to do, to follow its name.
+        problem: String,
+    },
+    /// An adapter changes nothing of the model that it is to be merged into.
+    #[error(
+        "{path} has no tensor of a module that {model} has: it was made for another base model; \
+         name that one"
+    )]
+    ForeignAdapter {
+        /// The adapter's weights.
+        path: PathBuf,
+        /// The directory of the model, or its only file.
+        model: PathBuf,
+    },
+    /// An adapter lacks the tensors of a module that its settings name.
+    #[error(
+        "{path} lacks lora_A and lora_B of {module}, which its target_modules name: it is half an \
+         adapter, save or fetch it again"
+    )]
+    HalfAdapter {
+        /// The adapter's weights.
+        path: PathBuf,
+        /// The module.
+        module: String,
     },
     /// A file of the checkpoint can't be read.
     #[error("{path} can't be read")]
@@ -107,7 +182,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A JSON file of the checkpoint is no JSON, lacks a field, or has one of another type.
-    #[error("{path} is not what transformers writes: {problem}")]
+    #[error("{path} is not what {} writes: {problem}", writer_of(path))]
     Json {
         /// The file.
         path: PathBuf,

@@ -12,10 +12,10 @@ use crate::pickle::{self, Pickled};
 use crate::place::{self, Place};
 use crate::source::Source;
 use crate::weights::{self, Found};
-use crate::{ConfigFile, Error, FoundTensors, stand_in, stored};
+use crate::{Adapter, ConfigFile, Error, FoundTensors, stand_in, stored};
 
 /// The most bytes of `config.json` and other texts. Those of ESM-2 have less than 1 kB.
-const MAX_TEXT_BYTES: u64 = 1 << 20;
+pub(crate) const MAX_TEXT_BYTES: u64 = 1 << 20;
 /// The most bytes of the index of shards. The one of ESM-2 15B has 60 kB.
 const MAX_INDEX_BYTES: u64 = 1 << 24;
 
@@ -43,6 +43,8 @@ pub struct ModelFiles {
     dir: PathBuf,
     config: ConfigFile,
     weights: Weights,
+    /// What is merged into the weights.
+    adapter: Option<Arc<Adapter>>,
 }
 
 /// Where the weights are.
@@ -98,6 +100,7 @@ impl ModelFiles {
             dir,
             config,
             weights,
+            adapter: None,
         })
     }
 
@@ -119,7 +122,18 @@ impl ModelFiles {
             config: ConfigFile::from_json(config, &dir.join("config.json"))?,
             dir,
             weights: Weights::Memory(Arc::new(weights)),
+            adapter: None,
         })
+    }
+
+    /// The same files with an adapter, which is merged into the tensors that a family
+    /// [chooses](FoundTensors::choose). The model's name then ends with the adapter's.
+    pub fn with_adapter(self, adapter: Arc<Adapter>) -> Self {
+        Self {
+            name: format!("{} + {}", self.name, adapter.name()),
+            adapter: Some(adapter),
+            ..self
+        }
     }
 
     /// The model's name.
@@ -173,9 +187,9 @@ impl ModelFiles {
     /// # Errors
     /// [`Error`] with the file and the tensor that is wrong.
     pub fn tensors(&self) -> Result<FoundTensors, Error> {
-        match &self.weights {
-            Weights::Memory(weights) => Ok(FoundTensors::new(&self.dir, stored::list(weights)?)),
-            Weights::Pickle(_, tensors) => Ok(tensors.clone()),
+        let found = match &self.weights {
+            Weights::Memory(weights) => FoundTensors::new(&self.dir, stored::list(weights)?),
+            Weights::Pickle(_, tensors) => tensors.clone(),
             Weights::Directory => {
                 let (format, found) = weights::find(&self.dir)?;
                 let files = match found {
@@ -189,9 +203,10 @@ impl ModelFiles {
                         false => stored::list(&Arc::new(Source::file(file)?))?,
                     });
                 }
-                Ok(FoundTensors::new(&self.dir, tensors))
+                FoundTensors::new(&self.dir, tensors)
             }
-        }
+        };
+        Ok(found.with_adapter(self.adapter.clone()))
     }
 
     /// The tensors of another file of PyTorch, which lies beside a model that is such a file. Its
@@ -216,13 +231,13 @@ impl ModelFiles {
 }
 
 /// What a file of PyTorch holds.
-fn pickled(path: &Path) -> Result<Pickled, Error> {
+pub(crate) fn pickled(path: &Path) -> Result<Pickled, Error> {
     pickle::read(&Arc::new(Source::file(path.to_owned())?))
 }
 
 /// A file's bytes without a byte order mark, which Windows editors write. A file of more than
 /// `max_bytes` is refused: it may come from anyone, and be endless.
-fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, Error> {
+pub(crate) fn read(path: &Path, max_bytes: u64) -> Result<Vec<u8>, Error> {
     const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
     let mut bytes = Vec::new();

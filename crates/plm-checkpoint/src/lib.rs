@@ -8,12 +8,17 @@
 //! Weights are read from safetensors, and from what `torch.save` of PyTorch writes: a pickle, of
 //! which nothing is run.
 //!
+//! An [`Adapter`] of peft is merged into the tensors where they get their canonical names. All that
+//! reads a tensor's values gets the merged ones.
+//!
 //! Files may come from anyone. Before memory is allocated, its size is checked against the file and
 //! against limits. No code runs, and no path leads out of the model's directory.
 //!
 //! This crate must not know any family of models. The family knows what a field of `config.json`
 //! means, and what tensors are called. Nor must this crate know devices, or what computes.
 
+mod adapter;
+mod change;
 mod choose;
 mod config_file;
 mod error;
@@ -31,6 +36,7 @@ mod weights;
 
 pub use safetensors::Dtype;
 
+pub use adapter::{Adapter, AdapterBase};
 pub use choose::{Chosen, FoundTensors, Layout, Other, TensorShape};
 pub use config_file::ConfigFile;
 pub use error::Error;

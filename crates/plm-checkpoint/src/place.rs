@@ -5,8 +5,10 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
-use crate::Error;
+use crate::{Error, weights};
 
+/// The file by which an adapter of peft is known.
+pub(crate) const ADAPTER_CONFIG: &str = "adapter_config.json";
 /// The most bytes in the name of a snapshot. On the hub, it has 40 letters.
 const MAX_REVISION_BYTES: u64 = 1 << 10;
 
@@ -35,6 +37,10 @@ pub(crate) fn find(named: &Path, short: impl Fn(&str) -> Option<String>) -> Resu
         Err(source) => return Err(absent(named, short, source)),
     }
     let dir = snapshot(named)?.unwrap_or_else(|| named.to_owned());
+    if is_adapter(&dir)? {
+        let path = dir.join(ADAPTER_CONFIG);
+        return Err(Error::Adapter { path });
+    }
     if !is_there(&dir.join("config.json")) {
         return Err(no_config(&dir)?);
     }
@@ -45,6 +51,47 @@ pub(crate) fn find(named: &Path, short: impl Fn(&str) -> Option<String>) -> Resu
         commit,
         pickle: None,
     })
+}
+
+/// Whether a folder is that of an adapter of peft.
+fn is_adapter(dir: &Path) -> Result<bool, Error> {
+    if !is_there(&dir.join(ADAPTER_CONFIG)) {
+        return Ok(false);
+    }
+    let mut weights = weights::weight_files().flat_map(|(single, index)| [single, index]);
+    match weights.any(|name| is_there(&dir.join(name))) {
+        // Its adapter would be passed over in silence.
+        true => Err(Error::ModelBesideAdapter {
+            path: dir.to_owned(),
+        }),
+        false => Ok(true),
+    }
+}
+
+/// Whether `named` stands for the folder of an adapter of peft, and of no model.
+pub(crate) fn is_of_adapter(named: &Path) -> Result<bool, Error> {
+    if !named.is_dir() {
+        return Ok(false);
+    }
+    // What is wrong with a repository in a cache is told where it is opened.
+    let dir = snapshot(named).ok().flatten();
+    is_adapter(dir.as_deref().unwrap_or(named))
+}
+
+/// The folder that `named` stands for as an adapter, and the adapter's name.
+pub(crate) fn find_adapter(named: &Path) -> Result<(PathBuf, String), Error> {
+    let dir = snapshot(named)?.unwrap_or_else(|| named.to_owned());
+    if !is_there(&dir.join(ADAPTER_CONFIG)) {
+        let inside = entries(&dir)?.into_iter();
+        return Err(Error::NoAdapter {
+            path: dir,
+            adapters: inside
+                .filter(|path| path.join(ADAPTER_CONFIG).exists())
+                .collect(),
+        });
+    }
+    let (name, _) = name_of(&dir);
+    Ok((dir, name))
 }
 
 /// The place of a model that is a single file. It has the file's name, or its folder's if the file
@@ -240,24 +287,11 @@ fn no_config(dir: &Path) -> Result<Error, Error> {
     if !models.is_empty() {
         return Ok(Error::HubCache { path, models });
     }
-    if let Some(adapter) = adapter(&inside) {
-        return Ok(adapter);
-    }
     let is_model = |path: &&PathBuf| is_pickle(path) || path.join("config.json").exists();
     let models = inside.iter().filter(is_model);
     Ok(Error::NoConfig {
         path,
         models: models.cloned().collect(),
-    })
-}
-
-/// The error for an adapter of peft, if one is among the entries of a folder.
-pub(crate) fn adapter(entries: &[PathBuf]) -> Option<Error> {
-    let config = entries
-        .iter()
-        .find(|path| path.ends_with("adapter_config.json"))?;
-    Some(Error::Adapter {
-        path: config.clone(),
     })
 }
 

@@ -10,11 +10,20 @@ use serde_json::{Map, Value, json};
 use crate::{Error, StoredTensor};
 
 /// Writes `config.json` and `model.safetensors`, with the tensors in the order of their names.
+/// Those that an adapter changes are written merged, in f32.
 pub(crate) fn to(
     dir: &Path,
     config: &str,
     tensors: &BTreeMap<String, StoredTensor>,
 ) -> Result<(), Error> {
+    let merged = |(name, tensor): (&String, &StoredTensor)| {
+        let tensor = match tensor.is_changed() {
+            true => StoredTensor::of_values(tensor.values(|x| x)?, tensor.shape().to_vec()),
+            false => tensor.clone(),
+        };
+        Ok((name.clone(), tensor))
+    };
+    let tensors: BTreeMap<_, _> = tensors.iter().map(merged).collect::<Result<_, Error>>()?;
     fs::create_dir_all(dir).map_err(failed(dir))?;
     let path = dir.join("config.json");
     fs::write(&path, config).map_err(failed(&path))?;
@@ -22,7 +31,7 @@ pub(crate) fn to(
     let path = dir.join("model.safetensors");
     let mut header = Map::new();
     let mut end = 0;
-    for (name, tensor) in tensors {
+    for (name, tensor) in &tensors {
         let (dtype, shape) = (tensor.dtype(), tensor.shape());
         let offsets = [end, end + tensor.num_bytes()];
         header.insert(

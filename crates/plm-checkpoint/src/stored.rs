@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use safetensors::Dtype;
 
 use crate::Error;
+use crate::change::Change;
 use crate::header::{self, Header};
 use crate::source::Source;
 
@@ -34,6 +35,8 @@ pub struct StoredTensor {
     /// The steps from one number to the next along each size, for a tensor whose numbers do not lie
     /// one after the other, row by row.
     strides: Option<Arc<[u64]>>,
+    /// What an adapter makes of its values.
+    change: Option<Arc<Change>>,
 }
 
 /// All tensors of a safetensors file with their names there, in the order of their bytes.
@@ -61,6 +64,7 @@ pub(crate) fn list(source: &Arc<Source>) -> Result<Vec<(String, StoredTensor)>, 
             start: data_start.saturating_add(end),
             len,
             strides: None,
+            change: None,
         };
         end += len;
         stored.push((name, tensor));
@@ -119,7 +123,24 @@ impl StoredTensor {
             shape,
             start: 0,
             strides: None,
+            change: None,
         }
+    }
+
+    /// The same tensor, of which an adapter makes something else.
+    pub(crate) fn changed(&self, change: Change) -> Self {
+        Self {
+            change: Some(Arc::new(change)),
+            ..self.clone()
+        }
+    }
+
+    /// Whether an adapter changes its values.
+    ///
+    /// [`values`](Self::values) and [`rows`](Self::rows) are the changed ones. A
+    /// [digest](crate::Tensors::digest) covers those in the file, since the adapter has its own.
+    pub fn is_changed(&self) -> bool {
+        self.change.is_some()
     }
 
     /// A tensor in a storage of a file, which has all of it. It begins at the byte `start`. Its
@@ -139,6 +160,7 @@ impl StoredTensor {
             shape,
             start,
             strides: strides.map(Arc::from),
+            change: None,
         }
     }
 
@@ -163,6 +185,7 @@ impl StoredTensor {
             start: self.start + number * step,
             len,
             strides: self.strides.clone(),
+            change: None,
         };
         Some((0..parts as u64).map(part).collect())
     }
@@ -182,12 +205,12 @@ impl StoredTensor {
         &self.shape
     }
 
-    /// The number of bytes that its numbers take.
+    /// The number of bytes that its numbers take in the file.
     pub(crate) fn num_bytes(&self) -> u64 {
         self.len
     }
 
-    /// Calls `f` with the tensor's bytes, in order, in pieces.
+    /// Calls `f` with the tensor's bytes in the file, in order, in pieces.
     pub(crate) fn for_each_piece(&self, f: impl FnMut(&[u8])) -> Result<(), Error> {
         let tensor = self.row_by_row()?;
         tensor.source.for_each_piece(tensor.start, tensor.len, f)
@@ -245,6 +268,19 @@ impl StoredTensor {
         &self,
         convert: impl Fn(f32) -> T + Sync,
     ) -> Result<Vec<T>, Error> {
+        match self.change.as_deref() {
+            None => {}
+            Some(Change::Replaced(tensor)) => return tensor.values(convert),
+            Some(Change::Added { .. }) => {
+                let convert_row = |row: &mut [f32], numbers: &mut [T]| {
+                    for (number, &value) in numbers.iter_mut().zip(&*row) {
+                        *number = convert(value);
+                    }
+                    0.0
+                };
+                return Ok(self.rows(convert_row)?.0);
+            }
+        }
         let tensor = self.row_by_row()?;
         match self.dtype {
             Dtype::F16 => tensor.read(|word| convert(half::f16::from_le_bytes(word).to_f32())),
@@ -291,7 +327,12 @@ impl StoredTensor {
         let [height, width] = self.shape[..] else {
             panic!("{:?} is no matrix", self.shape);
         };
-        let tensor = self.row_by_row()?;
+        let (stored, added) = match self.change.as_deref() {
+            None => (self, None),
+            Some(Change::Replaced(tensor)) => (tensor, None),
+            Some(Change::Added { to, low_rank }) => (to, Some(low_rank.read()?)),
+        };
+        let tensor = stored.row_by_row()?;
         let rows = (STRETCH / width).max(1);
         let mut numbers = vec![T::default(); height * width];
         let mut besides = vec![0.0; height];
@@ -302,6 +343,11 @@ impl StoredTensor {
             .try_for_each_init(Vec::new, |widened, (number, (numbers, besides))| {
                 widened.resize(numbers.len(), 0.0);
                 tensor.widen_into(widened, number * rows * width)?;
+                if let Some(added) = &added {
+                    for (row, number) in widened.chunks_exact_mut(width).zip(number * rows..) {
+                        added.add_to(row, number)?;
+                    }
+                }
                 let both = widened
                     .chunks_exact_mut(width)
                     .zip(numbers.chunks_exact_mut(width));

@@ -47,9 +47,6 @@ pub(crate) fn find(dir: &Path) -> Result<(&'static Format, Found), Error> {
         }
     }
     let entries = place::entries(dir)?;
-    if let Some(adapter) = place::adapter(&entries) {
-        return Err(adapter);
-    }
     let pickles = entries.iter().filter(|path| place::is_pickle(path));
     Err(Error::NoWeights {
         dir: dir.to_owned(),

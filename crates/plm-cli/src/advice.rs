@@ -44,6 +44,7 @@ fn advice(error: &Error) -> Option<String> {
         Error::Coordinator(error) => of_run(error)?,
         Error::Export(error) => of_export(error)?,
         Error::Shards(error) => of_shards(error)?,
+        Error::NoAdapterBase { .. } => "--model takes it, and --adapter the adapter",
         Error::Devices { .. } | Error::NotOncePerRank { .. } => "choose others with --devices",
         Error::SequenceTooLong { .. } => "choose another --on-long, or a larger --max-residues",
         Error::PairsOfWindows { .. } => {
@@ -143,6 +144,9 @@ fn of_checkpoint(error: &CheckpointError) -> Option<&'static str> {
             "--model takes the directory of a checkpoint, a file of fair-esm (.pt), or a name that \
              `plm-fleet models` lists"
         }
+        CheckpointError::Adapter { .. } => "--adapter takes it, and --model its base model",
+        CheckpointError::NoAdapter { .. } => "--adapter takes the directory that peft has saved",
+        CheckpointError::ForeignAdapter { .. } => "--model takes its base model",
         _ => return None,
     })
 }
@@ -369,6 +373,33 @@ mod tests {
                     missing: vec![2],
                 },
                 &["plm-fleet embed ... --part i/3"],
+            ),
+            (
+                Error::NoAdapterBase {
+                    adapter: path(),
+                    base: None,
+                },
+                &["--model", "--adapter"],
+            ),
+            (
+                CheckpointError::Adapter { path: path() }.into(),
+                &["--adapter", "--model"],
+            ),
+            (
+                CheckpointError::NoAdapter {
+                    path: path(),
+                    adapters: Vec::new(),
+                }
+                .into(),
+                &["--adapter"],
+            ),
+            (
+                CheckpointError::ForeignAdapter {
+                    path: path(),
+                    model: path(),
+                }
+                .into(),
+                &["--model"],
             ),
             (Error::NoParts { path: path() }, &["--part i/N --out"]),
             (

@@ -131,15 +131,22 @@ pub(crate) struct EmbedArgs {
 
     /// The model: a name that `plm-fleet models` lists (esm2_t33_650M_UR50D); another on the
     /// Hugging Face hub (owner/name, owner/name@revision); a directory with a checkpoint
-    /// (config.json, and model.safetensors or pytorch_model.bin) or a file of fair-esm
-    /// (esm2_t33_650M_UR50D.pt), which count first; or plm-tiny, the small demonstration model
-    /// inside this program. What is named and not in the hub's cache is downloaded into it
+    /// (config.json, and model.safetensors or pytorch_model.bin), or of an adapter (see --adapter),
+    /// or a file of fair-esm (esm2_t33_650M_UR50D.pt), which count first; or plm-tiny, the small
+    /// demonstration model inside this program. What is named and not in the hub's cache is
+    /// downloaded into it
     #[arg(
         long,
         default_value = "plm-tiny",
         value_name = "NAME|DIR|FILE.pt|plm-tiny"
     )]
     pub(crate) model: PathBuf,
+
+    /// An adapter that peft saved (LoRA: adapter_config.json, and adapter_model.safetensors or
+    /// adapter_model.bin), to be merged into --model. Or name its directory with --model: the model
+    /// is then the one that adapter_config.json names
+    #[arg(long, value_name = "DIR")]
+    pub(crate) adapter: Option<PathBuf>,
 
     /// What to compute on: cpu, cpu:N (N ranks share the cores), cuda:0,1 (one rank per GPU), or
     /// auto: all GPUs, else the CPU
@@ -391,10 +398,15 @@ pub(crate) struct ModelsArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InfoArgs {
-    /// An output directory, an embeddings.h5, an index.plm, a model directory, or the name of a
-    /// model in the cache. Without it: this program, its devices and its built-in model
+    /// An output directory, an embeddings.h5, an index.plm, the directory of a model or of an
+    /// adapter, or the name of a model in the cache. Without it: this program, its devices and its
+    /// built-in model
     #[arg(value_name = "PATH")]
     pub(crate) path: Option<PathBuf>,
+
+    /// The directory of an adapter, to be merged into the model at PATH
+    #[arg(long, value_name = "DIR", requires = "path")]
+    pub(crate) adapter: Option<PathBuf>,
 }
 
 impl VerifyArgs {

@@ -23,7 +23,7 @@ use crate::{again, models, summary};
 
 pub(crate) fn embed(args: &EmbedArgs) -> Result<Exit, Error> {
     let config = run_config(args)?;
-    let model = models::find(&args.model)?;
+    let model = models::find(&args.model, args.adapter.as_deref())?;
     if matches!(model, Model::PlmTiny) {
         say(summary::DEMONSTRATION_MODEL);
     }

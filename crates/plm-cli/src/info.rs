@@ -28,7 +28,10 @@ const MOST_FILES: usize = 4;
 pub(crate) fn info(args: &InfoArgs) -> Result<Exit, Error> {
     let text = match &args.path {
         None => program()?,
-        Some(path) => describe(path)?,
+        Some(path) => match &args.adapter {
+            None => describe(path)?,
+            adapter => model(&models::find_cached(path, adapter.as_deref())?.info()?),
+        },
     };
     show(&text);
     Ok(Exit::Done)
@@ -37,7 +40,7 @@ pub(crate) fn info(args: &InfoArgs) -> Result<Exit, Error> {
 /// Describes what a path leads to, or a model that the cache has by this name.
 fn describe(path: &Path) -> Result<String, Error> {
     if path.symlink_metadata().is_err() {
-        match Model::find_cached(path, &models::hub()) {
+        match models::find_cached(path, None) {
             Ok(Model::Checkpoint(directory)) if directory == path => {}
             Ok(found) => return Ok(model(&found.info()?)),
             // `owner/name` may be a path with a slip of the pen.
@@ -72,6 +75,7 @@ fn describe(path: &Path) -> Result<String, Error> {
         }
         Kind::Index => summary::index(&FastaIndex::load(&path)?, &path),
         Kind::ModelDirectory | Kind::PyTorch => model(&Model::Checkpoint(path).info()?),
+        Kind::AdapterDirectory => model(&models::find_cached(&path, None)?.info()?),
         Kind::Embeddings => embeddings(&path)?,
         kind => return Err(Error::NothingKnown { path, kind }),
     })
@@ -151,13 +155,23 @@ fn model(info: &ModelInfo) -> String {
     let revision = (info.revision.as_ref())
         .map(|revision| format!("\n  revision    {revision}"))
         .unwrap_or_default();
+    let adapter = info.adapter.as_ref().map(|adapter| {
+        let base = adapter.base.as_ref();
+        let base = base.map_or(String::new(), |base| format!(", made for {base:?}"));
+        format!(
+            "\n  adapter     {}\n              {}{base}",
+            adapter.digest,
+            adapter.path.display()
+        )
+    });
     format!(
-        "{}{}{revision}{}\n  outputs     {}\n  weights     {}",
+        "{}{}{revision}{}\n  outputs     {}\n  weights     {}{}",
         info.name,
         sizes.unwrap_or_default(),
         origin.unwrap_or_default(),
         outputs.join(", "),
-        info.weights_digest
+        info.weights_digest,
+        adapter.unwrap_or_default()
     )
 }
 
@@ -193,8 +207,11 @@ fn embeddings(path: &Path) -> Result<String, Error> {
     let revision = (provenance.model_revision.as_ref())
         .map(|revision| format!("\n  revision    {revision}"))
         .unwrap_or_default();
+    let adapter = (provenance.adapter_digest.as_ref())
+        .map(|digest| format!("\n  adapter     {digest}"))
+        .unwrap_or_default();
     let mut text = format!(
-        "{}: {holds}\n  model       {} ({}), layer {}{revision}\n  weights     {}\n  pooling     {}, special \
+        "{}: {holds}\n  model       {} ({}), layer {}{revision}\n  weights     {}{adapter}\n  pooling     {}, special \
          tokens {}\n  written by  {} {}\n  content     {}",
         path.display(),
         provenance.model,

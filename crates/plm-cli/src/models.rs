@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 
-use plm_fleet::checkpoint::ModelFiles;
+use plm_fleet::checkpoint::{Adapter, ModelFiles};
 use plm_fleet::hub::{Hub, HubConfig};
 use plm_fleet::{Error, KnownModel, Model, released_models};
 
@@ -16,13 +16,37 @@ use crate::download::Download;
 use crate::voice::show;
 use crate::words::{bytes, number};
 
-/// The model of a name or a directory, which is downloaded if it is not there.
-pub(crate) fn find(words: &Path) -> Result<Model, Error> {
-    Model::find(words, &hub().with_progress(Arc::new(Download::default())))
+/// The model of a name or a directory, which is downloaded if it is not there, and the adapter that
+/// is merged into it.
+pub(crate) fn find(words: &Path, adapter: Option<&Path>) -> Result<Model, Error> {
+    let hub = hub().with_progress(Arc::new(Download::default()));
+    adapted(adapter, words, |words| Model::find(words, &hub))
+}
+
+/// The same, but nothing is downloaded.
+pub(crate) fn find_cached(words: &Path, adapter: Option<&Path>) -> Result<Model, Error> {
+    adapted(adapter, words, |words| Model::find_cached(words, &hub()))
+}
+
+fn adapted(
+    adapter: Option<&Path>,
+    words: &Path,
+    find: impl FnOnce(&Path) -> Result<Model, Error>,
+) -> Result<Model, Error> {
+    let Some(adapter) = adapter else {
+        return find(words);
+    };
+    // What can't be merged is refused before a model is downloaded for it.
+    Adapter::open(adapter)?;
+    let base = match Adapter::is_in(words)? {
+        true => Model::Checkpoint(words.to_owned()),
+        false => find(words)?,
+    };
+    base.with_adapter(adapter)
 }
 
 /// The hub and its cache, as the environment says.
-pub(crate) fn hub() -> Hub {
+fn hub() -> Hub {
     let home = std::env::home_dir();
     let config = HubConfig::of_variables(|name| std::env::var_os(name), home.as_deref());
     Hub::new(config)
@@ -35,13 +59,19 @@ pub(crate) fn models(args: &ModelsArgs) -> Result<Exit, Error> {
         return Ok(Exit::Done);
     }
     for name in &args.names {
-        match find(name)? {
-            Model::Checkpoint(directory) => {
+        let found = find(name, None)?;
+        let path = match &found {
+            Model::Checkpoint(path) => Some(path.as_path()),
+            Model::Adapted(adapted) => adapted.base(),
+            _ => None,
+        };
+        match path {
+            Some(path) => {
                 // A name that is nothing, or a directory that is no model, is refused.
-                let files = ModelFiles::open(&directory, |_| None)?;
+                let files = ModelFiles::open(path, |_| None)?;
                 show(&files.dir().display().to_string());
             }
-            other => show(&format!("{other} is built in")),
+            None => show(&format!("{found} is built in")),
         }
     }
     Ok(Exit::Done)

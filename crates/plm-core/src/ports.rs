@@ -134,6 +134,9 @@ pub struct EncoderSpec {
     pub model: String,
     /// The digest of the weights' content, as `algorithm:hex`.
     pub weights_digest: String,
+    /// The digest of the adapter that is merged into the weights, as `algorithm:hex`; `None` if
+    /// there is none. `weights_digest` does not cover it.
+    pub adapter_digest: Option<String>,
     /// The outputs, at least one, in the order of every batch's columns. The caller asked for them
     /// when it made the loader.
     pub outputs: Vec<OutputSpec>,

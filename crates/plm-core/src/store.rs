@@ -31,6 +31,8 @@ pub struct Provenance {
     /// What the model's weights are known by, as `algorithm:hex`. For a checkpoint this is a
     /// [`Digest`]; another loader chooses its own text.
     pub weights_digest: String,
+    /// What the adapter that was merged into the weights is known by; `None` if there was none.
+    pub adapter_digest: Option<String>,
     /// The number format that the model computed in.
     pub model_dtype: Dtype,
     /// The name of the program that wrote the result.
@@ -57,6 +59,7 @@ impl Provenance {
             model: spec.model.clone(),
             model_revision: None,
             weights_digest: spec.weights_digest.clone(),
+            adapter_digest: spec.adapter_digest.clone(),
             model_dtype: spec.dtype,
             program: "plm-fleet".to_owned(),
             program_version: env!("CARGO_PKG_VERSION").to_owned(),

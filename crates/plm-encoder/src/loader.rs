@@ -76,6 +76,7 @@ impl<C: FamilyCheckpoint> Loader<C> {
         let spec = EncoderSpec {
             model: checkpoint.name().to_owned(),
             weights_digest: weights_digest.to_string(),
+            adapter_digest: None,
             backend: ranks.backend(&checkpoint, dtype, &specs),
             outputs: specs,
             dtype,
@@ -101,6 +102,13 @@ impl<C: FamilyCheckpoint> Loader<C> {
         };
         self.ranks
             .needed_bytes(&self.checkpoint, dtype, &self.spec.outputs, largest)
+    }
+
+    /// Says which adapter is merged into the checkpoint's weights, by its digest.
+    #[must_use]
+    pub fn with_adapter(mut self, digest: Option<Digest>) -> Self {
+        self.spec.adapter_digest = digest.map(|digest| digest.to_string());
+        self
     }
 
     /// Makes encoders give these outputs instead of the mean of the last layer.

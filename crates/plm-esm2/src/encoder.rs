@@ -108,8 +108,12 @@ impl FamilyCheckpoint for Checkpoint {
 
     fn heads(&self) -> Heads {
         let has = |head: bool, lacks| if head { Ok(()) } else { Err(lacks) };
+        let lm_head = match self.embedding_is_changed() {
+            true => "lm_head of its own beside the embedding that the adapter changes",
+            false => "lm_head tensors",
+        };
         Heads {
-            logits: has(self.has_lm_head(), "lm_head tensors").map(|()| VOCABULARY.len()),
+            logits: has(self.has_lm_head(), lm_head).map(|()| VOCABULARY.len()),
             contacts: has(self.has_contact_head(), "contact_head tensors"),
         }
     }

@@ -50,6 +50,33 @@ pub enum Error {
     /// The model can't be had by its name.
     #[error(transparent)]
     Hub(#[from] plm_hub::Error),
+    /// An adapter was to be merged into another adapter, or into a model that has one.
+    #[error(
+        "{} is an adapter itself, so {} can't be merged into it: merge it into its model with \
+         `merge_and_unload()` of peft, and save that",
+        base.display(),
+        adapter.display()
+    )]
+    AdapterOfAdapter {
+        /// The adapter that was there first.
+        base: PathBuf,
+        /// The adapter that was to be merged into it.
+        adapter: PathBuf,
+    },
+    /// An adapter was given with a caller's own loader, which alone has its weights.
+    #[error("{} can't be merged into a caller's own loader", adapter.display())]
+    AdapterOfLoader {
+        /// The adapter.
+        adapter: PathBuf,
+    },
+    /// The base model of an adapter can't be found by what the adapter says of it.
+    #[error("{} {}: name that model too", adapter.display(), of_base(base.as_deref()))]
+    NoAdapterBase {
+        /// The adapter's directory.
+        adapter: PathBuf,
+        /// What it says; `None` if nothing.
+        base: Option<String>,
+    },
     /// The model belongs to no family that this library knows.
     #[error("{path} says model_type {model_type:?}: what is read here is {supported}")]
     UnknownModelType {
@@ -405,6 +432,9 @@ impl Error {
             | Self::Index(_)
             | Self::Checkpoint(_)
             | Self::Hub(_)
+            | Self::AdapterOfAdapter { .. }
+            | Self::AdapterOfLoader { .. }
+            | Self::NoAdapterBase { .. }
             | Self::UnknownModelType { .. }
             | Self::Model(_)
             | Self::Shards(
@@ -500,6 +530,17 @@ fn again(
         (false, _) => "move it away and run again, which computes everything again, since the \
                        segments are gone"
             .to_owned(),
+    }
+}
+
+/// What an adapter says of its base model.
+fn of_base(base: Option<&str>) -> String {
+    match base {
+        None => "is an adapter that names no base model".to_owned(),
+        Some(base) => format!(
+            "is an adapter of {base:?}, which is neither a directory or a file here nor the name \
+             of a model"
+        ),
     }
 }
 

@@ -87,8 +87,8 @@ pub use plm_index::{
 pub use plm_shards::{EmbeddingsFile, Hdf5Store, SegmentConfig, SegmentConfigBuilder};
 
 pub use compute::{
-    Architecture, Devices, KnownModel, Model, ModelError, ModelInfo, ModelOrigin,
-    ParseDevicesError, Remedy, released_models, start_threads,
+    AdaptedModel, AdapterInfo, Architecture, Devices, KnownModel, Model, ModelError, ModelInfo,
+    ModelOrigin, ParseDevicesError, Remedy, released_models, start_threads,
 };
 pub use embedder::{Embedder, EmbedderConfig, Embedding, Embeddings, SequenceError};
 pub use error::Error;

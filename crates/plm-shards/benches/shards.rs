@@ -83,6 +83,7 @@ fn provenance() -> Provenance {
         model: "esm2_t33_650M_UR50D".to_owned(),
         model_revision: None,
         weights_digest: String::new(),
+        adapter_digest: None,
         model_dtype: Dtype::Bf16,
         program: "bench".to_owned(),
         program_version: String::new(),

@@ -15,6 +15,9 @@ use crate::run_format::RunFormat;
 /// does not cover it, so that each format version may have it. The seal does.
 const REVISION: &str = "model_revision";
 
+/// The attribute with the digest of the model's adapter, of which the same is true.
+const ADAPTER: &str = "adapter_digest";
+
 /// Writes where the outputs of a file come from as its attributes. The attributes also describe
 /// `first`, the output that is `/embeddings`.
 pub(crate) fn store(
@@ -27,6 +30,9 @@ pub(crate) fn store(
         layout::set_text(file, REVISION, revision)?;
     }
     layout::set_text(file, "weights_digest", &provenance.weights_digest)?;
+    if let Some(digest) = &provenance.adapter_digest {
+        layout::set_text(file, ADAPTER, digest)?;
+    }
     layout::set_value(file, "layer", &(first.layer as u64))?;
     layout::set_text(file, "pooling", &first.pooling)?;
     layout::set_text(file, "special_tokens", &first.special_tokens)?;
@@ -40,15 +46,18 @@ pub(crate) fn store(
 /// Reads where the outputs of a file come from, from its attributes.
 pub(crate) fn load(file: &Location) -> hdf5::Result<Provenance> {
     let text = |name| layout::get_text(file, name);
+    let names = file.attr_names()?;
+    let text_if_there = |name| -> hdf5::Result<Option<String>> {
+        let is_there = names.iter().any(|attribute| attribute == name);
+        is_there.then(|| text(name)).transpose()
+    };
     let inputs: Vec<InputInFile<'_>> = serde_json::from_str(&text("inputs")?)
         .map_err(|error| format!("attribute inputs: {error}"))?;
     Ok(Provenance {
         model: text("model")?,
-        model_revision: match file.attr_names()?.iter().any(|name| name == REVISION) {
-            true => Some(text(REVISION)?),
-            false => None,
-        },
+        model_revision: text_if_there(REVISION)?,
         weights_digest: text("weights_digest")?,
+        adapter_digest: text_if_there(ADAPTER)?,
         model_dtype: text("model_dtype")?
             .parse()
             .map_err(|error| format!("attribute model_dtype: {error}"))?,
@@ -64,13 +73,17 @@ pub(crate) fn text_bytes(provenance: &Provenance) -> usize {
         model,
         model_revision,
         weights_digest,
+        adapter_digest,
         model_dtype: _,
         program,
         program_version,
         inputs,
     } = provenance;
     let texts = [model, weights_digest, program, program_version];
-    let texts = texts.into_iter().chain(model_revision);
+    let texts = texts
+        .into_iter()
+        .chain(model_revision)
+        .chain(adapter_digest);
     texts.map(String::len).sum::<usize>() + inputs_to_json(inputs).len()
 }
 

@@ -110,6 +110,7 @@ impl FakeLoader {
             spec: EncoderSpec {
                 model: "fake".to_owned(),
                 weights_digest: "none:0".to_owned(),
+                adapter_digest: None,
                 outputs: vec![output],
                 dtype: Dtype::F32,
                 backend: "cpu".to_owned(),

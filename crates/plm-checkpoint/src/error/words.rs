@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::place::ADAPTER_CONFIG;
+
 /// What to do about a missing directory whose name may be one on the hub; empty if it can't be.
 pub(super) fn download(hub_name: Option<&str>) -> String {
     let Some(name) = hub_name else {
@@ -18,6 +20,14 @@ pub(super) fn directory_of(model: Option<&Path>) -> String {
     match model {
         Some(model) => format!("name the directory of the model, {}", model.display()),
         None => "a model is a directory with a config.json and a model.safetensors".to_owned(),
+    }
+}
+
+/// The library that writes a JSON file of this name.
+pub(super) fn writer_of(path: &Path) -> &'static str {
+    match path.ends_with(ADAPTER_CONFIG) {
+        true => "peft",
+        false => "transformers",
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a person meets: results, refusals, exit codes.
 
+mod adapters;
 mod broken_model;
 mod checkpoint;
 mod export;

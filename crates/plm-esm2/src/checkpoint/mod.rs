@@ -4,10 +4,11 @@ mod fair_esm;
 mod names;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::Device;
 use candle_nn::VarBuilder;
-use plm_checkpoint::{Chosen, ModelFiles, StoredTensor, Tensors};
+use plm_checkpoint::{Adapter, Chosen, ModelFiles, StoredTensor, Tensors};
 use plm_core::{Digest, Dtype};
 use plm_encoder::random_tensors;
 
@@ -110,16 +111,29 @@ impl Checkpoint {
     /// trained on 20,000 proteins for some minutes. It is for trials, and no substitute for the
     /// released weights.
     pub fn plm_tiny() -> Self {
+        let checkpoint = Self::of_files(&Self::plm_tiny_files());
+        Self {
+            origin: None,
+            ..checkpoint.expect("the model inside the program is valid: a test opens it")
+        }
+    }
+
+    /// The demonstration model with an adapter merged into it.
+    ///
+    /// # Errors
+    /// [`plm_checkpoint::Error`] if the adapter does not fit it.
+    pub fn plm_tiny_with_adapter(adapter: Arc<Adapter>) -> Result<Self, Error> {
+        Ok(Self {
+            origin: None,
+            ..Self::of_files(&Self::plm_tiny_files().with_adapter(adapter))?
+        })
+    }
+
+    fn plm_tiny_files() -> ModelFiles {
         const CONFIG: &[u8] = include_bytes!("../../models/plm-tiny/config.json");
         const WEIGHTS: &[u8] = include_bytes!("../../models/plm-tiny/model.safetensors");
-        ModelFiles::in_memory("plm-tiny", CONFIG, WEIGHTS)
-            .map_err(Error::from)
-            .and_then(|files| Self::of_files(&files))
-            .map(|checkpoint| Self {
-                origin: None,
-                ..checkpoint
-            })
-            .expect("the model inside the program is a valid checkpoint: a test opens it")
+        let files = ModelFiles::in_memory("plm-tiny", CONFIG, WEIGHTS);
+        files.expect("the model inside the program is valid: a test opens it")
     }
 
     /// Random weights in the shape of a model, the same for the same seed, for benchmarks and tests
@@ -172,9 +186,15 @@ impl Checkpoint {
         self.tensors.num_parameters()
     }
 
-    /// Whether it has a masked-language-model head, which logits need.
+    /// Whether it has a masked-language-model head, which logits need. The head is tied to the
+    /// token embedding, so there is none if an adapter changes that: peft does not change both.
     pub fn has_lm_head(&self) -> bool {
-        self.tensors.contains(names::LM_HEAD_PROBE)
+        self.tensors.contains(names::LM_HEAD_PROBE) && !self.embedding_is_changed()
+    }
+
+    /// Whether an adapter changes the token embedding.
+    pub(crate) fn embedding_is_changed(&self) -> bool {
+        self.tensor(names::EMBEDDING).is_changed()
     }
 
     /// Whether it has a contact head, which contacts need.

@@ -17,8 +17,9 @@ pub(super) const CONTACT_WEIGHTS: &str = "contact_head.regression.weight";
 /// The bias of the contact head's regression.
 pub(super) const CONTACT_BIAS: &str = "contact_head.regression.bias";
 
-/// A tensor by which a trunk is found: every ESM-2 has one with this name, or with fair-esm's.
-const TRUNK_PROBE: &str = "embeddings.word_embeddings.weight";
+/// The token embedding, by which a trunk is found: every ESM-2 has one with this name, or with
+/// fair-esm's.
+pub(super) const EMBEDDING: &str = "embeddings.word_embeddings.weight";
 
 /// Whether the files of any ESM-2 may have a tensor that is not used: tables that can be computed,
 /// and the decoder that is tied to the embedding.
@@ -109,7 +110,7 @@ impl Prefix {
             matches!(tensor.shape(), &[rows, width] if rows == VOCABULARY.len() && width == config.hidden_size)
         });
         let prefix_of = |name: &'_ str| -> Option<(bool, String)> {
-            let (is_fair_esm, prefix) = match name.strip_suffix(TRUNK_PROBE) {
+            let (is_fair_esm, prefix) = match name.strip_suffix(EMBEDDING) {
                 Some(prefix) => (false, prefix),
                 None => (true, name.strip_suffix(fair_esm::TRUNK_PROBE)?),
             };
@@ -185,8 +186,7 @@ pub(super) fn encoder(config: &Config) -> Vec<TensorShape> {
         ("LayerNorm.weight", vec![hidden]),
         ("LayerNorm.bias", vec![hidden]),
     ];
-    let embedding = "embeddings.word_embeddings.weight".to_owned();
-    let mut tensors = vec![(embedding, vec![VOCABULARY.len(), hidden])];
+    let mut tensors = vec![(EMBEDDING.to_owned(), vec![VOCABULARY.len(), hidden])];
     for index in 0..config.num_layers {
         tensors.extend(
             layer

@@ -8,12 +8,14 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
-use plm_checkpoint::{ModelFiles, ReleasedModel, weight_files};
-use plm_core::{Dtype, EncoderLoader, Layer, OutputKind, OutputSet, TokenMap};
+use plm_checkpoint::{Adapter, ModelFiles, ReleasedModel, weight_files};
+use plm_core::{Digest, Dtype, EncoderLoader, Layer, OutputKind, OutputSet, TokenMap};
 use plm_encoder::{CpuOptions, FamilyCheckpoint, Loader};
 use plm_hub::{Wanted, WeightFiles};
 
-use super::{Architecture, Devices, ModelError, ModelInfo, ModelOrigin, Remedy};
+use super::{
+    AdapterInfo, Architecture, Devices, Model, ModelError, ModelInfo, ModelOrigin, Remedy,
+};
 use crate::Error;
 
 /// A family of models.
@@ -83,14 +85,18 @@ pub(crate) trait FamilyModel: Send {
     /// Refuses outputs that the model can't give in `dtype`. This reads no weights.
     fn check_outputs(&self, dtype: Dtype, outputs: &OutputSet) -> Result<(), Error>;
 
-    /// Makes the loader of every rank's encoder, which gives `outputs`, on resolved devices. This
-    /// reads all weights, for their digest.
-    fn loader(
-        self: Box<Self>,
-        devices: &Devices,
-        dtype: Dtype,
-        outputs: &OutputSet,
-    ) -> Result<Arc<dyn EncoderLoader>, Error>;
+    /// Makes the loader of every rank's encoder on resolved devices. This reads all weights, for
+    /// their digest.
+    fn loader(self: Box<Self>, job: &LoaderJob<'_>) -> Result<Arc<dyn EncoderLoader>, Error>;
+}
+
+/// What a loader is to load, and where.
+pub(crate) struct LoaderJob<'a> {
+    pub(super) devices: &'a Devices,
+    pub(super) dtype: Dtype,
+    pub(super) outputs: &'a OutputSet,
+    /// The digest of the adapter that is merged into the weights, if there is one.
+    pub(super) adapter: Option<Digest>,
 }
 
 /// All released models, with the names of their families.
@@ -131,22 +137,40 @@ pub(crate) struct Opened {
     pub(super) model: Box<dyn FamilyModel>,
     /// The commit of its files on the hub, if they are a snapshot in a hub cache.
     pub(super) revision: Option<String>,
+    /// What is merged into its weights.
+    pub(super) adapter: Option<Arc<Adapter>>,
 }
 
 impl Opened {
+    /// The digest of the adapter, of which this reads all tensors.
+    pub(super) fn adapter_digest(&self) -> Result<Option<Digest>, Error> {
+        let digest = self.adapter.as_ref().map(|adapter| adapter.digest());
+        Ok(digest.transpose()?)
+    }
+
     /// Describes the model. This reads all weights, for their digest.
     pub(super) fn info(&self) -> Result<ModelInfo, Error> {
+        let adapter = self.adapter.as_ref().zip(self.adapter_digest()?);
         Ok(ModelInfo {
             revision: self.revision.clone(),
+            adapter: adapter.map(|(adapter, digest)| AdapterInfo {
+                path: adapter.path().to_owned(),
+                base: adapter.base().map(|base| base.name.clone()),
+                digest: digest.to_string(),
+            }),
             ..self.model.info()?
         })
     }
 }
 
-/// Opens the checkpoint in a directory or a file, and checks all that can be checked without
-/// reading weights.
-pub(super) fn open(path: &Path) -> Result<Opened, Error> {
-    let files = ModelFiles::open(path, hub_name)?;
+/// Opens the checkpoint in a directory or a file with an adapter, and checks all that can be
+/// checked without reading weights.
+pub(super) fn open(path: &Path, adapter: Option<Arc<Adapter>>) -> Result<Opened, Error> {
+    let mut files = ModelFiles::open(path, hub_name)?;
+    if let Some(adapter) = &adapter {
+        tell_of_other_base(adapter, files.name());
+        files = files.with_adapter(Arc::clone(adapter));
+    }
     let config = files.config();
     let family = match config.model_type() {
         None => (FAMILIES.iter().find(|family| (family.is_in)(&files))).unwrap_or(&FAMILIES[0]),
@@ -162,14 +186,39 @@ pub(super) fn open(path: &Path) -> Result<Opened, Error> {
     Ok(Opened {
         model: (family.open)(&files)?,
         revision: files.commit().map(str::to_owned),
+        adapter,
     })
 }
 
-/// The demonstration model inside this library.
-pub(super) fn plm_tiny() -> Opened {
-    Opened {
-        model: Box::new(plm_esm2::Checkpoint::plm_tiny()),
+/// The demonstration model inside this library, with an adapter.
+pub(super) fn plm_tiny(adapter: Option<Arc<Adapter>>) -> Result<Opened, Error> {
+    let model = match &adapter {
+        None => plm_esm2::Checkpoint::plm_tiny(),
+        Some(adapter) => {
+            tell_of_other_base(adapter, Model::PLM_TINY);
+            let adapted = plm_esm2::Checkpoint::plm_tiny_with_adapter(Arc::clone(adapter));
+            adapted.map_err(of_encoder)?
+        }
+    };
+    Ok(Opened {
+        model: Box::new(model),
         revision: None,
+        adapter,
+    })
+}
+
+/// Warns if an adapter was made for a model of another name. Copies of a model have any name, and
+/// shapes tell most others apart.
+fn tell_of_other_base(adapter: &Adapter, name: &str) {
+    let last = |name: &str| name.rsplit('/').next().map(str::to_owned);
+    if let Some(base) = adapter.base()
+        && last(base.name.trim_end_matches('/')) != last(name)
+    {
+        tracing::warn!(
+            "the adapter {:?} was made for {:?}, and is merged into {name:?}",
+            adapter.name(),
+            base.name
+        );
     }
 }
 
@@ -212,6 +261,7 @@ impl<C: FamilyCheckpoint + 'static> FamilyModel for C {
             name: FamilyCheckpoint::name(self).to_owned(),
             revision: None,
             weights_digest: self.weights_digest().map_err(of_encoder)?.to_string(),
+            adapter: None,
             architecture: Some(Architecture {
                 family: self.family(),
                 num_layers: sizes.num_layers,
@@ -232,13 +282,9 @@ impl<C: FamilyCheckpoint + 'static> FamilyModel for C {
         specs.map(drop).map_err(of_encoder)
     }
 
-    fn loader(
-        self: Box<Self>,
-        devices: &Devices,
-        dtype: Dtype,
-        outputs: &OutputSet,
-    ) -> Result<Arc<dyn EncoderLoader>, Error> {
-        let loader = match devices {
+    fn loader(self: Box<Self>, job: &LoaderJob<'_>) -> Result<Arc<dyn EncoderLoader>, Error> {
+        let dtype = job.dtype;
+        let loader = match job.devices {
             Devices::Cuda(ordinals) => Loader::on_gpus(*self, ordinals.clone(), dtype),
             cpu => {
                 let lanes = NonZeroUsize::try_from(cpu.world_size()?.get() as usize)
@@ -246,8 +292,10 @@ impl<C: FamilyCheckpoint + 'static> FamilyModel for C {
                 Loader::new(*self, CpuOptions::all_cores(lanes), dtype)
             }
         };
-        let loader = loader.and_then(|loader| loader.with_outputs(outputs));
-        Ok(Arc::new(loader.map_err(of_encoder)?))
+        let loader = loader.and_then(|loader| loader.with_outputs(job.outputs));
+        Ok(Arc::new(
+            loader.map_err(of_encoder)?.with_adapter(job.adapter),
+        ))
     }
 }
 
@@ -274,7 +322,7 @@ mod tests {
     fn refusal(config: &str) -> Error {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("config.json"), config).unwrap();
-        match open(directory.path()) {
+        match open(directory.path(), None) {
             Ok(opened) => panic!("{} was opened", opened.model.name()),
             Err(error) => error,
         }
@@ -395,7 +443,7 @@ mod tests {
 
     #[test]
     fn a_model_says_what_it_is() {
-        let info = plm_tiny().info().unwrap();
+        let info = plm_tiny(None).unwrap().info().unwrap();
         assert_eq!(info.revision, None);
         let architecture = info.architecture.unwrap();
         assert_eq!((&*info.name, architecture.family), ("plm-tiny", "ESM-2"));

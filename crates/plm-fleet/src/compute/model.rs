@@ -9,8 +9,8 @@ use std::thread::{self, JoinHandle};
 
 use plm_core::{Dtype, EncoderLoader, OutputKind, OutputSet, TokenMap};
 
-use super::families::{self, FamilyModel, Opened};
-use super::{Devices, ModelInfo};
+use super::families::{self, FamilyModel, LoaderJob, Opened};
+use super::{AdaptedModel, Devices, ModelInfo};
 use crate::Error;
 
 /// The model of a run.
@@ -33,6 +33,8 @@ pub enum Model {
     /// A checkpoint: a directory in Hugging Face's layout, or a file that PyTorch wrote, as
     /// fair-esm has them. This library must know its family.
     Checkpoint(PathBuf),
+    /// One of these with an adapter of peft, as [`with_adapter`](Self::with_adapter) makes it.
+    Adapted(AdaptedModel),
     /// Anything else that turns packed batches into vectors. The loader makes one encoder for each
     /// rank and chooses its device. It also decides the dtype and the outputs of the run.
     Loader(Arc<dyn EncoderLoader>),
@@ -45,13 +47,10 @@ impl Model {
     /// Opens the model, and checks all that can be checked without reading weights.
     pub(crate) fn open(&self) -> Result<OpenModel, Error> {
         Ok(match self {
-            Self::PlmTiny => OpenModel::Checkpoint(families::plm_tiny()),
-            Self::Checkpoint(directory) => {
-                let opened = families::open(directory)?;
-                tell_of_passed_over(&*opened.model);
-                OpenModel::Checkpoint(opened)
-            }
             Self::Loader(loader) => OpenModel::Loader(Arc::clone(loader)),
+            Self::PlmTiny => OpenModel::Checkpoint(families::plm_tiny(None)?),
+            Self::Checkpoint(path) => OpenModel::told(families::open(path, None)?),
+            Self::Adapted(adapted) => OpenModel::told(adapted.open()?),
         })
     }
 
@@ -69,14 +68,16 @@ impl Model {
     /// refused.
     pub fn info(&self) -> Result<ModelInfo, Error> {
         match self {
-            Self::PlmTiny => families::plm_tiny().info(),
-            Self::Checkpoint(directory) => families::open(directory)?.info(),
+            Self::PlmTiny => families::plm_tiny(None)?.info(),
+            Self::Checkpoint(path) => families::open(path, None)?.info(),
+            Self::Adapted(adapted) => adapted.open()?.info(),
             Self::Loader(loader) => {
                 let spec = loader.spec();
                 Ok(ModelInfo {
                     name: spec.model.clone(),
                     revision: None,
                     weights_digest: spec.weights_digest.clone(),
+                    adapter: None,
                     architecture: None,
                     origin: None,
                     outputs: self.open()?.output_kinds(None),
@@ -118,6 +119,12 @@ pub(crate) enum OpenModel {
 }
 
 impl OpenModel {
+    /// A checkpoint of which the log says what is passed over.
+    fn told(opened: Opened) -> Self {
+        tell_of_passed_over(&*opened.model);
+        Self::Checkpoint(opened)
+    }
+
     /// The model's alphabet, which is all that a plan must know of a model.
     pub(crate) fn tokens(&self) -> TokenMap {
         match self {
@@ -164,7 +171,15 @@ impl OpenModel {
     ) -> Result<Arc<dyn EncoderLoader>, Error> {
         match self {
             Self::Loader(loader) => Ok(loader),
-            Self::Checkpoint(opened) => opened.model.loader(devices, dtype, outputs),
+            Self::Checkpoint(opened) => {
+                let adapter = opened.adapter_digest()?;
+                opened.model.loader(&LoaderJob {
+                    devices,
+                    dtype,
+                    outputs,
+                    adapter,
+                })
+            }
         }
     }
 }
@@ -213,6 +228,7 @@ impl fmt::Display for Model {
         match self {
             Self::PlmTiny => f.write_str(Self::PLM_TINY),
             Self::Checkpoint(directory) => directory.display().fmt(f),
+            Self::Adapted(adapted) => adapted.fmt(f),
             Self::Loader(loader) => f.write_str(&loader.spec().model),
         }
     }

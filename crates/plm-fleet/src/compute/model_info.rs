@@ -17,12 +17,26 @@ pub struct ModelInfo {
     pub revision: Option<String>,
     /// The text identifies the weights. A checkpoint's is a digest of their content.
     pub weights_digest: String,
+    /// The adapter is merged into the weights. It is `None` without one.
+    pub adapter: Option<AdapterInfo>,
     /// The sizes are known for a checkpoint. They are `None` for a caller's own loader.
     pub architecture: Option<Architecture>,
     /// The files that a checkpoint on disk was read from. It is `None` for any other model.
     pub origin: Option<ModelOrigin>,
     /// The model can give these kinds of outputs.
     pub outputs: Vec<OutputKind>,
+}
+
+/// An adapter of peft that is merged into a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AdapterInfo {
+    /// The file holds the adapter's tensors.
+    pub path: PathBuf,
+    /// The adapter was made for the model of this name. It is `None` if the adapter does not say.
+    pub base: Option<String>,
+    /// The digest identifies what the adapter adds to the model.
+    pub digest: String,
 }
 
 /// The files of a model.

@@ -1,8 +1,8 @@
 //! Models by name: what a person types becomes a model.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use plm_checkpoint::ReleasedModel;
+use plm_checkpoint::{Adapter, AdapterBase, ReleasedModel};
 use plm_hub::{Error as HubError, Hub, ModelName, Snapshot};
 
 use super::{Model, families};
@@ -15,6 +15,9 @@ impl Model {
     /// one. If nothing has this name, the names of [`released_models`], with or without their
     /// owner, and any other `owner/name` are models on the Hugging Face hub, at the revision after
     /// an `@`. These are taken from the hub's cache, or downloaded into it.
+    ///
+    /// A directory may be that of an adapter of peft. Its base model is then found by the name and
+    /// the revision in `adapter_config.json`, and the model is [`Model::Adapted`].
     ///
     /// ```
     /// use plm_fleet::Model;
@@ -32,8 +35,9 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::Hub`] if the hub has no such model or can't be reached, or if this build downloads
-    /// nothing. Words that are neither a directory nor a name become a [`Model::Checkpoint`], which
-    /// is refused where it is opened.
+    /// nothing. [`Error::NoAdapterBase`] if an adapter names no model that can be found, and
+    /// [`Error::Checkpoint`] if it is refused. Words that are neither a directory nor a name become
+    /// a [`Model::Checkpoint`], which is refused where it is opened.
     pub fn find(words: impl AsRef<Path>, hub: &Hub) -> Result<Self, Error> {
         Self::find_with(words.as_ref(), |name| hub.find(name, &families::wanted()))
     }
@@ -53,18 +57,27 @@ impl Model {
         path: &Path,
         on_hub: impl FnOnce(&ModelName) -> Result<Snapshot, HubError>,
     ) -> Result<Self, Error> {
-        Ok(match meant(path)? {
+        let is_adapter = Adapter::is_in(path)?;
+        let meant = match is_adapter {
+            true => meant_by_adapter(path)?,
+            false => meant(path)?,
+        };
+        let model = match meant {
             Meant::PlmTiny => Self::PlmTiny,
-            Meant::Directory => Self::Checkpoint(path.to_owned()),
+            Meant::Path(path) => Self::Checkpoint(path),
             Meant::OnHub(name) => Self::Checkpoint(on_hub(&name)?.dir),
-        })
+        };
+        match is_adapter {
+            true => model.with_adapter(path),
+            false => Ok(model),
+        }
     }
 }
 
 /// What some words mean.
 enum Meant {
     PlmTiny,
-    Directory,
+    Path(PathBuf),
     OnHub(ModelName),
 }
 
@@ -75,13 +88,34 @@ fn meant(path: &Path) -> Result<Meant, Error> {
     // Also a link that leads nowhere, of which the error tells.
     let words = path.to_str().filter(|_| path.symlink_metadata().is_err());
     let Some(words) = words else {
-        return Ok(Meant::Directory);
+        return Ok(Meant::Path(path.to_owned()));
     };
     match name_of(words) {
         Ok(name) => Ok(Meant::OnHub(name)),
         // These can't be meant as paths.
-        Err(HubError::NotAName { .. }) if !words.contains("://") => Ok(Meant::Directory),
+        Err(HubError::NotAName { .. }) if !words.contains("://") => Ok(Meant::Path(path.into())),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// The base model of the adapter in a directory, as the adapter names it.
+fn meant_by_adapter(adapter: &Path) -> Result<Meant, Error> {
+    let opened = Adapter::open(adapter)?;
+    let not_found = |base: Option<&AdapterBase>| Error::NoAdapterBase {
+        adapter: adapter.to_owned(),
+        base: base.map(|base| base.name.clone()),
+    };
+    let base = opened.base().ok_or_else(|| not_found(None))?;
+    let path = Path::new(&base.name);
+    // A path of the machine where the adapter was made may be none here.
+    let is_there = path.symlink_metadata().is_ok();
+    let words = match &base.revision {
+        Some(revision) if !is_there => format!("{}@{revision}", base.name),
+        _ => base.name.clone(),
+    };
+    match meant(Path::new(&words)) {
+        Ok(Meant::Path(path)) if !is_there && !path.exists() => Err(not_found(Some(base))),
+        meant => meant,
     }
 }
 

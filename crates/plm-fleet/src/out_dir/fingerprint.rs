@@ -36,6 +36,9 @@ pub(crate) struct Fingerprint {
     pub(crate) model_revision: Option<String>,
     /// The text identifies the weights. A checkpoint's is a digest; a loader chooses its own.
     weights: String,
+    /// The text identifies the adapter that is merged into the weights. It is `None` without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    adapter: Option<String>,
     /// This field and the next three describe the first output.
     layer: usize,
     pooling: String,
@@ -115,6 +118,7 @@ impl Fingerprint {
             model: spec.model.clone(),
             model_revision: None,
             weights: spec.weights_digest.clone(),
+            adapter: spec.adapter_digest.clone(),
             layer: first.layer,
             pooling: first.pooling.clone(),
             special_tokens: first.special_tokens.clone(),
@@ -234,6 +238,7 @@ impl Fingerprint {
             model: self.model.clone(),
             model_revision: self.model_revision.clone(),
             weights_digest: self.weights.clone(),
+            adapter_digest: self.adapter.clone(),
             model_dtype: dtype(&self.dtype)?,
             program: "plm-fleet".to_owned(),
             program_version: crate::VERSION.to_owned(),
@@ -499,6 +504,7 @@ mod tests {
             model: "m".to_owned(),
             model_revision: None,
             weights: "w".to_owned(),
+            adapter: None,
             layer: first.layer,
             pooling: format!("{} in words", first.kind),
             special_tokens: first.special_tokens.clone(),

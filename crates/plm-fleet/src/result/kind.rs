@@ -27,6 +27,8 @@ pub enum Kind {
     IndexedDirectory,
     /// A directory with a `config.json`: a checkpoint.
     ModelDirectory,
+    /// A directory with an `adapter_config.json`: an adapter of peft.
+    AdapterDirectory,
     /// A directory with nothing in it.
     EmptyDirectory,
     /// A directory with nothing of plm-fleet in it.
@@ -79,6 +81,7 @@ impl fmt::Display for Kind {
             Self::UnfinishedRun(progress) => return write!(f, "a run that is {progress}"),
             Self::IndexedDirectory => "an output directory with an index and no run",
             Self::ModelDirectory => "the directory of a model",
+            Self::AdapterDirectory => "the directory of an adapter",
             Self::EmptyDirectory => "an empty directory, with neither a run nor a model",
             Self::OtherDirectory => "a directory with neither a run nor a model",
             Self::Embeddings => "the result of a run",
@@ -161,6 +164,9 @@ fn of_directory(store: &Arc<dyn Store>, path: &Path) -> Result<Kind, Error> {
         if is_claimed {
             return Ok(Kind::UnfinishedRun(progress(&layout, holders)?));
         }
+    }
+    if path.join("adapter_config.json").exists() {
+        return Ok(Kind::AdapterDirectory);
     }
     if path.join("config.json").exists() {
         return Ok(Kind::ModelDirectory);

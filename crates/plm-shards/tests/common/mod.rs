@@ -293,6 +293,7 @@ pub fn provenance() -> Provenance {
         model: "esm2_t6_8M_UR50D".to_owned(),
         model_revision: None,
         weights_digest: "blake3:of-the-weights".to_owned(),
+        adapter_digest: None,
         model_dtype: Dtype::Bf16,
         program: "plm-fleet".to_owned(),
         program_version: "0.0.0".to_owned(),

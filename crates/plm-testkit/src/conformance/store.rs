@@ -138,6 +138,7 @@ impl<'a> Case<'a> {
                 model: "fake".to_owned(),
                 model_revision: None,
                 weights_digest: "none:0".to_owned(),
+                adapter_digest: None,
                 model_dtype: Dtype::F32,
                 program: "a test".to_owned(),
                 program_version: "0".to_owned(),
