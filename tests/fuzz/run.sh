@@ -20,7 +20,7 @@ toolchain=
 [ -n "${RUSTC_BOOTSTRAP:-}" ] || toolchain=+nightly
 for target in "$@"; do
     case $target in
-        config_json | safetensors) features=checkpoints ;;
+        adapter | config_json | safetensors) features=checkpoints ;;
         pickle) features=pickles ;;
         segment) features=segments,hdf5-bundled ;;
         *) features= ;;
