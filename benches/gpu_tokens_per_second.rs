@@ -4,8 +4,9 @@
 //!
 //!     crates/plm-kernels/cuda-build.sh bench --workspace --bench gpu_tokens_per_second \
 //!         -- 650M bf16 [MAX_BATCH_TOKENS [abc]]
-//! SHAPE is that of an ESM-2, or of an ESM C, as in ESMC-600M. Batches have up to 33,792 tokens,
-//! the program's default on GPUs, unless MAX_BATCH_TOKENS is given. There are three workloads:
+//! SHAPE is that of an ESM-2, or of an ESM C, as in ESMC-600M, or a released name of ESM-1b or
+//! ESM-1v, as in esm1b_t33_650M_UR50S. Batches have up to 33,792 tokens, the program's default on
+//! GPUs, unless MAX_BATCH_TOKENS is given. There are three workloads:
 //!
 //! - a: 8,192 proteins of 90 to 166 residues, evenly spread, like translated short reads.
 //! - b: 2,048 proteins of lognormal lengths with median 290 and mean 360, clipped to 30 to 1,022,
@@ -101,9 +102,10 @@ struct Sizes {
 
 /// A model of a released shape with random weights.
 fn model(shape: &str, dtype: Dtype) -> Result<(Box<dyn EncoderLoader>, Sizes), BoxError> {
-    let mut esm2 = plm_esm2::RELEASED.iter();
+    let mut esm2 = (plm_esm2::RELEASED.iter()).chain(&plm_esm2::RELEASED_ESM1);
     let mut esmc = plm_esmc::RELEASED.iter();
-    if let Some(shape) = esm2.find(|released| released.name.contains(&format!("_{shape}_"))) {
+    let is_meant = |name: &str| name == shape || name.contains(&format!("_{shape}_"));
+    if let Some(shape) = esm2.find(|released| is_meant(released.name)) {
         let checkpoint = plm_esm2::Checkpoint::random(shape, 1);
         let sizes = Sizes {
             num_layers: shape.num_layers,

@@ -1,10 +1,11 @@
-//! Compares ESM-2 and ESM C with float64 reference values from Hugging Face transformers
-//! (`goldens/make_goldens.py`, `goldens/make_esmc_goldens.py`).
+//! Compares ESM-2, ESM-1b, ESM-1v and ESM C with float64 reference values from Hugging Face
+//! transformers (`goldens/make_goldens.py`, `goldens/make_esmc_goldens.py`).
 //!
 //! They are every layer's mean and maximum, the BOS vector (of ESM C that of every layer), every
-//! layer's residues, logits, and contacts of ESM-2. There are weights for every `head_dim` of
-//! ESM-2, for both layouts of ESM C, and sequences of 1 to 1,500 residues. One model has an adapter
-//! of peft; `adapters.rs` has others.
+//! layer's residues, logits, and contacts (of all but ESM C). There are weights for every
+//! `head_dim` of ESM-2 and for both layouts of ESM C. Sequences have 1 to 1,500 residues. The
+//! longest for ESM-1b and ESM-1v has 1,022, and so a token for each of their 1,024 positions.
+//! One model has an adapter of peft; `adapters.rs` has others.
 
 mod reference;
 
@@ -43,6 +44,16 @@ fn head_dim_128_meets_the_reference() {
 }
 
 #[test]
+fn esm1b_meets_the_reference() {
+    check_f32(&random("esm1b"));
+}
+
+#[test]
+fn esm1v_meets_the_reference() {
+    check_f32(&random("esm1v"));
+}
+
+#[test]
 fn esmc_meets_the_reference() {
     check_f32(&esmc("hd64"));
 }
@@ -67,7 +78,7 @@ fn a_model_with_an_adapter_meets_the_reference() {
 
 #[test]
 fn sixteen_bit_models_stay_close_to_the_reference() {
-    let sets = ["hd16", "hd24", "hd32", "hd64", "hd128"];
+    let sets = ["hd16", "hd24", "hd32", "hd64", "hd128", "esm1b", "esm1v"];
     for set in sets.map(random).into_iter().chain([plm_tiny()]) {
         check_16_bits(&set);
     }

@@ -9,7 +9,8 @@ use plm_core::{
 };
 use plm_encoder::{FamilyCheckpoint, Loader, Started};
 use plm_esm2::{
-    Checkpoint, Error, Esm2, Esm2Loader, Gpu, ModelShape, NoInt8, RELEASED, VOCABULARY, token_map,
+    Checkpoint, Config, Error, Esm2, Esm2Loader, Gpu, ModelShape, NoInt8, Positions, RELEASED,
+    RELEASED_ESM1, VOCABULARY, token_map,
 };
 use plm_testkit::{SplitMix64, random_residues};
 
@@ -22,10 +23,19 @@ const THREE_LAYERS: ModelShape = ModelShape {
     hidden_size: 1_024,
     num_heads: 16,
     ffn_size: 4_096,
+    ..RELEASED[3]
 };
 
+/// The same with learned positions, as ESM-1b and ESM-1v have them.
+fn three_layers_of_esm1() -> [ModelShape; 2] {
+    [&RELEASED_ESM1[0], &RELEASED_ESM1[1]].map(|released| ModelShape {
+        positions: released.positions,
+        ..THREE_LAYERS
+    })
+}
+
 fn sets() -> Vec<Set<Checkpoint>> {
-    let sets = ["hd16", "hd24", "hd32", "hd64", "hd128"];
+    let sets = ["hd16", "hd24", "hd32", "hd64", "hd128", "esm1b", "esm1v"];
     sets.map(random).into_iter().chain([plm_tiny()]).collect()
 }
 
@@ -62,17 +72,12 @@ fn stays_close(dtype: Dtype) {
         .filter_map(|set| {
             let loader = Esm2Loader::on_gpus(set.checkpoint.clone(), vec![0], dtype);
             if let (Dtype::Int8, Err(Error::NoInt8 { why, .. })) = (dtype, &loader) {
-                assert!(
-                    matches!(
-                        why,
-                        NoInt8::Shape {
-                            hidden_size: 96,
-                            ..
-                        }
-                    ),
-                    "{}: {why}",
-                    set.name
-                );
+                let is_known = match why {
+                    NoInt8::Shape { hidden_size, .. } => *hidden_size == 96,
+                    NoInt8::Family(family) => *family == set.checkpoint.config().family(),
+                    _ => false,
+                };
+                assert!(is_known, "{}: {why}", set.name);
                 return None;
             }
             let loader = loader.expect("the weights can be read");
@@ -125,13 +130,17 @@ pub(crate) fn a_sequences_bits_are_its_own() {
     ];
     let mut random = SplitMix64::new(7);
     lengths.extend((0..25).map(|_| 1 + random.below(700) as usize));
-    let sequences: Vec<(u64, usize)> = (0..).zip(lengths).collect();
     // In f32, so that no rounding hides what differs.
     let of_last_layer = |kinds: &[OutputKind]| {
         let outputs = OutputSet::new(kinds.iter().copied(), [Layer::LAST]);
         outputs.with_residues_dtype(Dtype::F32)
     };
-    for shape in &RELEASED[..5] {
+    let of_esm1 = three_layers_of_esm1();
+    for shape in RELEASED[..5].iter().chain(&of_esm1) {
+        let most = Config::of_shape(shape).max_sequence_tokens();
+        let fits = |residues: &usize| most.is_none_or(|most| residues + 2 <= most);
+        let lengths = lengths.iter().copied().filter(fits);
+        let sequences: Vec<(u64, usize)> = (0..).zip(lengths).collect();
         let checkpoint = Checkpoint::random(shape, 3);
         for dtype in [Dtype::Int8, Dtype::Bf16, Dtype::F16, Dtype::F32] {
             if dtype == Dtype::Int8 && !crate::has_int8() {
@@ -268,12 +277,14 @@ pub(crate) fn int8_stays_close_to_f32_in_large_models() {
 pub(crate) fn all_outputs_stay_close_to_f32() {
     let sequences = [(0, 30), (1, 200), (2, 9), (3, 513)];
     let batch = pack(&sequences);
-    for ffn_size in [4_096, 4_072] {
-        let shape = ModelShape {
-            ffn_size,
-            ..THREE_LAYERS
-        };
-        let checkpoint = Checkpoint::random(&shape, 11);
+    let with_odd_block = ModelShape {
+        ffn_size: 4_072,
+        ..THREE_LAYERS
+    };
+    let of_esm1 = three_layers_of_esm1();
+    for shape in [&THREE_LAYERS, &with_odd_block].into_iter().chain(&of_esm1) {
+        let checkpoint = Checkpoint::random(shape, 11);
+        let (family, ffn_size) = (checkpoint.config().family(), shape.ffn_size);
         let layers: Vec<Layer> = (0..=shape.num_layers as i32).map(Layer).collect();
         let all = OutputSet::new(OutputKind::ALL, layers.iter().copied());
         let load = |dtype| Esm2::on_gpu(&checkpoint, dtype, &gpu()).expect("it loads");
@@ -293,7 +304,7 @@ pub(crate) fn all_outputs_stay_close_to_f32() {
                     let width = width.unwrap_or(residues);
                     let (ours, exact) = (ours.sequence(sequence), exact.sequence(sequence));
                     let worst = worst_row(&ours, &exact, width);
-                    let what = format!("{} in {dtype}, {ffn_size} wide", spec.name());
+                    let what = format!("{family} {} in {dtype}, {ffn_size} wide", spec.name());
                     println!("{what}: {worst:.6} at {residues} residues");
                     assert!(worst > bound, "{what}: {worst} at {residues} residues");
                 }
@@ -455,8 +466,14 @@ fn worst_of<C: FamilyCheckpoint>(
 }
 
 /// A masked token changes the embeddings of its sequence, and of no other. Batches with one take
-/// another way through the first layer.
+/// another way through the first layer, if there are no learned positions.
 pub(crate) fn a_masked_token_is_its_sequences_own() {
+    for shape in [THREE_LAYERS].iter().chain(&three_layers_of_esm1()) {
+        a_masked_token_is_its_own(shape);
+    }
+}
+
+fn a_masked_token_is_its_own(shape: &ModelShape) {
     let plain = [(0, 30), (1, 200), (2, 513)];
     let known = (b'A'..=b'Z').filter_map(|letter| Some((letter, token_map().token_id(letter)?)));
     let mask = VOCABULARY.len() as u32 - 1;
@@ -472,7 +489,8 @@ pub(crate) fn a_masked_token_is_its_sequences_own() {
         }
         packer.finish()
     };
-    let checkpoint = Checkpoint::random(&THREE_LAYERS, 11);
+    let checkpoint = Checkpoint::random(shape, 11);
+    let has_int8 = crate::has_int8() && checkpoint.config().family() == "ESM-2";
     let vectors = |dtype, batch: &PackedBatch| -> Vec<Vec<f32>> {
         let model = Esm2::on_gpu(&checkpoint, dtype, &gpu()).expect("it loads");
         let columns = model.forward(batch, &OutputSet::default());
@@ -485,7 +503,7 @@ pub(crate) fn a_masked_token_is_its_sequences_own() {
     let exact = vectors(Dtype::F32, &pack(&[masked])).remove(0);
     let exact: Vec<f64> = exact.into_iter().map(f64::from).collect();
     for dtype in [Dtype::F16, Dtype::Bf16, Dtype::Int8] {
-        if dtype == Dtype::Int8 && !crate::has_int8() {
+        if dtype == Dtype::Int8 && !has_int8 {
             continue;
         }
         let alone = vectors(dtype, &pack(&plain));
@@ -498,6 +516,54 @@ pub(crate) fn a_masked_token_is_its_sequences_own() {
         assert!(bits(&ours) == bits(&masked_alone), "{dtype}");
         let cosine = cosine(&ours, &exact);
         assert!(cosine > 0.999, "{dtype}: {cosine}");
+    }
+}
+
+/// A model with fewer positions than the proteins that formats are measured with has tokens loads,
+/// takes a sequence with a token for each position, and refuses a longer one.
+pub(crate) fn a_model_of_few_positions_loads_and_refuses_longer_sequences() {
+    let shape = ModelShape {
+        name: "few positions",
+        num_layers: 2,
+        hidden_size: 64,
+        num_heads: 2,
+        ffn_size: 256,
+        positions: Positions::Learned {
+            rows: 42,
+            has_norm: true,
+        },
+    };
+    let checkpoint = Checkpoint::random(&shape, 11);
+    let batch = pack(&[(0, 38), (1, 12), (2, 1)]);
+    let all = OutputSet::new(OutputKind::ALL, [Layer(0), Layer::LAST]);
+    let exact = Esm2::new(&checkpoint, Dtype::F32).expect("it loads");
+    let exact = exact.forward(&batch, &all).expect("it runs");
+    for (dtype, bound) in [
+        (Dtype::F32, 0.999_999),
+        (Dtype::F16, 0.9999),
+        (Dtype::Bf16, 0.999),
+    ] {
+        let loader = Esm2Loader::on_gpus(checkpoint.clone(), vec![0], dtype)
+            .and_then(|loader| loader.with_outputs(&all))
+            .expect("the weights can be read");
+        let mut encoder = loader.load(Rank(0)).expect("the weights load");
+        let encoded = encoder.encode(&batch).expect("the batch runs");
+        for (ours, (exact, spec)) in
+            (encoded.columns().iter()).zip(exact.iter().zip(&loader.spec().outputs))
+        {
+            let width = match spec.kind {
+                OutputKind::Contacts => 38,
+                _ => spec.width,
+            };
+            let worst = worst_row(&ours.sequence(0), &exact.sequence(0), width);
+            println!("{} of few positions in {dtype}: {worst:.6}", spec.name());
+            assert!(worst > bound, "{} in {dtype}: {worst}", spec.name());
+        }
+        let refusal = encoder
+            .encode(&pack(&[(0, 39)]))
+            .expect_err("it is too long");
+        let words = "has positions for 40 tokens, and a sequence has 41";
+        assert!(refusal.to_string().contains(words), "{refusal}");
     }
 }
 

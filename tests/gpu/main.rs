@@ -144,6 +144,11 @@ fn main() -> ExitCode {
         ),
         trial(
             1,
+            "a_model_of_few_positions_loads_and_refuses_longer_sequences",
+            formats::a_model_of_few_positions_loads_and_refuses_longer_sequences,
+        ),
+        trial(
+            1,
             "what_f16_cannot_hold_is_computed_in_f32",
             formats::what_f16_cannot_hold_is_computed_in_f32,
         ),

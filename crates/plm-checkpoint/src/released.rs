@@ -6,6 +6,7 @@
 /// use plm_checkpoint::ReleasedModel;
 ///
 /// const TOY: ReleasedModel = ReleasedModel {
+///     family: "Toy",
 ///     owner: "someone",
 ///     name: "toy",
 ///     parameters: 1_000,
@@ -17,6 +18,8 @@
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReleasedModel {
+    /// The family, as people call it.
+    pub family: &'static str,
     /// The owner of its repository on the hub.
     pub owner: &'static str,
     /// The name of its repository, by which the model is known.

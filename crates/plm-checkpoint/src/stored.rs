@@ -164,6 +164,36 @@ impl StoredTensor {
         }
     }
 
+    /// A copy in memory, in the same number format, whose row `row` is zero. Reads the tensor.
+    ///
+    /// ```
+    /// use plm_checkpoint::StoredTensor;
+    ///
+    /// let tensor = StoredTensor::of_values([1.0, 2.0, 3.0, 4.0], vec![2, 2]);
+    /// assert_eq!(tensor.with_zero_row(0)?.values(|value| value)?, [0.0, 0.0, 3.0, 4.0]);
+    /// # Ok::<(), plm_checkpoint::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Read`] if the file can't be read.
+    ///
+    /// # Panics
+    /// If there is no such row.
+    pub fn with_zero_row(&self, row: usize) -> Result<Self, Error> {
+        assert!(row < self.shape[0], "no row {row} in {:?}", self.shape);
+        let mut bytes = Vec::with_capacity(self.len as usize);
+        self.for_each_piece(|piece| bytes.extend_from_slice(piece))?;
+        // Zero is all zero bits in every format.
+        let row_bytes = bytes.len() / self.shape[0];
+        bytes[row * row_bytes..][..row_bytes].fill(0);
+        Ok(Self {
+            source: Arc::new(Source::bytes(self.path().to_owned(), bytes)),
+            start: 0,
+            strides: None,
+            ..self.clone()
+        })
+    }
+
     /// The tensor as so many of equal heights, the first rows first; `None` if its rows can't be
     /// shared out evenly.
     pub(crate) fn split_rows(&self, parts: usize) -> Option<Vec<Self>> {

@@ -46,6 +46,9 @@ fn advice(error: &Error) -> Option<String> {
         Error::Shards(error) => of_shards(error)?,
         Error::NoAdapterBase { .. } => "--model takes it, and --adapter the adapter",
         Error::Devices { .. } | Error::NotOncePerRank { .. } => "choose others with --devices",
+        Error::NoPositions { most_residues, .. } => {
+            return Some(format!("--max-residues {most_residues} is the most"));
+        }
         Error::SequenceTooLong { .. } => "choose another --on-long, or a larger --max-residues",
         Error::PairsOfWindows { .. } => {
             "choose another --on-long, a larger --max-residues, or --outputs without it"

@@ -12,8 +12,8 @@ use plm_fleet::{
     Input, Layer, NamelessPolicy, OutputKind, OutputSet, Part, Per, SegmentConfig,
 };
 
-/// Turn protein FASTA files into ESM-2 or ESM C embeddings: one HDF5 file with vectors per protein
-/// or per residue, in the order of the input
+/// Turn protein FASTA files into embeddings of ESM-2, ESM C, ESM-1b or ESM-1v: one HDF5 file with
+/// vectors per protein or per residue, in the order of the input
 #[derive(Debug, Parser)]
 #[command(
     name = "plm-fleet",
@@ -229,7 +229,7 @@ pub(crate) struct EmbedArgs {
     pub(crate) max_batch_tokens: Option<u32>,
 
     /// The most residues that the model sees at once, its window. --on-long says what happens to
-    /// longer proteins
+    /// longer proteins. ESM-1b and ESM-1v take no more than the default
     #[arg(
         long,
         default_value_t = 1_022,

@@ -133,12 +133,15 @@ fn gpus() -> String {
 fn model(info: &ModelInfo) -> String {
     let sizes = info.architecture.map(|sizes| {
         format!(
-            ": {}, {} layers, hidden size {}, {} heads of {}",
+            ": {}, {} layers, hidden size {}, {} heads of {}{}",
             sizes.family,
             sizes.num_layers,
             number(sizes.hidden_size as u64),
             sizes.num_heads,
-            sizes.head_dim
+            sizes.head_dim,
+            (sizes.most_residues)
+                .map(|most| format!(", up to {} residues", number(u64::from(most))))
+                .unwrap_or_default()
         )
     });
     let origin = info.origin.as_ref().map(|origin| {

@@ -91,7 +91,7 @@ fn list(models: &[KnownModel], cache: &Path) -> String {
     let rows = models.iter().map(|known| {
         [
             known.model.repository(),
-            known.family.to_owned(),
+            known.model.family.to_owned(),
             millions(known.model.parameters),
             known.model.num_layers.to_string(),
             number(known.model.hidden_size as u64),

@@ -175,6 +175,12 @@ pub trait EncoderLoader: Send + Sync {
     /// Describes the encoders, all alike.
     fn spec(&self) -> &EncoderSpec;
 
+    /// The most tokens that a sequence may have, special tokens included; `None` if the model takes
+    /// sequences of any length. A longer sequence is an error of its encoder.
+    fn max_sequence_tokens(&self) -> Option<usize> {
+        None
+    }
+
     /// Compares what the largest batches take with the memory of the devices, before anything is
     /// computed. A loader that can't tell refuses nothing.
     ///

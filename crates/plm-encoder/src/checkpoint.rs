@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 
 use plm_core::{Digest, Dtype, TokenMap};
-use plm_kernels::{ContactHead, TokenDropout};
+use plm_kernels::{ContactHead, LayerNorm, LearnedPositions, TokenDropout};
 
 use candle_core::Tensor;
 #[cfg(feature = "cuda")]
@@ -37,6 +37,12 @@ pub trait FamilyCheckpoint: Debug + Send + Sync {
 
     /// The model's alphabet, with which batches are packed.
     fn tokens(&self) -> TokenMap;
+
+    /// The most tokens that a sequence may have, special tokens included; `None` if the model has a
+    /// position for each token of any sequence.
+    fn max_sequence_tokens(&self) -> Option<usize> {
+        None
+    }
 
     /// The token embedding's rows, and the special tokens among them.
     fn vocabulary(&self) -> Vocabulary;
@@ -161,6 +167,10 @@ pub struct Parts {
     pub embeddings: Tensor,
     /// How masked tokens are embedded; `None` if like all others.
     pub token_dropout: Option<TokenDropout>,
+    /// The positions that are added to embeddings; `None` if queries and keys are rotated instead.
+    pub positions: Option<LearnedPositions>,
+    /// The layer norm of embeddings, before the first block; `None` if there is none.
+    pub embedding_norm: Option<LayerNorm>,
     /// The layers, and the layer norms outside of them.
     pub layers: Box<dyn Layers>,
     /// The head for logits; `None` if the model gives none.

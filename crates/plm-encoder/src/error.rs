@@ -108,6 +108,16 @@ pub enum Error {
         /// The number of tokens that the model knows.
         vocabulary: usize,
     },
+    /// A sequence has more tokens than the model has positions.
+    #[error("{model} has positions for {max_tokens} tokens, and a sequence has {tokens}")]
+    NoPositions {
+        /// The model's name.
+        model: String,
+        /// The tokens of the batch's longest sequence, special tokens included.
+        tokens: usize,
+        /// The most tokens of a sequence.
+        max_tokens: usize,
+    },
     /// The threads of a lane can't be started.
     #[error("the threads of a CPU lane can't be started")]
     Threads(#[source] rayon::ThreadPoolBuildError),

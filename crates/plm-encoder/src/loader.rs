@@ -160,6 +160,10 @@ impl<C: FamilyCheckpoint> EncoderLoader for Loader<C> {
         &self.spec
     }
 
+    fn max_sequence_tokens(&self) -> Option<usize> {
+        self.checkpoint.max_sequence_tokens()
+    }
+
     fn check_room(&self, largest: &LargestBatches) -> Result<(), NoRoom> {
         let longest = largest.longest_sequences.first().copied().unwrap_or(0);
         self.longest_tokens.store(longest, Ordering::Relaxed);

@@ -8,8 +8,8 @@ use std::sync::Mutex;
 use candle_core::{DType, Result as TensorResult, Tensor};
 use plm_core::{Column, Dtype, OutputKind, OutputSet, OutputSpec, PackedBatch, ValuePool};
 use plm_kernels::{
-    Contacts, Rotary, VarlenAttention, embed_tokens, first_token, residue_rows, segment_max,
-    segment_mean,
+    Contacts, Embedding, Rotary, VarlenAttention, embed_tokens, first_token, residue_rows,
+    segment_max, segment_mean,
 };
 #[cfg(feature = "cuda")]
 use plm_kernels::{Gpu, describe_gpu};
@@ -26,6 +26,7 @@ pub struct Model {
     name: String,
     sizes: Sizes,
     vocabulary: Vocabulary,
+    max_sequence_tokens: Option<usize>,
     abilities: Abilities,
     /// Where the model computes.
     place: Box<dyn Place>,
@@ -77,11 +78,12 @@ impl Model {
         parts: Parts,
     ) -> Result<Self, Error> {
         let sizes = checkpoint.sizes();
-        let rotary = Rotary::new(sizes.head_dim(), 1024, place.device())?;
+        let rotary = rotary_of(&parts, &sizes, 1024, &*place)?;
         Ok(Self {
             name: checkpoint.name().to_owned(),
             sizes,
             vocabulary: checkpoint.vocabulary(),
+            max_sequence_tokens: checkpoint.max_sequence_tokens(),
             abilities: Abilities::of(checkpoint, dtype),
             place,
             parts,
@@ -114,7 +116,8 @@ impl Model {
     ///
     /// # Errors
     /// Those of [`output_specs`](Self::output_specs); [`Error::UnknownToken`] if the batch was
-    /// packed with another alphabet; [`Error::Tensor`] if memory runs out or the GPU fails.
+    /// packed with another alphabet; [`Error::NoPositions`] if a sequence has more tokens than the
+    /// model has positions; [`Error::Tensor`] if memory runs out or the GPU fails.
     pub fn forward(&self, batch: &PackedBatch, outputs: &OutputSet) -> Result<Vec<Column>, Error> {
         self.start(batch, outputs)?.finish()
     }
@@ -127,6 +130,7 @@ impl Model {
     pub fn start(&self, batch: &PackedBatch, outputs: &OutputSet) -> Result<Started, Error> {
         let specs = self.output_specs(outputs)?;
         self.check_tokens(batch)?;
+        self.check_positions(batch)?;
         let rotary = self.rotary(batch.max_sequence_tokens())?;
         let dtype = self.parts.embeddings.dtype();
         let forward = |piece: &MicroBatch| self.forward_piece(piece, &rotary, &specs);
@@ -148,6 +152,19 @@ impl Model {
         }
     }
 
+    /// Refuses sequences that are longer than the table of positions.
+    fn check_positions(&self, batch: &PackedBatch) -> Result<(), Error> {
+        let tokens = batch.max_sequence_tokens();
+        match self.max_sequence_tokens {
+            Some(max_tokens) if tokens > max_tokens => Err(Error::NoPositions {
+                model: self.name.clone(),
+                tokens,
+                max_tokens,
+            }),
+            _ => Ok(()),
+        }
+    }
+
     /// The tables for sequences of up to `positions` tokens.
     fn rotary(&self, positions: usize) -> TensorResult<Rotary> {
         let mut rotary = self
@@ -156,7 +173,7 @@ impl Model {
             .expect("no thread panics while it holds the table");
         if rotary.positions() < positions {
             let grown = positions.next_power_of_two();
-            *rotary = Rotary::new(self.sizes.head_dim(), grown, self.place.device())?;
+            *rotary = rotary_of(&self.parts, &self.sizes, grown, &*self.place)?;
         }
         Ok(rotary.clone())
     }
@@ -198,12 +215,15 @@ impl Model {
             Ok(())
         };
 
-        let x = embed_tokens(
-            &self.parts.embeddings,
-            &piece.token_ids,
-            &piece.padded,
-            self.parts.token_dropout,
-        )?;
+        let embedding = Embedding {
+            token_dropout: self.parts.token_dropout,
+            positions: self.parts.positions.as_ref(),
+        };
+        let (table, token_ids) = (&self.parts.embeddings, &piece.token_ids);
+        let mut x = embed_tokens(table, token_ids, &piece.padded, embedding)?;
+        if let Some(norm) = &self.parts.embedding_norm {
+            x = norm.forward(&x)?;
+        }
         take(0, &x)?;
         let normalised = self.parts.layers.forward(x, &pass, &mut take)?;
 
@@ -224,6 +244,21 @@ impl Model {
         // Each was refused if the model can't give it.
         Ok(fetched.into_iter().flatten().collect())
     }
+}
+
+/// The table that queries and keys are rotated by: one that leaves them as they are if embeddings
+/// have the positions already.
+fn rotary_of(
+    parts: &Parts,
+    sizes: &Sizes,
+    positions: usize,
+    place: &dyn Place,
+) -> TensorResult<Rotary> {
+    let table = match parts.positions {
+        None => Rotary::new,
+        Some(_) => Rotary::still,
+    };
+    table(sizes.head_dim(), positions, place.device())
 }
 
 /// The rows of an output of one layer, from that layer's output `[total_tokens, hidden_size]`.

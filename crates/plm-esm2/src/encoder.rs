@@ -1,4 +1,4 @@
-//! What ESM-2 says about its checkpoints to `plm-encoder`.
+//! What ESM-2, ESM-1b and ESM-1v say about their checkpoints to `plm-encoder`.
 
 use plm_core::{Digest, Dtype, TokenMap};
 use plm_encoder::{
@@ -9,13 +9,14 @@ use plm_kernels::Gpu;
 
 use crate::alphabet::{MASK, PAD, VOCABULARY, token_map};
 use crate::int8_shape::check_int8;
+use crate::model_config::Positions;
 use crate::tensors::Tensors;
 use crate::{Checkpoint, Config};
 
 /// It changes whenever a new version gives vectors other bits.
 const NUMERICS: u32 = 3;
 
-/// An ESM-2 in memory.
+/// An ESM-2, ESM-1b or ESM-1v in memory.
 ///
 /// ```
 /// use plm_core::{Dtype, Layer, OutputKind, OutputSet, Packer, RowId};
@@ -35,8 +36,8 @@ const NUMERICS: u32 = 3;
 /// ```
 pub type Esm2 = Model;
 
-/// Makes ESM-2 encoders. On the CPU, all of them share one copy of the weights. On GPUs, each has
-/// its own GPU.
+/// Makes encoders of ESM-2, ESM-1b and ESM-1v. On the CPU, all of them share one copy of the
+/// weights. On GPUs, each has its own GPU.
 ///
 /// ```
 /// use std::num::NonZeroUsize;
@@ -63,7 +64,7 @@ pub type Esm2Loader = Loader<Checkpoint>;
 
 impl FamilyCheckpoint for Checkpoint {
     fn family(&self) -> &'static str {
-        "ESM-2"
+        self.config().family()
     }
 
     fn name(&self) -> &str {
@@ -96,6 +97,10 @@ impl FamilyCheckpoint for Checkpoint {
 
     fn tokens(&self) -> TokenMap {
         token_map()
+    }
+
+    fn max_sequence_tokens(&self) -> Option<usize> {
+        self.config().max_sequence_tokens()
     }
 
     fn vocabulary(&self) -> Vocabulary {
@@ -144,6 +149,11 @@ impl FamilyCheckpoint for Checkpoint {
 
     fn digest_with_contact_head(&self, weights: &Digest) -> Result<Digest, Error> {
         Self::digest_with_contact_head(self, weights)
+    }
+
+    /// Of ESM-2, GPUs were measured.
+    fn keeps_means(&self, _dtype: Dtype) -> bool {
+        self.config().positions == Positions::Rotary
     }
 
     fn check_dtype(&self, dtype: Dtype, is_on_gpu: bool) -> Result<(), Error> {

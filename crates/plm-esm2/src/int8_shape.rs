@@ -1,8 +1,10 @@
-//! Which models can be computed in int8. It depends on their shape, so no GPU is needed to know.
+//! Which models can be computed in int8. It depends on their kind and shape, so no GPU is needed to
+//! know.
 
 use plm_core::Dtype;
 use plm_kernels::Int8Limits;
 
+use crate::model_config::Positions;
 use crate::{Checkpoint, Config, Error, NoInt8};
 
 /// The orders of the Hadamard matrices that rotations are made of, apart from powers of two: the
@@ -24,6 +26,9 @@ pub(crate) fn check_int8(
     let config = checkpoint.config();
     let why = match dtype {
         Dtype::Int8 if !is_on_gpu => NoInt8::OnCpu,
+        // The rotated stream of int8 begins with rotated embeddings. The gains of ESM-1b's layer
+        // norm after these would have to be rotated too.
+        Dtype::Int8 if config.positions != Positions::Rotary => NoInt8::Family(config.family()),
         Dtype::Int8 if !suits(config) => NoInt8::Shape {
             hidden_size: config.hidden_size,
             ffn_size: config.ffn_size,

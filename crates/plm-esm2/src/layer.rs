@@ -1,4 +1,5 @@
-//! Transformer layers as ESM-2 defines them, in any place.
+//! Transformer layers as ESM-2 and ESM-1b define them, in any place. They differ only in what
+//! attention does with positions, which is not a layer's matter.
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;

@@ -1,11 +1,13 @@
-//! ESM-2 (Lin et al. 2023, doi:10.1126/science.ade2574) in candle: alphabet, configuration, weights
-//! and a packed forward pass.
+//! ESM-2 (Lin et al. 2023, doi:10.1126/science.ade2574) and its predecessors ESM-1b (Rives et al.
+//! 2021, doi:10.1073/pnas.2016239118) and ESM-1v (Meier et al. 2021,
+//! doi:10.1101/2021.07.09.450648) in candle: alphabet, configuration, weights and a packed forward
+//! pass. The three have the same layers. They differ in how they know positions ([`Positions`]).
 //!
-//! [`Checkpoint`] reads a model in Hugging Face's layout, and refuses one that this crate would
-//! compute wrongly. [`Esm2`] runs the model over packed batches. [`Esm2Loader`] makes it the
-//! encoder of each rank of a run. The bits of a sequence's result depend on its residues, the
-//! checkpoint, the number format and the kind of device alone: not on its neighbours, the batch
-//! size or the number of threads.
+//! [`Checkpoint`] reads a model in the layouts of Hugging Face and fair-esm, and refuses one that
+//! this crate would compute wrongly. [`Esm2`] runs the model over packed batches. [`Esm2Loader`]
+//! makes it the encoder of each rank of a run. The bits of a sequence's result depend on its
+//! residues, the checkpoint, the number format and the kind of device alone: not on its neighbours,
+//! the batch size or the number of threads.
 //!
 //! [`plm_checkpoint`] finds and reads the files, and [`plm_encoder`] makes everything around the
 //! layers. This crate must not know what a FASTA file is, how batches are scheduled, or where
@@ -61,8 +63,8 @@ pub use plm_encoder::{
 pub use alphabet::{VOCABULARY, token_map};
 pub use checkpoint::Checkpoint;
 pub use encoder::{Esm2, Esm2Loader};
-pub use model_config::Config;
-pub use shapes::{ModelShape, RELEASED, hub_name, released_models};
+pub use model_config::{Config, Positions};
+pub use shapes::{ModelShape, RELEASED, RELEASED_ESM1, hub_name, released_models};
 
 /// The examples of README.md are tested.
 #[cfg(doctest)]

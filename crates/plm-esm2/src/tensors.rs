@@ -4,10 +4,12 @@ use candle_core::{Result as TensorResult, Tensor};
 use candle_nn::VarBuilder;
 use plm_core::Dtype;
 use plm_encoder::{Layers, LmHead, LmHeadWeights, Parts, Place, PlainLayers, side_by_side};
-use plm_kernels::{ContactHead, LayerNorm};
+use plm_kernels::{ContactHead, LayerNorm, LearnedPositions};
 
-use crate::alphabet::VOCABULARY;
+use crate::alphabet::{PAD, VOCABULARY};
+use crate::checkpoint::{EMBEDDING, EMBEDDING_NORM, POSITIONS};
 use crate::layer::Layer;
+use crate::model_config::Positions;
 use crate::{Checkpoint, Config, Error};
 
 /// The tensors of a checkpoint in a number format. They are read to the place where a model
@@ -32,10 +34,7 @@ impl<'a> Tensors<'a> {
             checkpoint.config(),
             checkpoint.weights(dtype, place.device()),
         );
-        let embeddings = weights.get(
-            (VOCABULARY.len(), config.hidden_size),
-            "embeddings.word_embeddings.weight",
-        )?;
+        let embeddings = weights.get((VOCABULARY.len(), config.hidden_size), EMBEDDING)?;
         Ok(Self {
             checkpoint,
             weights,
@@ -67,9 +66,24 @@ impl<'a> Tensors<'a> {
 
     /// The norm before layer `index`, or after the last.
     pub(crate) fn norm(&self, index: usize) -> TensorResult<LayerNorm> {
-        let (of, hidden) = (self.of_norm(index), self.config.hidden_size);
-        let [weight, bias] = [of.get(hidden, "weight")?, of.get(hidden, "bias")?];
+        self.norm_of(&self.of_norm(index))
+    }
+
+    /// The norm of these tensors.
+    fn norm_of(&self, tensors: &VarBuilder<'a>) -> TensorResult<LayerNorm> {
+        let hidden = self.config.hidden_size;
+        let [weight, bias] = [tensors.get(hidden, "weight")?, tensors.get(hidden, "bias")?];
         LayerNorm::new(&weight, &bias, self.config.layer_norm_eps)
+    }
+
+    /// The positions that are added to embeddings, and the norm after that, if the model has them.
+    fn positions(&self) -> TensorResult<(Option<LearnedPositions>, Option<LayerNorm>)> {
+        let Positions::Learned { rows, has_norm } = self.config.positions else {
+            return Ok((None, None));
+        };
+        let table = (self.weights).get((rows, self.config.hidden_size), POSITIONS)?;
+        let norm = has_norm.then(|| self.norm_of(&self.weights.pp(EMBEDDING_NORM)));
+        Ok((Some(LearnedPositions::new(table, PAD)?), norm.transpose()?))
     }
 
     /// A model of this token embedding and these layers, and of the heads that it can use.
@@ -83,9 +97,12 @@ impl<'a> Tensors<'a> {
             Dtype::Int8 => (None, None),
             _ => (self.lm_head()?, self.contact_head()?),
         };
+        let (positions, embedding_norm) = self.positions()?;
         Ok(Parts {
             embeddings,
             token_dropout: self.config.dropout(),
+            positions,
+            embedding_norm,
             layers,
             lm_head,
             contact_head,

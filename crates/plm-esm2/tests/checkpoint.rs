@@ -363,7 +363,11 @@ fn another_model_is_named_by_its_type() {
         assert!(!message.contains("missing field"), "{message}");
     }
     for (field, value, word) in [
-        ("position_embedding_type", json!("absolute"), "ESM-1b"),
+        (
+            "position_embedding_type",
+            json!("relative_key"),
+            "relative_key",
+        ),
         ("is_folding_model", json!(true), "ESMFold"),
     ] {
         let dir = empty_checkpoint();

@@ -106,12 +106,22 @@ const RESIDUE_COUNTS: [usize; 24] = [
 fn neighbours_order_and_threads_do_not_change_a_bit() {
     let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens");
     assert_invariant(&Checkpoint::plm_tiny(), &RESIDUE_COUNTS, 8);
-    for name in ["hd16", "hd24", "hd32", "hd64", "hd128"] {
+    for name in ["hd16", "hd24", "hd32", "hd64", "hd128", "esm1b", "esm1v"] {
         assert_invariant(
             &Checkpoint::open(goldens.join(name)).unwrap(),
             &RESIDUE_COUNTS,
             8,
         );
+    }
+}
+
+/// A table of positions may be shorter than what fills up a small batch.
+#[test]
+fn neighbours_do_not_change_a_bit_of_few_positions() {
+    let pickles = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/pickles");
+    for name in ["esm1b", "esm1v"] {
+        let checkpoint = Checkpoint::open(pickles.join(name).join("reference")).unwrap();
+        assert_invariant(&checkpoint, &[1, 2, 3, 7, 20, 37, 38, 38], 8);
     }
 }
 
@@ -261,6 +271,7 @@ fn a_shape_without_gpu_kernels_is_refused_before_its_weights_are_read() {
         hidden_size: 80,
         num_heads: 4,
         ffn_size: 160,
+        ..RELEASED[0]
     };
     let refusal = Esm2Loader::on_gpus(Checkpoint::random(&shape, 1), vec![0], Dtype::F32);
     assert!(matches!(
@@ -278,6 +289,7 @@ fn a_shape_that_has_no_int8_is_refused_before_its_weights_are_read() {
             hidden_size,
             num_heads: hidden_size / 16,
             ffn_size,
+            ..RELEASED[0]
         };
         let refusal = Esm2Loader::on_gpus(Checkpoint::random(&shape, 1), vec![0], Dtype::Int8)
             .map(|_| ())

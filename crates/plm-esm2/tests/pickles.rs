@@ -219,12 +219,30 @@ fn settings_that_are_missing_or_of_another_model_are_named() {
         assert!(error.starts_with(file.to_str().unwrap()), "{error}");
         error
     };
-    // {"args": Namespace(arch="roberta_large")}, as in the files of ESM-1b.
-    let esm1b = refused(
-        b"}X\x04\0\0\0argscargparse\nNamespace\n)\x81}X\x04\0\0\0arch\
-          X\x0d\0\0\0roberta_largesbs",
-    );
-    assert!(esm1b.contains("args.arch \"roberta_large\""), "{esm1b}");
+    // {"args": Namespace(arch=..)}, as in the files of ESM-1b and older models.
+    for (arch, words) in [
+        (
+            "protein_bert_base",
+            "args.arch \"protein_bert_base\", as ESM-1's does",
+        ),
+        (
+            "msa_transformer",
+            "args.arch \"msa_transformer\", as the MSA Transformer's does",
+        ),
+        (
+            "invariant_gvp",
+            "args.arch \"invariant_gvp\": what is read here is ESM-2",
+        ),
+        (
+            "roberta_large",
+            "no args.encoder_layers, as fair-esm's files of ESM-1b and ESM-1v do",
+        ),
+    ] {
+        let begin = b"}X\x04\0\0\0argscargparse\nNamespace\n)\x81}X\x04\0\0\0archX";
+        let len = (arch.len() as u32).to_le_bytes();
+        let error = refused(&[begin, &len[..], arch.as_bytes(), b"sbs"].concat());
+        assert!(error.contains(words), "{error}");
+    }
     // {"cfg": {"model": {"encoder_layers": X}}}
     for layers in [
         &b"G\x3f\xf0\0\0\0\0\0\0"[..],

@@ -44,6 +44,7 @@ pub fn released_models() -> Vec<ReleasedModel> {
             .iter()
             .map(|(_, shape)| shape.iter().product::<usize>() as u64);
         ReleasedModel {
+            family: "ESM C",
             owner: OWNER,
             name: shape.name,
             parameters: sizes.sum(),

@@ -43,6 +43,8 @@ impl<'a> Tensors<'a> {
         Ok(Parts {
             embeddings,
             token_dropout: None,
+            positions: None,
+            embedding_norm: None,
             layers,
             lm_head: self.lm_head()?,
             contact_head: None,

@@ -102,6 +102,20 @@ pub enum Error {
     /// Another store could not write, merge or verify the output.
     #[error(transparent)]
     Store(BoxError),
+    /// The model has positions for fewer residues than the settings' window may have. The input
+    /// does not matter.
+    #[error(
+        "{model} has positions for {most_residues} residues, and max_residues is {max_residues}: lower \
+         max_residues"
+    )]
+    NoPositions {
+        /// The model's name.
+        model: String,
+        /// The most residues that the model takes as one sequence.
+        most_residues: u32,
+        /// The most residues that the settings' window takes.
+        max_residues: u32,
+    },
     /// A protein is longer than the model's window, and the settings say to fail then.
     #[error(
         "{file}, line {line}, byte {byte_offset}: {id:?} has {residue_count} residues, over \
@@ -448,6 +462,7 @@ impl Error {
             | Self::NoSuchStore { .. }
             | Self::NotKept { .. }
             | Self::PartElsewhere { .. }
+            | Self::NoPositions { .. }
             | Self::SequenceTooLong { .. }
             | Self::PairsOfWindows { .. }
             | Self::OtherRun { .. }

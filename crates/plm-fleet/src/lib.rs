@@ -1,5 +1,5 @@
-//! Turns protein FASTA files into embeddings (ESM-2, ESM C) in one HDF5 file, on every device of a
-//! machine.
+//! Turns protein FASTA files into embeddings (ESM-2, ESM C, ESM-1b, ESM-1v) in one HDF5 file, on
+//! every device of a machine.
 //!
 //! The verb is [`run_multi_gpu_inference`]. It indexes the input, plans packed batches, runs one
 //! rank for each device, merges what the ranks wrote into `embeddings.h5` in the order of the

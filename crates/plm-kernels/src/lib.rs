@@ -7,7 +7,7 @@
 //!
 //! | op | what it fuses |
 //! |---|---|
-//! | [`embed_tokens`] | lookup, token-dropout rescale |
+//! | [`embed_tokens`] | lookup, token-dropout rescale, learned positions |
 //! | [`LayerNorm`], [`ResidualLayerNorm`] | bias, residual addition, normalisation |
 //! | [`VarlenAttention`] | bias, query scale, rotary positions, softmax attention |
 //! | [`QueryKeyNorm`] | normalisation of queries and of keys, before attention |
@@ -75,7 +75,7 @@ pub use contacts::{ContactHead, Contacts};
 pub use cu_seqlens::CuSeqlens;
 #[cfg(feature = "cuda")]
 pub use cuda::{Download, Downloaded, Gpu, is_out_of_memory};
-pub use embed_tokens::{TokenDropout, embed_tokens};
+pub use embed_tokens::{Embedding, LearnedPositions, TokenDropout, embed_tokens};
 pub use first_token::first_token;
 pub use generation::{Generation, Target};
 pub use gpu::{

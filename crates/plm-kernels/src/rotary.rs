@@ -1,6 +1,6 @@
 //! Rotary position tables.
 
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 
 /// Cosines and sines of rotary position embeddings (Su et al. 2021, arXiv:2104.09864), base 10000.
 ///
@@ -20,9 +20,7 @@ impl Rotary {
     /// # Errors
     /// If `head_dim` is odd, or the device fails.
     pub fn new(head_dim: usize, positions: usize, device: &Device) -> Result<Self> {
-        if !head_dim.is_multiple_of(2) {
-            bail!("rotary positions need an even head_dim, not {head_dim}");
-        }
+        check(head_dim)?;
         let frequencies: Vec<f32> = (0..head_dim)
             .step_by(2)
             .map(|i| 1.0 / Self::BASE.powf(i as f32 / head_dim as f32))
@@ -42,6 +40,20 @@ impl Rotary {
         Ok(Self { table })
     }
 
+    /// A table of angles that are all zero, for a model whose embeddings say where a token is. It
+    /// leaves queries and keys as they are, bit for bit.
+    ///
+    /// # Errors
+    /// If `head_dim` is odd, or the device fails.
+    pub fn still(head_dim: usize, positions: usize, device: &Device) -> Result<Self> {
+        check(head_dim)?;
+        let shape = (1, positions, head_dim / 2);
+        let [cosines, sines] =
+            [Tensor::ones, Tensor::zeros].map(|of| of(shape, DType::F32, device));
+        let table = Tensor::cat(&[cosines?, sines?], 0)?;
+        Ok(Self { table })
+    }
+
     /// How many positions the table has.
     pub fn positions(&self) -> usize {
         self.table.dims()[1]
@@ -50,6 +62,14 @@ impl Rotary {
     pub(crate) fn table(&self) -> &Tensor {
         &self.table
     }
+}
+
+/// Refuses a `head_dim` whose numbers do not come in pairs.
+fn check(head_dim: usize) -> Result<()> {
+    if !head_dim.is_multiple_of(2) {
+        bail!("rotary positions need an even head_dim, not {head_dim}");
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -70,5 +90,6 @@ mod tests {
     #[test]
     fn an_odd_head_dim_is_refused() {
         assert!(Rotary::new(15, 2, &Device::Cpu).is_err());
+        assert!(Rotary::still(15, 2, &Device::Cpu).is_err());
     }
 }

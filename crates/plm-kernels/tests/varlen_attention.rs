@@ -7,7 +7,14 @@ use common::{assert_close, cu_seqlens, random, tensor, values};
 use plm_kernels::{Rotary, VarlenAttention};
 
 /// One sequence's `[tokens, 3 * hidden]` projection, unbiased, to `[tokens, hidden]`.
-fn attention(qkv: &[f32], bias: &[f32], num_heads: usize) -> Vec<f64> {
+fn attention(case: &Case) -> Vec<f64> {
+    let Case {
+        qkv,
+        bias,
+        num_heads,
+        is_still,
+        ..
+    } = case;
     let width = bias.len();
     let hidden = width / 3;
     let head_dim = hidden / num_heads;
@@ -16,6 +23,9 @@ fn attention(qkv: &[f32], bias: &[f32], num_heads: usize) -> Vec<f64> {
         f64::from(qkv[token * width + column]) + f64::from(bias[column])
     };
     let rotated = |token: usize, first: usize, i: usize| {
+        if *is_still {
+            return at(token, first + i);
+        }
         let half = head_dim / 2;
         let frequency = 10_000_f64.powf(-((2 * (i % half)) as f64) / head_dim as f64);
         // f32 angles, as the model is defined; the frequencies are within rounding of f32's.
@@ -28,7 +38,7 @@ fn attention(qkv: &[f32], bias: &[f32], num_heads: usize) -> Vec<f64> {
         this * angle.cos() + other * angle.sin()
     };
     let mut output = vec![0.0; tokens * hidden];
-    for head in 0..num_heads {
+    for head in 0..*num_heads {
         let column = head * head_dim;
         let part = |first: usize| -> Vec<Vec<f64>> {
             (0..tokens)
@@ -64,6 +74,8 @@ struct Case {
     hidden: usize,
     qkv: Vec<f32>,
     bias: Vec<f32>,
+    /// Whether queries and keys are left as they are.
+    is_still: bool,
 }
 
 impl Case {
@@ -79,6 +91,7 @@ impl Case {
                 .map(|x| 1.5 * x)
                 .collect(),
             bias: random(3 * hidden, 2),
+            is_still: false,
         }
     }
 
@@ -86,7 +99,12 @@ impl Case {
         let total: usize = self.tokens.iter().sum();
         let cu_seqlens = cu_seqlens(&self.tokens);
         let longest = cu_seqlens.max_sequence_tokens();
-        let rotary = Rotary::new(self.hidden / self.num_heads, longest, &Device::Cpu).unwrap();
+        let table = if self.is_still {
+            Rotary::still
+        } else {
+            Rotary::new
+        };
+        let rotary = table(self.hidden / self.num_heads, longest, &Device::Cpu).unwrap();
         let attention = VarlenAttention {
             cu_seqlens: &cu_seqlens,
             rotary: &rotary,
@@ -114,15 +132,20 @@ impl Case {
 #[test]
 fn it_is_attention_within_each_sequence() {
     for head_dim in [4, 16, 24, 32, 64, 128] {
-        let case = Case::new(&[3, 1, 130, 16, 17, 200, 2], 2, head_dim);
-        let actual = case.run();
-        let mut start = 0;
-        for (i, &tokens) in case.tokens.iter().enumerate() {
-            let expected = attention(&case.alone(i).qkv, &case.bias, case.num_heads);
-            let actual = &actual[start * case.hidden..][..tokens * case.hidden];
-            let what = format!("head_dim {head_dim}, {tokens} tokens");
-            assert_close(&what, actual, &expected, 5e-6);
-            start += tokens;
+        for is_still in [false, true] {
+            let case = Case {
+                is_still,
+                ..Case::new(&[3, 1, 130, 16, 17, 200, 2], 2, head_dim)
+            };
+            let actual = case.run();
+            let mut start = 0;
+            for (i, &tokens) in case.tokens.iter().enumerate() {
+                let expected = attention(&case.alone(i));
+                let actual = &actual[start * case.hidden..][..tokens * case.hidden];
+                let what = format!("head_dim {head_dim}, {tokens} tokens, still: {is_still}");
+                assert_close(&what, actual, &expected, 5e-6);
+                start += tokens;
+            }
         }
     }
 }
@@ -130,7 +153,7 @@ fn it_is_attention_within_each_sequence() {
 #[test]
 fn long_sequences_are_as_accurate() {
     let case = Case::new(&[2600], 1, 16);
-    let expected = attention(&case.qkv, &case.bias, 1);
+    let expected = attention(&case);
     assert_close("2600 tokens", &case.run(), &expected, 5e-6);
 }
 

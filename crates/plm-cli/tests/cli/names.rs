@@ -182,6 +182,11 @@ fn models_lists_released_names_and_downloads_those_that_are_named() {
     };
     assert_eq!(line(&said), format!("{NAME} ESM-2 7.5 M 6 320 MIT no"));
     assert_eq!(said.stdout.matches("facebook/esm2_t").count(), 6);
+    for (family, count) in [("ESM-1b", 1), ("ESM-1v", 5)] {
+        let of_family = said.stdout.lines().filter(|line| line.contains(family));
+        let is_whole = |line: &&str| line.starts_with("facebook/esm1") && line.contains("652 M");
+        assert_eq!(of_family.filter(is_whole).count(), count, "{}", said.stdout);
+    }
     assert!(said.stdout.contains("2,839 M") && said.stdout.contains("15,129 M"));
     let cache = scene.desk.path("hf/hub");
     assert!(

@@ -91,6 +91,31 @@ fn info_says_what_a_checkpoint_is() {
 }
 
 #[test]
+fn a_model_of_few_positions_says_how_many_and_refuses_longer_windows() {
+    let desk = Desk::with(TWO);
+    let model = "esm1b/fair/esm1b_t2_tiny.pt";
+    put(&desk, &[model]);
+    let said = desk.run(&format!("info {model}"));
+    let words = "esm1b_t2_tiny: ESM-1b, 2 layers, hidden size 16, 2 heads of 8, up to 38 residues";
+    assert!(said.stdout.contains(words), "{}", said.stdout);
+    let embed = format!("embed in.fasta --out out --model {model}");
+    for (option, found) in [
+        ("", "1022"),
+        (
+            " --max-residues 39 --on-long window --window-overlap 5",
+            "39",
+        ),
+    ] {
+        let found = format!("positions for 38 residues, and max_residues is {found}");
+        let words = [&found, "--max-residues 38 is the most"];
+        let said = desk.run(&format!("{embed}{option}"));
+        said.refuses(3, &words, &desk.path("out"));
+    }
+    let said = desk.run(&format!("{embed} --max-residues 38"));
+    assert_eq!(said.code, Some(0), "{}", said.stderr);
+}
+
+#[test]
 fn what_is_no_model_is_refused_in_one_sentence() {
     let desk = Desk::with(TWO);
     put(&desk, &FAIR);

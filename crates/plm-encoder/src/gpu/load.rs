@@ -24,11 +24,13 @@ pub(super) fn load(gpu: &Gpu, job: &Job<'_>) -> Result<(Model, Dtype), Error> {
         check_room(checkpoint, gpu, dtype, job.specs, job.longest_tokens)?;
         Model::on_gpu(checkpoint, dtype, gpu)
     };
-    let Some(outputs) = measured.outputs(job.outputs) else {
+    let max_tokens = checkpoint.max_sequence_tokens();
+    let proteins = proteins(&checkpoint.tokens(), max_tokens, dtype);
+    let outputs = measured.outputs(job.outputs);
+    let Some(outputs) = outputs.filter(|_| proteins.num_sequences() > 0) else {
         return Ok((to_compute(dtype)?, dtype));
     };
     let specs = measured.specs(job.specs);
-    let proteins = proteins(&checkpoint.tokens(), dtype);
     let load = |format, too_coarse: Option<LowestCosine>| {
         // The model before it is gone, and its memory may still be this process's.
         gpu.release_memory()?;

@@ -88,11 +88,15 @@ pub(super) fn min_residues(dtype: Dtype) -> u32 {
     }
 }
 
-/// The proteins that are measured for a model in `dtype`, in one batch: pseudo-random ones, of
-/// lengths that the model computes itself.
-pub(super) fn proteins(tokens: &TokenMap, dtype: Dtype) -> PackedBatch {
-    let counts = RESIDUE_COUNTS.iter().copied();
-    let counts = counts.filter(|&count| count >= min_residues(dtype) as usize);
+/// The proteins that are measured for a model in `dtype` with this alphabet, whose sequences may
+/// have at most `max_tokens`, in one batch: pseudo-random ones, of lengths that the model computes
+/// itself. There are none if it computes no sequence itself.
+pub(super) fn proteins(tokens: &TokenMap, max_tokens: Option<usize>, dtype: Dtype) -> PackedBatch {
+    let special_tokens = tokens.special_tokens() as usize;
+    let counts = RESIDUE_COUNTS.iter().copied().filter(|&count| {
+        count >= min_residues(dtype) as usize
+            && max_tokens.is_none_or(|most| count + special_tokens <= most)
+    });
     let proteins = counts.flat_map(|count| REPEATED.map(|repeated| (count, repeated)));
     let mut packer = Packer::new(tokens, MOST_TOKENS);
     let mut random = SplitMix64(0);
@@ -265,7 +269,7 @@ mod tests {
     fn the_proteins_are_the_same_everywhere() {
         let residues = AMINO_ACIDS.iter().copied().zip(4..);
         let tokens = TokenMap::new(residues, Some(0), Some(2));
-        let all = proteins(&tokens, Dtype::F16);
+        let all = proteins(&tokens, None, Dtype::F16);
         let sum = |ids: &[u32]| {
             ids.iter()
                 .zip(1..)
@@ -279,8 +283,13 @@ mod tests {
         );
         // All amino acids occur.
         assert!((4..24).all(|id| all.token_ids().contains(&id)));
-        let long = proteins(&tokens, Dtype::Bf16);
+        let long = proteins(&tokens, None, Dtype::Bf16);
         assert_eq!(long.residue_counts().min(), Some(8));
         assert_eq!(long.num_sequences(), 44);
+        // Positions end after these tokens.
+        let short = |most| proteins(&tokens, Some(most), Dtype::Bf16);
+        assert_eq!(short(989), long);
+        assert_eq!(short(988).residue_counts().max(), Some(610));
+        assert_eq!(short(9).num_sequences(), 0);
     }
 }

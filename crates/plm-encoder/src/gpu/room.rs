@@ -37,7 +37,8 @@ pub(super) fn measuring_bytes(
     specs: &[OutputSpec],
 ) -> Option<u64> {
     let specs = Measured::of(checkpoint, dtype).specs(specs);
-    let tokens = || proteins(&checkpoint.tokens(), dtype).total_tokens();
+    let max_tokens = checkpoint.max_sequence_tokens();
+    let tokens = || proteins(&checkpoint.tokens(), max_tokens, dtype).total_tokens();
     (!specs.is_empty()).then(|| needed_bytes(checkpoint, Dtype::F32, &specs, tokens()))
 }
 

@@ -1,4 +1,4 @@
-//! Opens an ESM-2's files, and checks them against what the model needs.
+//! Opens a model's files, and checks them against what the model needs.
 
 mod fair_esm;
 mod names;
@@ -12,14 +12,16 @@ use plm_checkpoint::{Adapter, Chosen, ModelFiles, StoredTensor, Tensors};
 use plm_core::{Digest, Dtype};
 use plm_encoder::random_tensors;
 
-use crate::alphabet::VOCABULARY;
+use crate::alphabet::{MASK, VOCABULARY};
 use crate::{Config, Error, ModelShape, Origin, hub_name};
 use names::Names;
+pub(crate) use names::{EMBEDDING, EMBEDDING_NORM, POSITIONS};
 
 /// It changes whenever other things are hashed, so that old and new digests never match.
 const DIGEST_VERSION: &str = "plm-esm2 weights 1";
 
-/// An ESM-2 on disk or in the program: its configuration, and the place of each tensor.
+/// An ESM-2, ESM-1b or ESM-1v on disk or in the program: its configuration, and the place of each
+/// tensor.
 ///
 /// Opening one reads only headers. It checks all that can be checked without the weights: that this
 /// crate implements the configuration, and that all tensors of the trunk exist in the right shapes.
@@ -65,7 +67,7 @@ impl Checkpoint {
         Self::of_files(&ModelFiles::open(path.as_ref(), hub_name)?)
     }
 
-    /// Opens the ESM-2 in these files.
+    /// Opens the model in these files.
     ///
     /// A trunk is read with any head and under any prefix, as `EsmModel`, `EsmForMaskedLM` and the
     /// classifiers save it. [`passed_over`](Self::passed_over) names the tensors that are not used.
@@ -73,9 +75,12 @@ impl Checkpoint {
     /// # Errors
     /// [`Error`] with the file, and the field or tensor, that is missing or wrong.
     pub fn of_files(files: &ModelFiles) -> Result<Self, Error> {
-        let config = Config::of_file(files.config())?;
-        check_vocabulary(files)?;
+        let mut config = Config::of_file(files.config())?;
+        check_vocabulary(files, &config)?;
         let mut found = files.tensors()?;
+        if files.config().is_pickled() {
+            config = fair_esm::with_norm(config, &found);
+        }
         if let Some(contact_head) = files.tensors_beside(fair_esm::CONTACT_REGRESSION)? {
             found.add(contact_head);
         }
@@ -84,7 +89,14 @@ impl Checkpoint {
             files: found.files().into_iter().map(Path::to_owned).collect(),
             library: names.library(),
         };
-        let Chosen { used, passed_over } = found.choose(&names)?;
+        let masks_are_zero = names.masks_are_zero();
+        let Chosen {
+            mut used,
+            passed_over,
+        } = found.choose(&names)?;
+        if masks_are_zero {
+            used = with_zero_masks(used)?;
+        }
         Ok(Self {
             origin: Some(origin),
             ..Self::new(files.name().to_owned(), config, used, passed_over)
@@ -194,7 +206,7 @@ impl Checkpoint {
 
     /// Whether an adapter changes the token embedding.
     pub(crate) fn embedding_is_changed(&self) -> bool {
-        self.tensor(names::EMBEDDING).is_changed()
+        self.tensor(EMBEDDING).is_changed()
     }
 
     /// Whether it has a contact head, which contacts need.
@@ -269,8 +281,21 @@ impl Checkpoint {
     }
 }
 
+/// The same tensors, but that the embedding of a masked token is zero. The language-model head's
+/// decoder is the embedding.
+fn with_zero_masks(tensors: Tensors) -> Result<Tensors, Error> {
+    let zeroed = |(name, tensor): (&str, &StoredTensor)| {
+        let tensor = match name {
+            EMBEDDING => tensor.with_zero_row(MASK as usize)?,
+            _ => tensor.clone(),
+        };
+        Ok((name.to_owned(), tensor))
+    };
+    tensors.iter().map(zeroed).collect()
+}
+
 /// Refuses a vocabulary file with other tokens. Many checkpoints have no such file.
-fn check_vocabulary(files: &ModelFiles) -> Result<(), Error> {
+fn check_vocabulary(files: &ModelFiles, config: &Config) -> Result<(), Error> {
     let Some((path, vocabulary)) = files.text("vocab.txt")? else {
         return Ok(());
     };
@@ -280,6 +305,6 @@ fn check_vocabulary(files: &ModelFiles) -> Result<(), Error> {
     }
     Err(Error::ForeignVocabulary {
         path,
-        family: "ESM-2",
+        family: config.family(),
     })
 }

@@ -1,4 +1,4 @@
-//! Which tensors an ESM-2 has, and their names in files.
+//! Which tensors an ESM-2, ESM-1b or ESM-1v has, and their names in files.
 
 use std::mem;
 
@@ -6,7 +6,18 @@ use plm_checkpoint::{FoundTensors, Layout, Other, TensorShape};
 
 use super::fair_esm;
 use crate::alphabet::VOCABULARY;
+use crate::model_config::Positions;
 use crate::{Config, Error};
+
+/// The token embedding, by which a trunk is found: every model has one with this name, or with
+/// fair-esm's.
+pub(crate) const EMBEDDING: &str = "embeddings.word_embeddings.weight";
+
+/// The table of learned positions.
+pub(crate) const POSITIONS: &str = "embeddings.position_embeddings.weight";
+
+/// The layer norm before the first block.
+pub(crate) const EMBEDDING_NORM: &str = "embeddings.layer_norm";
 
 /// A tensor of the language-model head: if it exists, the head does.
 pub(super) const LM_HEAD_PROBE: &str = "lm_head.dense.weight";
@@ -17,21 +28,23 @@ pub(super) const CONTACT_WEIGHTS: &str = "contact_head.regression.weight";
 /// The bias of the contact head's regression.
 pub(super) const CONTACT_BIAS: &str = "contact_head.regression.bias";
 
-/// The token embedding, by which a trunk is found: every ESM-2 has one with this name, or with
-/// fair-esm's.
-pub(super) const EMBEDDING: &str = "embeddings.word_embeddings.weight";
-
-/// Whether the files of any ESM-2 may have a tensor that is not used: tables that can be computed,
-/// and the decoder that is tied to the embedding.
+/// Whether the files of any such model may have a tensor that is not used: numbers that can be
+/// computed, and the decoder that is tied to the embedding.
 fn is_ignored(name: &str) -> bool {
-    const NAMES: [&str; 5] = [
+    const NAMES: [&str; 3] = [
         "embeddings.position_ids",
-        "embeddings.position_embeddings.weight",
-        "rotary_embeddings.inv_freq",
         "lm_head.decoder.weight",
         "lm_head.decoder.bias",
     ];
-    NAMES.contains(&name) || name.ends_with(".rotary_embeddings.inv_freq")
+    NAMES.contains(&name)
+}
+
+/// Whether a tensor is of rotary positions, which can be computed.
+fn is_of_rotary(name: &str) -> bool {
+    name.rsplit_once("rotary_embeddings.")
+        .is_some_and(|(above, what)| {
+            what == "inv_freq" && (above.is_empty() || above.ends_with('.'))
+        })
 }
 
 /// Whether a tensor is of the trunk. A model without it would compute something else.
@@ -39,7 +52,7 @@ fn is_of_trunk(name: &str) -> bool {
     name.starts_with("embeddings.") || name.starts_with("encoder.")
 }
 
-/// The tensors of an ESM-2 of one configuration, and the prefix of their names in some files.
+/// The tensors of a model of one configuration, and the prefix of their names in some files.
 pub(super) struct Names<'a> {
     config: &'a Config,
     prefix: Prefix,
@@ -62,11 +75,21 @@ impl<'a> Names<'a> {
             Prefix::FairEsm(_) => "fair-esm",
         }
     }
+
+    /// Whether the embedding of a masked token is zero, whatever the file has: fair-esm makes it so
+    /// when it loads an ESM-1b or ESM-1v, and the models in transformers' layout were made of what
+    /// it loads.
+    pub(super) fn masks_are_zero(&self) -> bool {
+        match (&self.prefix, self.config.positions) {
+            (Prefix::FairEsm(_), Positions::Learned { .. }) => true,
+            (Prefix::FairEsm(_), Positions::Rotary) | (Prefix::Transformers(_), _) => false,
+        }
+    }
 }
 
 impl Layout for Names<'_> {
     fn family(&self) -> &str {
-        "ESM-2"
+        self.config.family()
     }
 
     fn required(&self) -> Vec<TensorShape> {
@@ -82,7 +105,16 @@ impl Layout for Names<'_> {
     }
 
     fn other(&self, canonical_name: &str) -> Other {
-        if is_ignored(canonical_name) {
+        // Older versions of transformers gave an ESM-2 a table of positions, and used none.
+        let is_ignored = is_ignored(canonical_name)
+            || match (self.config.positions, &self.prefix) {
+                (Positions::Rotary, Prefix::Transformers(_)) => {
+                    is_of_rotary(canonical_name) || canonical_name == POSITIONS
+                }
+                (Positions::Rotary, Prefix::FairEsm(_)) => is_of_rotary(canonical_name),
+                (Positions::Learned { .. }, _) => false,
+            };
+        if is_ignored {
             Other::Ignored
         } else if is_of_trunk(canonical_name) {
             Other::Refused
@@ -98,8 +130,8 @@ enum Prefix {
     /// Of transformers: nothing in `EsmModel`, `esm.` in `EsmForMaskedLM`, and more in models that
     /// wrap these.
     Transformers(String),
-    /// Of fair-esm: nothing in an `ESM2`, `encoder.sentence_encoder.` as it was trained, and more
-    /// in what wraps these.
+    /// Of fair-esm: nothing in an `ESM2` or a `ProteinBertModel`, `encoder.sentence_encoder.` as it
+    /// was trained, and more in what wraps these.
     FairEsm(String),
 }
 
@@ -187,6 +219,15 @@ pub(super) fn encoder(config: &Config) -> Vec<TensorShape> {
         ("LayerNorm.bias", vec![hidden]),
     ];
     let mut tensors = vec![(EMBEDDING.to_owned(), vec![VOCABULARY.len(), hidden])];
+    if let Positions::Learned { rows, has_norm } = config.positions {
+        tensors.push((POSITIONS.to_owned(), vec![rows, hidden]));
+        let norm = ["weight", "bias"].map(|parameter| format!("{EMBEDDING_NORM}.{parameter}"));
+        tensors.extend(
+            norm.into_iter()
+                .filter(|_| has_norm)
+                .map(|name| (name, vec![hidden])),
+        );
+    }
     for index in 0..config.num_layers {
         tensors.extend(
             layer
@@ -226,6 +267,28 @@ pub(super) fn contact_head(config: &Config) -> Vec<TensorShape> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{RELEASED, RELEASED_ESM1};
+
+    #[test]
+    fn positions_of_another_kind_are_ignored_only_where_a_library_writes_them_for_nothing() {
+        let frequencies = "encoder.layer.3.attention.self.rotary_embeddings.inv_freq";
+        let prefixes: [fn() -> Prefix; 2] = [
+            || Prefix::Transformers(String::new()),
+            || Prefix::FairEsm(String::new()),
+        ];
+        for (shape, name, expected) in [
+            (&RELEASED[0], frequencies, [Other::Ignored; 2]),
+            (&RELEASED[0], POSITIONS, [Other::Ignored, Other::Refused]),
+            (&RELEASED_ESM1[0], frequencies, [Other::Refused; 2]),
+        ] {
+            let config = Config::of_shape(shape);
+            let found = prefixes.map(|prefix| {
+                let (config, prefix) = (&config, prefix());
+                Names { config, prefix }.other(name)
+            });
+            assert_eq!(found, expected, "{name} of {}", shape.name);
+        }
+    }
 
     #[test]
     fn all_names_of_a_tensor_lead_to_one() {

@@ -1,4 +1,4 @@
-//! Layers of ESM-2 that only a Hopper has.
+//! Layers that only a Hopper has.
 //!
 //! The number format and the GPU decide which layers a model has: those of any place (`layer`),
 //! those whose layer norms are part of the products (`stream_layer`), or those of 8-bit integers

@@ -4,10 +4,11 @@ use candle_core::{DType, Result as TensorResult, Tensor};
 use candle_nn::VarBuilder;
 use plm_encoder::{Error, FirstStreamBlock, Pass, Place, StreamBlock, StreamLayers, side_by_side};
 use plm_kernels::{
-    CuSeqlens, Gpu, Stream, StreamLinear, TokenProjection, VarlenAttention, embed_tokens,
+    CuSeqlens, Embedding, Gpu, Stream, StreamLinear, TokenProjection, VarlenAttention, embed_tokens,
 };
 
 use super::weights::Weights;
+use crate::model_config::Positions;
 use crate::tensors::Tensors;
 use crate::{Checkpoint, Config};
 
@@ -103,11 +104,12 @@ impl StreamBlock for StreamLayer {
 }
 
 /// The first layer of a model. Its input is embeddings, so that its projection to queries, keys and
-/// values is looked up by token wherever a token's embedding is always the same.
+/// values is looked up by token wherever a token's embedding is always the same. With learned
+/// positions it never is.
 #[derive(Debug)]
 pub(crate) struct FirstLayer {
     layer: StreamLayer,
-    /// None for heads that there is no kernel for.
+    /// None with learned positions, and for heads that there is no kernel for.
     of_tokens: Option<TokenProjection>,
     /// Whether a masked token changes the embeddings of its sequence.
     has_token_dropout: bool,
@@ -121,13 +123,19 @@ impl FirstLayer {
         config: &Config,
         gpu: &Gpu,
     ) -> TensorResult<Self> {
-        let of_tokens = if config.head_dim() == TokenProjection::HEAD_DIM {
+        let is_looked_up =
+            config.positions == Positions::Rotary && config.head_dim() == TokenProjection::HEAD_DIM;
+        let of_tokens = if is_looked_up {
             let vocabulary = embeddings.dims2()?.0 as u32;
             let ids: Vec<u32> = (0..vocabulary).collect();
             // Each token is a sequence, so that none is beside a masked one.
             let alone = CuSeqlens::new((0..=vocabulary).collect())?;
             let ids = gpu.upload(&ids, &alone, embeddings.dtype())?;
-            let embedded = embed_tokens(embeddings, &ids, &alone, config.dropout())?;
+            let embedding = Embedding {
+                token_dropout: config.dropout(),
+                positions: None,
+            };
+            let embedded = embed_tokens(embeddings, &ids, &alone, embedding)?;
             let embedded = Stream::new(embedded)?;
             Some(TokenProjection::new(&layer.qkv, &embedded, layer.eps)?)
         } else {

@@ -13,6 +13,7 @@ use plm_core::{Digest, Dtype, EncoderLoader, Layer, OutputKind, OutputSet, Token
 use plm_encoder::{CpuOptions, FamilyCheckpoint, Loader};
 use plm_hub::{Wanted, WeightFiles};
 
+use super::model::most_residues;
 use super::{
     AdapterInfo, Architecture, Devices, Model, ModelError, ModelInfo, ModelOrigin, Remedy,
 };
@@ -20,7 +21,7 @@ use crate::Error;
 
 /// A family of models.
 struct Family {
-    /// The name is the one that people use.
+    /// The names are those that people use, in the words of an error.
     name: &'static str,
     /// A `config.json` of this family has one of these as its `model_type`.
     model_types: &'static [&'static str],
@@ -38,7 +39,7 @@ struct Family {
 /// All families. If `config.json` has no `model_type`, the first family says what is wrong with it.
 const FAMILIES: &[Family] = &[
     Family {
-        name: "ESM-2",
+        name: "ESM-2, ESM-1b and ESM-1v",
         model_types: &["esm"],
         // It says what is wrong with files of no family.
         is_in: |_| false,
@@ -79,6 +80,10 @@ pub(crate) trait FamilyModel: Send {
     /// The model's alphabet, which is all that a plan must know of a model.
     fn tokens(&self) -> TokenMap;
 
+    /// The most tokens that a sequence may have, special tokens included; `None` if it may have any
+    /// number.
+    fn max_sequence_tokens(&self) -> Option<usize>;
+
     /// Describes the model. This reads all weights, for their digest.
     fn info(&self) -> Result<ModelInfo, Error>;
 
@@ -99,19 +104,16 @@ pub(crate) struct LoaderJob<'a> {
     pub(super) adapter: Option<Digest>,
 }
 
-/// All released models, with the names of their families.
-pub(super) fn released() -> Vec<(&'static str, ReleasedModel)> {
-    let of_family = |family: &'static Family| {
-        let models = (family.released)().into_iter();
-        models.map(|model| (family.name, model))
-    };
-    FAMILIES.iter().flat_map(of_family).collect()
+/// All released models.
+pub(super) fn released() -> Vec<ReleasedModel> {
+    let families = FAMILIES.iter();
+    families.flat_map(|family| (family.released)()).collect()
 }
 
 /// The repository on the hub of a released model that is named without its owner.
 pub(super) fn hub_name(name: &str) -> Option<String> {
-    let found = released().into_iter().find(|(_, model)| model.name == name);
-    found.map(|(_, model)| model.repository())
+    let found = released().into_iter().find(|model| model.name == name);
+    found.map(|model| model.repository())
 }
 
 /// The files that are read of a model of any family.
@@ -255,6 +257,10 @@ impl<C: FamilyCheckpoint + 'static> FamilyModel for C {
         FamilyCheckpoint::tokens(self)
     }
 
+    fn max_sequence_tokens(&self) -> Option<usize> {
+        FamilyCheckpoint::max_sequence_tokens(self)
+    }
+
     fn info(&self) -> Result<ModelInfo, Error> {
         let sizes = self.sizes();
         Ok(ModelInfo {
@@ -268,6 +274,10 @@ impl<C: FamilyCheckpoint + 'static> FamilyModel for C {
                 hidden_size: sizes.hidden_size,
                 num_heads: sizes.num_heads,
                 head_dim: sizes.head_dim(),
+                most_residues: most_residues(
+                    FamilyCheckpoint::max_sequence_tokens(self),
+                    &FamilyCheckpoint::tokens(self),
+                ),
             }),
             origin: self.origin().map(|origin| ModelOrigin {
                 files: origin.files.clone(),
@@ -341,12 +351,12 @@ mod tests {
     #[test]
     fn a_released_name_is_one_models() {
         let released = released();
-        let mut names: Vec<&str> = released.iter().map(|(_, model)| model.name).collect();
+        let mut names: Vec<&str> = released.iter().map(|model| model.name).collect();
         let count = names.len();
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), count);
-        for (_, model) in released {
+        for model in released {
             assert_eq!(hub_name(model.name), Some(model.repository()));
             let name: plm_hub::ModelName = model.repository().parse().unwrap();
             assert_eq!(name.repository(), model.repository());
@@ -363,8 +373,8 @@ mod tests {
         assert_eq!(
             said,
             concat!(
-                r#"says model_type "t5\n": what is read here is ESM-2 (model_type "esm"), "#,
-                r#"ESM C (model_type "esmc")"#
+                r#"says model_type "t5\n": what is read here is ESM-2, ESM-1b and ESM-1v "#,
+                r#"(model_type "esm"), ESM C (model_type "esmc")"#
             )
         );
     }
@@ -447,6 +457,7 @@ mod tests {
         assert_eq!(info.revision, None);
         let architecture = info.architecture.unwrap();
         assert_eq!((&*info.name, architecture.family), ("plm-tiny", "ESM-2"));
+        assert_eq!(architecture.most_residues, None);
         assert_eq!(
             (architecture.num_layers, architecture.hidden_size),
             (6, 128)

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
+use plm_coordinator::PlanConfig;
 use plm_core::{Dtype, EncoderLoader, OutputKind, OutputSet, TokenMap};
 
 use super::families::{self, FamilyModel, LoaderJob, Opened};
@@ -112,6 +113,13 @@ fn tell_of_passed_over(checkpoint: &dyn FamilyModel) {
     );
 }
 
+/// The most residues of a sequence that may have `max_tokens` tokens, with the special ones of this
+/// alphabet among them.
+pub(super) fn most_residues(max_tokens: Option<usize>, tokens: &TokenMap) -> Option<u32> {
+    let residues = max_tokens?.saturating_sub(tokens.special_tokens() as usize);
+    Some(u32::try_from(residues).unwrap_or(u32::MAX))
+}
+
 /// A model whose weights have not been read yet.
 pub(crate) enum OpenModel {
     Checkpoint(Opened),
@@ -130,6 +138,36 @@ impl OpenModel {
         match self {
             Self::Checkpoint(opened) => opened.model.tokens(),
             Self::Loader(loader) => loader.spec().tokens.clone(),
+        }
+    }
+
+    /// Refuses a window of more residues than the model has positions for, whatever the input is.
+    pub(crate) fn check_window(&self, plan: &PlanConfig) -> Result<(), Error> {
+        let max_residues = plan.max_residues();
+        match self.most_residues() {
+            Some(most_residues) if max_residues > most_residues => Err(Error::NoPositions {
+                model: self.name().to_owned(),
+                most_residues,
+                max_residues,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The most residues of a sequence; `None` if the model takes sequences of any length.
+    fn most_residues(&self) -> Option<u32> {
+        let (max_tokens, tokens) = match self {
+            Self::Checkpoint(opened) => (opened.model.max_sequence_tokens(), opened.model.tokens()),
+            Self::Loader(loader) => (loader.max_sequence_tokens(), loader.spec().tokens.clone()),
+        };
+        most_residues(max_tokens, &tokens)
+    }
+
+    /// The model's name.
+    fn name(&self) -> &str {
+        match self {
+            Self::Checkpoint(opened) => opened.model.name(),
+            Self::Loader(loader) => &loader.spec().model,
         }
     }
 

@@ -63,6 +63,9 @@ pub struct Architecture {
     pub num_heads: usize,
     /// One head's share of a hidden state has this many values.
     pub head_dim: usize,
+    /// The model has positions for sequences of at most this many residues. It is `None` if it
+    /// takes sequences of any length.
+    pub most_residues: Option<u32>,
 }
 
 /// Why a model's family refused it, or why the chosen devices can't compute it. Its text is that of

@@ -132,8 +132,6 @@ fn name_of(words: &str) -> Result<ModelName, HubError> {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct KnownModel {
-    /// The family is named as people call it, for example `ESM-2`.
-    pub family: &'static str,
     /// The model is described as its family says.
     pub model: ReleasedModel,
     /// The snapshot of its branch `main` is in the cache, whole. It is `None` if it is not there.
@@ -155,10 +153,9 @@ pub struct KnownModel {
 /// ```
 pub fn released_models(hub: &Hub) -> Vec<KnownModel> {
     let wanted = families::wanted();
-    let known = |(family, model): (&'static str, ReleasedModel)| {
+    let known = |model: ReleasedModel| {
         let name = model.repository().parse().ok();
         KnownModel {
-            family,
             model,
             cached: name.and_then(|name| hub.cached(&name, &wanted)),
         }

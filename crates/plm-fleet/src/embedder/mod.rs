@@ -150,6 +150,7 @@ impl Embedder {
     /// - [`Error::Devices`] or [`Error::NotOncePerRank`] if a device can't be used.
     /// - [`Error::Checkpoint`], [`Error::UnknownModelType`] or [`Error::Model`] if the model is
     ///   refused, or can't give the outputs.
+    /// - [`Error::NoPositions`] if the window has more residues than the model has positions for.
     /// - [`Error::Coordinator`] if no device could load it.
     pub fn new(model: &Model, config: &EmbedderConfig) -> Result<Self, Error> {
         start_threads()?;
@@ -160,7 +161,9 @@ impl Embedder {
             ..config.clone()
         };
         let (dtype, outputs) = (config.dtype, config.outputs.as_ref());
-        let loading = PendingLoader::start(model.open()?, &config.devices, dtype, outputs)?;
+        let model = model.open()?;
+        model.check_window(&config.plan)?;
+        let loading = PendingLoader::start(model, &config.devices, dtype, outputs)?;
         let loader = loading.wait()?;
         let world = config.devices.world_size()?;
         let deliveries = Arc::new(Deliveries::default());

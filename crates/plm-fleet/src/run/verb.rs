@@ -81,6 +81,7 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
 
     // This reads headers only.
     let model = model.open()?;
+    model.check_window(&config.plan)?;
     let tokens = model.tokens();
     let revision = model.revision();
     let kinds = model.output_kinds(config.outputs.as_ref());

@@ -1,4 +1,4 @@
-// Token embeddings with ESM-2's token-dropout rescale.
+// Token embeddings, with ESM-2's token-dropout rescale and ESM-1b's learned positions.
 #include "cuda/common.cuh"
 
 // Of each sequence, the share of tokens that are not masked: `kept` `[num_sequences]`. One warp per
@@ -16,24 +16,45 @@ extern "C" __global__ void kept_fraction(const uint32_t *token_ids, const uint32
   }
 }
 
-// One block per token. Without token dropout `kept` is null, and embeddings are copied.
+// One block per token. Without token dropout `kept` is null, and without learned positions
+// `positions` is; without both, embeddings are copied. `LearnedPositions` says which row a position
+// has.
 template <typename T>
 __device__ inline void embed_token(const T *table, uint32_t vocabulary, const uint32_t *token_ids, const uint32_t *cu_seqlens,
                                    int num_sequences, const float *kept, uint32_t mask_token_id,
-                                   float kept_in_training, T *embeddings, int hidden) {
+                                   float kept_in_training, const T *positions, uint32_t rows, uint32_t padding_id,
+                                   T *embeddings, int hidden) {
   constexpr int N = VEC<T>;
   const uint32_t id = token_ids[blockIdx.x];
-  const bool is_known = id < vocabulary;
+  bool is_known = id < vocabulary;
   const T *from = table + static_cast<size_t>(is_known ? id : 0) * hidden;
   T *to = embeddings + static_cast<size_t>(blockIdx.x) * hidden;
-  const float kept_here = kept == nullptr ? 1.0f : kept[sequence_of(cu_seqlens, num_sequences, blockIdx.x)];
+  const bool is_changed = kept != nullptr || positions != nullptr;
+  const int sequence = is_changed ? sequence_of(cu_seqlens, num_sequences, blockIdx.x) : 0;
+  const float kept_here = kept == nullptr ? 1.0f : kept[sequence];
+  const T *position = nullptr;
+  if (positions != nullptr) {
+    const uint32_t row = id == padding_id ? padding_id : padding_id + 1 + (blockIdx.x - cu_seqlens[sequence]);
+    is_known = is_known && row < rows;
+    position = positions + static_cast<size_t>(row < rows ? row : 0) * hidden;
+  }
   for (int column = threadIdx.x * N; column < hidden; column += blockDim.x * N) {
     Vec<T, N> vec = load_vec<T, N>(from + column);
-    if (kept != nullptr) {
+    if (is_changed) {
+      Vec<T, N> added;
+      if (position != nullptr) {
+        added = load_vec<T, N>(position + column);
+      }
 #pragma unroll
       for (int i = 0; i < N; ++i) {
-        const float value = to_f32(vec.values[i]) * kept_in_training / kept_here;
-        vec.values[i] = from_f32<T>(id == mask_token_id ? 0.0f : value);
+        float value = to_f32(vec.values[i]);
+        if (kept != nullptr) {
+          value = id == mask_token_id ? 0.0f : value * kept_in_training / kept_here;
+        }
+        if (position != nullptr) {
+          value += to_f32(added.values[i]);
+        }
+        vec.values[i] = from_f32<T>(value);
       }
     }
     if (!is_known) {
@@ -49,10 +70,10 @@ __device__ inline void embed_token(const T *table, uint32_t vocabulary, const ui
 #define EMBED_TOKENS(T, NAME)                                                                                          \
   extern "C" __global__ void embed_tokens_##NAME(const T *table, uint32_t vocabulary, const uint32_t *token_ids,       \
                                                  const uint32_t *cu_seqlens, int num_sequences, const float *kept,     \
-                                                 uint32_t mask_token_id, float kept_in_training, T *embeddings,        \
-                                                 int hidden) {                                                         \
+                                                 uint32_t mask_token_id, float kept_in_training, const T *positions,   \
+                                                 uint32_t rows, uint32_t padding_id, T *embeddings, int hidden) {      \
     embed_token<T>(table, vocabulary, token_ids, cu_seqlens, num_sequences, kept, mask_token_id, kept_in_training,     \
-                   embeddings, hidden);                                                                                \
+                   positions, rows, padding_id, embeddings, hidden);                                                   \
   }
 
 EMBED_TOKENS(float, f32)

@@ -16,9 +16,10 @@ use candle_core::{DType, Device, Tensor};
 use common::{cu_seqlens, random, values};
 use libtest_mimic::{Arguments, Trial};
 use plm_kernels::{
-    ContactHead, Contacts, CuSeqlens, Gpu, GpuError, LayerNorm, QueryKeyNorm, ResidualLayerNorm,
-    Rotary, TokenDropout, VarlenAttention, bias_gelu_inplace, count_gpus, describe_gpu,
-    embed_tokens, first_token, residue_linear, residue_rows, segment_max, segment_mean, swiglu,
+    ContactHead, Contacts, CuSeqlens, Embedding, Gpu, GpuError, LayerNorm, LearnedPositions,
+    QueryKeyNorm, ResidualLayerNorm, Rotary, TokenDropout, VarlenAttention, bias_gelu_inplace,
+    count_gpus, describe_gpu, embed_tokens, first_token, residue_linear, residue_rows, segment_max,
+    segment_mean, swiglu,
 };
 
 fn main() -> ExitCode {
@@ -313,24 +314,51 @@ fn embeddings_and_means_are_those_of_the_cpu() {
     for dtype in FORMATS {
         for (hidden, _) in SHAPES {
             let table = operand(&[33, hidden], 1, dtype, &gpu);
-            for dropout in [None, Some(TokenDropout { mask_token_id: 32 })] {
-                let cpu = embed_tokens(&table.0, &token_ids, &lengths, dropout).unwrap();
-                let own = embed_tokens(
-                    &table.1,
-                    &token_ids.to_device(&gpu).unwrap(),
-                    &lengths,
-                    dropout,
-                )
-                .unwrap();
+            // As many rows as the longest sequence takes. Padding, which is token 1, has its own.
+            let rows = lengths.max_sequence_tokens() + 2;
+            let (rows_on_cpu, rows_on_gpu) = operand(&[rows, hidden], 3, dtype, &gpu);
+            let learned = |table| LearnedPositions::new(table, 1).unwrap();
+            let positions = (learned(rows_on_cpu), learned(rows_on_gpu));
+            let dropout = Some(TokenDropout { mask_token_id: 32 });
+            let own_ids = token_ids.to_device(&gpu).unwrap();
+            for (token_dropout, has_positions) in [
+                (None, false),
+                (dropout, false),
+                (None, true),
+                (dropout, true),
+            ] {
+                let embed = |table, ids, positions| {
+                    let embedding = Embedding {
+                        token_dropout,
+                        positions: has_positions.then_some(positions),
+                    };
+                    embed_tokens(table, ids, &lengths, embedding).unwrap()
+                };
+                let cpu = embed(&table.0, &token_ids, &positions.0);
+                let own = embed(&table.1, &own_ids, &positions.1);
                 assert_alike(&format!("embed_tokens {hidden}"), &own, &cpu, dtype);
             }
-            // What is outside the table is not read.
-            let unknown = Tensor::new(&[32_u32, 33, u32::MAX], &gpu).unwrap();
-            let embedded = embed_tokens(&table.1, &unknown, &cu_seqlens(&[3]), None).unwrap();
-            let is_nan: Vec<bool> = host(&embedded).iter().map(|value| value.is_nan()).collect();
-            assert!(
-                is_nan[..hidden].iter().all(|nan| !nan) && is_nan[hidden..].iter().all(|nan| *nan)
-            );
+            // What is outside a table is not read.
+            let nan = |ids: &[u32], embedding| {
+                let ids = Tensor::new(ids, &gpu).unwrap();
+                let alone = cu_seqlens(&[3]);
+                let embedded = embed_tokens(&table.1, &ids, &alone, embedding).unwrap();
+                let rows = host(&embedded);
+                let rows = rows.chunks_exact(hidden).map(|row| {
+                    let nan = row.iter().filter(|value| value.is_nan()).count();
+                    assert!(nan == 0 || nan == hidden);
+                    nan > 0
+                });
+                rows.collect::<Vec<bool>>()
+            };
+            let plain = Embedding::default();
+            assert_eq!(nan(&[32, 33, u32::MAX], plain), [false, true, true]);
+            let two = learned(operand(&[4, hidden], 3, dtype, &gpu).1);
+            let two = Embedding {
+                positions: Some(&two),
+                ..plain
+            };
+            assert_eq!(nan(&[5, 6, 7], two), [false, false, true]);
 
             let x = operand(&[total, hidden], 2, dtype, &gpu);
             let cpu = segment_mean(&x.0, &lengths).unwrap();
