@@ -155,7 +155,7 @@ pub enum Error {
     /// An adapter lacks the tensors of a module that its settings name.
     #[error(
         "{path} lacks lora_A and lora_B of {module}, which its target_modules name: it is half an \
-         adapter, save or fetch it again"
+         adapter, or was made for a base model of fewer layers"
     )]
     HalfAdapter {
         /// The adapter's weights.
