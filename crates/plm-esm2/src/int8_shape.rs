@@ -25,10 +25,10 @@ pub(crate) fn check_int8(
 ) -> Result<(), Error> {
     let config = checkpoint.config();
     let why = match dtype {
-        Dtype::Int8 if !is_on_gpu => NoInt8::OnCpu,
         // The rotated stream of int8 begins with rotated embeddings. The gains of ESM-1b's layer
         // norm after these would have to be rotated too.
         Dtype::Int8 if config.positions != Positions::Rotary => NoInt8::Family(config.family()),
+        Dtype::Int8 if !is_on_gpu => NoInt8::OnCpu,
         Dtype::Int8 if !suits(config) => NoInt8::Shape {
             hidden_size: config.hidden_size,
             ffn_size: config.ffn_size,

@@ -285,7 +285,12 @@ fn int8_is_refused_before_weights_are_read() {
         ffn_size: 512,
         ..RELEASED_ESM1[0]
     };
-    let refusal = Esm2Loader::on_gpus(Checkpoint::random(&shape, 1), vec![0], Dtype::Int8);
+    let checkpoint = Checkpoint::random(&shape, 1);
+    let refusal = Esm2::new(&checkpoint, Dtype::Int8).map(drop).unwrap_err();
+    let words =
+        "shallow-random-1 can't be computed in int8, as no ESM-1b can: use f16, bf16 or f32";
+    assert_eq!(refusal.to_string(), words);
+    let refusal = Esm2Loader::on_gpus(checkpoint, vec![0], Dtype::Int8);
     let refusal = refusal.map(drop).unwrap_err();
     assert!(
         matches!(
