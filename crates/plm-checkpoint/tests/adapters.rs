@@ -61,8 +61,11 @@ fn adapter(settings: &Value, tensors: &Tensors) -> TempDir {
 
 /// The toy with an adapter merged into it.
 fn merge(dir: &Path) -> Result<Chosen, Error> {
-    let base = checkpoint(&tensors());
-    let files = ModelFiles::open(base.path(), |_| None)?;
+    merge_into(checkpoint(&tensors()).path(), dir)
+}
+
+fn merge_into(base: &Path, dir: &Path) -> Result<Chosen, Error> {
+    let files = ModelFiles::open(base, |_| None)?;
     let files = files.with_adapter(Arc::new(Adapter::open(dir)?));
     files.tensors()?.choose(&Toy)
 }
@@ -534,4 +537,29 @@ fn more_patterns_than_any_adapter_has_are_refused() {
         &matrices(),
     );
     assert!(said.contains("rank_pattern"), "{said}");
+}
+
+#[test]
+fn another_byte_anywhere_is_refused_or_is_another_adapter() {
+    let (base, dir) = (checkpoint(&tensors()), adapter(&settings(), &matrices()));
+    for name in ["adapter_config.json", "adapter_model.safetensors"] {
+        let path = dir.path().join(name);
+        let whole = fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            for byte in [b'0', b'"', whole[at] ^ 1] {
+                let mut other = whole.clone();
+                other[at] = byte;
+                fs::write(&path, other).unwrap();
+                let merged = merge_into(base.path(), dir.path()).and_then(|chosen| {
+                    let inner = chosen.used.get("inner.weight").expect("it is required");
+                    inner.values(|value| value)
+                });
+                if let Err(error) = merged {
+                    let folder = dir.path().to_str().unwrap();
+                    assert!(error.to_string().contains(folder), "byte {at}: {error}");
+                }
+            }
+        }
+        fs::write(&path, whole).unwrap();
+    }
 }
