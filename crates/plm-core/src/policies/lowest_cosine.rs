@@ -1,6 +1,6 @@
 //! How close a number format comes to f32.
 
-use crate::EncodedBatch;
+use crate::{EncodedBatch, OutputSpec, Per};
 
 /// The rows of two results for one batch that are least alike.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -13,8 +13,8 @@ pub struct LowestCosine {
     pub cosine: f64,
 }
 
-/// The lowest cosine of a row of `ours` to the same row of `exact`, over all outputs. `None` if
-/// there are no rows.
+/// The lowest cosine of a row of `ours` to the same row of `exact`, over all `outputs`. `None` if
+/// there are no rows. A row of an output per pair of residues is that of one residue.
 ///
 /// Sums are f64. Two rows of zeros are alike: their cosine is 1.
 ///
@@ -23,20 +23,27 @@ pub struct LowestCosine {
 ///
 /// ```
 /// use plm_core::policies::lowest_cosine;
-/// use plm_core::{Column, EncodedBatch};
+/// use plm_core::{Column, EncodedBatch, OutputKind, OutputSpec};
 ///
 /// // One output of width 2, and two sequences.
+/// let outputs = [OutputSpec::new(OutputKind::Mean, 0, 2)];
 /// let exact = EncodedBatch::new(vec![Column::new(2, vec![3.0_f32, 4.0, 1.0, 0.0])?]);
 /// let ours = EncodedBatch::new(vec![Column::new(2, vec![6.0_f32, 8.0, 3.0, 4.0])?]);
-/// let lowest = lowest_cosine(&ours, &exact).expect("there are rows");
+/// let lowest = lowest_cosine(&ours, &exact, &outputs).expect("there are rows");
 /// assert_eq!((lowest.sequence, lowest.cosine), (1, 0.6));
 /// # Ok::<(), plm_core::ShapeError>(())
 /// ```
-pub fn lowest_cosine(ours: &EncodedBatch, exact: &EncodedBatch) -> Option<LowestCosine> {
+pub fn lowest_cosine(
+    ours: &EncodedBatch,
+    exact: &EncodedBatch,
+    outputs: &[OutputSpec],
+) -> Option<LowestCosine> {
     let columns = (ours.columns(), exact.columns());
-    assert_eq!(columns.0.len(), columns.1.len(), "both have all outputs");
+    let counts = [columns.0.len(), columns.1.len()];
+    assert_eq!(counts, [outputs.len(); 2], "both have all outputs");
     let mut lowest: Option<LowestCosine> = None;
-    for (output, (ours, exact)) in columns.0.iter().zip(columns.1).enumerate() {
+    let columns = columns.0.iter().zip(columns.1).zip(outputs);
+    for (output, ((ours, exact), spec)) in columns.enumerate() {
         let shape = (ours.width(), ours.offsets());
         assert_eq!(
             shape,
@@ -45,8 +52,14 @@ pub fn lowest_cosine(ours: &EncodedBatch, exact: &EncodedBatch) -> Option<Lowest
         );
         for sequence in 0..ours.num_sequences() {
             let both = (ours.sequence(sequence), exact.sequence(sequence));
-            let rows = both.0.chunks_exact(ours.width());
-            for (ours, exact) in rows.zip(both.1.chunks_exact(exact.width())) {
+            let width = match spec.kind.per() {
+                Per::Sequence | Per::Residue => ours.width(),
+                // Of a map of all pairs.
+                Per::Pair => both.0.len().isqrt(),
+            };
+            // Of no residues there is a map without rows.
+            let rows = both.0.chunks_exact(width.max(1));
+            for (ours, exact) in rows.zip(both.1.chunks_exact(width.max(1))) {
                 let cosine = cosine(ours, exact);
                 if lowest.is_none_or(|lowest| cosine < lowest.cosine) {
                     lowest = Some(LowestCosine {
@@ -84,7 +97,14 @@ mod tests {
     use half::f16;
 
     use super::*;
-    use crate::Column;
+    use crate::{Column, OutputKind};
+
+    const MEAN: OutputKind = OutputKind::Mean;
+
+    fn specs(kinds: &[OutputKind]) -> Vec<OutputSpec> {
+        // The widths are those of the columns.
+        (kinds.iter().map(|&kind| OutputSpec::new(kind, 0, 1))).collect()
+    }
 
     fn batch(columns: Vec<Column>) -> EncodedBatch {
         EncodedBatch::new(columns)
@@ -95,7 +115,8 @@ mod tests {
     }
 
     fn cosine_of(ours: &[f32], exact: &[f32]) -> f64 {
-        lowest_cosine(&rows(ours), &rows(exact)).unwrap().cosine
+        let lowest = lowest_cosine(&rows(ours), &rows(exact), &specs(&[MEAN]));
+        lowest.unwrap().cosine
     }
 
     #[test]
@@ -106,7 +127,8 @@ mod tests {
             Column::with_offsets(2, vec![0, 1, 1, 4], values).unwrap()
         };
         let exact = batch(vec![pooled(3.0), per_residue([1.0, 0.0])]);
-        let found = |ours: &EncodedBatch| lowest_cosine(ours, &exact).unwrap();
+        let outputs = specs(&[MEAN, OutputKind::Residues]);
+        let found = |ours: &EncodedBatch| lowest_cosine(ours, &exact, &outputs).unwrap();
 
         let ours = batch(vec![pooled(3.0), per_residue([4.0, 3.0])]);
         let expected = LowestCosine {
@@ -123,6 +145,25 @@ mod tests {
         };
         assert_eq!(found(&ours), expected);
         assert!(found(&exact).cosine > 1.0 - 1e-15);
+    }
+
+    #[test]
+    fn a_row_of_a_map_of_pairs_is_that_of_one_residue() {
+        // Maps of two residues, of none and of one.
+        let maps = |first: [f32; 4]| {
+            let values = [&first[..], &[1.0]].concat();
+            let offsets = vec![0, 4, 4, 5];
+            batch(vec![Column::with_offsets(1, offsets, values).unwrap()])
+        };
+        let exact = maps([1.0, 1.0, 1.0, 0.0]);
+        let ours = maps([2.0, 2.0, 4.0, 3.0]);
+        let lowest = lowest_cosine(&ours, &exact, &specs(&[OutputKind::Contacts]));
+        let expected = LowestCosine {
+            output: 0,
+            sequence: 0,
+            cosine: 0.8,
+        };
+        assert_eq!(lowest, Some(expected));
     }
 
     #[test]
@@ -164,11 +205,12 @@ mod tests {
         let values = [0.1, 0.7].map(f16::from_f32);
         let ours = batch(vec![Column::new(2, values.to_vec()).unwrap()]);
         let exact = rows(&values.map(f16::to_f32));
-        assert_eq!(lowest_cosine(&ours, &exact).unwrap().cosine, 1.0);
+        let lowest = lowest_cosine(&ours, &exact, &specs(&[MEAN])).unwrap();
+        assert_eq!(lowest.cosine, 1.0);
     }
 
     #[test]
     fn nothing_is_said_of_no_rows() {
-        assert_eq!(lowest_cosine(&rows(&[]), &rows(&[])), None);
+        assert_eq!(lowest_cosine(&rows(&[]), &rows(&[]), &specs(&[MEAN])), None);
     }
 }

@@ -56,7 +56,7 @@ pub(super) fn load(gpu: &Gpu, job: &Job<'_>) -> Result<(Model, Dtype), Error> {
         return Ok((load(format, known)?, format));
     }
     let encode = |model: &Model| Ok(EncodedBatch::new(model.forward(&proteins, &outputs)?));
-    let (model, too_coarse) = choose(dtype, load, encode)?;
+    let (model, too_coarse) = choose(dtype, &specs, load, encode)?;
     let is_first = job.too_coarse.set(too_coarse).is_ok();
     let Some(lowest) = too_coarse else {
         return Ok((model, dtype));

@@ -117,18 +117,19 @@ pub(super) fn proteins(tokens: &TokenMap, max_tokens: Option<usize>, dtype: Dtyp
 ///
 /// `load` is given a format, and that row if it is known. Its first model is in f32 and gives
 /// the values to compare with. Each model is dropped before the next is loaded. `encode` gives the
-/// measured outputs of the proteins.
+/// measured outputs of the proteins, which are `specs`.
 ///
 /// # Errors
 /// Any error of `load` and `encode`.
 pub(super) fn choose<M, E>(
     dtype: Dtype,
+    specs: &[OutputSpec],
     load: impl Fn(Dtype, Option<LowestCosine>) -> Result<M, E>,
     encode: impl Fn(&M) -> Result<EncodedBatch, E>,
 ) -> Result<(M, Option<LowestCosine>), E> {
     let exact = encode(&load(Dtype::F32, None)?)?;
     let model = load(dtype, None)?;
-    let lowest = lowest_cosine(&encode(&model)?, &exact);
+    let lowest = lowest_cosine(&encode(&model)?, &exact, specs);
     match lowest.filter(|lowest| lowest.cosine < LEAST_COSINE) {
         None => Ok((model, None)),
         too_coarse => {
@@ -158,6 +159,10 @@ mod tests {
         }
     }
 
+    fn specs() -> [OutputSpec; 1] {
+        [OutputSpec::new(OutputKind::Mean, 0, 2)]
+    }
+
     /// The format that is chosen for f16 if f16 gives these rows where f32 gives `[1, 0]`, why it
     /// is chosen, and the formats that were loaded.
     fn chosen(in_f16: [f32; 2]) -> (Dtype, Option<f64>, Vec<Dtype>) {
@@ -183,7 +188,7 @@ mod tests {
                 Column::new(2, row.to_vec()).unwrap(),
             ]))
         };
-        let (model, too_coarse) = choose(Dtype::F16, load, encode).unwrap();
+        let (model, too_coarse) = choose(Dtype::F16, &specs(), load, encode).unwrap();
         let cosine = too_coarse.map(|lowest| lowest.cosine);
         (model.dtype, cosine, loaded.borrow().clone())
     }
@@ -217,12 +222,12 @@ mod tests {
             };
             let encode =
                 |_: &Dtype| Ok(EncodedBatch::new(vec![Column::new(1, vec![1.0]).unwrap()]));
-            assert_eq!(choose(Dtype::F16, load, encode), Err("no room"));
+            assert_eq!(choose(Dtype::F16, &specs(), load, encode), Err("no room"));
             let encode = |model: &Dtype| match *model == failing {
                 true => Err("the GPU has failed"),
                 false => Ok(EncodedBatch::new(vec![Column::new(1, vec![1.0]).unwrap()])),
             };
-            let chosen = choose(Dtype::F16, |dtype, _| Ok(dtype), encode);
+            let chosen = choose(Dtype::F16, &specs(), |dtype, _| Ok(dtype), encode);
             assert_eq!(chosen, Err("the GPU has failed"));
         }
     }
