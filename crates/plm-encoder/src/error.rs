@@ -208,6 +208,18 @@ pub enum Error {
         /// All memory of the GPU, in GiB.
         total_gib: f64,
     },
+    /// The files have frequencies of rotary positions that no released model has.
+    #[error(
+        "{}: {name} is not of base 10,000, with which this model is computed: it would give other \
+         vectors than the library that saved it",
+        path.display()
+    )]
+    Frequencies {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name in the file.
+        name: String,
+    },
     /// A tensor operation failed.
     #[error("a tensor operation failed: {}{}", without_backtrace(.0), advice(.0))]
     Tensor(candle_core::Error),

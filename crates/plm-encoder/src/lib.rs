@@ -27,6 +27,7 @@ mod cpu;
 mod cpu_ranks;
 mod error;
 mod fold;
+mod frequencies;
 #[cfg(feature = "cuda")]
 mod gpu;
 #[cfg(not(feature = "cuda"))]
@@ -53,6 +54,7 @@ pub use error::{Error, NoInt8};
 pub use gpu::{FirstStreamBlock, StreamBlock, StreamLayers};
 
 pub use fold::{FoldedNorm, centre, of_bits, round_into};
+pub use frequencies::check_frequencies;
 pub use layers::{Block, Layers, Pass, PlainLayers, Pool, PooledNorm};
 pub use lm_head::{LmHead, LmHeadWeights};
 pub use loader::{Loader, output_specs};

@@ -74,6 +74,30 @@ fn what_older_files_also_hold_changes_nothing() {
 }
 
 #[test]
+fn only_the_rotary_frequencies_of_released_models_may_be_in_the_files() {
+    let name = "esm.encoder.layer.0.attention.self.rotary_embeddings.inv_freq";
+    // Heads of plm-tiny are of 16.
+    let with = |base: f32, bits: u32| {
+        let frequencies = (0..8).map(|i| base.powf(-(i as f32) / 8.0).to_bits() & bits);
+        let bytes = frequencies.flat_map(u32::to_le_bytes).collect();
+        let mut tensors = tensors();
+        tensors.insert(name.to_owned(), (StoredDtype::F32, vec![8], bytes));
+        Checkpoint::open(checkpoint(&tensors))
+    };
+    assert_is_plm_tiny(&with(1e4, u32::MAX).unwrap());
+    // As bf16 has them, though it would round to nearest.
+    assert_is_plm_tiny(&with(1e4, 0xffff_0000).unwrap());
+    for base in [5e3, 5e5] {
+        let error = with(base, u32::MAX).unwrap_err();
+        assert!(
+            matches!(&error, Error::Frequencies { path, name: found }
+                if path.ends_with("model.safetensors") && found == name),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn sixteen_bit_weights_are_widened() {
     let mut narrow = tensors();
     for (dtype, _, bytes) in narrow.values_mut() {

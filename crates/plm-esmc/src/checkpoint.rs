@@ -6,7 +6,7 @@ use std::path::Path;
 use plm_checkpoint::StoredTensor;
 use plm_checkpoint::{Chosen, ModelFiles, Tensors};
 use plm_core::Digest;
-use plm_encoder::{Error, Origin, random_tensors};
+use plm_encoder::{Error, Origin, check_frequencies, random_tensors};
 
 use crate::names::{self, Names};
 use crate::{Config, ModelShape, hub_name};
@@ -74,6 +74,7 @@ impl Checkpoint {
             false => Config::of_file(files.config())?,
         };
         let names = Names::find(&found, &config)?;
+        check_frequencies(&found, config.head_dim())?;
         let origin = Origin {
             files: found.files().into_iter().map(Path::to_owned).collect(),
             library: names.library(),

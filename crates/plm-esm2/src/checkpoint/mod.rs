@@ -10,7 +10,7 @@ use candle_core::Device;
 use candle_nn::VarBuilder;
 use plm_checkpoint::{Adapter, Chosen, ModelFiles, StoredTensor, Tensors};
 use plm_core::{Digest, Dtype};
-use plm_encoder::random_tensors;
+use plm_encoder::{check_frequencies, random_tensors};
 
 use crate::alphabet::{MASK, VOCABULARY};
 use crate::{Config, Error, ModelShape, Origin, hub_name};
@@ -85,6 +85,7 @@ impl Checkpoint {
             found.add(contact_head);
         }
         let names = Names::find(&found, &config)?;
+        check_frequencies(&found, config.head_dim())?;
         let origin = Origin {
             files: found.files().into_iter().map(Path::to_owned).collect(),
             library: names.library(),
