@@ -13,7 +13,7 @@ use plm_core::{Digest, Dtype};
 use plm_encoder::{check_frequencies, random_tensors};
 
 use crate::alphabet::{MASK, VOCABULARY};
-use crate::{Config, Error, ModelShape, Origin, hub_name};
+use crate::{Config, Error, ModelShape, Origin, Positions, hub_name};
 use names::Names;
 pub(crate) use names::{EMBEDDING, EMBEDDING_NORM, POSITIONS};
 
@@ -85,7 +85,9 @@ impl Checkpoint {
             found.add(contact_head);
         }
         let names = Names::find(&found, &config)?;
-        check_frequencies(&found, config.head_dim())?;
+        if config.positions == Positions::Rotary {
+            check_frequencies(&found, config.head_dim())?;
+        }
         let origin = Origin {
             files: found.files().into_iter().map(Path::to_owned).collect(),
             library: names.library(),
