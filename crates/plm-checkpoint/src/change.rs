@@ -35,6 +35,28 @@ pub(crate) struct LowRank {
 }
 
 impl LowRank {
+    /// Whether a matrix of finite numbers is surely finite too when this is added, which the size
+    /// of the numbers in `A` and `B` tells without the matrix.
+    pub(crate) fn is_surely_finite(&self) -> Result<bool, Error> {
+        /// A number of this size changes no f32 so far that it becomes infinite: it is less than
+        /// half a step (2^103) between the largest of them.
+        const HARMLESS: f64 = 1e30;
+
+        // The length of a row is a divisor in DoRA. Only the matrix tells it.
+        if self.magnitude.is_some() {
+            return Ok(false);
+        }
+        let largest = |tensor: &StoredTensor| {
+            let values = tensor.values(|value| f64::from(value).abs())?;
+            // Unlike `f64::max`, this keeps NaN.
+            let larger = |a: f64, b: f64| if b > a || b.is_nan() { b } else { a };
+            Ok::<_, Error>(values.into_iter().fold(0.0, larger))
+        };
+        let sum = self.a.shape()[0] as f64 * largest(&self.a)? * largest(&self.b)?;
+        let scaled = sum * f64::from(self.scale).abs();
+        Ok(sum <= HARMLESS && scaled <= HARMLESS)
+    }
+
     /// Reads both matrices.
     pub(crate) fn read(&self) -> Result<Added<'_>, Error> {
         let rank = self.a.shape()[0];

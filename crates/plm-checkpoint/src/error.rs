@@ -5,7 +5,7 @@ mod words;
 use std::io;
 use std::path::PathBuf;
 
-use words::{directory_of, download, name_one, snapshot_of, writer_of};
+use words::{directory_of, directory_of_adapter, download, name_one, snapshot_of, writer_of};
 
 /// Why a model's files can't be read, or are not those of the model that was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +96,23 @@ pub enum Error {
     ModelBesideAdapter {
         /// The directory.
         path: PathBuf,
+    },
+    /// There is no directory of the name of an adapter.
+    #[error(
+        "there is no directory {path}: an adapter of peft is one with adapter_config.json, and \
+         adapter_model.safetensors or adapter_model.bin"
+    )]
+    NoSuchAdapter {
+        /// What was named as an adapter.
+        path: PathBuf,
+    },
+    /// A file was named instead of the directory of an adapter.
+    #[error("{path} is a file: {}", directory_of_adapter(adapter.as_deref()))]
+    AdapterIsFile {
+        /// The file.
+        path: PathBuf,
+        /// The file's directory, if that holds an adapter.
+        adapter: Option<PathBuf>,
     },
     /// The directory holds no adapter of peft.
     #[error(

@@ -41,7 +41,7 @@ pub use choose::{Chosen, FoundTensors, Layout, Other, TensorShape};
 pub use config_file::ConfigFile;
 pub use error::Error;
 pub use files::ModelFiles;
-pub use place::is_pickle;
+pub use place::{hub_snapshot, is_pickle};
 pub use released::ReleasedModel;
 pub use stored::StoredTensor;
 pub use tensors::Tensors;

@@ -80,6 +80,24 @@ pub(crate) fn is_of_adapter(named: &Path) -> Result<bool, Error> {
 
 /// The folder that `named` stands for as an adapter, and the adapter's name.
 pub(crate) fn find_adapter(named: &Path) -> Result<(PathBuf, String), Error> {
+    match fs::metadata(named) {
+        Ok(metadata) if metadata.is_dir() => {}
+        Ok(_) => {
+            let parent = folder_of(named);
+            return Err(Error::AdapterIsFile {
+                path: named.to_owned(),
+                adapter: is_there(&parent.join(ADAPTER_CONFIG)).then(|| parent.to_owned()),
+            });
+        }
+        Err(source) => {
+            return Err(match unreadable(named, source) {
+                Error::Read { path, source } if is_absence(&source) => {
+                    Error::NoSuchAdapter { path }
+                }
+                error => error,
+            });
+        }
+    }
     let dir = snapshot(named)?.unwrap_or_else(|| named.to_owned());
     if !is_there(&dir.join(ADAPTER_CONFIG)) {
         let inside = entries(&dir)?.into_iter();
@@ -189,11 +207,16 @@ fn a_file(path: &Path) -> Error {
     }
 }
 
+/// Whether an error says that nothing has a name.
+fn is_absence(source: &io::Error) -> bool {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    matches!(source.kind(), NotFound | NotADirectory)
+}
+
 /// The error for a folder that can't be opened.
 fn absent(named: &Path, short: impl Fn(&str) -> Option<String>, source: io::Error) -> Error {
-    match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {}
-        _ => return unreadable(named, source),
+    if !is_absence(&source) {
+        return unreadable(named, source);
     }
     if let Some((link, target)) = dangling_link(named) {
         return Error::DanglingLink { link, target };
@@ -228,6 +251,16 @@ fn hub_name(words: &str) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// The snapshot that is opened for the directory of a repository in a hub cache; `None` if the
+/// directory is none, or holds a model itself.
+///
+/// # Errors
+/// [`Error::NoSnapshot`] if it is not certain which snapshot is meant, [`Error::Read`] if the
+/// directory can't be read.
+pub fn hub_snapshot(dir: impl AsRef<Path>) -> Result<Option<PathBuf>, Error> {
+    snapshot(dir.as_ref())
 }
 
 /// The snapshot to open for `dir`, if that is a repository in a hub cache; `None` if it is a model.

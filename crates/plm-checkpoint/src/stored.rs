@@ -389,6 +389,20 @@ impl StoredTensor {
         Ok((numbers, besides))
     }
 
+    /// Refuses a tensor into which an adapter is merged, if it has NaN or infinity in it then. It
+    /// is merged for that only if its numbers may become so large.
+    ///
+    /// # Errors
+    /// [`Error::AdapterTensor`] if it has, [`Error::Read`] if a file can't be read.
+    pub(crate) fn check_change(&self) -> Result<(), Error> {
+        match self.change.as_deref() {
+            Some(Change::Added { low_rank, .. }) if !low_rank.is_surely_finite()? => {
+                self.rows(|_, _: &mut [()]| 0.0).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Fills `to` with the tensor's numbers from number `first` on, widened to f32.
     fn widen_into(&self, to: &mut [f32], first: usize) -> Result<(), Error> {
         match self.dtype {

@@ -42,8 +42,8 @@ impl Tensors {
     /// that no model can compute with.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] if a tensor has NaN or infinity in it, [`Error::Read`] if a weights
-    /// file can't be read.
+    /// [`Error::NotFinite`] if a tensor has NaN or infinity in it, [`Error::AdapterTensor`] if it
+    /// has that when an adapter is merged into it, [`Error::Read`] if a weights file can't be read.
     pub fn digest(&self, preface: &str) -> Result<Digest, Error> {
         // One line per tensor has the digest of its bytes. Threads share the work that way.
         let lines = self
@@ -62,6 +62,7 @@ impl Tensors {
                         name: name.clone(),
                     });
                 }
+                tensor.check_change()?;
                 let (dtype, shape) = (tensor.dtype(), tensor.shape());
                 Ok(format!("{name} {dtype} {shape:?} {}\n", hasher.finalize()))
             })

@@ -417,22 +417,44 @@ fn an_adapter_of_several_models_is_refused() {
 
 #[test]
 fn a_tensor_that_overflows_when_it_is_merged_is_named() {
-    let huge = |shape: &[usize]| {
+    let all = |number: f32, shape: &[usize]| {
         let numbers: usize = shape.iter().product();
-        (
-            Dtype::F32,
-            shape.to_vec(),
-            3e38_f32.to_le_bytes().repeat(numbers),
-        )
+        let bytes = number.to_le_bytes().repeat(numbers);
+        (Dtype::F32, shape.to_vec(), bytes)
     };
-    let tensors = [(A.to_owned(), huge(&[2, 4])), (B.to_owned(), huge(&[4, 2]))];
-    let chosen = merge(adapter(&settings(), &tensors.into()).path()).unwrap();
-    let inner = chosen.used.get("inner.weight").unwrap();
-    let said = inner.values(|value| value).unwrap_err().to_string();
-    assert!(
-        said.contains(B) && said.contains("gives NaN or infinity"),
-        "{said}"
-    );
+    let mut dora = settings();
+    dora["use_dora"] = json!(true);
+    let magnitude = "base_model.model.toy.inner.lora_magnitude_vector";
+    for (settings, number, is_finite) in [
+        (&settings(), 3e38, false),
+        // The sum is finite, and what it is scaled to is not.
+        (&settings(), 1e19, false),
+        // Only the matrix tells that this is.
+        (&settings(), 8e18, true),
+        (&dora, 3e38, false),
+        (&dora, 1.0, true),
+    ] {
+        let mut tensors: Tensors = [(A, [2, 4]), (B, [4, 2])]
+            .map(|(name, shape)| (name.to_owned(), all(number, &shape)))
+            .into();
+        if settings == &dora {
+            tensors.insert(magnitude.to_owned(), all(1.0, &[4]));
+        }
+        let adapter = adapter(settings, &tensors);
+        let chosen = merge(adapter.path()).unwrap();
+        let inner = chosen.used.get("inner.weight").unwrap();
+        let values = inner.values(|value| value).map(drop);
+        for result in [values, chosen.used.digest("").map(drop)] {
+            match result {
+                Ok(()) => assert!(is_finite, "{number:e}"),
+                Err(error) => {
+                    let said = error.to_string();
+                    let is_it = said.contains(B) && said.contains("gives NaN or infinity");
+                    assert!(is_it && !is_finite, "{number:e}: {said}");
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -148,7 +148,12 @@ fn of_checkpoint(error: &CheckpointError) -> Option<&'static str> {
              `plm-fleet models` lists"
         }
         CheckpointError::Adapter { .. } => "--adapter takes it, and --model its base model",
-        CheckpointError::NoAdapter { .. } => "--adapter takes the directory that peft has saved",
+        CheckpointError::NoAdapter { .. }
+        | CheckpointError::NoSuchAdapter { .. }
+        | CheckpointError::AdapterIsFile { .. } => {
+            "--adapter takes the directory that peft has saved, or the name of an adapter on the \
+             hub (owner/name)"
+        }
         CheckpointError::ForeignAdapter { .. } => "--model takes its base model",
         _ => return None,
     })
@@ -392,6 +397,18 @@ mod tests {
                 CheckpointError::NoAdapter {
                     path: path(),
                     adapters: Vec::new(),
+                }
+                .into(),
+                &["--adapter"],
+            ),
+            (
+                CheckpointError::NoSuchAdapter { path: path() }.into(),
+                &["--adapter"],
+            ),
+            (
+                CheckpointError::AdapterIsFile {
+                    path: path(),
+                    adapter: None,
                 }
                 .into(),
                 &["--adapter"],

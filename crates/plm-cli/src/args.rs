@@ -143,9 +143,9 @@ pub(crate) struct EmbedArgs {
     pub(crate) model: PathBuf,
 
     /// An adapter that peft saved (LoRA: adapter_config.json, and adapter_model.safetensors or
-    /// adapter_model.bin), to be merged into --model. Or name its directory with --model: the model
-    /// is then the one that adapter_config.json names
-    #[arg(long, value_name = "DIR")]
+    /// adapter_model.bin), to be merged into --model: its directory, or its name on the Hugging
+    /// Face hub. Or name it with --model: the model is then the one that adapter_config.json names
+    #[arg(long, value_name = "DIR|NAME")]
     pub(crate) adapter: Option<PathBuf>,
 
     /// What to compute on: cpu, cpu:N (N ranks share the cores), cuda:0,1 (one rank per GPU), or
@@ -399,13 +399,13 @@ pub(crate) struct ModelsArgs {
 #[derive(Debug, Args)]
 pub(crate) struct InfoArgs {
     /// An output directory, an embeddings.h5, an index.plm, the directory of a model or of an
-    /// adapter, or the name of a model in the cache. Without it: this program, its devices and its
+    /// adapter, or the name of either in the cache. Without it: this program, its devices and its
     /// built-in model
     #[arg(value_name = "PATH")]
     pub(crate) path: Option<PathBuf>,
 
-    /// The directory of an adapter, to be merged into the model at PATH
-    #[arg(long, value_name = "DIR", requires = "path")]
+    /// The directory of an adapter, or its name in the cache, to be merged into the model at PATH
+    #[arg(long, value_name = "DIR|NAME", requires = "path")]
     pub(crate) adapter: Option<PathBuf>,
 }
 

@@ -3,7 +3,7 @@
 //! The environment variables of the Hugging Face hub are read here, and nowhere else.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use plm_fleet::checkpoint::{Adapter, ModelFiles};
@@ -20,24 +20,26 @@ use crate::words::{bytes, number};
 /// is merged into it.
 pub(crate) fn find(words: &Path, adapter: Option<&Path>) -> Result<Model, Error> {
     let hub = hub().with_progress(Arc::new(Download::default()));
+    let adapter = adapter.map(|adapter| Model::find_adapter(adapter, &hub));
     adapted(adapter, words, |words| Model::find(words, &hub))
 }
 
 /// The same, but nothing is downloaded.
 pub(crate) fn find_cached(words: &Path, adapter: Option<&Path>) -> Result<Model, Error> {
+    let adapter = adapter.map(|adapter| Model::find_cached_adapter(adapter, &hub()));
     adapted(adapter, words, |words| Model::find_cached(words, &hub()))
 }
 
 fn adapted(
-    adapter: Option<&Path>,
+    adapter: Option<Result<PathBuf, Error>>,
     words: &Path,
     find: impl FnOnce(&Path) -> Result<Model, Error>,
 ) -> Result<Model, Error> {
-    let Some(adapter) = adapter else {
+    let Some(adapter) = adapter.transpose()? else {
         return find(words);
     };
     // What can't be merged is refused before a model is downloaded for it.
-    Adapter::open(adapter)?;
+    Adapter::open(&adapter)?;
     let base = match Adapter::is_in(words)? {
         true => Model::Checkpoint(words.to_owned()),
         false => find(words)?,
@@ -60,17 +62,21 @@ pub(crate) fn models(args: &ModelsArgs) -> Result<Exit, Error> {
     }
     for name in &args.names {
         let found = find(name, None)?;
-        let path = match &found {
+        let base = match &found {
             Model::Checkpoint(path) => Some(path.as_path()),
             Model::Adapted(adapted) => adapted.base(),
             _ => None,
         };
-        match path {
-            Some(path) => {
-                // A name that is nothing, or a directory that is no model, is refused.
-                let files = ModelFiles::open(path, |_| None)?;
-                show(&files.dir().display().to_string());
-            }
+        // A name that is nothing, or a directory that is no model, is refused.
+        let files = base
+            .map(|base| ModelFiles::open(base, |_| None))
+            .transpose()?;
+        let dir = match &found {
+            Model::Adapted(adapted) => Some(adapted.adapter()),
+            _ => files.as_ref().map(ModelFiles::dir),
+        };
+        match dir {
+            Some(dir) => show(&dir.display().to_string()),
             None => show(&format!("{found} is built in")),
         }
     }

@@ -110,7 +110,7 @@ pub enum Error {
         problem: String,
     },
     /// The repository has no file that a model needs.
-    #[error("{name} has no {file} at commit {commit}, so it is no model")]
+    #[error("{name} has no {file} at commit {commit}, so it is no {what}")]
     NoConfig {
         /// The model's name.
         name: String,
@@ -118,6 +118,8 @@ pub enum Error {
         commit: String,
         /// The file.
         file: &'static str,
+        /// What it would be with the file, in a word or two.
+        what: &'static str,
     },
     /// The repository has weights in no form that is read.
     #[error("{name} has no {wanted} at commit {commit}{}", instead(found))]

@@ -1,5 +1,6 @@
 //! Finds models by their names: in the cache, or else on the hub.
 
+use std::slice;
 use std::sync::Arc;
 
 use crate::cache::Repository;
@@ -47,11 +48,12 @@ impl<F: Fn(Event<'_>) + Send + Sync> Progress for F {
 /// use plm_hub::{Hub, HubConfig, Wanted, WeightFiles};
 ///
 /// let wanted = Wanted {
+///     what: "model",
 ///     config: "config.json",
 ///     texts: vec!["vocab.txt"],
 ///     weights: vec![WeightFiles {
 ///         single: "model.safetensors",
-///         index: "model.safetensors.index.json",
+///         index: Some("model.safetensors.index.json"),
 ///     }],
 /// };
 /// let folder = tempfile::tempdir()?;
@@ -111,17 +113,29 @@ impl Hub {
     /// # Errors
     /// [`Error`] with what is wrong, and with what to do by hand if nothing can be downloaded.
     pub fn find(&self, name: &ModelName, wanted: &Wanted) -> Result<Snapshot, Error> {
-        if let Some(snapshot) = self.cached(name, wanted) {
+        self.find_any(name, slice::from_ref(wanted))
+    }
+
+    /// A repository of any of these kinds, as [`find`](Self::find) finds one. It is of the first
+    /// kind of which it has the configuration and weights.
+    ///
+    /// # Errors
+    /// As for [`find`](Self::find).
+    ///
+    /// # Panics
+    /// If there are no kinds.
+    pub fn find_any(&self, name: &ModelName, kinds: &[Wanted]) -> Result<Snapshot, Error> {
+        if let Some(snapshot) = self.cached_any(name, kinds) {
             return Ok(snapshot);
         }
-        self.check_known_absent(name, wanted)?;
+        self.check_known_absent(name, kinds)?;
         if self.config.is_offline {
-            return Err(self.not_cached(name, wanted, NotDownloaded::Offline));
+            return Err(self.not_cached(name, kinds, NotDownloaded::Offline));
         }
         #[cfg(feature = "download")]
-        return crate::download::download(self, name, wanted);
+        return crate::download::download(self, name, kinds);
         #[cfg(not(feature = "download"))]
-        Err(self.not_cached(name, wanted, NotDownloaded::NotBuilt))
+        Err(self.not_cached(name, kinds, NotDownloaded::NotBuilt))
     }
 
     /// The model in the cache, as [`cached`](Self::cached) finds it.
@@ -129,31 +143,44 @@ impl Hub {
     /// # Errors
     /// [`Error::NotCached`], which says what to do by hand.
     pub fn find_cached(&self, name: &ModelName, wanted: &Wanted) -> Result<Snapshot, Error> {
-        let cached = self.cached(name, wanted);
-        cached.ok_or_else(|| self.not_cached(name, wanted, NotDownloaded::NotAsked))
+        self.find_any_cached(name, slice::from_ref(wanted))
     }
 
-    fn not_cached(&self, name: &ModelName, wanted: &Wanted, reason: NotDownloaded) -> Error {
+    /// A repository of any of these kinds in the cache.
+    ///
+    /// # Errors
+    /// [`Error::NotCached`], which says what to do by hand.
+    ///
+    /// # Panics
+    /// If there are no kinds.
+    pub fn find_any_cached(&self, name: &ModelName, kinds: &[Wanted]) -> Result<Snapshot, Error> {
+        let cached = self.cached_any(name, kinds);
+        cached.ok_or_else(|| self.not_cached(name, kinds, NotDownloaded::NotAsked))
+    }
+
+    fn cached_any(&self, name: &ModelName, kinds: &[Wanted]) -> Option<Snapshot> {
+        kinds.iter().find_map(|wanted| self.cached(name, wanted))
+    }
+
+    fn not_cached(&self, name: &ModelName, kinds: &[Wanted], reason: NotDownloaded) -> Error {
         Error::NotCached {
             name: name.to_string(),
             state: self.state(name),
             reason,
-            by_hand: self.by_hand(name, wanted),
+            by_hand: self.by_hand(name, kinds),
         }
     }
 
-    /// Refuses a commit of which the cache knows that it is no model.
-    fn check_known_absent(&self, name: &ModelName, wanted: &Wanted) -> Result<(), Error> {
+    /// Refuses a commit of which the cache knows that it is of none of these kinds.
+    fn check_known_absent(&self, name: &ModelName, kinds: &[Wanted]) -> Result<(), Error> {
         let repository = Repository::new(&self.config.cache, name);
-        match name.commit() {
-            Some(commit) if repository.is_known_absent(commit, wanted.config) => {
-                Err(Error::NoConfig {
-                    name: name.repository().to_owned(),
-                    commit: commit.to_owned(),
-                    file: wanted.config,
-                })
-            }
-            _ => Ok(()),
+        let Some(commit) = name.commit() else {
+            return Ok(());
+        };
+        let is_absent = |wanted: &Wanted| repository.is_known_absent(commit, wanted.config);
+        match kinds.iter().all(is_absent) {
+            true => Err(kinds[0].no_config(name, commit)),
+            false => Ok(()),
         }
     }
 
@@ -167,7 +194,14 @@ impl Hub {
     }
 
     /// What to download where, in words.
-    pub(crate) fn by_hand(&self, name: &ModelName, wanted: &Wanted) -> String {
+    pub(crate) fn by_hand(&self, name: &ModelName, kinds: &[Wanted]) -> String {
+        // What is there of it may tell of which kind it is.
+        let there = Repository::new(&self.config.cache, name).snapshot(name);
+        let is_it = |wanted: &&Wanted| {
+            let config = there.as_ref().map(|there| there.dir.join(wanted.config));
+            config.is_some_and(|config| config.is_file())
+        };
+        let wanted = kinds.iter().find(is_it).unwrap_or(&kinds[0]);
         let (repository, revision) = (name.repository(), name.revision());
         let weights = wanted
             .weights

@@ -6,28 +6,32 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::{Error, ModelName};
+
 /// The most bytes of a text: a configuration, or an index of shards. That of ESM-2 15B has 60 kB.
 pub(crate) const MAX_TEXT_BYTES: u64 = 1 << 24;
 
-/// The files of a repository that a caller reads. No other is looked for or downloaded.
+/// The files of a kind of repository that a caller reads. No other is looked for or downloaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// The file that each model has, for example `config.json`.
+    /// What such a repository holds, in a word or two: `model`.
+    pub what: &'static str,
+    /// The file that each of them has, for example `config.json`.
     pub config: &'static str,
-    /// Small files that a model may have, for example a vocabulary.
+    /// Small files that it may have, for example a vocabulary.
     pub texts: Vec<&'static str>,
-    /// The forms in which weights are read, the best first. A model needs one of them.
+    /// The forms in which weights are read, the best first. It needs one of them.
     pub weights: Vec<WeightFiles>,
 }
 
-/// A form of weights: one file, or an index of several.
+/// A form of weights: one file, or an index of several if there is such a form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WeightFiles {
     /// The file with all weights.
     pub single: &'static str,
     /// The file that says which shards there are. It is JSON, and its `weight_map` has the file
     /// of each tensor.
-    pub index: &'static str,
+    pub index: Option<&'static str>,
 }
 
 impl Wanted {
@@ -35,23 +39,43 @@ impl Wanted {
     pub(crate) fn is_complete(&self, dir: &Path) -> bool {
         let is_there = |name: &str| dir.join(name).is_file();
         // The best form that is there is the one that is read, so another does not make up for it.
-        let form = (self.weights.iter()).find(|form| is_there(form.single) || is_there(form.index));
+        let form = self.form(is_there);
         let is_whole = |form: &WeightFiles| {
+            let shards = || shards(&dir.join(form.index?));
             is_there(form.single)
-                || shards(&dir.join(form.index))
-                    .is_some_and(|shards| shards.iter().all(|shard| is_there(shard)))
+                || shards().is_some_and(|shards| shards.iter().all(|shard| is_there(shard)))
         };
         is_there(self.config) && form.is_some_and(is_whole)
+    }
+
+    /// The error for a repository without the configuration.
+    pub(crate) fn no_config(&self, name: &ModelName, commit: &str) -> Error {
+        Error::NoConfig {
+            name: name.repository().to_owned(),
+            commit: commit.to_owned(),
+            file: self.config,
+            what: self.what,
+        }
+    }
+
+    /// The best form of weights of which there are files.
+    pub(crate) fn form(&self, is_there: impl Fn(&str) -> bool) -> Option<&WeightFiles> {
+        let mut forms = self.weights.iter();
+        forms.find(|form| form.files().any(&is_there))
     }
 
     /// The forms in words: `model.safetensors or model.safetensors.index.json`.
     #[cfg(feature = "download")]
     pub(crate) fn weights_in_words(&self) -> String {
-        let names = self
-            .weights
-            .iter()
-            .flat_map(|form| [form.single, form.index]);
+        let names = self.weights.iter().flat_map(WeightFiles::files);
         names.collect::<Vec<_>>().join(" or ")
+    }
+}
+
+impl WeightFiles {
+    /// The file with all weights, and the index.
+    fn files(&self) -> impl Iterator<Item = &'static str> {
+        [self.single].into_iter().chain(self.index)
     }
 }
 

@@ -23,6 +23,14 @@ pub(super) fn directory_of(model: Option<&Path>) -> String {
     }
 }
 
+/// What to name instead of a file as an adapter; `adapter` is its directory, if that holds one.
+pub(super) fn directory_of_adapter(adapter: Option<&Path>) -> String {
+    match adapter {
+        Some(adapter) => format!("name the directory of the adapter, {}", adapter.display()),
+        None => "an adapter of peft is a directory with an adapter_config.json".to_owned(),
+    }
+}
+
 /// The library that writes a JSON file of this name.
 pub(super) fn writer_of(path: &Path) -> &'static str {
     match path.ends_with(ADAPTER_CONFIG) {

@@ -54,6 +54,37 @@ fn set(desk: &Desk, adapter: &str, field: &str, value: Value) {
     fs::write(path, settings.to_string()).unwrap();
 }
 
+/// `plm-fleet` with these words, which reaches the hub at this address, or none.
+fn run_at(desk: &Desk, words: &str, endpoint: Option<&str>) -> Said {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin("plm-fleet"));
+    command
+        .current_dir(desk.scratch.path())
+        .args(words.split_whitespace())
+        .env_clear()
+        .env("HOME", desk.scratch.path());
+    match endpoint {
+        Some(endpoint) => command.env("HF_ENDPOINT", endpoint),
+        None => command.env("HF_HUB_OFFLINE", "1"),
+    };
+    Said::from(command.output().unwrap())
+}
+
+/// Puts the files of a directory on a hub, at one commit and on one branch.
+fn publish(hub: &FakeHub, desk: &Desk, dir: &str, name: &str, commit: &str, branch: &str) {
+    let files: Vec<(String, Vec<u8>)> = fs::read_dir(desk.path(dir))
+        .unwrap()
+        .map(|file| {
+            let file = file.unwrap();
+            let name = file.file_name().into_string().unwrap();
+            (name, fs::read(file.path()).unwrap())
+        })
+        .collect();
+    let files: Vec<(&str, &[u8])> = (files.iter())
+        .map(|(name, bytes)| (&**name, &**bytes))
+        .collect();
+    hub.put(name, commit, &[branch], &files);
+}
+
 #[track_caller]
 fn is_done(said: &Said) {
     assert_eq!(said.code, Some(0), "{}{}", said.stdout, said.stderr);
@@ -175,24 +206,9 @@ fn an_adapter_finds_its_base_model_by_a_path() {
 fn an_adapter_finds_its_base_model_on_the_hub_at_its_revision() {
     let desk = desk(PROTEINS);
     let hub = FakeHub::start();
-    let read = |file: &str| fs::read(desk.path("reference").join(file)).unwrap();
-    let (config, weights) = (read("config.json"), read("model.safetensors"));
-    let files: [(&str, &[u8]); 2] = [("config.json", &config), ("model.safetensors", &weights)];
-    hub.put("plm/reference", COMMIT, &["v1"], &files);
+    publish(&hub, &desk, "reference", "plm/reference", COMMIT, "v1");
     set(&desk, "plain", "revision", json!("v1"));
-    let run = |words: &str, endpoint: Option<&str>| {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin("plm-fleet"));
-        command
-            .current_dir(desk.scratch.path())
-            .args(words.split_whitespace())
-            .env_clear()
-            .env("HOME", desk.scratch.path());
-        match endpoint {
-            Some(endpoint) => command.env("HF_ENDPOINT", endpoint),
-            None => command.env("HF_HUB_OFFLINE", "1"),
-        };
-        Said::from(command.output().unwrap())
-    };
+    let run = |words: &str, endpoint: Option<&str>| run_at(&desk, words, endpoint);
     let out = desk.path("out");
     let embed = "embed in.fasta --out out --model plain";
     run(embed, None).refuses(3, &["plm/reference@v1 is not in the cache"], &out);
@@ -206,6 +222,136 @@ fn an_adapter_finds_its_base_model_on_the_hub_at_its_revision() {
     is_done(&said);
     assert!(said.stdout.contains(COMMIT), "{}", said.stdout);
     is_done(&run("models plain", None));
+}
+
+#[test]
+fn an_adapter_is_downloaded_by_its_name_and_so_is_its_base_model() {
+    const OF_LORA: &str = "fedcba9876543210fedcba9876543210fedcba98";
+
+    let desk = desk(PROTEINS);
+    let hub = FakeHub::start();
+    publish(&hub, &desk, "reference", "plm/reference", COMMIT, "v1");
+    set(&desk, "plain", "revision", json!("v1"));
+    publish(&hub, &desk, "plain", "me/lora", OF_LORA, "main");
+    fs::remove_dir_all(desk.path("plain")).unwrap();
+    let online = |words: &str| run_at(&desk, words, Some(hub.endpoint()));
+    let offline = |words: &str| run_at(&desk, words, None);
+    let out = desk.path("out");
+    for options in ["--model me/lora", "--model reference --adapter me/lora"] {
+        let embed = format!("embed in.fasta --out out {options}");
+        offline(&embed).refuses(
+            3,
+            &["me/lora is not in the cache", "hf download me/lora"],
+            &out,
+        );
+    }
+    assert!(!out.exists());
+
+    is_done(&online("embed in.fasta --out out --model me/lora"));
+    are_those_of_peft(&desk.path("out/embeddings.h5"), "plain");
+    let file = EmbeddingsFile::open(desk.path("out/embeddings.h5")).unwrap();
+    assert_eq!(file.provenance().model, "plm/reference + me/lora");
+    let repository = desk.path(".cache/huggingface/hub/models--me--lora");
+    let snapshot = repository.join("snapshots").join(OF_LORA);
+    let mut names: Vec<_> = fs::read_dir(&snapshot)
+        .unwrap()
+        .map(|file| file.unwrap().file_name())
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names, ["adapter_config.json", "adapter_model.safetensors"]);
+
+    // From now on nothing is asked of the hub, by whichever name.
+    let bytes = fs::read(desk.path("out/embeddings.h5")).unwrap();
+    for (number, options) in [
+        "--model me/lora@main".to_owned(),
+        format!("--model me/lora@{OF_LORA}"),
+        "--model plm/reference@v1 --adapter me/lora".to_owned(),
+        format!("--model {}", repository.display()),
+    ]
+    .iter()
+    .enumerate()
+    {
+        is_done(&offline(&format!(
+            "embed in.fasta --out again{number} {options}"
+        )));
+        let again = desk.path(&format!("again{number}/embeddings.h5"));
+        assert!(fs::read(again).unwrap() == bytes, "{options}");
+    }
+    let base = desk.path(".cache/huggingface/hub/models--plm--reference");
+    for (words, is_adapted) in [
+        ("info me/lora".to_owned(), true),
+        ("info plm/reference@v1 --adapter me/lora".to_owned(), true),
+        (format!("info {}", repository.display()), true),
+        (format!("info {}", base.display()), false),
+    ] {
+        let said = offline(&words);
+        is_done(&said);
+        let stdout = said.stdout;
+        assert!(stdout.starts_with("plm/reference"), "{words}: {stdout}");
+        assert!(stdout.contains(COMMIT), "{words}: {stdout}");
+        assert_eq!(
+            stdout.contains("reference + me/lora"),
+            is_adapted,
+            "{words}: {stdout}"
+        );
+    }
+    let said = offline("models me/lora");
+    is_done(&said);
+    assert_eq!(said.stdout, format!("{}\n", snapshot.display()));
+}
+
+#[test]
+fn a_model_is_no_adapter_and_an_adapter_is_no_base_model_by_name_either() {
+    let desk = desk(TWO);
+    let hub = FakeHub::start();
+    publish(&hub, &desk, "reference", "plm/reference", COMMIT, "main");
+    publish(&hub, &desk, "plain", "me/lora", COMMIT, "main");
+    put_adapter(&desk, "default");
+    // A repository with both.
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(
+            desk.path("reference").join(file),
+            desk.path("plain").join(file),
+        )
+        .unwrap();
+    }
+    publish(&hub, &desk, "plain", "me/both", COMMIT, "main");
+    for (options, words) in [
+        (
+            "--model reference --adapter plm/reference",
+            "plm/reference has no adapter_config.json at commit",
+        ),
+        ("--model me/lora --adapter default", "is an adapter itself"),
+        ("--model me/both", "holds both a model and an adapter"),
+        ("--model reference --adapter me/none", "no model me/none"),
+    ] {
+        let embed = format!("embed in.fasta --out out {options}");
+        run_at(&desk, &embed, Some(hub.endpoint())).refuses(3, &[words], &desk.path("out"));
+        assert!(!desk.path("out").exists());
+    }
+}
+
+#[test]
+fn what_overflows_when_it_is_merged_leaves_nothing() {
+    let desk = desk(TWO);
+    // Each number is finite, and their products are not.
+    let path = desk.path("plain/adapter_model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let header = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    for word in bytes[8 + header..].as_chunks_mut::<4>().0 {
+        *word = 3e38_f32.to_le_bytes();
+    }
+    fs::write(path, bytes).unwrap();
+    let said = desk.run("embed in.fasta --out out --model reference --adapter plain");
+    let words = [
+        "plain/adapter_model.safetensors",
+        "lora_B",
+        "when it is merged",
+    ];
+    said.refuses(3, &words, &desk.path("out"));
+    assert!(!desk.path("out").exists());
+    let said = desk.run("info reference --adapter plain");
+    said.refuses(3, &words, &desk.path("out"));
 }
 
 #[test]
@@ -269,7 +415,25 @@ fn what_can_not_be_merged_is_refused_in_one_sentence() {
         ),
         (
             "--model reference --adapter nowhere",
-            &["nowhere", "can't be read"],
+            &[
+                "there is no directory nowhere",
+                "with adapter_config.json, and adapter_model",
+            ],
+        ),
+        (
+            "--model reference --adapter reference/config.json",
+            &[
+                "config.json is a file: an adapter of peft is a directory",
+                "--adapter takes",
+            ],
+        ),
+        (
+            "--model reference --adapter plain/adapter_model.safetensors",
+            &["is a file: name the directory of the adapter, plain"],
+        ),
+        (
+            "--model reference --adapter ./plain/adapter_config.json/x",
+            &["there is no directory ./plain/adapter_config.json/x"],
         ),
         (
             "--model plain --adapter plain",

@@ -21,7 +21,14 @@ fn a_weight_that_is_nan_or_infinite_is_refused_with_its_tensor() {
         ];
         desk.run("embed in.fasta --out out --model model")
             .refuses(3, words, &desk.path("out"));
+        assert!(!desk.path("out").exists());
         assert_eq!(desk.run("info model").code, Some(3));
+        // What was there stays.
+        assert_eq!(desk.run("index in.fasta --out out").code, Some(0));
+        let before = desk.files("out");
+        desk.run("embed in.fasta --out out --model model")
+            .refuses(3, words, &desk.path("out"));
+        assert!(desk.files("out") == before);
     }
 }
 

@@ -123,14 +123,39 @@ pub(super) fn wanted() -> Wanted {
         .flat_map(|family| family.texts)
         .copied()
         .collect();
+    // A repository with both is refused as a directory with both is.
+    texts.push(ADAPTER_CONFIG);
     texts.sort_unstable();
     texts.dedup();
     Wanted {
+        what: "model",
         config: "config.json",
         texts,
         weights: weight_files()
-            .map(|(single, index)| WeightFiles { single, index })
+            .map(|(single, index)| WeightFiles {
+                single,
+                index: Some(index),
+            })
             .collect(),
+    }
+}
+
+/// The file by which an adapter of peft is known.
+const ADAPTER_CONFIG: &str = "adapter_config.json";
+
+/// The files of an adapter that is on the hub.
+pub(super) fn wanted_of_adapter() -> Wanted {
+    let single = |single| WeightFiles {
+        single,
+        index: None,
+    };
+    Wanted {
+        what: "adapter of peft",
+        config: ADAPTER_CONFIG,
+        texts: Vec::new(),
+        weights: ["adapter_model.safetensors", "adapter_model.bin"]
+            .map(single)
+            .to_vec(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use plm_checkpoint::{Adapter, AdapterBase, ReleasedModel};
-use plm_hub::{Error as HubError, Hub, ModelName, Snapshot};
+use plm_hub::{Error as HubError, Hub, ModelName, Snapshot, Wanted};
 
 use super::{Model, families};
 use crate::Error;
@@ -16,7 +16,7 @@ impl Model {
     /// owner, and any other `owner/name` are models on the Hugging Face hub, at the revision after
     /// an `@`. These are taken from the hub's cache, or downloaded into it.
     ///
-    /// A directory may be that of an adapter of peft. Its base model is then found by the name and
+    /// Either may be of an adapter of peft. Its base model is then found by the name and
     /// the revision in `adapter_config.json`, and the model is [`Model::Adapted`].
     ///
     /// ```
@@ -39,7 +39,7 @@ impl Model {
     /// [`Error::Checkpoint`] if it is refused. Words that are neither a directory nor a name become
     /// a [`Model::Checkpoint`], which is refused where it is opened.
     pub fn find(words: impl AsRef<Path>, hub: &Hub) -> Result<Self, Error> {
-        Self::find_with(words.as_ref(), |name| hub.find(name, &families::wanted()))
+        Self::find_with(words.as_ref(), |name| hub.find_any(name, &either()))
     }
 
     /// Finds the model that a person means by a name, as [`find`](Self::find) does, but downloads
@@ -48,29 +48,68 @@ impl Model {
     /// # Errors
     /// [`Error::Hub`] if the cache does not have the model.
     pub fn find_cached(words: impl AsRef<Path>, hub: &Hub) -> Result<Self, Error> {
-        Self::find_with(words.as_ref(), |name| {
-            hub.find_cached(name, &families::wanted())
+        Self::find_with(words.as_ref(), |name| hub.find_any_cached(name, &either()))
+    }
+
+    /// Finds the directory of the adapter that a person means by a name, and downloads it if it is
+    /// not there yet: for [`with_adapter`](Self::with_adapter).
+    ///
+    /// A name is first that of a directory, as for [`find`](Self::find). Any other `owner/name` is
+    /// an adapter on the Hugging Face hub, at the revision after an `@`.
+    ///
+    /// # Errors
+    /// [`Error::Hub`] if the hub has no such adapter or can't be reached, or if this build
+    /// downloads nothing. Words that are neither a directory nor a name are returned as a path, which is
+    /// refused where it is opened.
+    pub fn find_adapter(words: impl AsRef<Path>, hub: &Hub) -> Result<PathBuf, Error> {
+        adapter_with(words.as_ref(), |name| {
+            hub.find(name, &families::wanted_of_adapter())
+        })
+    }
+
+    /// Finds the directory of an adapter, as [`find_adapter`](Self::find_adapter) does, but
+    /// downloads nothing.
+    ///
+    /// # Errors
+    /// [`Error::Hub`] if the cache does not have the adapter.
+    pub fn find_cached_adapter(words: impl AsRef<Path>, hub: &Hub) -> Result<PathBuf, Error> {
+        adapter_with(words.as_ref(), |name| {
+            hub.find_cached(name, &families::wanted_of_adapter())
         })
     }
 
     fn find_with(
         path: &Path,
-        on_hub: impl FnOnce(&ModelName) -> Result<Snapshot, HubError>,
+        on_hub: impl Fn(&ModelName) -> Result<Snapshot, HubError>,
     ) -> Result<Self, Error> {
-        let is_adapter = Adapter::is_in(path)?;
-        let meant = match is_adapter {
-            true => meant_by_adapter(path)?,
-            false => meant(path)?,
+        let place = |meant| {
+            Ok::<_, Error>(match meant {
+                Meant::PlmTiny => Self::PlmTiny,
+                Meant::Path(path) => Self::Checkpoint(path),
+                Meant::OnHub(name) => Self::Checkpoint(on_hub(&name)?.dir),
+            })
         };
-        let model = match meant {
-            Meant::PlmTiny => Self::PlmTiny,
-            Meant::Path(path) => Self::Checkpoint(path),
-            Meant::OnHub(name) => Self::Checkpoint(on_hub(&name)?.dir),
-        };
-        match is_adapter {
-            true => model.with_adapter(path),
-            false => Ok(model),
+        match place(meant(path)?)? {
+            Self::Checkpoint(adapter) if Adapter::is_in(&adapter)? => {
+                place(meant_by_adapter(&adapter)?)?.with_adapter(adapter)
+            }
+            model => Ok(model),
         }
+    }
+}
+
+/// What a name on the hub may be of: a model, or an adapter.
+fn either() -> [Wanted; 2] {
+    [families::wanted(), families::wanted_of_adapter()]
+}
+
+fn adapter_with(
+    path: &Path,
+    on_hub: impl FnOnce(&ModelName) -> Result<Snapshot, HubError>,
+) -> Result<PathBuf, Error> {
+    match meant(path)? {
+        Meant::OnHub(name) => Ok(on_hub(&name)?.dir),
+        Meant::PlmTiny | Meant::Path(_) => Ok(path.to_owned()),
     }
 }
 

@@ -25,9 +25,10 @@ pub enum Kind {
     UnfinishedRun(RunProgress),
     /// An output directory with an index and nothing else of a run.
     IndexedDirectory,
-    /// A directory with a `config.json`: a checkpoint.
+    /// A directory with a `config.json`: a checkpoint. Or that of its repository in a hub cache.
     ModelDirectory,
-    /// A directory with an `adapter_config.json`: an adapter of peft.
+    /// A directory with an `adapter_config.json`: an adapter of peft. Or that of its repository in
+    /// a hub cache.
     AdapterDirectory,
     /// A directory with nothing in it.
     EmptyDirectory,
@@ -165,10 +166,13 @@ fn of_directory(store: &Arc<dyn Store>, path: &Path) -> Result<Kind, Error> {
             return Ok(Kind::UnfinishedRun(progress(&layout, holders)?));
         }
     }
-    if path.join("adapter_config.json").exists() {
+    // A model or an adapter may be named by the directory of its repository in a hub cache.
+    let snapshot = plm_checkpoint::hub_snapshot(path)?;
+    let files = snapshot.as_deref().unwrap_or(path);
+    if files.join("adapter_config.json").exists() {
         return Ok(Kind::AdapterDirectory);
     }
-    if path.join("config.json").exists() {
+    if files.join("config.json").exists() {
         return Ok(Kind::ModelDirectory);
     }
     if layout.index().exists() {

@@ -48,6 +48,16 @@ pub(super) struct PendingIndex {
     /// The unpacked files are on loan. It is `None` if the directory held no run, where all is
     /// written already.
     unpacked: Option<Unpacked>,
+    before: Before,
+}
+
+/// What an output directory was before it was indexed into.
+struct Before {
+    had_root: bool,
+    had_index: bool,
+    held_a_run: bool,
+    /// The names in its directory of unpacked inputs. It is `None` if there was none.
+    inputs: Option<HashSet<OsString>>,
 }
 
 impl PendingIndex {
@@ -58,8 +68,14 @@ impl PendingIndex {
     ) -> Result<Self, Error> {
         let inputs: Vec<Input> = inputs.into_iter().map(Into::into).collect();
         let spool = layout.inputs();
-        let unpacked = layout
-            .holds_a_run()
+        let before = Before {
+            had_root: layout.root().exists(),
+            had_index: layout.index().exists(),
+            held_a_run: layout.holds_a_run(),
+            inputs: names(&spool).ok(),
+        };
+        let unpacked = before
+            .held_a_run
             .then(|| Unpacked::new(&spool))
             .transpose()?;
         // This also finds a directory that can't be written to before anything is computed.
@@ -78,7 +94,11 @@ impl PendingIndex {
             );
             index
         };
-        Ok(Self { index, unpacked })
+        Ok(Self {
+            index,
+            unpacked,
+            before,
+        })
     }
 
     pub(super) fn index(&self) -> &FastaIndex {
@@ -90,6 +110,31 @@ impl PendingIndex {
     pub(super) fn leave(self) {
         if let Some(unpacked) = self.unpacked {
             unpacked.keep();
+        }
+    }
+
+    /// Takes away what indexing wrote, since the model is refused: the directory is as it was.
+    pub(super) fn take_back(self, layout: &Layout) {
+        let before = self.before;
+        // What another process has begun there meanwhile is its own.
+        if before.held_a_run || layout.holds_a_run() {
+            return;
+        }
+        let inputs = Unpacked {
+            folder: layout.inputs(),
+            before: before.inputs,
+            kept: false,
+        };
+        drop(inputs);
+        let mut removed = Ok(());
+        if !before.had_index {
+            removed = fs::remove_file(layout.index());
+        }
+        if !before.had_root {
+            removed = removed.and_then(|()| fs::remove_dir(layout.root()));
+        }
+        if let Err(error) = removed {
+            tracing::debug!(%error, "what indexing wrote stays");
         }
     }
 

@@ -106,7 +106,13 @@ pub fn run_multi_gpu_inference<I: Into<Input>>(
             records: pending.index().len(),
         });
     }
-    let loader = loading.wait()?;
+    let loader = match loading.wait() {
+        Ok(loader) => loader,
+        Err(refusal) => {
+            pending.take_back(&layout);
+            return Err(refusal);
+        }
+    };
     check_outputs(&*config.store, &loader.spec().outputs)?;
     let fingerprint =
         Fingerprint::new(pending.index(), loader.spec(), &config.plan, &*config.store)

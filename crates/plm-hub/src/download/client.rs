@@ -79,7 +79,7 @@ impl From<Error> for Failure {
 pub(super) struct Client<'a> {
     hub: &'a Hub,
     name: &'a ModelName,
-    wanted: &'a Wanted,
+    kinds: &'a [Wanted],
     agent: Agent,
     endpoint: Uri,
     token: Option<Token>,
@@ -89,7 +89,7 @@ impl<'a> Client<'a> {
     pub(super) fn new(
         hub: &'a Hub,
         name: &'a ModelName,
-        wanted: &'a Wanted,
+        kinds: &'a [Wanted],
     ) -> Result<Self, Error> {
         let config = hub.config();
         let endpoint: Option<Uri> = (config.endpoint.parse().ok())
@@ -119,7 +119,7 @@ impl<'a> Client<'a> {
         Ok(Self {
             hub,
             name,
-            wanted,
+            kinds,
             agent,
             endpoint,
             token: config.token.clone().or_else(of_file),
@@ -290,7 +290,7 @@ impl<'a> Client<'a> {
             name: self.name.to_string(),
             state: self.hub.state(self.name),
             url: url.to_owned(),
-            by_hand: self.hub.by_hand(self.name, self.wanted),
+            by_hand: self.hub.by_hand(self.name, self.kinds),
             why,
         }
     }

@@ -18,20 +18,17 @@ use crate::{Error, Hub, ModelName, Snapshot, Wanted};
 
 /// Downloads what the cache lacks of a model. The ref of its revision is written last, so until
 /// then the revision stays what it was.
-pub(crate) fn download(hub: &Hub, name: &ModelName, wanted: &Wanted) -> Result<Snapshot, Error> {
-    let client = Client::new(hub, name, wanted)?;
+pub(crate) fn download(hub: &Hub, name: &ModelName, kinds: &[Wanted]) -> Result<Snapshot, Error> {
+    let client = Client::new(hub, name, kinds)?;
     let listing = client.listing()?;
     let commit = &listing.commit;
     let has = |file: &str| listing.files.iter().any(|listed| listed == file);
-    if !has(wanted.config) {
-        return Err(Error::NoConfig {
-            name: name.repository().to_owned(),
-            commit: commit.clone(),
-            file: wanted.config,
-        });
-    }
-    let Some(form) = (wanted.weights.iter()).find(|form| has(form.single) || has(form.index))
-    else {
+    let mut with_config = kinds.iter().filter(|wanted| has(wanted.config));
+    let is_whole = |wanted: &&Wanted| wanted.form(has).is_some();
+    let Some(wanted) = (with_config.clone().find(is_whole)).or_else(|| with_config.next()) else {
+        return Err(kinds[0].no_config(name, commit));
+    };
+    let Some(form) = wanted.form(has) else {
         return Err(Error::NoWeights {
             name: name.repository().to_owned(),
             commit: commit.clone(),
@@ -48,10 +45,10 @@ pub(crate) fn download(hub: &Hub, name: &ModelName, wanted: &Wanted) -> Result<S
         dir: layout.snapshot_dir(),
         commit: commit.clone(),
     };
-    let is_sharded = !has(form.single);
+    let index = form.index.filter(|_| !has(form.single));
     let mut texts = vec![wanted.config];
     texts.extend(wanted.texts.iter().filter(|text| has(text)));
-    texts.extend(is_sharded.then_some(form.index));
+    texts.extend(index);
     for file in texts {
         if snapshot.dir.join(file).is_file() {
             continue;
@@ -63,10 +60,9 @@ pub(crate) fn download(hub: &Hub, name: &ModelName, wanted: &Wanted) -> Result<S
         remote.check_size(remote.bytes.unwrap_or(0))?;
         blob::fetch(&client, &layout, &remote, &mut |_| {})?;
     }
-    let weights = if is_sharded {
-        shards_of(&snapshot.dir.join(form.index), name, &has)?
-    } else {
-        vec![form.single.to_owned()]
+    let weights = match index {
+        Some(index) => shards_of(&snapshot.dir.join(index), name, &has)?,
+        None => vec![form.single.to_owned()],
     };
     fetch_weights(hub, &client, &layout, commit, &weights)?;
     layout.write_ref(name, commit)?;

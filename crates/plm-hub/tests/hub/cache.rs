@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::thread;
 
-use plm_hub::{Error, Event, Hub, NotDownloaded};
+use plm_hub::{Error, Event, Hub, NotDownloaded, Wanted, WeightFiles};
 use plm_testkit::{git_digest, sha256};
 
 use crate::{COMMIT, CONFIG, NAME, Scene, names, wanted};
@@ -228,6 +228,62 @@ fn what_the_cache_knows_to_be_absent_is_not_asked_for() {
         "{refusal:?}"
     );
     assert!(scene.hub.requests().is_empty());
+}
+
+/// The kinds of repositories that a name may be of.
+fn kinds() -> [Wanted; 2] {
+    let single = |single| WeightFiles {
+        single,
+        index: None,
+    };
+    let other = Wanted {
+        what: "adapter",
+        config: "adapter_config.json",
+        texts: Vec::new(),
+        weights: ["adapter_model.safetensors", "adapter_model.bin"]
+            .map(single)
+            .to_vec(),
+    };
+    [wanted(), other]
+}
+
+#[test]
+fn a_repository_is_of_the_first_kind_that_it_has_whole() {
+    let scene = Scene::new();
+    let hub = Hub::new(scene.config());
+    let name = NAME.parse().unwrap();
+    let snapshot = hub.find_any(&name, &kinds()).unwrap();
+    scene.assert_whole(&snapshot);
+    assert_eq!(hub.find_any_cached(&name, &kinds()).unwrap(), snapshot);
+
+    let commit = "0123456789012345678901234567890123456789";
+    let files: [(&str, &[u8]); 4] = [
+        ("adapter_config.json", b"{}"),
+        ("adapter_model.bin", b"a pickle"),
+        ("adapter_model.safetensors", b"tensors"),
+        ("config.json", CONFIG),
+    ];
+    scene.hub.put(NAME, commit, &["lora"], &files);
+    let name = format!("{NAME}@{commit}").parse().unwrap();
+    // Python's huggingface_hub may have looked for it in vain.
+    let absent = scene.repository().join(".no_exist").join(commit);
+    fs::create_dir_all(&absent).unwrap();
+    fs::write(absent.join("config.json"), "").unwrap();
+    let said = hub.find_any_cached(&name, &kinds()).unwrap_err();
+    assert!(said.to_string().contains("is not in the cache"), "{said}");
+    let snapshot = hub.find_any(&name, &kinds()).unwrap();
+    let all = ["adapter_config.json", "adapter_model.safetensors"];
+    assert_eq!(names(&snapshot.dir), all);
+    assert_eq!(hub.find_any_cached(&name, &kinds()).unwrap(), snapshot);
+    fs::remove_file(snapshot.dir.join(all[1])).unwrap();
+    let said = hub.find_any_cached(&name, &kinds()).unwrap_err();
+    let words = "download adapter_config.json and adapter_model.safetensors from";
+    assert!(said.to_string().contains(words), "{said}");
+    // The weights are linked again.
+    assert_eq!(hub.find_any(&name, &kinds()).unwrap(), snapshot);
+    let said = Hub::new(scene.config()).find(&NAME.parse().unwrap(), &kinds()[1]);
+    let said = said.unwrap_err().to_string();
+    assert!(said.ends_with("so it is no adapter"), "{said}");
 }
 
 #[test]

@@ -21,11 +21,12 @@ const CONFIG: &[u8] = br#"{"model_type": "toy"}"#;
 /// What a caller reads in these tests.
 fn wanted() -> Wanted {
     Wanted {
+        what: "model",
         config: "config.json",
         texts: vec!["vocab.txt"],
         weights: vec![WeightFiles {
             single: "model.safetensors",
-            index: "model.safetensors.index.json",
+            index: Some("model.safetensors.index.json"),
         }],
     }
 }
