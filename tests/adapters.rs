@@ -121,6 +121,7 @@ fn every_layout_of_esm2_takes_every_adapter_as_peft_merges_it() {
         "all_linear",
         "embedding",
         "saved_head",
+        "fair_esm",
     ] {
         let first = values(&esm2(ESM2[0], name), OutputKind::Residues);
         for base in ESM2 {
@@ -140,6 +141,10 @@ fn every_layout_of_esmc_takes_an_adapter_as_peft_merges_it() {
         let checkpoint = esmc(base, "esmc");
         check(base, &checkpoint, "esmc", OutputKind::Residues);
         check(base, &checkpoint, "esmc", OutputKind::Logits);
+        // Made on the names of the package esm, in which matrices are one above the other.
+        let of_package = esmc(base, "esm_package");
+        check(base, &of_package, "esm_package", OutputKind::Residues);
+        check(base, &of_package, "esm_package", OutputKind::Logits);
     }
 }
 
@@ -150,6 +155,12 @@ fn an_adapter_reaches_into_the_head_unless_it_has_its_own() {
             base,
             &esm2(base, "patterns"),
             "patterns",
+            OutputKind::Logits,
+        );
+        check(
+            base,
+            &esm2(base, "fair_esm"),
+            "fair_esm",
             OutputKind::Logits,
         );
         // The head of the base model is tied to an embedding that is no longer there.

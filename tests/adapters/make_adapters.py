@@ -2,10 +2,10 @@
 
     python3 tests/adapters/make_adapters.py tests/adapters
 
-needs torch, transformers 5.24 and peft 0.21 (PyPI). The base models are `tests/pickles/reference`,
-an ESM-2 that `tests/pickles` has in every layout, and `tests/goldens/esmc/hd32`, an ESM C. Each
-adapter is made by `get_peft_model` of peft, gets random numbers in f32, also where peft begins with
-zeros, and is written by `save_pretrained`:
+needs torch, transformers 5.24, peft 0.21 and fair-esm 2.0 (PyPI). The base models are
+`tests/pickles/reference`, an ESM-2 that `tests/pickles` has in every layout, and
+`tests/goldens/esmc/hd32`, an ESM C. Each adapter is made by `get_peft_model` of peft, gets random
+numbers in f32, also where peft begins with zeros, and is written by `save_pretrained`:
 
     plain/            on EsmModel: queries and values
     default/          the same with the names that older versions of peft wrote
@@ -21,6 +21,13 @@ zeros, and is written by `save_pretrained`:
     hd64/             on EsmForMaskedLM of `tests/goldens/hd64`, whose shape GPUs compute: queries,
                       values and `dense`
 
+    fair_esm/         on fair-esm's own ESM2 with the weights of `tests/pickles/fair`, whose modules
+                      have other names: by a regular expression, the queries, what is beside them,
+                      both matrices of the feed-forward, and `dense` in the head; all biases
+    esm_package/      on modules that are called as those of ESMC of PyPI's esm, with the weights of
+                      `tests/goldens/esmc/hd32-esm`: the matrix of queries, keys and values, the one
+                      of gates and values, and the last of the feed-forward; DoRA
+
     sequence_classifier/ token_classifier/
                       whole fine-tunes of the ESM-2, without an adapter
 
@@ -33,10 +40,14 @@ zeros, and is written by `save_pretrained`:
                           `tests/goldens/banded.fasta`, as `make_goldens.py` there writes them
 """
 
+import argparse
+import copy
+import json
 import shutil
 import sys
 from pathlib import Path
 
+import esm
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
@@ -51,7 +62,9 @@ from transformers import (
 HERE = Path(__file__).resolve().parent
 ESM2 = HERE.parent / "pickles" / "reference"
 HD64 = HERE.parent / "goldens" / "hd64"
+FAIR = HERE.parent / "pickles" / "fair" / "esm2_t2_tiny.pt"
 ESMC = HERE.parent / "goldens" / "esmc" / "hd32"
+ESMC_PACKAGE = HERE.parent / "goldens" / "esmc" / "hd32-esm" / "model.safetensors"
 SEQUENCES = ["MKTAYIAKQRQISFVKSHFSRQ", "M", "GAVLXBUZO", "ACDEFGHIKLMNPQRSTVWY" * 2]
 VOCABULARY = ["<cls>", "<pad>", "<eos>", "<unk>"] + list("LAGVSERTIDPKQNFYMHWCXBUZO.-|")
 
@@ -126,6 +139,18 @@ ADAPTERS = {
 }
 
 
+FAIR_ESM = dict(
+    target_modules=r"^(?!contact).*(q_proj|out_proj|fc[12]|lm_head\.dense)\Z",
+    r=2,
+    lora_alpha=3,
+    rank_pattern={"layers.1.self_attn": 1, r"fc(?=1)1": 3},
+    bias="all",
+)
+ESM_PACKAGE = dict(
+    target_modules=["layernorm_qkv.1", "ffn.1", "ffn.3"], r=2, lora_alpha=3, use_dora=True
+)
+
+
 def noisy(parameters, generator, scale):
     with torch.no_grad():
         for parameter in parameters:
@@ -148,6 +173,79 @@ def make(name, out):
     # What peft reads again is the adapter.
     loaded = PeftModel.from_pretrained(kind.from_pretrained(base).double(), out / name)
     return loaded.double().merge_and_unload().eval()
+
+
+def adapted(model, settings, generator, out):
+    """An adapter of a model that is no transformers', and the model with it merged."""
+    trained = get_peft_model(copy.deepcopy(model), LoraConfig(**settings))
+    noisy([p for p in trained.parameters() if p.requires_grad], generator, 0.3)
+    trained.save_pretrained(out)
+    (out / "README.md").unlink()
+    path = out / "adapter_config.json"
+    config = json.loads(path.read_text())
+    if isinstance(config["target_modules"], list):
+        config["target_modules"].sort()
+    path.write_text(json.dumps(config, indent=2) + "\n")
+    loaded = PeftModel.from_pretrained(copy.deepcopy(model).double(), out)
+    return loaded.double().merge_and_unload().eval()
+
+
+def fair_esm(name, out):
+    # A checkpoint of fair-esm has its settings in a Namespace.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        model, alphabet = esm.pretrained.load_model_and_alphabet_local(FAIR)
+    model = adapted(model, FAIR_ESM, torch.Generator().manual_seed(8), out / name)
+    tensors = {}
+    for number, sequence in enumerate(SEQUENCES):
+        tokens = alphabet.get_batch_converter()([("", sequence)])[2]
+        with torch.no_grad():
+            result = model(tokens, repr_layers=[model.num_layers])
+        hidden = result["representations"][model.num_layers]
+        tensors[f"{name}.{number}.hidden"] = hidden[0, 1:-1].float().contiguous()
+        tensors[f"{name}.{number}.logits"] = result["logits"][0, 1:-1].float().contiguous()
+    return tensors
+
+
+def modules(tensors):
+    """Modules of these names with these weights, which compute nothing."""
+    root = torch.nn.Module()
+    for name, tensor in tensors.items():
+        *above, leaf, parameter = name.split(".")
+        parent = root
+        for part in above:
+            if part not in dict(parent.named_children()):
+                parent.add_module(part, torch.nn.Module())
+            parent = dict(parent.named_children())[part]
+        if leaf not in dict(parent.named_children()):
+            is_matrix = tensor.dim() == 2
+            module = torch.nn.Linear(*tensor.shape[::-1], bias=False) if is_matrix else None
+            parent.add_module(leaf, module or torch.nn.Module())
+        module = dict(parent.named_children())[leaf]
+        setattr(module, parameter, torch.nn.Parameter(tensor))
+    return root
+
+
+def esm_package(name, out):
+    """peft merges into the names of the package esm, and transformers computes."""
+    base = modules(load_file(ESMC_PACKAGE))
+    merged = adapted(base, ESM_PACKAGE, torch.Generator().manual_seed(9), out / name)
+    tensors = merged.state_dict()
+    model = EsmcForMaskedLM.from_pretrained(ESMC).double()
+    for number, layer in enumerate(model.esmc.layers):
+        block = f"transformer.blocks.{number}."
+        attention, feed_forward = layer.self_attn, layer.mlp
+        projections = [attention.q_proj, attention.k_proj, attention.v_proj]
+        gates = [feed_forward.gate_proj, feed_forward.up_proj]
+        with torch.no_grad():
+            for whole, parts in [
+                ("attn.layernorm_qkv.1", projections),
+                ("ffn.1", gates),
+                ("ffn.3", [feed_forward.down_proj]),
+            ]:
+                stacked = tensors[f"{block}{whole}.weight"].chunk(len(parts))
+                for part, weight in zip(parts, stacked):
+                    part.weight.copy_(weight)
+    return expected(name, model.eval())
 
 
 def expected(name, model):
@@ -196,6 +294,8 @@ def main(out):
             save_file(means(model), out / name / "goldens.safetensors")
         else:
             tensors |= expected(name, model)
+    tensors |= fair_esm("fair_esm", out)
+    tensors |= esm_package("esm_package", out)
     with_older_names(out / "plain", out / "default")
     for name, kind in [
         ("sequence_classifier", EsmForSequenceClassification),

@@ -57,6 +57,12 @@ pub trait Layout {
     /// canonical names whatever those in the model's files are.
     fn canonical(&self, name: &str) -> String;
 
+    /// The canonical name of a tensor, from its name in the model that an adapter was made of. This
+    /// may have other names than the model's files.
+    fn canonical_in_adapter(&self, name: &str) -> String {
+        self.canonical(name)
+    }
+
     /// The canonical names of the tensors that a file keeps as one, one above the other and of
     /// equal heights, from that one's canonical name; empty if it is a tensor by itself.
     fn stacked(&self, _canonical_name: &str) -> Vec<String> {

@@ -5,7 +5,9 @@ mod words;
 use std::io;
 use std::path::PathBuf;
 
-use words::{directory_of, directory_of_adapter, download, name_one, snapshot_of, writer_of};
+use words::{
+    cut, directory_of, directory_of_adapter, download, name_one, quoted, snapshot_of, writer_of,
+};
 
 /// Why a model's files can't be read, or are not those of the model that was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -134,8 +136,10 @@ pub enum Error {
     /// A setting of an adapter has a value that is not read, so the adapter might be merged
     /// wrongly.
     #[error(
-        "{path} has {field} = {found}, where {supported} is read: merge it with \
-         `merge_and_unload()` of peft, and save that"
+        "{path} has {} = {}, where {supported} is read: merge it with \
+         `merge_and_unload()` of peft, and save that",
+        cut(field),
+        cut(found)
     )]
     AdapterSetting {
         /// The adapter's configuration.
@@ -149,7 +153,7 @@ pub enum Error {
     },
     /// A tensor of an adapter does not go with the others, with the adapter's settings or with the
     /// base model.
-    #[error("{path} has the tensor {name:?}, {problem}")]
+    #[error("{path} has the tensor {}, {problem}", quoted(name))]
     AdapterTensor {
         /// The adapter's weights.
         path: PathBuf,
@@ -171,8 +175,9 @@ pub enum Error {
     },
     /// An adapter lacks the tensors of a module that its settings name.
     #[error(
-        "{path} lacks lora_A and lora_B of {module}, which its target_modules name: it is half an \
-         adapter, or was made for a base model of fewer layers"
+        "{path} lacks lora_A and lora_B of {}, which its target_modules name: it is half an \
+         adapter, or was made for a base model of fewer layers",
+        cut(module)
     )]
     HalfAdapter {
         /// The adapter's weights.
@@ -363,7 +368,10 @@ pub enum Error {
         expected: Vec<usize>,
     },
     /// A tensor's number format is none that weights are read from.
-    #[error("{path} has the tensor {name} in {found}; weights are read from F32, F16 and BF16")]
+    #[error(
+        "{path} has the tensor {} in {found}; weights are read from F32, F16 and BF16",
+        cut(name)
+    )]
     TensorDtype {
         /// The file.
         path: PathBuf,
@@ -384,7 +392,10 @@ pub enum Error {
         name: String,
     },
     /// The files have a tensor that no model of this family and configuration has.
-    #[error("{path} has the tensor {name:?}, which no {family} with this configuration has")]
+    #[error(
+        "{path} has the tensor {}, which no {family} with this configuration has",
+        quoted(name)
+    )]
     UnexpectedTensor {
         /// The file.
         path: PathBuf,
@@ -394,7 +405,7 @@ pub enum Error {
         family: String,
     },
     /// The files have a tensor twice, under two of its names or in two shards.
-    #[error("{path} has the tensor {name} a second time")]
+    #[error("{path} has the tensor {} a second time", cut(name))]
     DuplicateTensor {
         /// The file with the second one.
         path: PathBuf,

@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use common::pickles::{self, Pickle};
 use common::{CONFIG, Tensors, Toy, checkpoint, tensor, tensors};
-use plm_checkpoint::{Adapter, AdapterBase, Chosen, Dtype, Error, ModelFiles};
+use plm_checkpoint::{
+    Adapter, AdapterBase, Chosen, Dtype, Error, Layout, ModelFiles, Other, TensorShape,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -170,7 +172,12 @@ fn a_setting_that_would_be_merged_otherwise_is_refused_by_name() {
         ("bias", json!("some")),
         ("r", json!(0)),
         ("r", json!(2.5)),
-        ("target_modules", json!("(?=inner)inner")),
+        ("target_modules", json!(r"\x69nner")),
+        ("target_modules", json!("(inner")),
+        ("target_modules", json!(5)),
+        ("target_modules", Value::Null),
+        ("layers_to_transform", json!(-1)),
+        ("layers_pattern", json!([5])),
         ("alpha_pattern", json!({"(inner": 4})),
         ("modules_to_save", json!(["[head"])),
     ] {
@@ -201,10 +208,6 @@ fn a_configuration_that_is_none_is_refused_with_its_line() {
         (
             r#"{"peft_type": "LORA", "lora_alpha": 4}"#,
             "missing field `r`",
-        ),
-        (
-            r#"{"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": 5}"#,
-            "line 1 column",
         ),
         (
             r#"{"peft_type": "LORA", "r": "2", "lora_alpha": 4, "target_modules": []}"#,
@@ -361,6 +364,7 @@ fn the_settings_and_the_tensors_must_name_the_same_modules() {
     for settings in [
         with("target_modules", json!(["outer"])),
         with("target_modules", json!("toy\\.inn")),
+        with("target_modules", json!(r"(?!toy\.inner).*")),
         with("exclude_modules", json!("toy.*")),
         with("layers_to_transform", json!([3])),
     ] {
@@ -372,6 +376,8 @@ fn the_settings_and_the_tensors_must_name_the_same_modules() {
     }
     for settings in [
         with("target_modules", json!("toy\\.(inner|outer)")),
+        with("target_modules", json!(r"^(?!.*head).*\.inner$")),
+        with("target_modules", json!(r"(?P<above>toy)[^[]+(?<!ding)\Z")),
         with("target_modules", json!("all-linear")),
         with("exclude_modules", json!(["embedding"])),
         with("layers_to_transform", json!([])),
@@ -549,16 +555,153 @@ fn more_patterns_than_any_adapter_has_are_refused() {
         .map(|number| (format!("m{number}"), json!(1)))
         .collect();
     let said = refusal(&with("rank_pattern", Value::Object(patterns)), &matrices());
-    assert!(
-        said.contains("at most 4096 patterns"),
-        "{}",
-        &said[said.len() - 200..]
-    );
+    assert!(said.contains("at most 4096 patterns"), "{said}");
+    let slow: serde_json::Map<String, Value> = (0..17)
+        .map(|number| (format!("(?!m{number})n"), json!(1)))
+        .collect();
+    let said = refusal(&with("rank_pattern", Value::Object(slow)), &matrices());
+    assert!(said.contains("at most 16 patterns with look"), "{said}");
     let said = refusal(
         &with("rank_pattern", json!({"a{1000}{1000}": 1})),
         &matrices(),
     );
     assert!(said.contains("rank_pattern"), "{said}");
+}
+
+#[test]
+fn a_sentence_quotes_a_setting_and_a_name_in_part() {
+    let names: Vec<String> = (0..70_000).map(|number| format!("m{number}")).collect();
+    let long = "é".repeat(5000);
+    for said in [
+        refusal(&with("target_modules", json!(names)), &matrices()),
+        refusal(&with("a_field_of_tomorrow", json!(long)), &matrices()),
+        refusal(&with(&long, json!(1)), &matrices()),
+        refusal(
+            &settings(),
+            &changed(&format!("toy.inner.{long}.weight"), Some(tensor(&[2]))),
+        ),
+    ] {
+        assert!(said.len() < 1500, "{} bytes", said.len());
+    }
+    let name = format!("base_model.model.{long}.lora_A.weight");
+    let said = refusal(&settings(), &changed(&name, Some(tensor(&[2, 4]))));
+    assert!(said.contains("more bytes)") && said.len() < 1000, "{said}");
+}
+
+#[test]
+fn a_pattern_that_would_be_matched_for_ever_is_refused() {
+    let module = "a".repeat(60);
+    let lora = ["A", "B"].map(|letter| format!("base_model.model.{module}.lora_{letter}.weight"));
+    let mut tensors = matrices();
+    tensors.insert(lora[0].clone(), tensor(&[2, 4]));
+    tensors.insert(lora[1].clone(), tensor(&[4, 2]));
+    let slow = r"(?:(a|aa)(?=a)|a)+\1b|toy\.inner";
+    let said = refusal(&with("target_modules", json!(slow)), &tensors);
+    assert!(
+        said.contains("target_modules = ") && said.contains("within 16384 steps"),
+        "{said}"
+    );
+}
+
+#[test]
+fn lora_of_a_matrix_that_is_several_of_the_models_goes_to_each() {
+    /// An upper and a lower half, which some models have as one.
+    struct Halves;
+
+    impl Layout for Halves {
+        fn family(&self) -> &str {
+            "Halves"
+        }
+
+        fn required(&self) -> Vec<TensorShape> {
+            ["upper.weight", "lower.weight"]
+                .map(|name| (name.to_owned(), vec![2, 4]))
+                .into()
+        }
+
+        fn heads(&self) -> Vec<Vec<TensorShape>> {
+            Vec::new()
+        }
+
+        fn canonical(&self, name: &str) -> String {
+            name.strip_prefix("toy.").unwrap_or(name).to_owned()
+        }
+
+        fn stacked(&self, canonical_name: &str) -> Vec<String> {
+            match canonical_name {
+                "inner.weight" => vec!["upper.weight".to_owned(), "lower.weight".to_owned()],
+                _ => Vec::new(),
+            }
+        }
+
+        fn other(&self, _canonical_name: &str) -> Other {
+            Other::PassedOver
+        }
+    }
+
+    let halves = |settings: &Value, tensors: &Tensors| {
+        let base = [(common::INNER.to_owned(), tensor(&[4, 4]))];
+        let (base, dir) = (checkpoint(&base.into()), adapter(settings, tensors));
+        let files = ModelFiles::open(base.path(), |_| None)?;
+        let files = files.with_adapter(Arc::new(Adapter::open(dir.path())?));
+        let chosen = files.tensors()?.choose(&Halves)?;
+        Ok::<_, Error>([
+            values(&chosen, "upper.weight"),
+            values(&chosen, "lower.weight"),
+        ])
+    };
+    let whole = merge(adapter(&settings(), &matrices()).path()).unwrap();
+    let parts = halves(&settings(), &matrices()).unwrap();
+    assert_eq!(parts.concat(), values(&whole, "inner.weight"));
+
+    let mut saved = matrices();
+    for (name, tensor) in matrices() {
+        saved.insert(name.replace("inner", "outer"), tensor);
+    }
+    saved.insert(
+        "base_model.model.toy.inner.weight".to_owned(),
+        tensor(&[4, 4]),
+    );
+    saved.retain(|name, _| !name.contains("inner.lora"));
+    let mut settings = with("target_modules", json!(["outer"]));
+    settings["modules_to_save"] = json!(["inner"]);
+    let said = halves(&settings, &saved).unwrap_err().to_string();
+    assert!(
+        said.contains("which is several tensors of the model as one"),
+        "{said}"
+    );
+}
+
+#[test]
+fn an_adapter_in_a_head_alone_is_of_this_model() {
+    let lora = [
+        ("base_model.model.head.lora_A.weight", tensor(&[2, 4])),
+        ("base_model.model.head.lora_B.weight", tensor(&[3, 2])),
+    ];
+    let lora = lora.map(|(name, tensor)| (name.to_owned(), tensor)).into();
+    let dir = adapter(&with("target_modules", json!(["head"])), &lora);
+    let chosen = merge(dir.path()).unwrap();
+    assert!(chosen.used.get("head.weight").unwrap().is_changed());
+    assert!(!chosen.used.get("inner.weight").unwrap().is_changed());
+}
+
+#[test]
+fn a_bias_that_peft_writes_three_times_is_one() {
+    let bias = |number: f32| (Dtype::F32, vec![3], number.to_le_bytes().repeat(3));
+    let mut tensors = matrices();
+    for (name, tensor) in [
+        ("weight", tensor(&[3, 4])),
+        ("bias", bias(1.0)),
+        ("modules_to_save.bias", bias(1.0)),
+        ("original_module.bias", bias(2.0)),
+    ] {
+        tensors.insert(format!("base_model.model.layer.{name}"), tensor);
+    }
+    let mut settings = with("bias", json!("all"));
+    settings["modules_to_save"] = json!(["layer"]);
+    let chosen = merge(adapter(&settings, &tensors).path()).unwrap();
+    let own = ["bias", "weight"].map(|name| format!("base_model.model.layer.{name}"));
+    assert_eq!(chosen.passed_over, own);
 }
 
 #[test]

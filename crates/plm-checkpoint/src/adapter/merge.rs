@@ -70,6 +70,7 @@ impl<L: Layout> Merging<'_, L> {
                     self.pass_over([&whole.named]);
                     continue;
                 }
+                Place::Stacked(_) => return Err(whole.named.refused(STACKED)),
                 Place::Elsewhere(canonical) => {
                     whole.check_elsewhere(self.base.layout.other(&canonical))?;
                     // It may be a part of a head that the model computes from its trunk.
@@ -110,7 +111,7 @@ impl<L: Layout> Merging<'_, L> {
     /// Takes the matrices of LoRA.
     fn take_lora(&mut self) -> Result<(), Error> {
         for (module, lora) in &self.adapter.parts.lora {
-            if self.adapter.settings.is_target(module) == Some(false) {
+            if self.adapter.settings.is_target(module)? == Some(false) {
                 return Err(lora.b.refused(
                     "whose module adapter_config.json does not name, so that peft does not load \
                      it: save the adapter again",
@@ -119,6 +120,14 @@ impl<L: Layout> Merging<'_, L> {
             let (canonical, shape) = match self.place(&format!("{module}.weight")) {
                 Place::Trunk(canonical, shape) | Place::Head(canonical, shape) => {
                     (canonical, shape)
+                }
+                Place::Stacked(parts) => {
+                    let split = lora.split_rows(parts.len());
+                    let split = split.ok_or_else(|| lora.b.refused(no_module()))?;
+                    for ((canonical, shape), lora) in parts.into_iter().zip(split) {
+                        self.add(canonical, &shape, &lora)?;
+                    }
+                    continue;
                 }
                 Place::Elsewhere(canonical) => match self.base.layout.other(&canonical) {
                     Other::PassedOver => {
@@ -129,21 +138,26 @@ impl<L: Layout> Merging<'_, L> {
                     Other::Refused => return Err(lora.b.refused(no_module())),
                 },
             };
-            // The head may be one that the model's files lack, or that is passed over.
-            let Some(stored) = self.base.used.get(&canonical) else {
-                self.pass_over([&lora.a, &lora.b]);
-                continue;
-            };
-            lora.check_shape(&shape)?;
-            let to = match self.changes.remove(&canonical) {
-                Some(Change::Replaced(tensor)) => tensor,
-                Some(Change::Added { .. }) => return Err(twice(&lora.b)),
-                None => stored.clone(),
-            };
-            let low_rank = Box::new(lora.low_rank());
-            self.note(canonical, Change::Added { to, low_rank }, &lora.b)?;
+            self.add(canonical, &shape, lora)?;
         }
         Ok(())
+    }
+
+    /// Adds LoRA to a tensor of this shape.
+    fn add(&mut self, canonical: String, shape: &[usize], lora: &Lora) -> Result<(), Error> {
+        // The head may be one that the model's files lack, or that is passed over.
+        let Some(stored) = self.base.used.get(&canonical) else {
+            self.pass_over([&lora.a, &lora.b]);
+            return Ok(());
+        };
+        lora.check_shape(shape)?;
+        let to = match self.changes.remove(&canonical) {
+            Some(Change::Replaced(tensor)) => tensor,
+            Some(Change::Added { .. }) => return Err(twice(&lora.b)),
+            None => stored.clone(),
+        };
+        let low_rank = Box::new(lora.low_rank());
+        self.note(canonical, Change::Added { to, low_rank }, &lora.b)
     }
 
     /// Refuses an adapter without the LoRA of a matrix that its settings name.
@@ -158,18 +172,17 @@ impl<L: Layout> Merging<'_, L> {
             .iter()
             .filter(|(_, shape)| shape.len() == 2);
         let modules = matrices.filter_map(|(name, _)| name.strip_suffix(".weight"));
-        let mut modules = modules.map(|module| format!("{}{module}", self.trunk.prefix));
-        let lacks_lora = |module: &String| {
-            !self.adapter.parts.lora.contains_key(module)
-                && self.adapter.settings.is_target(module) == Some(true)
-        };
-        match modules.find(lacks_lora) {
-            None => Ok(()),
-            Some(module) => Err(Error::HalfAdapter {
-                path: self.adapter.path.clone(),
-                module,
-            }),
+        for module in modules.map(|module| format!("{}{module}", self.trunk.prefix)) {
+            if !self.adapter.parts.lora.contains_key(&module)
+                && self.adapter.settings.is_target(&module)? == Some(true)
+            {
+                return Err(Error::HalfAdapter {
+                    path: self.adapter.path.clone(),
+                    module,
+                });
+            }
         }
+        Ok(())
     }
 
     /// Where a tensor of this name in the adapter is in the model.
@@ -181,8 +194,14 @@ impl<L: Layout> Merging<'_, L> {
         {
             return Place::Trunk(canonical, shape.clone());
         }
+        if let Some(parts) = of_trunk.and_then(|rest| self.shapes.stacked(rest, layout)) {
+            return Place::Stacked(parts);
+        }
         // A head is below the trunk's prefix or beside it, in whatever wraps the model.
-        let canonical = layout.canonical(of_trunk.unwrap_or(name));
+        let canonical = match of_trunk {
+            Some(rest) => layout.canonical_in_adapter(rest),
+            None => layout.canonical(name),
+        };
         let is_it = |known: &str| {
             let before = canonical.strip_suffix(known);
             before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
@@ -226,6 +245,8 @@ struct Trunk {
 enum Place {
     Trunk(String, Vec<usize>),
     Head(String, Vec<usize>),
+    /// It is several of the trunk, one above the other.
+    Stacked(Vec<TensorShape>),
     /// In no place that the model uses.
     Elsewhere(String),
 }
@@ -256,10 +277,25 @@ impl Shapes {
         }
         let mut whole = adapter.parts.whole.keys();
         let found = found.or_else(|| whole.find_map(|name| self.trunk_above(name, base.layout)));
-        found.ok_or_else(|| Error::ForeignAdapter {
-            path: adapter.path.clone(),
-            model: base.place.to_owned(),
-        })
+        let lora = adapter.parts.lora.keys();
+        match found {
+            Some(found) => Ok(found),
+            // An adapter may be in a head alone, which has its name below any prefix.
+            None if lora.into_iter().any(|module| self.has_head(module)) => Ok(Trunk {
+                prefix: String::new(),
+                is_canonical: false,
+            }),
+            None => Err(Error::ForeignAdapter {
+                path: adapter.path.clone(),
+                model: base.place.to_owned(),
+            }),
+        }
+    }
+
+    /// Whether a module is in one of the heads.
+    fn has_head(&self, module: &str) -> bool {
+        let mut heads = self.heads.iter().flatten();
+        heads.any(|(name, _)| module.split('.').any(|part| part == module_of(name)))
     }
 
     /// The trunk whose tensor a name is, with whatever stands before it.
@@ -273,7 +309,9 @@ impl Shapes {
             }
         };
         let is_canonical = |(_, rest): &(&str, &str)| self.trunk.contains_key(*rest);
-        let is_known = |(_, rest): &(&str, &str)| self.of_trunk(rest, layout).is_some();
+        let is_known = |(_, rest): &(&str, &str)| {
+            self.of_trunk(rest, layout).is_some() || self.stacked(rest, layout).is_some()
+        };
         let canonical = splits.clone().find(is_canonical).map(above(true));
         canonical.or_else(|| splits.clone().find(is_known).map(above(false)))
     }
@@ -281,11 +319,23 @@ impl Shapes {
     /// The canonical name and the shape of a tensor of the trunk. A canonical name is taken as it
     /// is, whatever the names in the model's files are.
     fn of_trunk(&self, name: &str, layout: &impl Layout) -> Option<(String, &Vec<usize>)> {
-        let mut names = [name.to_owned(), layout.canonical(name)].into_iter();
+        let mut names = [name.to_owned(), layout.canonical_in_adapter(name)].into_iter();
         names.find_map(|name| {
             let shape = self.trunk.get(&name)?;
             Some((name, shape))
         })
+    }
+
+    /// The tensors of the trunk that are one in the model of an adapter, one above the other, with
+    /// their shapes.
+    fn stacked(&self, name: &str, layout: &impl Layout) -> Option<Vec<TensorShape>> {
+        let names = layout.stacked(&layout.canonical_in_adapter(name));
+        let part = |name: String| {
+            let shape = self.trunk.get(&name)?.clone();
+            Some((name, shape))
+        };
+        let parts: Vec<TensorShape> = names.into_iter().map(part).collect::<Option<_>>()?;
+        (!parts.is_empty()).then_some(parts)
     }
 }
 
@@ -320,6 +370,34 @@ impl Lora {
         )))
     }
 
+    /// LoRA of each of so many matrices of equal heights that are one in the adapter's model;
+    /// `None` if its rows can't be shared out. What is added to a row, and its norm in DoRA,
+    /// depends on no other row.
+    fn split_rows(&self, parts: usize) -> Option<Vec<Self>> {
+        if self.is_embedding {
+            return None;
+        }
+        let named = |of: &Named| {
+            let tensors = of.tensor.split_rows(parts)?.into_iter();
+            let named = tensors.map(|tensor| Named {
+                name: of.name.clone(),
+                tensor,
+            });
+            Some(named.collect::<Vec<_>>())
+        };
+        let magnitudes = match &self.magnitude {
+            None => vec![None; parts],
+            Some(magnitude) => named(magnitude)?.into_iter().map(Some).collect(),
+        };
+        let parts = named(&self.b)?.into_iter().zip(magnitudes);
+        let part = |(b, magnitude)| Self {
+            b,
+            magnitude,
+            ..self.clone()
+        };
+        Some(parts.map(part).collect())
+    }
+
     fn low_rank(&self) -> LowRank {
         LowRank {
             a: self.a.tensor.clone(),
@@ -348,6 +426,9 @@ const OTHER_BASE: &str = "the adapter was made for another base model, name that
 
 const COMPUTED: &str = "which the model computes from others: merge it with `merge_and_unload()` \
                         of peft, and save that";
+
+const STACKED: &str = "which is several tensors of the model as one, and is read of LoRA alone: \
+                       merge it with `merge_and_unload()` of peft, and save that";
 
 fn no_module() -> String {
     format!("of a module that the base model does not have: {OTHER_BASE}")

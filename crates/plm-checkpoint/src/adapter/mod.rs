@@ -6,6 +6,7 @@
 pub(crate) mod merge;
 mod parts;
 mod patterns;
+mod python_re;
 mod settings;
 
 use std::path::{Path, PathBuf};

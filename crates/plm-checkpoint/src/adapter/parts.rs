@@ -1,6 +1,6 @@
 //! Sorts the tensors of an adapter by what they are of each module.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use super::settings::Settings;
@@ -67,7 +67,11 @@ impl Parts {
     ) -> Result<Self, Error> {
         let mut of_lora: BTreeMap<String, BTreeMap<Role, Named>> = BTreeMap::new();
         let mut whole = BTreeMap::new();
+        let names: BTreeSet<String> = tensors.iter().map(|(name, _)| name.clone()).collect();
         for (name, tensor) in tensors {
+            if is_second_bias(&name, &names) {
+                continue;
+            }
             let named = Named { name, tensor };
             if !named.tensor.is_readable() {
                 return Err(Error::TensorDtype {
@@ -84,7 +88,7 @@ impl Parts {
                     let module = name.rsplit_once('.').map_or("", |(module, _)| module);
                     let tensor = Whole {
                         is_of_lora,
-                        is_saved: settings.is_saved(module),
+                        is_saved: settings.is_saved(module)?,
                         named,
                     };
                     whole.insert(name, tensor).map(|whole| whole.named)
@@ -136,6 +140,15 @@ impl Parts {
         }
         (tensors, scales)
     }
+}
+
+/// Whether a tensor is a bias of a module of `modules_to_save`, whose bias is among these names
+/// already: with `bias="all"`, peft writes the same once more, and the base model's.
+fn is_second_bias(name: &str, names: &BTreeSet<String>) -> bool {
+    [".modules_to_save.bias", ".original_module.bias"]
+        .iter()
+        .filter_map(|end| name.strip_suffix(end))
+        .any(|module| names.contains(&format!("{module}.bias")))
 }
 
 impl Named {
@@ -220,7 +233,7 @@ fn lora(
             ));
         }
     };
-    let rank = settings.rank(module);
+    let rank = settings.rank(module)?;
     let shapes = (a.tensor.shape(), b.tensor.shape());
     let outputs = match shapes {
         (&[of_a, inputs], &[outputs, of_b])
@@ -245,7 +258,7 @@ fn lora(
         }
         (Some(magnitude), _) => return Err(magnitude.refused(UNKNOWN)),
     }
-    let scale = settings.scale(module);
+    let scale = settings.scale(module)?;
     if !scale.is_finite() {
         return Err(b.refused(format!(
             "whose factor by adapter_config.json is {scale}: save the adapter again"

@@ -1,18 +1,18 @@
 //! Which modules a setting of peft means: names and regular expressions.
 //!
-//! Each function is that of peft 0.21 of the same purpose, which Python's `re` does there. A
-//! pattern that only Python's understands is refused.
+//! Each function is that of peft 0.21 of the same purpose.
 
 use std::fmt;
 
-use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
+use super::python_re::{Pattern, TooSlow};
+
 /// The most patterns in a setting. They may come from anyone, and each takes memory.
 const MAX_PATTERNS: usize = 1 << 12;
-/// The most bytes that one pattern may take.
-const MAX_PATTERN_BYTES: usize = 1 << 18;
+/// The most of them that are matched step by step, which takes time.
+const MAX_SLOW_PATTERNS: usize = 16;
 
 /// One name or several: peft takes both.
 #[derive(Clone, Debug, Deserialize)]
@@ -22,21 +22,33 @@ pub(super) enum OneOrMany<T> {
     Many(Vec<T>),
 }
 
-/// Regular expressions that must each match a whole name.
-pub(super) fn all(patterns: impl ExactSizeIterator<Item = String>) -> Result<Vec<Regex>, String> {
+/// Patterns that must each match the start of a name.
+pub(super) fn all(
+    field: &'static str,
+    patterns: impl ExactSizeIterator<Item = String>,
+) -> Result<Vec<Pattern>, String> {
     if patterns.len() > MAX_PATTERNS {
         return Err(format!("at most {MAX_PATTERNS} patterns"));
     }
-    patterns.map(|pattern| whole(&pattern)).collect()
+    let patterns = patterns.map(|pattern| Pattern::start(field, &pattern));
+    let patterns: Vec<Pattern> = patterns.collect::<Result<_, _>>()?;
+    let slow = patterns.iter().filter(|pattern| pattern.goes_back());
+    if slow.count() > MAX_SLOW_PATTERNS {
+        return Err(format!(
+            "at most {MAX_SLOW_PATTERNS} patterns with look-around or references"
+        ));
+    }
+    Ok(patterns)
 }
 
-/// A regular expression that must match a whole name.
-pub(super) fn whole(pattern: &str) -> Result<Regex, String> {
-    let pattern = format!("^(?:{pattern})$");
-    (RegexBuilder::new(&pattern).size_limit(MAX_PATTERN_BYTES))
-        .dfa_size_limit(MAX_PATTERN_BYTES)
-        .build()
-        .map_err(|_| "a regular expression without look-around and references".to_owned())
+/// Whether one of the patterns matches.
+pub(super) fn any(patterns: &[Pattern], module: &str) -> Result<bool, TooSlow> {
+    for pattern in patterns {
+        if pattern.is_match(module)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether a module has one of these names, or ends with a dot and one.
@@ -54,27 +66,31 @@ pub(super) struct Numbers(Vec<(String, f64)>);
 
 impl Numbers {
     /// The same with their patterns ready.
-    pub(super) fn compile(&self) -> Result<CompiledNumbers, String> {
+    pub(super) fn compile(&self, field: &'static str) -> Result<CompiledNumbers, String> {
         let patterns = self
             .0
             .iter()
-            .map(|(pattern, _)| format!(r"(.*\.)?({pattern})"));
+            .map(|(pattern, _)| format!(r"(.*\.)?({pattern})$"));
         let numbers = self.0.iter().map(|(_, number)| *number);
         Ok(CompiledNumbers(
-            all(patterns)?.into_iter().zip(numbers).collect(),
+            all(field, patterns)?.into_iter().zip(numbers).collect(),
         ))
     }
 }
 
 /// [`Numbers`] whose patterns can be asked.
 #[derive(Clone, Debug)]
-pub(super) struct CompiledNumbers(Vec<(Regex, f64)>);
+pub(super) struct CompiledNumbers(Vec<(Pattern, f64)>);
 
 impl CompiledNumbers {
     /// The number of a module, which the first pattern that fits has: `get_pattern_key`.
-    pub(super) fn of(&self, module: &str) -> Option<f64> {
-        let found = (self.0.iter()).find(|(pattern, _)| pattern.is_match(module));
-        found.map(|(_, number)| *number)
+    pub(super) fn of(&self, module: &str) -> Result<Option<f64>, TooSlow> {
+        for (pattern, number) in &self.0 {
+            if pattern.is_match(module)? {
+                return Ok(Some(*number));
+            }
+        }
+        Ok(None)
     }
 }
 

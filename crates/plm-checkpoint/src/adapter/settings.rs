@@ -1,14 +1,15 @@
 //! Reads and checks `adapter_config.json`, as peft writes it for LoRA.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use regex::Regex;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::AdapterBase;
 use super::patterns::{self, CompiledNumbers, Numbers, OneOrMany};
+use super::python_re::{Pattern, TooSlow};
 use crate::Error;
 
 /// The most layers in `layers_to_transform`, and names in any other list.
@@ -48,6 +49,7 @@ const KNOWN: [&str; 26] = [
 /// What `adapter_config.json` says.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
+    path: PathBuf,
     pub(super) base: Option<AdapterBase>,
     pub(super) use_dora: bool,
     rank: f64,
@@ -59,7 +61,7 @@ pub(super) struct Settings {
     excluded: Option<Targets>,
     layers: Option<Layers>,
     /// Matches the modules of which the adapter has a copy of its own.
-    saved: Vec<Regex>,
+    saved: Vec<Pattern>,
 }
 
 /// The modules that a setting names.
@@ -67,7 +69,7 @@ pub(super) struct Settings {
 enum Targets {
     /// Those with one of these names, or that end with one after a dot.
     Names(Vec<String>),
-    Pattern(Regex),
+    Pattern(Pattern),
     /// Those that multiply with a matrix. Which these are, only the model's code says.
     AllLinear,
 }
@@ -77,7 +79,7 @@ enum Targets {
 struct Layers {
     numbers: Vec<u64>,
     /// The first that matches finds a layer's number in a module's name.
-    patterns: Vec<Regex>,
+    patterns: Vec<Pattern>,
 }
 
 /// The fields of `adapter_config.json` that decide what is merged.
@@ -87,11 +89,7 @@ struct File {
     revision: Option<String>,
     r: f64,
     lora_alpha: f64,
-    target_modules: OneOrMany<String>,
-    exclude_modules: Option<OneOrMany<String>>,
     modules_to_save: Option<Vec<String>>,
-    layers_to_transform: Option<OneOrMany<u64>>,
-    layers_pattern: Option<OneOrMany<String>>,
     #[serde(default)]
     rank_pattern: Numbers,
     #[serde(default)]
@@ -159,10 +157,29 @@ impl Settings {
             let refused = &refused;
             move |supported: String| refused(field, &supported)
         };
-        let layers = file.layers().map_err(of("layers_pattern"))?;
+        let one_or_many = OneOrManyOf { all: &all };
+        let targets = one_or_many.of::<String>("target_modules");
+        let targets = targets.and_then(|targets| targets.ok_or_else(|| NAMES.to_owned()));
+        let targets = targets.and_then(|targets| Targets::of("target_modules", targets));
+        let excluded = one_or_many.of("exclude_modules").and_then(|excluded| {
+            excluded
+                .map(|excluded| Targets::of("exclude_modules", excluded))
+                .transpose()
+        });
+        let numbers = one_or_many.of("layers_to_transform");
+        let numbers = numbers.map_err(of("layers_to_transform"))?;
+        let names = one_or_many.of("layers_pattern");
+        let layers = names.and_then(|names| Layers::of(numbers, names));
         let saved = file.modules_to_save.unwrap_or_default().into_iter();
-        let saved = saved.map(|name| format!(r"(|.*\.){name}(|\..*)"));
+        let saved = saved.map(|name| format!(r"(^|.*\.){name}($|\..*)"));
+        let saved = patterns::all("modules_to_save", saved);
+        let [ranks, alphas] = [
+            ("rank_pattern", &file.rank_pattern),
+            ("alpha_pattern", &file.alpha_pattern),
+        ]
+        .map(|(field, numbers)| numbers.compile(field).map_err(of(field)));
         Ok(Self {
+            path: path.to_owned(),
             base: (file.base_model_name_or_path)
                 .filter(|name| !name.is_empty())
                 .map(|name| AdapterBase {
@@ -172,117 +189,155 @@ impl Settings {
             use_dora: file.use_dora,
             rank: file.r,
             alpha: file.lora_alpha,
-            ranks: file.rank_pattern.compile().map_err(of("rank_pattern"))?,
-            alphas: file.alpha_pattern.compile().map_err(of("alpha_pattern"))?,
+            ranks: ranks?,
+            alphas: alphas?,
             is_rank_stabilized: file.use_rslora,
-            targets: Targets::of(file.target_modules).map_err(of("target_modules"))?,
-            excluded: (file.exclude_modules.map(Targets::of))
-                .transpose()
-                .map_err(of("exclude_modules"))?,
-            layers,
-            saved: patterns::all(saved).map_err(of("modules_to_save"))?,
+            targets: targets.map_err(of("target_modules"))?,
+            excluded: excluded.map_err(of("exclude_modules"))?,
+            layers: layers.map_err(of("layers_pattern"))?,
+            saved: saved.map_err(of("modules_to_save"))?,
         })
     }
 
     /// The rank of LoRA in a module.
-    pub(super) fn rank(&self, module: &str) -> f64 {
-        self.ranks.of(module).unwrap_or(self.rank)
+    pub(super) fn rank(&self, module: &str) -> Result<f64, Error> {
+        let rank = self.ranks.of(module).map_err(|slow| self.refused(slow))?;
+        Ok(rank.unwrap_or(self.rank))
     }
 
     /// The factor of what LoRA adds in a module.
-    pub(super) fn scale(&self, module: &str) -> f32 {
-        let (rank, alpha) = (self.rank(module), self.alphas.of(module));
-        let alpha = alpha.unwrap_or(self.alpha);
+    pub(super) fn scale(&self, module: &str) -> Result<f32, Error> {
+        let alpha = self.alphas.of(module).map_err(|slow| self.refused(slow))?;
+        let (rank, alpha) = (self.rank(module)?, alpha.unwrap_or(self.alpha));
         let scale = match self.is_rank_stabilized {
             true => alpha / rank.sqrt(),
             false => alpha / rank,
         };
-        scale as f32
+        Ok(scale as f32)
     }
 
     /// Whether the adapter has its own copy of a module, under `modules_to_save`.
-    pub(super) fn is_saved(&self, module: &str) -> bool {
-        self.saved.iter().any(|pattern| pattern.is_match(module))
+    pub(super) fn is_saved(&self, module: &str) -> Result<bool, Error> {
+        patterns::any(&self.saved, module).map_err(|slow| self.refused(slow))
     }
 
     /// Whether LoRA is in a module: `check_target_module_exists`. `None` if only the model's code
     /// can tell.
-    pub(super) fn is_target(&self, module: &str) -> Option<bool> {
-        let is_excluded = (self.excluded.as_ref()).is_some_and(|named| named.has(module));
-        if is_excluded || self.is_saved(module) {
-            return Some(false);
+    pub(super) fn is_target(&self, module: &str) -> Result<Option<bool>, Error> {
+        self.find_target(module).map_err(|slow| self.refused(slow))
+    }
+
+    fn find_target(&self, module: &str) -> Result<Option<bool>, TooSlow> {
+        if let Some(excluded) = &self.excluded
+            && excluded.has(module)?
+        {
+            return Ok(Some(false));
+        }
+        if patterns::any(&self.saved, module)? {
+            return Ok(Some(false));
         }
         match &self.targets {
-            Targets::AllLinear => None,
-            targets if !targets.has(module) => Some(false),
+            Targets::AllLinear => Ok(None),
+            targets if !targets.has(module)? => Ok(Some(false)),
             // Of a name that is given in full, peft does not ask for the layer.
-            Targets::Names(names) if names.iter().any(|name| name == module) => Some(true),
-            _ => Some(
-                self.layers
-                    .as_ref()
-                    .is_none_or(|layers| layers.have(module)),
-            ),
+            Targets::Names(names) if names.iter().any(|name| name == module) => Ok(Some(true)),
+            _ => match &self.layers {
+                None => Ok(Some(true)),
+                Some(layers) => layers.have(module).map(Some),
+            },
+        }
+    }
+
+    /// The error for a pattern that takes too long.
+    fn refused(&self, slow: TooSlow) -> Error {
+        Error::AdapterSetting {
+            path: self.path.clone(),
+            field: slow.field.to_owned(),
+            found: Value::from(slow.text).to_string(),
+            supported: TooSlow::supported(),
         }
     }
 }
 
-impl File {
-    /// Where LoRA is, if not in all layers.
-    fn layers(&self) -> Result<Option<Layers>, String> {
-        let numbers = match self.layers_to_transform.clone() {
-            None => return Ok(None),
-            Some(OneOrMany::One(number)) => vec![number],
-            Some(OneOrMany::Many(numbers)) if numbers.is_empty() => return Ok(None),
-            Some(OneOrMany::Many(numbers)) => numbers,
-        };
-        let names = match self.layers_pattern.clone() {
-            None => Vec::new(),
-            Some(OneOrMany::One(name)) if name.is_empty() => Vec::new(),
-            Some(OneOrMany::One(name)) => vec![name],
-            Some(OneOrMany::Many(names)) => names,
-        };
-        let patterns: Vec<String> = match &names[..] {
-            [] => vec![r".*?\.[^.]*\.([0-9]+)\..*".to_owned()],
-            names => {
-                let pattern = |name| format!(r"(?:|.*?\.){name}\.([0-9]+)\..*");
-                names.iter().map(pattern).collect()
-            }
-        };
-        Ok(Some(Layers {
-            numbers,
-            patterns: patterns::all(patterns.into_iter())?,
-        }))
+/// What a setting may be that has names.
+const NAMES: &str = "a name or a list of names";
+
+/// Reads settings that have one or several of a kind.
+struct OneOrManyOf<'a> {
+    all: &'a BTreeMap<String, Value>,
+}
+
+impl OneOrManyOf<'_> {
+    /// The setting of this name; `None` if it is not there.
+    fn of<T: DeserializeOwned>(&self, field: &str) -> Result<Option<OneOrMany<T>>, String> {
+        let value = self.all.get(field).filter(|value| !value.is_null());
+        let values = value.map(|value| serde_json::from_value(value.clone()));
+        values.transpose().map_err(|_| match field {
+            "layers_to_transform" => "a number of a layer or a list of such numbers".to_owned(),
+            _ => NAMES.to_owned(),
+        })
     }
 }
 
 impl Targets {
-    fn of(setting: OneOrMany<String>) -> Result<Self, String> {
+    fn of(field: &'static str, setting: OneOrMany<String>) -> Result<Self, String> {
         match setting {
             OneOrMany::Many(names) if names.len() > MAX_NAMES => {
                 Err(format!("at most {MAX_NAMES} names"))
             }
             OneOrMany::Many(names) => Ok(Self::Names(names)),
             OneOrMany::One(word) if word.eq_ignore_ascii_case("all-linear") => Ok(Self::AllLinear),
-            OneOrMany::One(pattern) => Ok(Self::Pattern(patterns::whole(&pattern)?)),
+            OneOrMany::One(pattern) => Ok(Self::Pattern(Pattern::whole(field, &pattern)?)),
         }
     }
 
-    fn has(&self, module: &str) -> bool {
+    fn has(&self, module: &str) -> Result<bool, TooSlow> {
         match self {
-            Self::Names(names) => patterns::ends_with(module, names),
+            Self::Names(names) => Ok(patterns::ends_with(module, names)),
             Self::Pattern(pattern) => pattern.is_match(module),
-            Self::AllLinear => false,
+            Self::AllLinear => Ok(false),
         }
     }
 }
 
 impl Layers {
-    fn have(&self, module: &str) -> bool {
-        let found = self
-            .patterns
-            .iter()
-            .find_map(|pattern| pattern.captures(module));
-        let number = found.and_then(|groups| groups.iter().last().flatten()?.as_str().parse().ok());
-        number.is_some_and(|number| self.numbers.contains(&number))
+    /// Where LoRA is, if not in all layers.
+    fn of(
+        numbers: Option<OneOrMany<u64>>,
+        names: Option<OneOrMany<String>>,
+    ) -> Result<Option<Self>, String> {
+        let numbers = match numbers {
+            None => return Ok(None),
+            Some(OneOrMany::One(number)) => vec![number],
+            Some(OneOrMany::Many(numbers)) if numbers.is_empty() => return Ok(None),
+            Some(OneOrMany::Many(numbers)) => numbers,
+        };
+        let names = match names {
+            None => Vec::new(),
+            Some(OneOrMany::One(name)) if name.is_empty() => Vec::new(),
+            Some(OneOrMany::One(name)) => vec![name],
+            Some(OneOrMany::Many(names)) => names,
+        };
+        let patterns: Vec<String> = match &names[..] {
+            [] => vec![r".*?\.[^.]*\.(?P<idx>\d+)\.".to_owned()],
+            names => {
+                let pattern = |name| format!(r"(?:^|.*?\.){name}\.(?P<idx>\d+)\.");
+                names.iter().map(pattern).collect()
+            }
+        };
+        Ok(Some(Self {
+            numbers,
+            patterns: patterns::all("layers_pattern", patterns.into_iter())?,
+        }))
+    }
+
+    fn have(&self, module: &str) -> Result<bool, TooSlow> {
+        for pattern in &self.patterns {
+            if let Some(number) = pattern.group(module, "idx")? {
+                let number = number.and_then(|number| number.parse().ok());
+                return Ok(number.is_some_and(|number| self.numbers.contains(&number)));
+            }
+        }
+        Ok(false)
     }
 }

@@ -4,6 +4,29 @@ use std::path::{Path, PathBuf};
 
 use crate::place::ADAPTER_CONFIG;
 
+/// The most bytes of a text from a file that a sentence quotes.
+const MAX_QUOTED: usize = 200;
+
+/// The start of a text from a file, which may be of any length, and how much of it is left out.
+pub(super) fn cut(text: &str) -> String {
+    if text.len() <= MAX_QUOTED {
+        return text.to_owned();
+    }
+    let start = &text[..text.floor_char_boundary(MAX_QUOTED)];
+    format!("{start}... (and {} more bytes)", text.len() - start.len())
+}
+
+/// The same in quotation marks.
+pub(super) fn quoted(text: &str) -> String {
+    match text.len() <= MAX_QUOTED {
+        true => format!("{text:?}"),
+        false => {
+            let start = &text[..text.floor_char_boundary(MAX_QUOTED)];
+            format!("{start:?}... (and {} more bytes)", text.len() - start.len())
+        }
+    }
+}
+
 /// What to do about a missing directory whose name may be one on the hub; empty if it can't be.
 pub(super) fn download(hub_name: Option<&str>) -> String {
     let Some(name) = hub_name else {

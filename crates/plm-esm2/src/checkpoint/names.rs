@@ -104,6 +104,16 @@ impl Layout for Names<'_> {
         self.prefix.canonical(name)
     }
 
+    fn canonical_in_adapter(&self, name: &str) -> String {
+        let canonical = self.canonical(name);
+        match canonical == name {
+            // The models of fair-esm have its names without the prefix of its files. Whatever the
+            // files of the base are, it is the same model.
+            true => fair_esm::canonical("", name),
+            false => canonical,
+        }
+    }
+
     fn other(&self, canonical_name: &str) -> Other {
         // Older versions of transformers gave an ESM-2 a table of positions, and used none.
         let is_ignored = is_ignored(canonical_name)
