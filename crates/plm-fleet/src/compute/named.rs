@@ -59,8 +59,8 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::Hub`] if the hub has no such adapter or can't be reached, or if this build
-    /// downloads nothing. Words that are neither a directory nor a name are returned as a path, which is
-    /// refused where it is opened.
+    /// downloads nothing. Words that are neither a directory nor a name are returned as a path,
+    /// which is refused where it is opened.
     pub fn find_adapter(words: impl AsRef<Path>, hub: &Hub) -> Result<PathBuf, Error> {
         adapter_with(words.as_ref(), |name| {
             hub.find(name, &families::wanted_of_adapter())
