@@ -399,7 +399,7 @@ fn what_can_not_be_merged_is_refused_in_one_sentence() {
         ),
         (
             "--model reference --adapter esmc",
-            &["no tensor of a module", "--model takes its base"],
+            &["made for another base model", "name that one"],
         ),
         (
             "--model reference --adapter other",
